@@ -1,0 +1,76 @@
+# Everything runs in a private environment under .venv, made on first use.
+# `make` alone lists the targets.
+
+PYTHON ?= python3
+PIP_FLAGS ?=
+VENV := .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+TORCH := torch==2.13.0
+DEMO_DIR := checkpoints/omni_sft_tiny
+
+export PYTHONUNBUFFERED := 1
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help install demo test test-fast lint format hooks clean distclean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@echo
+	@echo "  PYTHON=python3.12      the interpreter that makes the environment (3.11 or newer)"
+	@echo "  PIP_FLAGS='...'        extra options for pip, such as an index with CPU-only torch"
+
+install: $(STAMP) ## make .venv and install omnitune into it
+
+# torch goes first and alone, so that nothing else can choose its version or build.
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "omnitune needs Python 3.11 or newer, but '$(PYTHON)' is" \
+	    "$$($(PYTHON) --version 2>/dev/null || echo 'not there')." >&2; \
+	  echo "Name another interpreter, for example: make PYTHON=python3.12 $(or $(MAKECMDGOALS),install)" >&2; \
+	  exit 1; }
+	@$(PY) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV) || { \
+	  echo "No virtual environment could be made with '$(PYTHON)'." >&2; \
+	  echo "On Debian and Ubuntu its venv module is a package of its own:" \
+	    "sudo apt-get install python3-venv" >&2; \
+	  exit 1; }
+	$(PY) -m pip install $(PIP_FLAGS) -c constraints.txt $(TORCH)
+	$(PY) -m pip install $(PIP_FLAGS) -c constraints.txt -e ".[corpus,dev]"
+	@touch $@
+
+# Each command skips itself when its output is complete, so `make demo` may be stopped and repeated.
+demo: $(STAMP) ## build the corpus, train the three parts, join them, score, answer three prompts
+	$(VENV)/bin/omnitune corpus
+	$(VENV)/bin/omnitune pretrain --config configs/thinker_tiny.json --resume
+	$(VENV)/bin/omnitune pretrain --config configs/audio_enc_tiny.json --resume
+	$(VENV)/bin/omnitune pretrain --config configs/vision_tiny.json --resume
+	$(PY) sft_omni.py --config configs/omni_sft_tiny.json --resume
+	$(VENV)/bin/omnitune scores --ckpt_dir $(DEMO_DIR)
+	$(PY) examples/three_prompts.py --ckpt_dir $(DEMO_DIR)
+
+test: $(STAMP) ## run all tests
+	$(PY) -m pytest
+
+test-fast: $(STAMP) ## run the tests that are not marked slow
+	$(PY) -m pytest -m "not slow"
+
+lint: $(STAMP) ## ruff check, ruff format --check, mypy
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+format: $(STAMP) ## apply ruff's fixes and formatting
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+hooks: $(STAMP) ## run the lint checks before every commit
+	$(PY) -m pre_commit install
+
+clean: ## remove caches and build leftovers; data, checkpoints and .venv stay
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	find . -path ./$(VENV) -prune -o -path ./data -prune -o -path ./checkpoints -prune \
+	  -o -type d -name __pycache__ -exec rm -rf {} +
+
+distclean: clean ## clean, and remove .venv; data and checkpoints stay
+	rm -rf $(VENV)

@@ -1,0 +1,183 @@
+"""The subcommands: nothing but wiring."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from pydantic import Field
+
+from omnitune.config import Config, SftConfig, load_config, option_table, read_json_object
+from omnitune.sample import UserError
+
+STAGES = ("thinker", "audio_encoder", "vision_encoder")
+
+
+class CorpusConfig(Config):
+    """Options of ``omnitune corpus``."""
+
+    data_dir: Path = Field(Path("data/multimodal"), description="where to write it")
+    seed: int = Field(0, ge=0, description="everything follows from it")
+    scale: float = Field(1.0, gt=0, le=100, description="multiplies the number of records")
+    workers: int | None = Field(None, ge=1, description="processes [one a core]")
+    overwrite: bool = Field(False, description="replace another corpus that is there")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs a subcommand; returns the exit status (2: a mistake in the input, 130: Ctrl-C)."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    name = arguments[0] if arguments else "--help"
+    if name in ("-h", "--help"):
+        print(USAGE)
+        return 0
+    try:
+        if name not in COMMANDS:
+            raise UserError(f"omnitune {name}: no such command\n\n{USAGE}")
+        return COMMANDS[name](arguments[1:])
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nstopped; the same command with --resume goes on from here", file=sys.stderr)
+        return 130
+
+
+def corpus(arguments: list[str]) -> int:
+    """Makes the embedded corpus."""
+    if _help("corpus", CorpusConfig, arguments):
+        return 0
+    from omnitune.synthetic.corpus import CorpusError, build_corpus
+
+    config = load_config(CorpusConfig, None, arguments)
+    try:
+        summary = build_corpus(**config.model_dump())
+    except CorpusError as error:
+        raise UserError(str(error)) from None
+    state = "is there and complete" if summary.get("skipped") else "made"
+    print(f"{config.data_dir}: corpus {state}")
+    for file, counts in summary["counts"].items():
+        print(f"  {file}: " + ", ".join(f"{split} {n}" for split, n in counts.items()))
+    return 0
+
+
+def pretrain(arguments: list[str]) -> int:
+    """Trains one part: thinker, audio encoder or vision encoder."""
+    path, arguments, flags = _run_flags("pretrain", arguments)
+    stage = read_json_object(path).get("stage") if path else None
+    if "--stage" in arguments:
+        stage = arguments[arguments.index("--stage") + 1]
+    if stage not in STAGES:
+        raise UserError(f'{path}: "stage" is {stage!r}, expected one of {", ".join(STAGES)}')
+    from omnitune.pretraining import audio_encoder, thinker, vision_encoder
+
+    if stage == "thinker":
+        if not _help("pretrain", thinker.ThinkerConfig, arguments):
+            thinker.pretrain(load_config(thinker.ThinkerConfig, path, arguments), **flags)
+    elif stage == "audio_encoder":
+        if not _help("pretrain", audio_encoder.AudioEncoderConfig, arguments):
+            config = load_config(audio_encoder.AudioEncoderConfig, path, arguments)
+            audio_encoder.pretrain(config, **flags)
+    elif not _help("pretrain", vision_encoder.VisionEncoderConfig, arguments):
+        config_c = load_config(vision_encoder.VisionEncoderConfig, path, arguments)
+        vision_encoder.pretrain(config_c, **flags)
+    return 0
+
+
+def sft(arguments: list[str]) -> int:
+    """Fine-tunes thinker, encoders and projectors together."""
+    if _help("sft", SftConfig, arguments):
+        return 0
+    path, arguments, flags = _run_flags("sft", arguments)
+    from omnitune.training.sft import finetune
+
+    finetune(load_config(SftConfig, path, arguments), **flags)
+    return 0
+
+
+def evaluate(arguments: list[str]) -> int:
+    """Scores a model on data."""
+    parser = argparse.ArgumentParser(prog="omnitune evaluate", description=evaluate.__doc__)
+    parser.add_argument("--ckpt_dir", "--ckpt-dir", type=Path, required=True)
+    parser.add_argument("--data", type=Path, default=Path("data/multimodal"))
+    parser.add_argument("--split", default="test", help="a split's name, or all [test]")
+    parser.add_argument("--json", action="store_true", help="print the scores as JSON")
+    parser.add_argument("--predictions", type=Path, help="write one JSON line per question")
+    options = parser.parse_args(arguments)
+    from omnitune.evaluation.evaluate import evaluate_checkpoint
+    from omnitune.evaluation.report import scores_table
+
+    scores = evaluate_checkpoint(
+        options.ckpt_dir, options.data, options.split, options.predictions, options.json
+    )
+    print(json.dumps(scores, indent=1) if options.json else "\n".join(scores_table(scores)))
+    return 0
+
+
+def scores(arguments: list[str]) -> int:
+    """Prints a finished run's scoreboard and where its report is."""
+    parser = argparse.ArgumentParser(prog="omnitune scores", description=scores.__doc__)
+    parser.add_argument("--ckpt_dir", "--ckpt-dir", type=Path, required=True)
+    folder = parser.parse_args(arguments).ckpt_dir
+    from omnitune.evaluation.report import scores_table
+
+    print("\n".join(scores_table(read_json_object(folder / "results.json"))))
+    print(f"report: {folder / 'report.html'}")
+    return 0
+
+
+def chat(arguments: list[str]) -> int:
+    """Talks to a model."""
+    from omnitune.serving.terminal import main as chat_main
+
+    return chat_main(arguments)
+
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "corpus": corpus,
+    "pretrain": pretrain,
+    "sft": sft,
+    "evaluate": evaluate,
+    "scores": scores,
+    "chat": chat,
+}
+
+USAGE = "usage: omnitune COMMAND [options]; COMMAND --help lists them\n\n" + "\n".join(
+    f"  {name:<10} {(function.__doc__ or '').splitlines()[0]}" for name, function in COMMANDS.items()
+)
+
+
+def _run_flags(command: str, arguments: list[str]) -> tuple[Path | None, list[str], dict[str, bool]]:
+    """Takes ``--config``, ``--resume`` and ``--overwrite`` out of the arguments."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, prog=f"omnitune {command}")
+    parser.add_argument("--config", type=Path)
+    parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--overwrite", action="store_true")
+    known, rest = parser.parse_known_args(arguments)
+    if known.config is None and command == "pretrain":
+        raise UserError("omnitune pretrain needs --config FILE, such as configs/thinker_tiny.json")
+    return known.config, rest, {"resume": known.resume, "overwrite": known.overwrite}
+
+
+def _help(command: str, config: type[Config], arguments: list[str]) -> bool:
+    """Prints the options of a command if they are asked for."""
+    if not {"-h", "--help"} & set(arguments):
+        return False
+    rows = option_table(config)
+    if command != "corpus":
+        rows = [
+            ("config FILE", "", "JSON file of settings; the options below override it"),
+            ("resume", "", "go on from the newest checkpoint"),
+            ("overwrite", "", "start anew over a run that is there"),
+            *rows,
+        ]
+    print(f"usage: omnitune {command} [options]\n")
+    for option, default, text in rows:
+        print(f"  --{option:<26} {text}" + (f" [{default}]" if default else ""))
+    return True
+
+
+if __name__ == "__main__":
+    sys.exit(main())

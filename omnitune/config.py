@@ -1,0 +1,226 @@
+"""Configuration: a JSON file, then the command line, checked together and reported at once."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from pathlib import Path
+from typing import Any, ClassVar, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from omnitune.sample import SOURCES, UserError
+
+
+class Config(BaseModel):
+    """Base of every configuration: unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", validate_default=True)
+
+
+class RunConfig(Config):
+    """What every training stage shares."""
+
+    step_prefix: ClassVar[str] = "step_"  # of the names of step checkpoints
+
+    data_dir: Path = Field(Path("data/multimodal"), description="folder of the data")
+    output_dir: Path | None = Field(
+        None, description="where results go [checkpoints/<name of the config file>]"
+    )
+    seed: int = Field(0, ge=0, description="seeds weights, order of samples and augmentation")
+    batch_size: int = Field(8, ge=1, description="samples per micro-batch")
+    gradient_accumulation: int = Field(1, ge=1, description="micro-batches per step")
+    num_epochs: int = Field(5, ge=1, description="passes over as many samples as there are")
+    max_steps: int | None = Field(None, ge=1, description="stop after so many steps")
+    learning_rate: float = Field(1e-4, gt=0, le=1, description="peak rate after warm-up")
+    warmup_steps: int = Field(500, ge=0, description="steps of linear warm-up")
+    min_lr_ratio: float = Field(0.1, ge=0, le=1, description="rate at the end, as share of peak")
+    weight_decay: float = Field(0.01, ge=0, description="AdamW; none on norms and biases")
+    adam_beta2: float = Field(0.95, ge=0, lt=1, description="AdamW's second-moment decay")
+    max_grad_norm: float = Field(1.0, gt=0, description="gradient norm above which to clip")
+    log_every: int = Field(50, ge=1, description="steps between two lines of scores")
+    save_every: int = Field(500, ge=1, description="steps between two checkpoints")
+    keep_checkpoints: int = Field(3, ge=1, description="newest checkpoints kept")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to train")
+
+    @property
+    def out(self) -> Path:
+        """The output folder, resolved by :func:`load_config`."""
+        if self.output_dir is None:
+            raise UserError("output_dir is not set; give --output-dir DIR")
+        return self.output_dir
+
+
+class DataMix(Config):
+    """Weight of each source; they need not sum to one."""
+
+    text_only: float = Field(0.0, ge=0)
+    image_text: float = Field(0.0, ge=0)
+    audio_text: float = Field(0.0, ge=0)
+    image_audio_text: float = Field(0.0, ge=0)
+
+    @model_validator(mode="after")
+    def _some_weight(self) -> DataMix:
+        if not self.weights():
+            raise ValueError("every weight is 0; give at least one source a weight above 0")
+        return self
+
+    def weights(self) -> dict[str, float]:
+        """Weight by source, of the sources that have any."""
+        return {name: getattr(self, name) for name in SOURCES if getattr(self, name) > 0}
+
+
+class SftConfig(RunConfig):
+    """Stage E, the joint fine-tuning."""
+
+    step_prefix: ClassVar[str] = "omni_step_"
+
+    thinker_ckpt: Path = Field(
+        Path("checkpoints/thinker_tiny/thinker_best.pt"), description="the thinker of stage A"
+    )
+    audio_ckpt: Path = Field(
+        Path("checkpoints/audio_enc_tiny/audio_enc.pt"), description="audio encoder of stage B"
+    )
+    vision_ckpt: Path = Field(
+        Path("checkpoints/vision_tiny/vision.pt"), description="vision encoder of stage C"
+    )
+    freeze_encoders: bool = Field(True, description="keep the encoders as they are")
+    data_mix: DataMix = Field(
+        DataMix(text_only=0.4, image_text=0.3, audio_text=0.3), description="weight of each source"
+    )
+    projector_learning_rate: float | None = Field(
+        None, gt=0, le=1, description="peak rate of the projectors [10 x learning_rate]"
+    )
+    encoder_learning_rate: float | None = Field(
+        None, gt=0, le=1, description="peak rate of unfrozen encoders [learning_rate]"
+    )
+    max_tokens: int = Field(1024, ge=16, description="longest sample, media included")
+    feature_cache: Literal["auto", "on", "off"] = Field(
+        "auto", description="encode each medium once, if the encoders are frozen"
+    )
+    probe_questions: int = Field(16, ge=1, description="held-out questions a task, each log_every")
+    epoch_questions: int = Field(100, ge=1, description="held-out questions a task, each epoch")
+
+    @property
+    def encoder_ckpts(self) -> dict[str, Path]:
+        """Checkpoint of each modality's encoder."""
+        return {"image": self.vision_ckpt, "audio": self.audio_ckpt}
+
+
+C = TypeVar("C", bound=Config)
+
+
+def load_config(cls: type[C], path: Path | None, arguments: list[str]) -> C:
+    """Reads a configuration file, lays command-line overrides over it and checks the whole.
+
+    Args:
+        cls: the configuration class.
+        path: JSON file, or None for defaults only.
+        arguments: overrides such as ``["--learning-rate", "3e-4", "--data-mix.image-text", "1"]``.
+
+    Raises:
+        UserError: lists every unknown or out-of-range key of file and command line at once.
+    """
+    values = read_json_object(path) if path else {}
+    origin = dict.fromkeys(values, str(path))
+    for key, value in _parse_overrides(cls, arguments):
+        _assign(values, key, value)
+        origin[".".join(key)] = "command line"
+        origin.setdefault(key[0], "command line")
+    if "output_dir" in cls.model_fields and values.get("output_dir") is None and path:
+        values["output_dir"] = str(Path("checkpoints") / path.stem)
+    try:
+        return cls.model_validate(values)
+    except ValidationError as error:
+        lines = [_explain(cls, problem, origin) for problem in error.errors()]
+        where = str(path) if path else "command line"
+        raise UserError(f"{where}: {len(lines)} problem(s):\n  " + "\n  ".join(lines)) from None
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """Reads a JSON file that must hold one object; a UserError names what is wrong."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; the examples are in configs/") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: is not UTF-8 text; expected a JSON file") from None
+    except json.JSONDecodeError as error:
+        raise UserError(
+            f"{path}: line {error.lineno}, column {error.colno}: not valid JSON ({error.msg})"
+        ) from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: holds a JSON {type(values).__name__}, expected an object {{...}}")
+    return values
+
+
+def option_table(cls: type[BaseModel], prefix: str = "") -> list[tuple[str, str, str]]:
+    """Rows of (option, default, description) for ``--help``."""
+    rows = []
+    for name, info in cls.model_fields.items():
+        option = f"{prefix}{name.replace('_', '-')}"
+        inner = info.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            rows += [(o, "", info.description or "") for o, _, _ in option_table(inner, option + ".")]
+            continue
+        default = "" if info.is_required() or info.default is None else str(info.default)
+        rows.append((option, default, info.description or ""))
+    return rows
+
+
+def _parse_overrides(cls: type[BaseModel], arguments: list[str]) -> list[tuple[list[str], Any]]:
+    """Turns ``--a.b-c value``, ``--a=value``, ``--flag`` and ``--no-flag`` into (path, value)."""
+    overrides: list[tuple[list[str], Any]] = []
+    position = 0
+    while position < len(arguments):
+        argument = arguments[position]
+        position += 1
+        if not argument.startswith("--"):
+            raise UserError(f"{argument!r} is not an option; options look like --learning-rate 3e-4")
+        name, equals, text = argument[2:].partition("=")
+        key = name.replace("-", "_").split(".")
+        if not equals:
+            if position < len(arguments) and not arguments[position].startswith("--"):
+                text = arguments[position]
+                position += 1
+            elif key[0].startswith("no_") and key[0] not in cls.model_fields:
+                key, text = [key[0][3:]], "false"
+            else:
+                text = "true"
+        overrides.append((key, _parse_value(text)))
+    return overrides
+
+
+def _parse_value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return {"True": True, "False": False, "None": None}.get(text, text)
+
+
+def _assign(values: dict[str, Any], key: list[str], value: Any) -> None:
+    for name in key[:-1]:
+        inner = values.get(name)
+        values[name] = dict(inner) if isinstance(inner, dict) else {}
+        values = values[name]
+    values[key[-1]] = value
+
+
+def _explain(cls: type[BaseModel], problem: Any, origin: dict[str, str]) -> str:
+    """One line for one of pydantic's problems: key, what was found, what was expected."""
+    path = [str(part) for part in problem["loc"]]
+    key = ".".join(path)
+    where = origin.get(key) or origin.get(path[0] if path else "", "")
+    suffix = f" ({where})" if where else ""
+    if problem["type"] != "extra_forbidden":
+        found = "" if problem["type"] == "missing" else f", found {problem['input']!r}"
+        return f"{key}: {problem['msg'].removeprefix('Value error, ')}{found}{suffix}"
+    known: list[str] = list(cls.model_fields)
+    for name in path[:-1]:
+        inner = cls.model_fields[name].annotation
+        known = list(inner.model_fields) if isinstance(inner, type) else []  # type: ignore[attr-defined]
+    close = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.5)
+    hint = f"; did you mean {'.'.join([*path[:-1], close[0]])}?" if close else ""
+    return f"{key}: unknown key{hint}{suffix}"

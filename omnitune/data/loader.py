@@ -1,0 +1,112 @@
+"""From samples to batches: reads media, renders, packs. A batch is a function of its number."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from omnitune.data.batching import Batch, Item, pack
+from omnitune.data.chat import ChatRenderer, Rendered
+from omnitune.data.mixture import Mixture
+from omnitune.modalities.base import Modality
+from omnitune.sample import Media, Message, Sample, UserError
+
+# Feature rows of a medium (cached), by modality.
+FeatureSource = Callable[[Path], Tensor]
+
+
+class SampleReader:
+    """Turns a sample into an item: its media's tensors and its rendered tokens.
+
+    Args:
+        renderer: of the thinker.
+        modalities: how to read media.
+        features: by modality, cached rows; a modality without is read from its file.
+        max_tokens: longest sample; a longer one is an error, never cut silently.
+    """
+
+    def __init__(
+        self,
+        renderer: ChatRenderer,
+        modalities: dict[str, Modality],
+        features: dict[str, FeatureSource] | None = None,
+        max_tokens: int = 1024,
+    ) -> None:
+        self.renderer, self.modalities = renderer, modalities
+        self.features = features or {}
+        self.max_tokens = max_tokens
+
+    def item(self, sample: Sample, group: int = 0) -> Item:
+        """Reads and renders one sample."""
+        return self._item(sample.id, sample.messages, self.renderer.render, group)
+
+    def prompt(self, id: str, messages: Sequence[Message]) -> Item:
+        """Reads and renders the turns so far, the assistant's opened."""
+        return self._item(id, messages, self.renderer.render_prompt, 0)
+
+    def _item(
+        self,
+        id: str,
+        messages: Sequence[Message],
+        render: Callable[[Sequence[Message], Sequence[int]], Rendered],
+        group: int,
+    ) -> Item:
+        media = [p for m in messages for p in m.parts if isinstance(p, Media)]
+        for medium in media:
+            if medium.modality not in self.modalities:
+                raise UserError(f"sample {id}: this model has no encoder for {medium.modality}")
+        encoded = all(medium.modality in self.features for medium in media)
+        tensors = [self._tensor(medium, encoded) for medium in media]
+        counts = [
+            t.shape[0] if encoded else self.modalities[m.modality].num_slots(t)
+            for m, t in zip(media, tensors, strict=True)
+        ]
+        rendered = render(messages, counts)
+        if len(rendered.tokens) > self.max_tokens:
+            raise UserError(
+                f"sample {id}: {len(rendered.tokens)} tokens, the limit is {self.max_tokens}; "
+                "shorten it or raise max_tokens"
+            )
+        return Item(id, rendered, tensors, group, encoded)
+
+    def _tensor(self, medium: Media, encoded: bool) -> Tensor:
+        if encoded:
+            return self.features[medium.modality](medium.path)
+        return self.modalities[medium.modality].read(medium.path)
+
+
+class BatchStream:
+    """The batches of a run, by number.
+
+    Args:
+        reader: makes items.
+        samples: training samples by source.
+        mixture: which record is sample k.
+        batch_size: samples a batch.
+    """
+
+    def __init__(
+        self,
+        reader: SampleReader,
+        samples: dict[str, list[Sample]],
+        mixture: Mixture,
+        batch_size: int,
+        supervise_all: bool = False,
+    ) -> None:
+        self.reader, self.samples, self.mixture = reader, samples, mixture
+        self.batch_size, self.supervise_all = batch_size, supervise_all
+        self.groups = mixture.names
+
+    def __len__(self) -> int:
+        """Batches in one epoch."""
+        return max(1, -(-self.mixture.epoch_size // self.batch_size))
+
+    def __call__(self, number: int) -> Batch:
+        """Batch ``number`` of the run, counted from 0 over all epochs."""
+        items = []
+        for k in range(number * self.batch_size, (number + 1) * self.batch_size):
+            source, index = self.mixture.sample_at(k)
+            items.append(self.reader.item(self.samples[source][index], self.groups.index(source)))
+        return pack(items, len(self.groups), self.supervise_all)

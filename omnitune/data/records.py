@@ -1,0 +1,241 @@
+"""Reads the JSON data files into samples; every error names file, record and field."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from omnitune.modalities.registry import MODALITIES
+from omnitune.sample import ROLES, Media, Message, Part, Sample, Text, UserError
+
+FILES = {
+    "text_only": "text/conversations.json",
+    "image_text": "images/image_qa.json",
+    "audio_text": "audio/audio_qa.json",
+    "image_audio_text": "omni/omni_qa.json",
+}
+# What a source's records must refer to; any record may refer to more.
+REQUIRED_MEDIA: dict[str, tuple[str, ...]] = {
+    "text_only": (),
+    "image_text": ("image",),
+    "audio_text": ("audio",),
+    "image_audio_text": ("image", "audio"),
+}
+STAND_INS = {"image": "caption", "audio": "transcript"}
+VALIDATION_SHARE = 0.05
+TASKS = ("text", "image_qa", "caption", "transcription", "audio_qa", "image_audio_qa")
+
+_TAGS = re.compile("|".join(f"(<{name}>)" for name in MODALITIES))
+
+
+def read_source(data_dir: Path, source: str) -> list[Sample]:
+    """Reads one source's file into samples, in the order of the file.
+
+    Raises:
+        UserError: the file is missing, empty or not a JSON list, or a record is wrong.
+    """
+    path = data_dir / FILES[source]
+    records = _read_list(path, source)
+    return [_Record(path, source, n, record).sample() for n, record in enumerate(records)]
+
+
+def read_available(data_dir: Path) -> dict[str, list[Sample]]:
+    """Reads every source whose file is there (a folder with only some of the files will do)."""
+    if not data_dir.is_dir():
+        raise UserError(f"{data_dir}: no such data folder; `omnitune corpus` makes an example")
+    present = [source for source, name in FILES.items() if (data_dir / name).exists()]
+    if not present:
+        expected = ", ".join(FILES.values())
+        raise UserError(f"{data_dir}: holds none of the data files ({expected})")
+    return {source: read_source(data_dir, source) for source in present}
+
+
+def split_of(samples: Iterable[Sample], split: str) -> list[Sample]:
+    """The samples of one split, in order."""
+    return [sample for sample in samples if sample.split == split]
+
+
+def check_media(samples: Iterable[Sample]) -> None:
+    """Checks the header of every medium once; a UserError names the first that is unusable."""
+    seen: set[Media] = set()
+    for sample in samples:
+        for media in sample.media:
+            if media in seen:
+                continue
+            seen.add(media)
+            try:
+                MODALITIES[media.modality].check(media.path)
+            except UserError as error:
+                raise UserError(f"sample {sample.id} ({sample.source}): {error}") from None
+
+
+def task_of(modalities: set[str], record_task: str, kind: str) -> str:
+    """Names the task by the media that a sample holds, not by its source."""
+    if modalities == {"image", "audio"}:
+        return "image_audio_qa"
+    if modalities == {"image"}:
+        return "caption" if kind == "caption" else "image_qa"
+    if modalities == {"audio"}:
+        return "transcription" if record_task == "transcription" else "audio_qa"
+    return "text"
+
+
+def _read_list(path: Path, source: str) -> list[Any]:
+    try:
+        records = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(
+            f"{path}: no such file, but the source {source} has weight; make it with "
+            f"`omnitune corpus`, or give {source} the weight 0"
+        ) from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not valid JSON ({error}); expected a list of records") from None
+    if not isinstance(records, list):
+        raise UserError(f"{path}: holds a JSON {type(records).__name__}, expected a list")
+    if not records:
+        raise UserError(f"{path}: is an empty list; the source {source} needs records")
+    return records
+
+
+class _Record:
+    """One record of a file on its way to a sample."""
+
+    def __init__(self, path: Path, source: str, number: int, values: Any) -> None:
+        self.path, self.source, self.number = path, source, number
+        if not isinstance(values, dict):
+            raise self.wrong(f"is a JSON {type(values).__name__}, expected an object")
+        self.values: dict[str, Any] = values
+
+    def wrong(self, what: str) -> UserError:
+        """An error that says where."""
+        return UserError(f"{self.path}: record {self.number + 1}: {what}")
+
+    def sample(self) -> Sample:
+        """Turns the record into a sample, or raises a UserError."""
+        media = self._media()
+        turns = self._turns()
+        media_left = dict(media)
+        messages = [self._message(turn, media_left) for turn in turns]
+        if media_left:
+            first = next(n for n, message in enumerate(messages) if message.role == "user")
+            parts = (*media_left.values(), *messages[first].parts)
+            messages[first] = Message("user", parts)
+        record_task, kind = self._text("task", ""), self._text("kind", "")
+        messages = [self._score_group(m, set(media), record_task, kind) for m in messages]
+        return Sample(
+            id=self._text("id", f"{self.source}/{self.number}"),
+            source=self.source,
+            messages=tuple(messages),
+            task=next(m.task for m in messages if m.role == "assistant"),
+            split=self._split(),
+            kind=kind,
+            independent_turns="messages" not in self.values,
+            stand_ins={m: self.values[k] for m, k in STAND_INS.items() if k in self.values},
+            tags={"voice": self._text("voice", "")} if "voice" in self.values else {},
+        )
+
+    def _media(self) -> dict[str, Media]:
+        found = {}
+        folder = self.path.parent.resolve()
+        for name in MODALITIES:
+            if name not in self.values:
+                if name in REQUIRED_MEDIA[self.source]:
+                    raise self.wrong(f'the key "{name}" is missing; expected a relative path')
+                continue
+            relative = self.values[name]
+            if not isinstance(relative, str) or not relative:
+                raise self.wrong(f'"{name}" is {relative!r}, expected a relative path')
+            path = folder / relative
+            if Path(relative).is_absolute() or not path.resolve().is_relative_to(folder):
+                raise self.wrong(
+                    f'"{name}" is {relative!r}, which leaves the folder {self.path.parent}; '
+                    "media paths are relative to the JSON file and stay beside it"
+                )
+            found[name] = Media(name, path)
+        return found
+
+    def _turns(self) -> list[dict[str, str]]:
+        """The record's conversation as role, content and, of answers, kind and task."""
+        given = [key for key in ("messages", "qa", "answer") if key in self.values]
+        if len(given) != 1:
+            raise self.wrong(
+                f'has {" and ".join(given) or "neither messages, qa nor answer"}; expected one of '
+                '"messages", "qa" or "question" with "answer"'
+            )
+        if given == ["messages"]:
+            return self._check_roles(self._list("messages"))
+        pairs = self._list("qa") if given == ["qa"] else [self.values]
+        turns: list[dict[str, str]] = []
+        for pair in pairs:
+            question, answer = pair.get("question", ""), pair.get("answer")
+            if not isinstance(question, str):
+                raise self.wrong(f'"question" is {question!r}, expected text')
+            if not isinstance(answer, str) or not answer.strip():
+                raise self.wrong(f'"answer" is {answer!r}, expected text')
+            turns.append({"role": "user", "content": question})
+            extra = {k: str(pair[k]) for k in ("kind", "task") if k in pair}
+            turns.append({"role": "assistant", "content": answer, **extra})
+        return turns
+
+    def _check_roles(self, turns: list[dict[str, str]]) -> list[dict[str, str]]:
+        expected = "user"
+        for n, turn in enumerate(turns):
+            role, content = turn.get("role"), turn.get("content")
+            if role not in ROLES:
+                raise self.wrong(f'message {n + 1}: "role" is {role!r}, expected {", ".join(ROLES)}')
+            if not isinstance(content, str) or (role == "assistant" and not content.strip()):
+                raise self.wrong(f'message {n + 1}: "content" is {content!r}, expected text')
+            if role == "system" and n == 0:
+                continue
+            if role != expected:
+                raise self.wrong(f"message {n + 1}: role is {role}, expected {expected}")
+            expected = "user" if role == "assistant" else "assistant"
+        if turns[-1]["role"] != "assistant":
+            raise self.wrong("the last message is not the assistant's; there is nothing to learn")
+        return turns
+
+    def _list(self, key: str) -> list[dict[str, Any]]:
+        items = self.values[key]
+        if not isinstance(items, list) or not items or not all(isinstance(i, dict) for i in items):
+            raise self.wrong(f'"{key}" is not a list of at least one object')
+        return items
+
+    def _message(self, turn: dict[str, str], media_left: dict[str, Media]) -> Message:
+        """Puts media where a user turn's tags say; takes those out of ``media_left``."""
+        role, content = turn["role"], turn["content"]
+        parts: list[Part] = []
+        pieces = filter(None, _TAGS.split(content)) if role == "user" else [content]
+        for piece in pieces:
+            name = piece[1:-1]
+            if role == "user" and _TAGS.fullmatch(piece) and name in media_left:
+                parts.append(media_left.pop(name))
+            elif piece.strip():
+                parts.append(Text(piece))
+        return Message(role, tuple(parts), turn.get("kind", ""), turn.get("task", ""))
+
+    def _score_group(self, message: Message, media: set[str], task: str, kind: str) -> Message:
+        if message.role != "assistant":
+            return message
+        kind = message.kind or kind
+        task = task_of(media, message.task or task, kind)
+        return Message(message.role, message.parts, kind, task)
+
+    def _split(self) -> str:
+        if "split" in self.values:
+            return self._text("split", "")
+        digest = hashlib.sha256(json.dumps(self.values, sort_keys=True).encode()).digest()
+        return "validation" if digest[0] * 256 + digest[1] < VALIDATION_SHARE * 65536 else "train"
+
+    def _text(self, key: str, default: str) -> str:
+        value = self.values.get(key, default)
+        if isinstance(value, int) and key == "id":
+            value = str(value)
+        if not isinstance(value, str) or (key in self.values and not value):
+            raise self.wrong(f'"{key}" is {value!r}, expected text')
+        return value

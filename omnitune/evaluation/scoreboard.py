@@ -1,0 +1,220 @@
+"""The held-out scores, per task: loss, token accuracy, exact match, word error rate."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+
+from omnitune.data.batching import Item, pack
+from omnitune.data.loader import SampleReader
+from omnitune.evaluation.metrics import exact_match, word_error_rate
+from omnitune.generation import generate
+from omnitune.models.omni import OmniModel
+from omnitune.sample import Message, Sample
+
+SCORE_BATCH = 16
+MAX_ANSWER_TOKENS = 64
+# Tasks whose answers are generated and compared; the others are judged by their tokens.
+EXACT_TASKS = ("image_qa", "audio_qa", "image_audio_qa", "caption")
+WER_TASKS = ("transcription",)
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question as it is asked of the model: the turns before the answer, and the answer."""
+
+    id: str
+    task: str
+    kind: str
+    messages: tuple[Message, ...]
+    reference: str
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One JSON line of ``--predictions``."""
+
+    id: str
+    task: str
+    kind: str
+    reference: str
+    answer: str
+
+
+def questions_of(sample: Sample) -> list[Question]:
+    """The questions of a sample.
+
+    Where the turns do not build on each other, each is asked alone with the media: an earlier
+    reference answer in view (a caption, say) would give away the next.
+    """
+    media = sample.media
+    found = []
+    for n, message in enumerate(sample.messages):
+        if message.role != "assistant":
+            continue
+        history = sample.messages[:n]
+        if sample.independent_turns and n > 1:
+            asked = history[-1]
+            history = (replace(asked, parts=(*media, *asked.parts)),)
+        name = f"{sample.id}#{n // 2}" if len(sample.messages) > 2 else sample.id
+        kind = message.kind or sample.kind or message.task
+        found.append(Question(name, message.task, kind, history, message.text))
+    return found
+
+
+def alone(sample: Sample) -> list[Sample]:
+    """The sample as one sample a question, for scores under the same history as generation's."""
+    if not sample.independent_turns:
+        return [sample]
+    answers = [m for m in sample.messages if m.role == "assistant"]
+    return [
+        replace(sample, messages=(*q.messages, answer), task=q.task)
+        for q, answer in zip(questions_of(sample), answers, strict=True)
+    ]
+
+
+def token_scoreboard(model: OmniModel, items: Sequence[Item]) -> dict[str, float]:
+    """Mean loss and accuracy over all supervised tokens of the items."""
+    totals = token_totals(model, items)
+    count = sum(n for _, _, n in totals)
+    return {
+        "loss": sum(nll for nll, _, _ in totals) / count,
+        "token_acc": sum(right for _, right, _ in totals) / count,
+    }
+
+
+def token_totals(model: OmniModel, items: Sequence[Item]) -> list[tuple[float, float, int]]:
+    """Of each item: summed loss, correct tokens and number of its supervised tokens."""
+    order = sorted(range(len(items)), key=lambda n: len(items[n].rendered.tokens))
+    totals: list[tuple[float, float, int]] = [(0.0, 0.0, 0)] * len(items)
+    for first in range(0, len(order), SCORE_BATCH):
+        chunk = order[first : first + SCORE_BATCH]
+        numbered = [replace(items[n], group=place) for place, n in enumerate(chunk)]
+        batch = pack(numbered, len(chunk)).to(model.device)
+        scores = model.token_scores(batch)
+        zeros = torch.zeros(len(chunk), device=model.device)
+        sums = [
+            zeros.index_add(0, batch.group_N, x.float()).tolist()
+            for x in (scores.nll_N, scores.correct_N, torch.ones_like(scores.nll_N))
+        ]
+        for place, n in enumerate(chunk):
+            totals[n] = (sums[0][place], sums[1][place], int(sums[2][place]))
+    return totals
+
+
+def scoreboard(
+    model: OmniModel,
+    reader: SampleReader,
+    samples: Sequence[Sample],
+    max_questions: int | None = None,
+    seed: int = 0,
+    tick: Callable[[int], None] = lambda n: None,
+) -> tuple[dict[str, Any], list[Prediction]]:
+    """Scores a model on held-out samples.
+
+    Args:
+        model: in evaluation mode.
+        max_questions: at most so many questions of each task, a fixed choice of the seed.
+        tick: called with the number of questions just answered.
+
+    Returns:
+        the scores, and the answers that were generated. ``loss`` and ``token_acc`` are means
+        over all supervised tokens; ``text_acc`` the token accuracy of text conversations;
+        ``image_qa_acc`` exact match; ``audio_wer`` the corpus word error rate; ``tasks`` holds
+        each task's own, ``kinds`` within it the finer groups.
+    """
+    by_task: dict[str, list[Sample]] = {}
+    for sample in samples:
+        for single in alone(sample):
+            by_task.setdefault(single.task, []).append(single)
+    if max_questions is not None:
+        by_task = {task: _choose(found, max_questions, seed) for task, found in by_task.items()}
+    tasks: dict[str, dict[str, Any]] = {}
+    predictions: list[Prediction] = []
+    totals = []
+    for task, singles in by_task.items():
+        task_totals = token_totals(model, [reader.item(s) for s in singles])
+        totals += task_totals
+        tasks[task] = _mean(task_totals)
+        if task in EXACT_TASKS or task in WER_TASKS:
+            answered = answer(model, reader, [questions_of(s)[-1] for s in singles], tick)
+            tasks[task] |= score_answers(task, answered)
+            predictions += answered
+        tasks[task]["questions"] = len(singles)
+    return _summary(tasks, totals), predictions
+
+
+def answer(
+    model: OmniModel,
+    reader: SampleReader,
+    questions: Sequence[Question],
+    tick: Callable[[int], None] = lambda n: None,
+) -> list[Prediction]:
+    """Answers questions by greedy generation."""
+    predictions = []
+    for first in range(0, len(questions), 64):
+        chunk = questions[first : first + 64]
+        prompts = [reader.prompt(q.id, q.messages) for q in chunk]
+        tokens = generate(model, prompts, reader.renderer.end, MAX_ANSWER_TOKENS)
+        for q, ids in zip(chunk, tokens, strict=True):
+            text = reader.renderer.decode(ids)
+            predictions.append(Prediction(q.id, q.task, q.kind, q.reference, text))
+        tick(len(chunk))
+    return predictions
+
+
+def score_answers(task: str, predictions: Sequence[Prediction]) -> dict[str, Any]:
+    """Word error rate of transcriptions, exact match of the rest; by kind where there are several."""
+    kinds = sorted({p.kind for p in predictions})
+    groups = {kind: [p for p in predictions if p.kind == kind] for kind in kinds}
+    if task in WER_TASKS:
+        scored = {"wer": _wer(predictions)}
+        by_kind = {kind: _wer(group) for kind, group in groups.items()}
+    else:
+        scored = {"exact_match": _share(predictions)}
+        by_kind = {kind: _share(group) for kind, group in groups.items()}
+    return {**scored, "kinds": by_kind} if len(kinds) > 1 else dict(scored)
+
+
+def as_json(prediction: Prediction) -> dict[str, str]:
+    """A prediction as a JSON object."""
+    return asdict(prediction)
+
+
+def _summary(
+    tasks: dict[str, dict[str, Any]], totals: list[tuple[float, float, int]]
+) -> dict[str, Any]:
+    summary: dict[str, Any] = _mean(totals)
+    picks = {
+        "text_acc": ("text", "token_acc"),
+        "image_qa_acc": ("image_qa", "exact_match"),
+        "audio_wer": ("transcription", "wer"),
+    }
+    for name, (task, score) in picks.items():
+        if task in tasks:
+            summary[name] = tasks[task][score]
+    return summary | {"tasks": tasks}
+
+
+def _mean(totals: list[tuple[float, float, int]]) -> dict[str, Any]:
+    count = max(1, sum(n for _, _, n in totals))
+    loss, right = sum(t[0] for t in totals), sum(t[1] for t in totals)
+    return {"loss": loss / count, "token_acc": right / count, "tokens": count}
+
+
+def _wer(predictions: Sequence[Prediction]) -> float:
+    return word_error_rate([p.answer for p in predictions], [p.reference for p in predictions])
+
+
+def _share(predictions: Sequence[Prediction]) -> float:
+    return sum(exact_match(p.answer, p.reference) for p in predictions) / len(predictions)
+
+
+def _choose(samples: list[Sample], count: int, seed: int) -> list[Sample]:
+    if len(samples) <= count:
+        return samples
+    return random.Random(seed).sample(samples, count)

@@ -1,0 +1,101 @@
+"""Prefill and decode with a key-value cache: batched, greedy, streaming.
+
+Shape suffixes: B prompts, P longest prompt, E embedding width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from omnitune.data.batching import Item, pack
+from omnitune.models.omni import OmniModel
+
+
+@torch.inference_mode()
+def stream(
+    model: OmniModel, prompts: Sequence[Item], end: int, max_new_tokens: int
+) -> Iterator[list[tuple[int, int]]]:
+    """Decodes greedily; each step yields (prompt number, token) of the prompts not yet done.
+
+    Args:
+        model: in evaluation mode.
+        prompts: rendered with the assistant's turn opened.
+        end: token that ends a turn; it is not yielded.
+        max_new_tokens: longest answer.
+    """
+    embeds_BPE, valid_BP = _left_pad(model, prompts)
+    device = embeds_BPE.device
+    rows = torch.arange(len(prompts), device=device)
+    cache = DynamicCache()
+    longest = embeds_BPE.shape[1]
+    causal = torch.ones(longest, longest, dtype=torch.bool, device=device).tril()
+    # A padding position sees itself: a row of scores without any key would be NaN.
+    own = torch.eye(longest, dtype=torch.bool, device=device)
+    mask = ((causal & valid_BP[:, None, :]) | own)[:, None]
+    positions = (valid_BP.cumsum(1) - 1).clamp(min=0)
+    logits_BV = _forward(model, embeds_BPE, mask, positions, cache)
+    for _ in range(max_new_tokens):
+        tokens_B = logits_BV.argmax(dim=-1)
+        going = tokens_B != end
+        if not going.any():
+            return
+        if not going.all():
+            keep = going.nonzero().squeeze(1)
+            cache.batch_select_indices(keep)
+            rows, tokens_B = rows[keep], tokens_B[keep]
+            valid_BP, positions = valid_BP[keep], positions[keep]
+        yield list(zip(rows.tolist(), tokens_B.tolist(), strict=True))
+        valid_BP = torch.cat([valid_BP, valid_BP.new_ones(len(rows), 1)], dim=1)
+        positions = positions[:, -1:] + 1
+        embeds = model.embed(tokens_B, {}).unsqueeze(1)
+        logits_BV = _forward(model, embeds, valid_BP[:, None, None, :], positions, cache)
+
+
+def generate(
+    model: OmniModel,
+    prompts: Sequence[Item],
+    end: int,
+    max_new_tokens: int,
+    batch_size: int = 32,
+) -> list[list[int]]:
+    """Answers many prompts, the longest together; returns each one's tokens in order."""
+    order = sorted(range(len(prompts)), key=lambda n: len(prompts[n].rendered.tokens))
+    answers: list[list[int]] = [[] for _ in prompts]
+    for first in range(0, len(order), batch_size):
+        chunk = order[first : first + batch_size]
+        for step in stream(model, [prompts[n] for n in chunk], end, max_new_tokens):
+            for row, token in step:
+                answers[chunk[row]].append(token)
+    return answers
+
+
+def _left_pad(model: OmniModel, prompts: Sequence[Item]) -> tuple[Tensor, Tensor]:
+    """Embeds the prompts as one packed row, then lines up their ends: ``[B, P, E]``, ``[B, P]``."""
+    batch = pack(prompts).to(model.device)
+    embeds_TE = model.embed(batch.tokens_T, batch.media)
+    lengths = [len(prompt.rendered.tokens) for prompt in prompts]
+    longest = max(lengths)
+    embeds_BPE = embeds_TE.new_zeros(len(prompts), longest, embeds_TE.shape[1])
+    valid_BP = torch.zeros(len(prompts), longest, dtype=torch.bool, device=embeds_TE.device)
+    for row, piece in enumerate(embeds_TE.split(lengths)):
+        embeds_BPE[row, longest - len(piece) :] = piece
+        valid_BP[row, longest - len(piece) :] = True
+    return embeds_BPE, valid_BP
+
+
+def _forward(
+    model: OmniModel, embeds: Tensor, mask: Tensor, positions: Tensor, cache: DynamicCache
+) -> Tensor:
+    """Logits of the last position: ``[B, V]``."""
+    hidden = model.thinker.get_decoder()(
+        inputs_embeds=embeds,
+        attention_mask=mask,
+        position_ids=positions,
+        past_key_values=cache,
+        use_cache=True,
+    ).last_hidden_state
+    return model.thinker.get_output_embeddings()(hidden[:, -1])

@@ -1,0 +1,104 @@
+"""The contract of a modality: everything that is special to images, or to sound, is behind it.
+
+Shape suffixes: ``_ND`` rows of features, N slots by D features.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class Modality(ABC):
+    """Reads one kind of medium, encodes it and projects it into the thinker's embedding space.
+
+    Attributes:
+        name: key in the registry and in records (``"image"``).
+        projector: attribute name of its projector in the model (``"proj_v"``).
+        encoder_config: JSON-able settings from which the encoder can be built again.
+    """
+
+    name: str
+    projector: str
+
+    def __init__(self, encoder_config: dict[str, Any]) -> None:
+        self.encoder_config = encoder_config
+
+    @property
+    def tag(self) -> str:
+        """How a user turn says where the medium stands."""
+        return f"<{self.name}>"
+
+    @property
+    def placeholder(self) -> str:
+        """Special token that fills the slots of the medium."""
+        return f"<|{self.name}|>"
+
+    @classmethod
+    @abstractmethod
+    def check(cls, path: Path) -> None:
+        """Cheap check that a file is a readable medium.
+
+        Raises:
+            UserError: names the file and what is wrong with it.
+        """
+
+    @abstractmethod
+    def read(self, path: Path) -> Tensor:
+        """Reads a file into the encoder's input; raises UserError."""
+
+    @abstractmethod
+    def num_slots(self, inputs: Tensor) -> int:
+        """Number of feature rows that ``encode`` will give for this input."""
+
+    @property
+    @abstractmethod
+    def feature_dim(self) -> int:
+        """Width of one feature row."""
+
+    @abstractmethod
+    def build_encoder(self) -> nn.Module:
+        """A freshly initialised encoder of ``encoder_config``."""
+
+    @abstractmethod
+    def encode(self, encoder: nn.Module, inputs: list[Tensor]) -> list[Tensor]:
+        """Encodes a batch; returns one ``features_ND`` per input."""
+
+    def size(self, inputs: Tensor) -> int:
+        """What to sort by so that media of like length share a batch."""
+        return self.num_slots(inputs)
+
+    def build_projector(self, width: int) -> nn.Module:
+        """Maps feature rows to embeddings of the thinker: a two-layer perceptron (LLaVA-1.5)."""
+        return Projector(self.feature_dim, width)
+
+
+class Projector(nn.Module):
+    """LayerNorm, Linear, GELU, Linear: [N, feature_dim] -> [N, width]."""
+
+    def __init__(self, feature_dim: int, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(feature_dim)
+        self.up = nn.Linear(feature_dim, 2 * width)
+        self.down = nn.Linear(2 * width, width)
+
+    def forward(self, features_ND: Tensor) -> Tensor:
+        """Projects rows of features to rows of embeddings."""
+        hidden = nn.functional.gelu(self.up(self.norm(features_ND)))
+        return self.down(hidden)
+
+    @torch.no_grad()
+    def match_scale(self, embeddings_VD: Tensor) -> None:
+        """Scales the outputs to the spread of the thinker's embeddings.
+
+        A fresh projector is many times louder or quieter than words are; the first hundreds of
+        steps would go into correcting that.
+        """
+        probe = torch.randn(256, self.norm.normalized_shape[0], device=embeddings_VD.device)
+        ratio = embeddings_VD.float().std() / self(probe.to(self.up.weight.dtype)).float().std()
+        self.down.weight.mul_(ratio)
+        self.down.bias.zero_()

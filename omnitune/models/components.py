@@ -1,0 +1,115 @@
+"""Builds and loads the parts (thinker, encoders) and the whole from checkpoint files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
+
+from omnitune.models.omni import OmniConfig, OmniModel
+from omnitune.sample import UserError
+from omnitune.storage import read_checkpoint, write_checkpoint
+
+# The command that makes each kind of checkpoint, for the error when it is missing.
+MADE_BY = {
+    "thinker": "omnitune pretrain --config configs/thinker_tiny.json",
+    "audio": "omnitune pretrain --config configs/audio_enc_tiny.json",
+    "image": "omnitune pretrain --config configs/vision_tiny.json",
+    "omni": "python sft_omni.py --config configs/omni_sft_tiny.json",
+}
+
+
+def read_part(path: Path, kind: str) -> dict[str, Any]:
+    """Reads a checkpoint and checks that it is of the kind that is asked for."""
+    values = read_checkpoint(path, MADE_BY[kind])
+    if values.get("kind") != kind:
+        found = values.get("kind", "no kind of omnitune's")
+        raise UserError(f"{path}: is a checkpoint of kind {found!r}, expected {kind!r}")
+    return values
+
+
+def save_thinker(path: Path, model: OmniModel, tokenizer: Tokenizer, **extra: Any) -> None:
+    """Writes a thinker with its tokenizer."""
+    values = {
+        "kind": "thinker",
+        "config": model.config.thinker,
+        "tokenizer": tokenizer.to_str(),
+        "state": model.thinker.state_dict(),
+    }
+    write_checkpoint(path, values | extra)
+
+
+def save_encoder(
+    path: Path, name: str, config: dict[str, Any], state: dict[str, Any], **extra: Any
+) -> None:
+    """Writes one modality's encoder."""
+    write_checkpoint(path, {"kind": name, "config": config, "state": state} | extra)
+
+
+def load_tokenizer(thinker_ckpt: Path) -> Tokenizer:
+    """The tokenizer of a thinker checkpoint."""
+    return Tokenizer.from_str(read_part(thinker_ckpt, "thinker")["tokenizer"])
+
+
+def assemble(thinker_ckpt: Path, encoder_ckpts: dict[str, Path]) -> tuple[OmniModel, Tokenizer]:
+    """Joins trained parts; the projectors are fresh.
+
+    Raises:
+        UserError: names every checkpoint that is missing or of another kind.
+    """
+    parts, problems = {}, []
+    for kind, path in {"thinker": thinker_ckpt, **encoder_ckpts}.items():
+        try:
+            parts[kind] = read_part(path, kind)
+        except UserError as error:
+            problems.append(str(error))
+    if problems:
+        raise UserError("\n".join(problems))
+    thinker = parts.pop("thinker")
+    encoders = {name: part["config"] for name, part in parts.items()}
+    model = OmniModel(OmniConfig(thinker=thinker["config"], encoders=encoders))
+    model.thinker.load_state_dict(thinker["state"])
+    for name, part in parts.items():
+        model.encoders[name].load_state_dict(part["state"])
+    model.match_projector_scales()
+    return model, Tokenizer.from_str(thinker["tokenizer"])
+
+
+def save_omni(path: Path, model: OmniModel, tokenizer: Tokenizer, **extra: Any) -> None:
+    """Writes the whole model: ``thinker``, ``proj_v``, ``proj_a`` and what makes it whole."""
+    projectors = {
+        modality.projector: model.projector(name).state_dict()
+        for name, modality in model.modalities.items()
+    }
+    values = {
+        "kind": "omni",
+        "thinker": model.thinker.state_dict(),
+        **projectors,
+        "encoders": {name: encoder.state_dict() for name, encoder in model.encoders.items()},
+        "config": {"thinker": model.config.thinker, "encoders": model.config.encoders},
+        "tokenizer": tokenizer.to_str(),
+    }
+    write_checkpoint(path, values | extra)
+
+
+def load_omni(
+    ckpt_dir: Path, device: torch.device | None = None
+) -> tuple[OmniModel, Tokenizer, dict[str, Any]]:
+    """Loads ``omni.pt`` of a folder, ready to answer; returns its other values too.
+
+    Raises:
+        UserError: the folder or file is missing, damaged, or no model of omnitune's.
+    """
+    path = ckpt_dir / "omni.pt" if ckpt_dir.suffix != ".pt" else ckpt_dir
+    values = read_part(path, "omni")
+    model = OmniModel(OmniConfig(**values["config"]))
+    model.thinker.load_state_dict(values["thinker"])
+    for name, modality in model.modalities.items():
+        model.projector(name).load_state_dict(values[modality.projector])
+        model.encoders[name].load_state_dict(values["encoders"][name])
+    model.to(device or torch.device("cpu"))
+    model.requires_grad_(False)
+    model.eval()
+    return model, Tokenizer.from_str(values["tokenizer"]), values

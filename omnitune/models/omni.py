@@ -1,0 +1,164 @@
+"""The assembly: encoders and projectors write into the sequence that the thinker reads.
+
+Shape suffixes: T row tokens, E embedding width, R feature rows, N supervised tokens, G groups.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+
+from omnitune.data.batching import Batch, MediaRows
+from omnitune.modalities.base import Modality, Projector
+from omnitune.modalities.registry import MODALITIES
+from omnitune.models import attention
+from omnitune.sample import UserError
+
+
+class OmniConfig(PretrainedConfig):
+    """Settings from which the whole model can be built again.
+
+    Args:
+        thinker: the language model's configuration as a dictionary with ``model_type``.
+        encoders: each modality's encoder settings.
+    """
+
+    model_type = "omnitune"
+
+    def __init__(
+        self,
+        thinker: dict[str, Any] | None = None,
+        encoders: dict[str, dict[str, Any]] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.thinker = thinker or {}
+        self.encoders = encoders or {}
+        super().__init__(**kwargs)
+
+
+class TokenScores(NamedTuple):
+    """Of each supervised token: negative log-likelihood (nats) and whether the argmax is right."""
+
+    nll_N: Tensor
+    correct_N: Tensor
+
+
+class OmniModel(PreTrainedModel):
+    """A thinker with, for each modality, an encoder and a projector (``proj_v``, ``proj_a``)."""
+
+    config_class = OmniConfig
+    _supports_sdpa = True
+
+    def __init__(self, config: OmniConfig) -> None:
+        super().__init__(config)
+        settings = dict(config.thinker)
+        thinker_config = AutoConfig.for_model(settings.pop("model_type"), **settings)
+        self.thinker = AutoModelForCausalLM.from_config(
+            thinker_config, attn_implementation=attention.NAME
+        )
+        self.modalities: dict[str, Modality] = {
+            name: MODALITIES[name](encoder) for name, encoder in config.encoders.items()
+        }
+        width = thinker_config.hidden_size
+        self.encoders = nn.ModuleDict()
+        for name, modality in self.modalities.items():
+            self.encoders[name] = modality.build_encoder()
+            self.add_module(modality.projector, modality.build_projector(width))
+        self.post_init()
+
+    def projector(self, name: str) -> nn.Module:
+        """The projector of a modality."""
+        return getattr(self, self.modalities[name].projector)
+
+    def match_projector_scales(self) -> None:
+        """Brings fresh projectors to the loudness of the thinker's own embeddings."""
+        weight = self.thinker.get_input_embeddings().weight
+        for name in self.modalities:
+            projector = self.projector(name)
+            if isinstance(projector, Projector):
+                projector.match_scale(weight)
+
+    def freeze_encoders(self) -> None:
+        """No gradients, and ``train()`` leaves the encoders in evaluation mode."""
+        self.encoders.requires_grad_(False)
+        self.encoders.eval()
+
+    def train(self, mode: bool = True) -> OmniModel:
+        """Sets the mode of every part but encoders without gradients."""
+        super().train(mode)
+        for encoder in self.encoders.values():
+            if not any(p.requires_grad for p in encoder.parameters()):
+                encoder.eval()
+        return self
+
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Sum of the supervised tokens' losses and their number, by group: ``[G]`` each."""
+        nll_N = self._nll(self._logits(batch), batch.labels_N)
+        zeros = torch.zeros(batch.num_groups, device=nll_N.device)
+        loss_sums = zeros.index_add(0, batch.group_N, nll_N)
+        counts = zeros.index_add(0, batch.group_N, torch.ones_like(nll_N))
+        return loss_sums, counts
+
+    @torch.no_grad()
+    def token_scores(self, batch: Batch) -> TokenScores:
+        """Likelihood and correctness of each supervised token under the reference's history."""
+        logits_NV = self._logits(batch)
+        correct_N = logits_NV.argmax(dim=-1) == batch.labels_N
+        return TokenScores(self._nll(logits_NV, batch.labels_N), correct_N)
+
+    def embed(self, tokens_T: Tensor, media: dict[str, MediaRows]) -> Tensor:
+        """Embeds tokens and writes projected features over the placeholders: ``[T, E]``."""
+        embeds_TE = self.thinker.get_input_embeddings()(tokens_T)
+        for name in self.modalities:
+            rows = media.get(name)
+            if rows is None:
+                if self.training:
+                    embeds_TE = embeds_TE + self._zero_term(name)
+                continue
+            features_RD = self._features(name, rows)
+            if features_RD.shape[0] != rows.slots_R.shape[0]:
+                raise UserError(
+                    f"{features_RD.shape[0]} {name} feature rows for {rows.slots_R.shape[0]} slots"
+                )
+            rows_RE = self.projector(name)(features_RD.to(embeds_TE.dtype)).to(embeds_TE.dtype)
+            embeds_TE = embeds_TE.index_put((rows.slots_R,), rows_RE)
+        return embeds_TE
+
+    def encode(self, name: str, inputs: list[Tensor]) -> list[Tensor]:
+        """Runs a modality's encoder; without graph if it is frozen."""
+        encoder = self.encoders[name]
+        trained = any(p.requires_grad for p in encoder.parameters())
+        with torch.set_grad_enabled(torch.is_grad_enabled() and trained):
+            return self.modalities[name].encode(encoder, inputs)
+
+    def _features(self, name: str, rows: MediaRows) -> Tensor:
+        if rows.features_RD is not None:
+            return rows.features_RD
+        return torch.cat(self.encode(name, rows.inputs))
+
+    def _zero_term(self, name: str) -> Tensor:
+        """Zero that depends on an unused projector's weights.
+
+        Every process then has a gradient for the same parameters, whatever its batch holds;
+        otherwise a text-only batch on one of them would leave the others waiting.
+        """
+        probe = torch.zeros(1, self.modalities[name].feature_dim, device=self.device)
+        return 0.0 * self.projector(name)(probe).sum()
+
+    def _logits(self, batch: Batch) -> Tensor:
+        """Logits at the supervised positions only: ``[N, V]``."""
+        hidden_1TE = self.thinker.get_decoder()(
+            inputs_embeds=self.embed(batch.tokens_T, batch.media).unsqueeze(0),
+            position_ids=batch.positions_T.unsqueeze(0),
+            segments=batch.segments,
+            use_cache=False,
+        ).last_hidden_state
+        head = self.thinker.get_output_embeddings()
+        return head(hidden_1TE[0].index_select(0, batch.predict_N))
+
+    @staticmethod
+    def _nll(logits_NV: Tensor, labels_N: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(logits_NV.float(), labels_N, reduction="none")

@@ -1,0 +1,268 @@
+"""Stage B: the audio encoder, by CTC (Graves et al. 2006) over the thinker's own subwords."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+
+from omnitune.config import RunConfig
+from omnitune.data.records import STAND_INS, read_available, split_of
+from omnitune.evaluation.metrics import word_error_rate
+from omnitune.modalities.audio import AudioModality, pad
+from omnitune.models.components import load_tokenizer, save_encoder
+from omnitune.pretraining.stage import Stage, fresh_directory, run_stage
+from omnitune.sample import Sample, UserError
+
+NAME = "audio"
+LENGTH_WINDOW = 16  # batches that are sorted by length together
+
+
+class AudioEncoderConfig(RunConfig):
+    """Stage B: a small FastConformer."""
+
+    stage: Literal["audio_encoder"] = "audio_encoder"
+    thinker_ckpt: Path = Field(
+        Path("checkpoints/thinker_tiny/thinker_best.pt"), description="whose tokenizer to use"
+    )
+    num_epochs: int = Field(6, ge=1)
+    batch_size: int = Field(32, ge=1)
+    learning_rate: float = Field(2e-3, gt=0, le=1)
+    warmup_steps: int = Field(200, ge=0)
+    hidden_size: int = Field(144, ge=16, description="width")
+    num_layers: int = Field(4, ge=1, description="conformer blocks")
+    num_heads: int = Field(4, ge=1, description="attention heads")
+    intermediate_size: int = Field(432, ge=16, description="width of the feed-forward parts")
+    conv_kernel: int = Field(9, ge=3, description="width of the depthwise convolutions, odd")
+    subsampling_channels: int = Field(48, ge=4, description="channels of the subsampling")
+    num_mel_bins: int = Field(80, ge=8, description="mel bins of the input")
+    dropout: float = Field(0.05, ge=0, lt=1, description="dropout in the encoder")
+    time_masks: int = Field(2, ge=0, description="SpecAugment: stretches of time blanked")
+    frequency_masks: int = Field(2, ge=0, description="SpecAugment: bands of mel bins blanked")
+
+    def encoder(self) -> dict[str, Any]:
+        """Settings of the encoder."""
+        return {
+            "hidden_size": self.hidden_size,
+            "num_hidden_layers": self.num_layers,
+            "num_attention_heads": self.num_heads,
+            "intermediate_size": self.intermediate_size,
+            "conv_kernel_size": self.conv_kernel,
+            "subsampling_conv_channels": self.subsampling_channels,
+            "num_mel_bins": self.num_mel_bins,
+            "dropout": self.dropout,
+            "activation_dropout": self.dropout,
+            "attention_dropout": self.dropout,
+            "layerdrop": 0.0,
+            "scale_input": False,
+        }
+
+
+@dataclass
+class CtcBatch:
+    """Clips ``[frames, bins]`` and their transcripts' ids."""
+
+    inputs: list[Tensor]
+    targets: list[Tensor]
+
+    @property
+    def num_targets(self) -> int:
+        """Subwords to be written."""
+        return sum(t.numel() for t in self.targets)
+
+    def to(self, device: torch.device) -> CtcBatch:
+        """The batch on another device."""
+        return CtcBatch([x.to(device) for x in self.inputs], [t.to(device) for t in self.targets])
+
+
+class CtcModel(nn.Module):
+    """The encoder under a linear head over subwords and blank (the last class)."""
+
+    def __init__(self, config: AudioEncoderConfig, vocab_size: int) -> None:
+        super().__init__()
+        self.modality = AudioModality(config.encoder())
+        self.encoder = self.modality.build_encoder()
+        self.head = nn.Linear(self.modality.feature_dim, vocab_size + 1)
+        self.blank = vocab_size
+        self.masks = (config.time_masks, config.frequency_masks)
+
+    def forward(self, batch: CtcBatch) -> tuple[Tensor, Tensor]:
+        """Sum of the clips' CTC losses and the number of subwords: ``[1]`` each."""
+        inputs = [self._mask(x) for x in batch.inputs] if self.training else batch.inputs
+        log_probs_BTV, lengths_B = self.log_probs(inputs)
+        target_lengths = torch.tensor([t.numel() for t in batch.targets])
+        loss = nn.functional.ctc_loss(
+            log_probs_BTV.transpose(0, 1),
+            torch.cat(batch.targets),
+            lengths_B,
+            target_lengths,
+            blank=self.blank,
+            reduction="sum",
+            zero_infinity=True,
+        )
+        return loss[None], loss.new_tensor([batch.num_targets])
+
+    def log_probs(self, inputs: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Log-probabilities ``[B, slots, classes]`` and each clip's number of slots ``[B]``."""
+        mel_BTM, mask_BT = pad(inputs)
+        hidden = self.encoder(input_features=mel_BTM, attention_mask=mask_BT).last_hidden_state
+        lengths_B = torch.tensor([self.modality.num_slots(x) for x in inputs])
+        return self.head(hidden).log_softmax(dim=-1), lengths_B
+
+    @torch.no_grad()
+    def transcribe(self, inputs: list[Tensor]) -> list[list[int]]:
+        """Best path: the likeliest class of each slot, repeats merged, blanks dropped."""
+        log_probs_BTV, lengths_B = self.log_probs(inputs)
+        found = []
+        for row_T, length in zip(log_probs_BTV.argmax(-1), lengths_B, strict=True):
+            merged = torch.unique_consecutive(row_T[:length])
+            found.append(merged[merged != self.blank].tolist())
+        return found
+
+    def _mask(self, mel_TM: Tensor) -> Tensor:
+        """SpecAugment (Park et al. 2019): blanks random stretches of time and bands of bins."""
+        mel_TM = mel_TM.clone()
+        frames, bins = mel_TM.shape
+        for _ in range(self.masks[0]):
+            width = int(torch.randint(0, max(1, min(25, frames // 10)) + 1, ()))
+            start = int(torch.randint(0, max(1, frames - width), ()))
+            mel_TM[start : start + width] = 0
+        for _ in range(self.masks[1]):
+            width = int(torch.randint(0, bins // 5 + 1, ()))
+            start = int(torch.randint(0, max(1, bins - width), ()))
+            mel_TM[:, start : start + width] = 0
+        return mel_TM
+
+
+class Clips:
+    """Transcribed clips, read once and kept, and their batches of like length."""
+
+    def __init__(self, samples: list[Sample], modality: AudioModality, tokenizer: Tokenizer) -> None:
+        self.samples, self.modality, self.tokenizer = samples, modality, tokenizer
+        self._mels: dict[int, Tensor] = {}
+
+    def mel(self, index: int) -> Tensor:
+        """Log-mel frames of a clip; kept in half precision."""
+        if index not in self._mels:
+            path = next(m.path for m in self.samples[index].media if m.modality == NAME)
+            self._mels[index] = self.modality.read(path).half()
+        return self._mels[index].float()
+
+    def length(self, index: int) -> int:
+        """Frames of a clip; reads it."""
+        return self.mel(index).shape[0]
+
+    def target(self, index: int) -> Tensor:
+        """Subwords of a clip's transcript."""
+        ids = self.tokenizer.encode(self.samples[index].stand_ins[NAME]).ids
+        return torch.tensor(ids, dtype=torch.long)
+
+    def batch(self, indices: list[int]) -> CtcBatch:
+        """The batch of some clips."""
+        return CtcBatch([self.mel(n) for n in indices], [self.target(n) for n in indices])
+
+
+class LengthBatches:
+    """Batches of clips of like length, by number, so that little is padding.
+
+    Each epoch is a permutation of the clips, cut into windows; inside a window the clips are
+    sorted by length into batches, which come in shuffled order.
+    """
+
+    def __init__(self, clips: Clips, batch_size: int, seed: int) -> None:
+        self.clips, self.batch_size, self.seed = clips, batch_size, seed
+        self.per_epoch = -(-len(clips.samples) // batch_size)
+
+    def __call__(self, number: int) -> CtcBatch:
+        """Batch ``number`` of the run, counted from 0 over all epochs."""
+        epoch, place = divmod(number, self.per_epoch)
+        return self.clips.batch(self._epoch(epoch)[place])
+
+    def _epoch(self, epoch: int) -> list[list[int]]:
+        if getattr(self, "_held", (None,))[0] != epoch:
+            self._held = (epoch, self._plan(epoch))
+        return self._held[1]
+
+    def _plan(self, epoch: int) -> list[list[int]]:
+        rng = random.Random(f"{self.seed}/{epoch}")
+        order = list(range(len(self.clips.samples)))
+        rng.shuffle(order)
+        window = LENGTH_WINDOW * self.batch_size
+        batches = []
+        for first in range(0, len(order), window):
+            by_length = sorted(order[first : first + window], key=self.clips.length)
+            batches += [
+                by_length[n : n + self.batch_size]
+                for n in range(0, len(by_length), self.batch_size)
+            ]
+        rng.shuffle(batches)
+        return batches
+
+
+def pretrain(config: AudioEncoderConfig, resume: bool = False, overwrite: bool = False) -> Path:
+    """Trains the encoder on the training split's transcripts; returns the checkpoint's path."""
+    out = fresh_directory(config, "audio_enc.pt", resume, overwrite)
+    if out.complete:
+        return out.path
+    torch.manual_seed(config.seed)
+    tokenizer = load_tokenizer(config.thinker_ckpt)
+    model = CtcModel(config, tokenizer.get_vocab_size())
+    train, held_out = (
+        Clips(samples, model.modality, tokenizer) for samples in transcribed(config.data_dir)
+    )
+    batches = -(-len(train.samples) // config.batch_size)
+
+    def save_best(scores: dict[str, Any]) -> None:
+        save_encoder(out.path, NAME, config.encoder(), model.encoder.state_dict(), scores=scores)
+
+    run_stage(
+        Stage(
+            config=config,
+            model=model,
+            batch_at=LengthBatches(train, config.batch_size, config.seed),
+            batches_per_epoch=batches,
+            groups=[NAME],
+            score=lambda: held_out_wer(model, held_out),
+            better=lambda new, old: new["wer"] < old["wer"],
+            save_best=save_best,
+            line=lambda s: f"WER: {s['wer']:.1%}",
+        ),
+        resume,
+    )
+    return out.path
+
+
+def held_out_wer(model: CtcModel, clips: Clips) -> dict[str, float]:
+    """Word error rate of best-path decoding."""
+    order = sorted(range(len(clips.samples)), key=lambda n: clips.mel(n).shape[0])
+    answers, references = [], []
+    for first in range(0, len(order), 64):
+        chunk = order[first : first + 64]
+        for ids in model.transcribe([clips.mel(n) for n in chunk]):
+            answers.append(clips.tokenizer.decode(ids).strip())
+        references += [clips.samples[n].stand_ins[NAME] for n in chunk]
+    return {"wer": word_error_rate(answers, references)}
+
+
+def transcribed(data_dir: Path) -> tuple[list[Sample], list[Sample]]:
+    """Samples with sound and its transcript, of the training and of the validation split.
+
+    Raises:
+        UserError: a split has none.
+    """
+    splits: dict[str, list[Sample]] = {"train": [], "validation": []}
+    for samples in read_available(data_dir).values():
+        for split, found in splits.items():
+            found += [s for s in split_of(samples, split) if NAME in s.stand_ins]
+    if not splits["train"] or not splits["validation"]:
+        raise UserError(
+            f'{data_dir}: needs records with audio and a "{STAND_INS[NAME]}" in the splits '
+            "train and validation to train an audio encoder on"
+        )
+    return splits["train"], splits["validation"]

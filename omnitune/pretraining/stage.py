@@ -1,0 +1,97 @@
+"""What stages A to C share: the shared loop, a held-out score, and keeping the best."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from omnitune.config import RunConfig
+from omnitune.storage import write_json
+from omnitune.training import checkpoint
+from omnitune.training.loop import LossBatch, Plan, Run, train
+from omnitune.training.optim import build_optimizer
+from omnitune.training.outputs import claim_folder, finish
+from omnitune.training.progress import RunLog
+
+Scores = dict[str, Any]
+
+
+@dataclass
+class Output:
+    """Where a stage's result goes, and whether it is already there."""
+
+    path: Path
+    complete: bool
+
+
+@dataclass
+class Stage:
+    """One pretraining run.
+
+    Attributes:
+        model: ``loss_sums, counts = model(batch)``.
+        score: the held-out scores of the model as it is.
+        better: whether the first scores beat the second.
+        save_best: writes the model with its scores.
+        line: what to print of the scores.
+    """
+
+    config: RunConfig
+    model: nn.Module
+    batch_at: Callable[[int], LossBatch]
+    batches_per_epoch: int
+    groups: list[str]
+    score: Callable[[], Scores]
+    better: Callable[[Scores, Scores], bool]
+    save_best: Callable[[Scores], None]
+    line: Callable[[Scores], str]
+
+
+def fresh_directory(config: RunConfig, name: str, resume: bool, overwrite: bool) -> Output:
+    """Claims the output folder; ``complete`` if a finished run of the same settings is there."""
+    path = config.out / name
+    return Output(path, claim_folder(config, path, resume, overwrite))
+
+
+def run_stage(stage: Stage, resume: bool) -> None:
+    """Trains, scores after each epoch, and keeps the best by the stage's own rule."""
+    config = stage.config
+    plan = Plan.of(config, stage.batches_per_epoch)
+
+    def score(step: int, epoch_ended: bool) -> Scores:
+        if not epoch_ended:
+            return {}
+        scores = stage.score()
+        best = run.state.get("best")
+        if best is None or stage.better(scores, best):
+            run.state["best"] = scores
+            stage.save_best(scores)
+        return scores
+
+    def lines(step: int, entry: dict[str, Any]) -> list[str]:
+        if not entry["epoch_ended"]:
+            return []
+        train_loss = entry["train"]["loss"]
+        return [f"Step {step}: train loss={train_loss:.3f} held-out {stage.line(entry['validation'])}"]
+
+    run = Run(
+        model=stage.model,
+        optimizer=build_optimizer(stage.model, config),
+        batch_at=stage.batch_at,
+        plan=plan,
+        config=config,
+        log=RunLog(config.out, stage.groups, lines, config.num_epochs),
+        groups=stage.groups,
+        score=score,
+    )
+    if resume and checkpoint.restore(run):
+        print(f"going on from step {run.step} of {plan.total_steps}")
+    train(run)
+    write_json(config.out / "results.json", run.state["best"])
+    finish(config)
+
+

@@ -1,0 +1,136 @@
+"""Stage C: the vision encoder, by captioning through a small decoder that is thrown away.
+
+A caption that says what stands where can only be written from features that keep it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+
+from omnitune.config import RunConfig
+from omnitune.data.chat import ChatRenderer
+from omnitune.data.loader import BatchStream, SampleReader
+from omnitune.data.mixture import Mixture
+from omnitune.data.records import STAND_INS, read_available, split_of
+from omnitune.evaluation.scoreboard import token_scoreboard
+from omnitune.models.components import load_tokenizer, save_encoder
+from omnitune.models.omni import OmniConfig, OmniModel
+from omnitune.pretraining.stage import Stage, fresh_directory, run_stage
+from omnitune.pretraining.thinker import ThinkerConfig
+from omnitune.sample import Message, Sample, Text, UserError
+
+NAME = "image"
+
+
+class VisionEncoderConfig(RunConfig):
+    """Stage C: a small SigLIP tower and the captioner that teaches it."""
+
+    stage: Literal["vision_encoder"] = "vision_encoder"
+    thinker_ckpt: Path = Field(
+        Path("checkpoints/thinker_tiny/thinker_best.pt"), description="whose tokenizer to use"
+    )
+    num_epochs: int = Field(10, ge=1)
+    batch_size: int = Field(32, ge=1)
+    learning_rate: float = Field(2e-3, gt=0, le=1)
+    warmup_steps: int = Field(100, ge=0)
+    image_size: int = Field(96, ge=16, description="pixels a side")
+    patch_size: int = Field(12, ge=2, description="pixels a side of a patch")
+    pixel_shuffle: int = Field(2, ge=1, description="patches a side that become one slot")
+    hidden_size: int = Field(128, ge=16, description="width")
+    num_layers: int = Field(4, ge=1, description="layers")
+    num_heads: int = Field(4, ge=1, description="attention heads")
+    intermediate_size: int = Field(384, ge=16, description="width of the feed-forward part")
+    captioner_layers: int = Field(2, ge=1, description="layers of the decoder")
+    captioner_width: int = Field(128, ge=16, description="width of the decoder")
+
+    def encoder(self) -> dict[str, Any]:
+        """Settings of the encoder."""
+        return {
+            "image_size": self.image_size,
+            "patch_size": self.patch_size,
+            "hidden_size": self.hidden_size,
+            "num_hidden_layers": self.num_layers,
+            "num_attention_heads": self.num_heads,
+            "intermediate_size": self.intermediate_size,
+            "pixel_shuffle": self.pixel_shuffle,
+        }
+
+    def captioner(self, vocab_size: int) -> dict[str, Any]:
+        """Settings of the decoder."""
+        small = ThinkerConfig(
+            hidden_size=self.captioner_width,
+            num_layers=self.captioner_layers,
+            num_heads=4,
+            num_kv_heads=4,
+            intermediate_size=3 * self.captioner_width,
+        )
+        return small.architecture(vocab_size)
+
+
+def pretrain(config: VisionEncoderConfig, resume: bool = False, overwrite: bool = False) -> Path:
+    """Trains the encoder on the training split's captions; returns the checkpoint's path."""
+    out = fresh_directory(config, "vision.pt", resume, overwrite)
+    if out.complete:
+        return out.path
+    torch.manual_seed(config.seed)
+    tokenizer = load_tokenizer(config.thinker_ckpt)
+    train, held_out = captioned(config.data_dir)
+    encoder = config.encoder()
+    model = OmniModel(
+        OmniConfig(config.captioner(tokenizer.get_vocab_size()), {NAME: encoder})
+    )
+    reader = SampleReader(ChatRenderer(tokenizer), model.modalities)
+    mixture = Mixture({NAME: len(train)}, {NAME: 1.0}, config.seed)
+    stream = BatchStream(reader, {NAME: train}, mixture, config.batch_size)
+    items = [reader.item(sample) for sample in held_out]
+
+    def save_best(scores: dict[str, Any]) -> None:
+        state = model.encoders[NAME].state_dict()
+        save_encoder(out.path, NAME, encoder, state, scores=scores)
+
+    run_stage(
+        Stage(
+            config=config,
+            model=model,
+            batch_at=stream,
+            batches_per_epoch=len(stream),
+            groups=stream.groups,
+            score=lambda: token_scoreboard(model, items),
+            better=lambda new, old: new["loss"] < old["loss"],
+            save_best=save_best,
+            line=lambda s: f"loss={s['loss']:.3f} caption tokens right: {s['token_acc']:.1%}",
+        ),
+        resume,
+    )
+    return out.path
+
+
+def captioned(data_dir: Path) -> tuple[list[Sample], list[Sample]]:
+    """Image and caption of the training and of the validation split.
+
+    Raises:
+        UserError: no record of the training split has a caption.
+    """
+    splits: dict[str, list[Sample]] = {"train": [], "validation": []}
+    for samples in read_available(data_dir).values():
+        for split, found in splits.items():
+            found += [_caption_only(s) for s in split_of(samples, split) if NAME in s.stand_ins]
+    if not splits["train"] or not splits["validation"]:
+        raise UserError(
+            f'{data_dir}: needs records with an image and a "{STAND_INS[NAME]}" in the splits '
+            "train and validation to train a vision encoder on"
+        )
+    return splits["train"], splits["validation"]
+
+
+def _caption_only(sample: Sample) -> Sample:
+    image = next(m for m in sample.media if m.modality == NAME)
+    caption = Message("assistant", (Text(sample.stand_ins[NAME]),))
+    return replace(sample, messages=(Message("user", (image,)), caption))
+
+

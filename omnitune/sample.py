@@ -1,0 +1,81 @@
+"""What a sample is: one conversation and the media it refers to. The vocabulary of the package."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROLES = ("system", "user", "assistant")
+
+# The four sources, which are also the keys of ``data_mix``.
+SOURCES = ("text_only", "image_text", "audio_text", "image_audio_text")
+
+
+class UserError(Exception):
+    """A mistake of the user's: shown as one message without a traceback, exit status 2."""
+
+
+@dataclass(frozen=True)
+class Text:
+    """A piece of text in a message."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Media:
+    """A medium in a message, by reference: ``modality`` is a key of the registry."""
+
+    modality: str
+    path: Path
+
+
+Part = Text | Media
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn. ``kind`` and ``task`` group an assistant turn's scores; empty means the sample's."""
+
+    role: str
+    parts: tuple[Part, ...]
+    kind: str = ""
+    task: str = ""
+
+    @property
+    def text(self) -> str:
+        """The text parts, joined."""
+        return "".join(part.text for part in self.parts if isinstance(part, Text))
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One conversation with the media it refers to.
+
+    Attributes:
+        id: the key it came from, for error messages and predictions.
+        source: one of ``SOURCES``.
+        messages: the turns, media included.
+        task: what is scored (``text``, ``image_qa``, ``transcription``, ...).
+        split: ``train``, ``validation``, ``test`` or any other held-out name.
+        kind: finer group of the task; may be empty.
+        independent_turns: the question-answer pairs do not build on each other, so that each is
+            scored alone with the media, never with the reference answers of the others in view.
+        stand_ins: by modality, a text that says what the medium holds (caption, transcript).
+        tags: further groups of the scores, such as the voice.
+    """
+
+    id: str
+    source: str
+    messages: tuple[Message, ...]
+    task: str
+    split: str
+    kind: str = ""
+    independent_turns: bool = False
+    stand_ins: dict[str, str] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def media(self) -> tuple[Media, ...]:
+        """Every medium, in the order in which the conversation shows them."""
+        return tuple(p for m in self.messages for p in m.parts if isinstance(p, Media))

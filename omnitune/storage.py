@@ -1,0 +1,93 @@
+"""Files that are never half written: a temporary name, synced, renamed; a manifest of SHA-256."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pickle
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from omnitune.sample import UserError
+
+MANIFEST = "manifest.json"
+
+
+def write_checkpoint(path: Path, values: dict[str, Any]) -> None:
+    """Writes a dictionary of tensors and JSON-able values so that no half file is ever seen."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("wb") as file:
+        torch.save(values, file)
+        file.flush()
+        os.fsync(file.fileno())
+    digest = _sha256(temporary)
+    os.replace(temporary, path)
+    edit_manifest(path.parent, path.name, digest)
+
+
+def read_checkpoint(path: Path, command: str = "") -> dict[str, Any]:
+    """Reads a checkpoint after checking it against the manifest.
+
+    Args:
+        command: the command that makes the file, for the error if it is missing.
+
+    Raises:
+        UserError: the file is missing, damaged or no checkpoint.
+    """
+    if not path.is_file():
+        mend = f"; make it with `{command}`" if command else ""
+        raise UserError(f"{path}: no such checkpoint{mend}")
+    expected = _manifest(path.parent).get(path.name)
+    if expected and _sha256(path) != expected:
+        raise UserError(f"{path}: is damaged (its SHA-256 is not the one in {MANIFEST})")
+    try:
+        values = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError):
+        raise UserError(f"{path}: is not a checkpoint that can be read, or is damaged") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: holds a {type(values).__name__}, expected a dictionary")
+    return values
+
+
+def _manifest(folder: Path) -> dict[str, str]:
+    try:
+        return json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return {}
+
+
+def edit_manifest(folder: Path, name: str, digest: str | None) -> None:
+    """Enters a file's digest into its folder's manifest, or takes it out."""
+    manifest = _manifest(folder)
+    if digest is None:
+        manifest.pop(name, None)
+    else:
+        manifest[name] = digest
+    write_json(folder / MANIFEST, manifest)
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Writes JSON under a temporary name, then renames it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_json_lines(path: Path, rows: Iterable[Any]) -> None:
+    """Writes one JSON value a line under a temporary name, then renames it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    os.replace(temporary, path)

@@ -1,0 +1,1 @@
+"""The synthetic corpus: drawn pictures, spoken sentences and short conversations."""

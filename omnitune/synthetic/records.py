@@ -1,0 +1,218 @@
+"""Planning the records of the corpus, and the pictures and utterances they need."""
+
+import functools
+import random
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from omnitune.synthetic.basics import Dice, Question, spoken_words, stable_number
+from omnitune.synthetic.conversations import sample_conversation, shared_kinds
+from omnitune.synthetic.questions import describe, questions, statement
+from omnitune.synthetic.scenes import HELD_OUT, Digits, Picture, Scene, caption, sample_picture
+from omnitune.synthetic.speech import TEST_VOICES, TRAIN_VOICES, Utterance, sample_utterance
+from omnitune.synthetic.words import Sentence, sample_sentence
+
+Record = dict[str, Any]
+QA_SHARE = 0.25
+TRANSCRIBE = ("write down what you hear.", "what is said?", "write the words you hear.")
+IS_TRUE = "is this true?"
+
+
+@dataclass(frozen=True)
+class PictureJob:
+    """A picture to draw; `path` is relative to the corpus folder."""
+
+    path: PurePosixPath
+    picture: Picture
+    seed: int
+    glyphs: NDArray[np.uint8] | None
+
+
+@dataclass(frozen=True)
+class SpeechJob:
+    """An utterance to speak; `path` is relative to the corpus folder."""
+
+    path: PurePosixPath
+    utterance: Utterance
+
+
+@dataclass
+class Plan:
+    """The records of each JSON file, and the media that they name."""
+
+    text: list[Record] = field(default_factory=list)
+    images: list[Record] = field(default_factory=list)
+    audio: list[Record] = field(default_factory=list)
+    pictures: list[PictureJob] = field(default_factory=list)
+    speech: list[SpeechJob] = field(default_factory=list)
+
+
+@functools.lru_cache(maxsize=1)
+def handwriting() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Returns scikit-learn's digit pictures, uint8 [1797, 8, 8] (0-16), and their values."""
+    from sklearn.datasets import load_digits
+
+    data = load_digits()
+    return data.images.astype(np.uint8), data.target.astype(np.int64)
+
+
+@functools.lru_cache(maxsize=4)
+def digit_pictures(split: str) -> tuple[tuple[int, ...], ...]:
+    """Returns the numbers of the digit pictures that a split may show, for each digit 0-9.
+
+    Whatever the corpus, 75 % of the pictures are for training, 10 % for validation
+    and the rest for testing.
+    """
+    _, targets = handwriting()
+    order = list(range(len(targets)))
+    random.Random("digit pictures").shuffle(order)
+    first, second = len(order) * 75 // 100, len(order) * 85 // 100
+    parts = {"train": order[:first], "validation": order[first:second], "test": order[second:]}
+    return tuple(tuple(i for i in parts[split] if targets[i] == digit) for digit in range(10))
+
+
+def picture_job(
+    path: PurePosixPath, picture: Picture, split: str, rng: random.Random
+) -> tuple[PictureJob, Record]:
+    """Returns the job that draws a picture, and the fields its record has about it."""
+    fields: Record = {"caption": caption(picture)}
+    glyphs = None
+    if isinstance(picture, Digits):
+        chosen = [rng.choice(digit_pictures(split)[value]) for value in picture.values]
+        glyphs = handwriting()[0][chosen]
+        fields["digits"] = chosen
+    return PictureJob(path, picture, rng.getrandbits(32), glyphs), fields
+
+
+def _rng(seed: int, *names: object) -> Dice:
+    return Dice(stable_number("/".join(map(str, (seed, *names)))))
+
+
+def plan_text(plan: Plan, seed: int, split: str, count: int) -> None:
+    """Adds `count` different conversations of a split."""
+    rng = _rng(seed, "text", split)
+    kinds = shared_kinds(count)
+    rng.shuffle(kinds)
+    seen: set[str] = set()
+    for index, kind in enumerate(kinds):
+        messages = sample_conversation(rng, split, kind)
+        while str(messages) in seen:
+            messages = sample_conversation(rng, split, kind)
+        seen.add(str(messages))
+        name = f"text-{split}-{index:05d}"
+        plan.text.append({"id": name, "messages": messages, "kind": kind, "split": split})
+
+
+def _image_questions(picture: Picture, rng: Dice, split: str) -> list[Question]:
+    focus: frozenset[tuple[str, str]] = frozenset()
+    if split == "test_composition" and isinstance(picture, Scene):
+        focus = HELD_OUT
+    return [*questions(picture, rng, 4, focus), describe(picture)]
+
+
+def plan_images(plan: Plan, seed: int, split: str, count: int) -> None:
+    """Adds `count` pictures of a split, each with its questions."""
+    rng = _rng(seed, "images", split)
+    for index in range(count):
+        name = f"image-{split}-{index:05d}"
+        path = PurePosixPath("images/pictures") / f"{name}.png"
+        picture = _family_picture(rng, split, index)
+        job, fields = picture_job(path, picture, split, rng)
+        asked = [question.as_record() for question in _image_questions(picture, rng, split)]
+        image = str(path.relative_to("images"))
+        plan.images.append({"id": name, "image": image, **fields, "qa": asked, "split": split})
+        plan.pictures.append(job)
+
+
+def _family_picture(rng: random.Random, split: str, index: int) -> Picture:
+    """Draws a picture; the first three of a split are a scene, digits and a word."""
+    forced = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
+    if index < len(forced):
+        return sample_picture(rng, split, weights=forced[index])
+    return sample_picture(rng, split)
+
+
+def _utterance_fields(sentence: Sentence, rng: random.Random, asks: bool) -> Record:
+    if asks:
+        fact = rng.choice(sentence.facts)
+        kind = f"audio_{fact.kind}"
+        return {"question": fact.question, "answer": fact.answer, "task": "qa", "kind": kind}
+    return {
+        "question": rng.choice(TRANSCRIBE),
+        "answer": sentence.text,
+        "task": "transcription",
+        "kind": "transcription",
+    }
+
+
+def plan_speech(plan: Plan, seed: int, split: str, count: int) -> None:
+    """Adds `count` spoken sentences of a split, no sentence twice."""
+    rng = _rng(seed, "speech", split)
+    voices = TEST_VOICES if split == "test_voices" else TRAIN_VOICES
+    owner = "test" if split == "test_voices" else split
+    every = round(1 / QA_SHARE)
+    seen: set[str] = set()
+    for index in range(count):
+        sentence = sample_sentence(rng, owner)
+        while sentence.text in seen:
+            sentence = sample_sentence(rng, owner)
+        seen.add(sentence.text)
+        name = f"speech-{split}-{index:05d}"
+        path = PurePosixPath("audio/clips") / f"{name}.wav"
+        utterance = sample_utterance(rng, sentence.text, voices)
+        record = {
+            "id": name,
+            "audio": str(path.relative_to("audio")),
+            "transcript": sentence.text,
+            "voice": utterance.voice,
+            **_utterance_fields(sentence, rng, index % every == 1),
+            "split": split,
+        }
+        plan.audio.append(record)
+        plan.speech.append(SpeechJob(path, utterance))
+
+
+def plan_pairs(plan: Plan, seed: int, split: str, count: int) -> None:
+    """Adds `count` spoken questions about pictures and `count` spoken statements."""
+    for folder, records in (("images", plan.images), ("audio", plan.audio)):
+        rng = _rng(seed, "pairs", folder, split)
+        for index in range(count):
+            picture = _family_picture(rng, split, index)
+            if folder == "images":
+                name = f"spoken-question-{split}-{index:05d}"
+                asked = rng.choice(questions(picture, rng))
+                said, question, answer = asked.question, "", asked.answer
+            else:
+                name = f"spoken-statement-{split}-{index:05d}"
+                said, truth = statement(picture, rng)
+                question, answer = IS_TRUE, "yes" if truth else "no"
+            image = PurePosixPath("pictures") / f"{name}.png"
+            audio = PurePosixPath("spoken") / f"{name}.wav"
+            job, fields = picture_job(folder / image, picture, split, rng)
+            utterance = sample_utterance(rng, spoken_text(said), TRAIN_VOICES)
+            records.append(
+                {
+                    "id": name,
+                    "image": str(image),
+                    "audio": str(audio),
+                    **fields,
+                    "transcript": spoken_words(said),
+                    "voice": utterance.voice,
+                    "question": question,
+                    "answer": answer,
+                    "task": "qa",
+                    "kind": name.split("-" + split)[0].replace("-", "_"),
+                    "split": split,
+                }
+            )
+            plan.pictures.append(job)
+            plan.speech.append(SpeechJob(folder / audio, utterance))
+
+
+def spoken_text(text: str) -> str:
+    """Returns what to give the synthesiser: plain words, and the question mark if any."""
+    return spoken_words(text) + ("?" if text.endswith("?") else "")

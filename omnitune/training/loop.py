@@ -1,0 +1,145 @@
+"""The loop that stages A, B, C and E share. It knows steps, gradients, hooks and checkpoints."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from omnitune.config import RunConfig
+from omnitune.training import checkpoint
+from omnitune.training.optim import rate_factor, set_rate
+from omnitune.training.progress import RunLog
+
+
+class LossBatch(Protocol):
+    """What the loop asks of a batch."""
+
+    @property
+    def num_targets(self) -> int:
+        """Supervised tokens."""
+
+    def to(self, device: torch.device) -> LossBatch:
+        """The batch on another device."""
+
+
+@dataclass
+class Plan:
+    """How long a run is.
+
+    Attributes:
+        steps_per_epoch: optimiser updates of one pass.
+        total_steps: of the whole run.
+    """
+
+    steps_per_epoch: int
+    total_steps: int
+
+    @classmethod
+    def of(cls, config: RunConfig, batches_per_epoch: int) -> Plan:
+        """The plan of a configuration."""
+        steps = max(1, -(-batches_per_epoch // config.gradient_accumulation))
+        total = steps * config.num_epochs
+        return cls(steps, min(total, config.max_steps or total))
+
+    def epoch(self, step: int) -> int:
+        """Epoch, counted from 1, that step ``step`` (counted from 1) belongs to."""
+        return (step - 1) // self.steps_per_epoch + 1
+
+
+@dataclass
+class Run:
+    """A training run.
+
+    Attributes:
+        model: ``loss_sums, counts = model(batch)``, by group.
+        batch_at: micro-batch by its number, counted over the whole run.
+        score: called with (step, epoch_ended) every ``log_every`` steps and after each epoch;
+            what it returns is logged.
+        state: JSON-able values that are saved and restored with the run.
+    """
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    batch_at: Callable[[int], LossBatch]
+    plan: Plan
+    config: RunConfig
+    log: RunLog
+    groups: list[str]
+    score: Callable[[int, bool], dict[str, Any]]
+    state: dict[str, Any] = field(default_factory=dict)
+    step: int = 0
+
+
+def train(run: Run) -> None:
+    """Trains from ``run.step`` to the end of the plan.
+
+    On Ctrl-C the state is saved before the interrupt goes on.
+    """
+    config, plan = run.config, run.plan
+    run.model.train()
+    with run.log.training_bar(plan.total_steps, run.step):
+        try:
+            while run.step < plan.total_steps:
+                _one_step(run)
+                epoch_ended = run.step % plan.steps_per_epoch == 0 or run.step == plan.total_steps
+                if run.step % config.log_every == 0 or epoch_ended:
+                    _score(run, epoch_ended)
+                if run.step % config.save_every == 0 and run.step < plan.total_steps:
+                    checkpoint.save(run)
+        except KeyboardInterrupt:
+            checkpoint.save(run)
+            raise
+
+
+def _one_step(run: Run) -> None:
+    """One optimiser update; the step counts only once it is whole."""
+    config = run.config
+    started = time.perf_counter()
+    first = run.step * config.gradient_accumulation
+    batches = [run.batch_at(first + n) for n in range(config.gradient_accumulation)]
+    targets = sum(batch.num_targets for batch in batches)
+    device = next(run.model.parameters()).device
+    factor = rate_factor(
+        run.step, run.plan.total_steps, config.warmup_steps, config.min_lr_ratio
+    )
+    set_rate(run.optimizer, factor)
+    loss_sums, counts = [], []
+    for batch in batches:
+        sums_G, counts_G = run.model(batch.to(device))
+        (sums_G.sum() / max(1, targets)).backward()
+        loss_sums.append(sums_G.detach())
+        counts.append(counts_G)
+    parameters = [p for group in run.optimizer.param_groups for p in group["params"]]
+    norm = nn.utils.clip_grad_norm_(parameters, config.max_grad_norm, foreach=True)
+    if not torch.isfinite(norm):
+        norm = _skip(run, norm)
+    else:
+        run.optimizer.step()
+    run.optimizer.zero_grad(set_to_none=True)
+    run.step += 1
+    run.log.step(
+        run.step,
+        torch.stack(loss_sums).sum(0).tolist(),
+        torch.stack(counts).sum(0).tolist(),
+        grad_norm=float(norm),
+        learning_rate=config.learning_rate * factor,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _skip(run: Run, norm: Tensor) -> Tensor:
+    """Leaves out an update whose gradient is not finite, and says so."""
+    run.log.warn(f"step {run.step + 1}: the gradient is not finite; the update is left out")
+    return torch.zeros_like(norm)
+
+
+def _score(run: Run, epoch_ended: bool) -> None:
+    run.model.eval()
+    scores = run.score(run.step, epoch_ended)
+    run.model.train()
+    run.log.scores(run.step, run.plan.epoch(run.step), scores, epoch_ended)

@@ -1,0 +1,78 @@
+"""The output folder of a run: claimed at the start, marked at the end, never silently overwritten."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from omnitune.config import RunConfig
+from omnitune.sample import UserError
+from omnitune.storage import write_json
+from omnitune.training.checkpoint import step_files
+
+RUN_FILE = "run.json"
+# Settings that say how a run is watched, not what it learns: they may differ on resuming.
+FREE = {"output_dir", "log_every", "save_every", "keep_checkpoints", "device"}
+
+
+def claim_folder(config: RunConfig, result: Path, resume: bool, overwrite: bool) -> bool:
+    """Makes ready the output folder; True if a finished run of the same settings is there.
+
+    Raises:
+        UserError: the folder holds another run, or a started one and neither ``resume`` nor
+            ``overwrite`` is given.
+    """
+    folder = config.out
+    settings: dict[str, Any] = json.loads(config.model_dump_json())
+    found = _read(folder / RUN_FILE)
+    if found is not None and not overwrite:
+        _compare(folder, found["config"], settings)
+        if found.get("finished") and result.exists():
+            print(f"{result} is there and complete; nothing to do (--overwrite trains again)")
+            return True
+        if not resume and step_files(folder):
+            raise UserError(
+                f"{folder} holds an unfinished run; --resume goes on with it, --overwrite starts "
+                "anew, --output-dir DIR leaves it alone"
+            )
+    if overwrite or not resume:
+        _clear(folder)
+    try:
+        write_json(folder / RUN_FILE, {"config": settings, "finished": False})
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written to ({error.strerror})") from None
+    return False
+
+
+def finish(config: RunConfig) -> None:
+    """Marks the run as finished; its resolved configuration lies beside the results."""
+    settings = json.loads(config.model_dump_json())
+    write_json(config.out / RUN_FILE, {"config": settings, "finished": True})
+
+
+def _compare(folder: Path, found: dict[str, Any], asked: dict[str, Any]) -> None:
+    keys = [k for k in {**found, **asked} if k not in FREE and found.get(k) != asked.get(k)]
+    if keys:
+        lines = [f"\n  {k}: {found.get(k)!r} there, {asked.get(k)!r} now" for k in keys]
+        raise UserError(
+            f"{folder} holds a run with other settings:{''.join(lines)}\n"
+            "give --output-dir DIR for a new place, or --overwrite to train it anew"
+        )
+
+
+def _clear(folder: Path) -> None:
+    """Takes away what an earlier run left, and nothing else."""
+    for path in [*step_files(folder), folder / "metrics.jsonl", folder / "results.json"]:
+        path.unlink(missing_ok=True)
+    for events in (folder / "tensorboard").glob("events.out.*"):
+        events.unlink()
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (json.JSONDecodeError, OSError):
+        raise UserError(f"{path}: cannot be read as JSON; give --overwrite to start anew") from None

@@ -1,0 +1,184 @@
+"""What a run tells while it goes: the live bar, the printed lines, ``metrics.jsonl``, TensorBoard."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+# Turns the scores of one moment into the lines that are printed for them.
+Formatter = Callable[[int, dict[str, Any]], list[str]]
+
+
+@contextmanager
+def progress_bar(title: str, total: int, done: int = 0) -> Iterator[Callable[..., None]]:
+    """A bar with the time left; yields ``advance(n=1, note="")``.
+
+    Without a terminal it prints a line every tenth of the way, so that a log file stays short.
+    """
+    console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=console,
+        disable=not console.is_terminal,
+        refresh_per_second=4,
+    ) as bars:
+        task = bars.add_task(title, total=total, completed=done, note="")
+        yield _advancer(bars, task, title, console)
+
+
+def _advancer(
+    bars: Progress, task: TaskID, title: str, console: Console
+) -> Callable[..., None]:
+    total = bars.tasks[task].total or 1
+    state = {"done": bars.tasks[task].completed, "tenth": 0.0}
+    state["tenth"] = state["done"] * 10 // total
+    started, first = time.monotonic(), state["done"]
+
+    def advance(n: int = 1, note: str = "") -> None:
+        state["done"] += n
+        bars.update(task, advance=n, note=note)
+        tenth = state["done"] * 10 // total
+        if console.is_terminal or tenth == state["tenth"]:
+            return
+        state["tenth"] = tenth
+        rate = (state["done"] - first) / max(1e-9, time.monotonic() - started)
+        left = (total - state["done"]) / max(1e-9, rate)
+        print(f"{title}: {state['done']:.0f}/{total:.0f}, {left:.0f} s left {note}", flush=True)
+
+    return advance
+
+
+class RunLog:
+    """Collects a run's numbers between two moments of scoring and writes them out.
+
+    Args:
+        folder: ``metrics.jsonl`` and the TensorBoard events go here.
+        groups: names of the loss groups.
+        formatter: lines to print for a moment's scores.
+        epochs: in the whole run.
+    """
+
+    def __init__(self, folder: Path, groups: list[str], formatter: Formatter, epochs: int) -> None:
+        self.folder, self.groups, self.formatter, self.epochs = folder, groups, formatter, epochs
+        folder.mkdir(parents=True, exist_ok=True)
+        self._advance: Callable[..., None] = lambda n=1, note="": None
+        self._board: Any = None
+        self._printed_epoch = 0
+        self._reset()
+
+    def _reset(self) -> None:
+        self._loss = [0.0] * len(self.groups)
+        self._count = [0.0] * len(self.groups)
+        self._seconds = 0.0
+        self._latest: dict[str, float] = {}
+
+    def truncate(self, step: int) -> None:
+        """Drops what an interrupted run logged after the step that it goes on from."""
+        path = self.folder / "metrics.jsonl"
+        if path.exists():
+            lines = path.read_text(encoding="utf-8").splitlines()
+            kept = [line for line in lines if _step_of(line) <= step]
+            path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+
+    @contextmanager
+    def training_bar(self, total: int, done: int) -> Iterator[None]:
+        """Shows the live bar of the run."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._board = SummaryWriter(str(self.folder / "tensorboard"), purge_step=done)
+        try:
+            with progress_bar("training", total, done) as advance:
+                self._advance = advance
+                yield
+        finally:
+            self._board.close()
+
+    def step(
+        self, step: int, loss_sums: list[float], counts: list[float], seconds: float, **latest: float
+    ) -> None:
+        """Takes in one step's loss sums and counts, by group."""
+        self._loss = [a + b for a, b in zip(self._loss, loss_sums, strict=True)]
+        self._count = [a + b for a, b in zip(self._count, counts, strict=True)]
+        self._seconds += seconds
+        self._latest = latest
+        self._advance(1, f"loss {sum(loss_sums) / max(1.0, sum(counts)):.3f}")
+
+    def scores(self, step: int, epoch: int, scores: dict[str, Any], epoch_ended: bool) -> None:
+        """Writes one moment: means since the last one, and the held-out scores."""
+        by_group = {
+            name: {"loss": loss / count, "tokens": count}
+            for name, loss, count in zip(self.groups, self._loss, self._count, strict=True)
+            if count
+        }
+        entry = {
+            "step": step,
+            "epoch": epoch,
+            "epoch_ended": epoch_ended,
+            "train": {
+                "loss": sum(self._loss) / max(1.0, sum(self._count)),
+                "sources": by_group,
+                "seconds": round(self._seconds, 3),
+                **self._latest,
+            },
+            "validation": scores,
+        }
+        with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+        self._write_board(step, entry)
+        self._print(epoch, self.formatter(step, entry))
+        self._reset()
+
+    def warn(self, message: str) -> None:
+        """Prints a warning without disturbing the bar."""
+        print(f"warning: {message}", flush=True)
+
+    def _print(self, epoch: int, lines: list[str]) -> None:
+        if epoch != self._printed_epoch:
+            print(f"Epoch {epoch}/{self.epochs}:", flush=True)
+            self._printed_epoch = epoch
+        for line in lines:
+            print(line, flush=True)
+
+    def _write_board(self, step: int, entry: dict[str, Any]) -> None:
+        if self._board is None:
+            return
+        for part in ("train", "validation"):
+            for name, value in _flat(entry[part]):
+                self._board.add_scalar(f"{part}/{name}", value, step)
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}/")
+        elif isinstance(value, int | float):
+            yield prefix + name, float(value)
+
+
+def _step_of(line: str) -> int:
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return 2**63  # half a line, from a run that was killed while writing

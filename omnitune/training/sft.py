@@ -1,0 +1,165 @@
+"""Stage E, the joint fine-tuning: parts, samples, optimiser, loop, final scores."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from omnitune.config import SftConfig
+from omnitune.data.chat import ChatRenderer
+from omnitune.data.features import FeatureStore
+from omnitune.data.loader import BatchStream, SampleReader
+from omnitune.data.mixture import Mixture
+from omnitune.data.records import check_media, read_available, read_source, split_of
+from omnitune.evaluation.report import scores_table, write_report
+from omnitune.evaluation.scoreboard import as_json, scoreboard
+from omnitune.models.components import assemble, save_omni
+from omnitune.models.omni import OmniModel
+from omnitune.sample import Sample, UserError
+from omnitune.storage import write_json, write_json_lines
+from omnitune.training import checkpoint
+from omnitune.training.loop import Plan, Run, train
+from omnitune.training.optim import build_optimizer, trainable
+from omnitune.training.outputs import claim_folder, finish
+from omnitune.training.progress import RunLog, progress_bar
+
+
+def finetune(config: SftConfig, resume: bool = False, overwrite: bool = False) -> Path:
+    """Trains the joint model; returns the path of ``omni.pt``."""
+    result = config.out / "omni.pt"
+    if claim_folder(config, result, resume, overwrite):
+        return result
+    started = time.monotonic()
+    torch.manual_seed(config.seed)
+    samples = read_samples(config)
+    model, tokenizer = assemble(config.thinker_ckpt, config.encoder_ckpts)
+    model.to(pick_device(config.device))
+    if config.freeze_encoders:
+        model.freeze_encoders()
+    features = encode_media(config, model, [s for found in samples.values() for s in found])
+    reader = SampleReader(ChatRenderer(tokenizer), model.modalities, features, config.max_tokens)
+    run = build_run(config, model, reader, samples)
+    if resume and checkpoint.restore(run):
+        print(f"going on from step {run.step} of {run.plan.total_steps}")
+    describe(run)
+    train(run)
+    results = final_scores(config, model, reader, samples)
+    results["seconds"] = round(time.monotonic() - started, 1)
+    write_json(config.out / "results.json", results)
+    save_omni(result, model, tokenizer, step=run.step)
+    finish(config)
+    print("\n".join(scores_table(results)))
+    print(f"model: {result}\nreport: {write_report(config.out, config.data_dir)}")
+    return result
+
+
+def read_samples(config: SftConfig) -> dict[str, list[Sample]]:
+    """Every split of the sources with weight; media checked before anything is trained."""
+    samples = {source: read_source(config.data_dir, source) for source in config.data_mix.weights()}
+    for source, found in samples.items():
+        if not split_of(found, "train"):
+            raise UserError(f"{config.data_dir}: the source {source} has no training samples")
+    check_media(sample for found in samples.values() for sample in found)
+    return samples
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of a configuration's name; ``auto`` takes a GPU if there is one."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("device is cuda, but torch finds no GPU; take --device cpu or auto")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def encode_media(
+    config: SftConfig, model: OmniModel, samples: Sequence[Sample]
+) -> dict[str, FeatureStore]:
+    """Encodes every medium once, if the encoders are frozen and the cache is not off."""
+    if config.feature_cache == "off" or not config.freeze_encoders:
+        if config.feature_cache == "on":
+            raise UserError("feature_cache is on, but the encoders are trained; their features "
+                            "change with every step: freeze_encoders true, or feature_cache auto")
+        return {}
+    model.eval()
+    root = config.data_dir / ".features"
+    stores = {}
+    for name, modality in model.modalities.items():
+        store = FeatureStore(modality, model.encoders[name], root)
+        paths = [m.path for sample in samples for m in sample.media if m.modality == name]
+        todo = store.missing(paths)
+        if todo:
+            with progress_bar(f"encoding {name}", len(todo)) as advance:
+                store.prepare(todo, advance)
+        stores[name] = store
+    return stores
+
+
+def build_run(
+    config: SftConfig, model: OmniModel, reader: SampleReader, samples: dict[str, list[Sample]]
+) -> Run:
+    """Puts together what the loop needs."""
+    training = {source: split_of(found, "train") for source, found in samples.items()}
+    sizes = {source: len(found) for source, found in training.items()}
+    mixture = Mixture(sizes, config.data_mix.weights(), config.seed)
+    stream = BatchStream(reader, training, mixture, config.batch_size)
+    rates = {"proj": config.projector_learning_rate or min(1.0, 10 * config.learning_rate)}
+    rates["encoders"] = config.encoder_learning_rate or config.learning_rate
+    held_out = [s for found in samples.values() for s in split_of(found, "validation")]
+
+    def score(step: int, epoch_ended: bool) -> dict[str, Any]:
+        count = config.epoch_questions if epoch_ended else config.probe_questions
+        return scoreboard(model, reader, held_out, count, config.seed)[0]
+
+    return Run(
+        model=model,
+        optimizer=build_optimizer(model, config, rates),
+        batch_at=stream,
+        plan=Plan.of(config, len(stream)),
+        config=config,
+        log=RunLog(config.out, stream.groups, score_lines, config.num_epochs),
+        groups=stream.groups,
+        score=score,
+    )
+
+
+def describe(run: Run) -> None:
+    """Says what is about to be trained."""
+    count = sum(p.numel() for _, p in trainable(run.model))
+    total = sum(p.numel() for p in run.model.parameters())
+    print(
+        f"training {count / 1e6:.2f} of {total / 1e6:.2f} million weights, "
+        f"{run.plan.total_steps} steps of {run.config.batch_size} samples"
+    )
+
+
+def score_lines(step: int, entry: dict[str, Any]) -> list[str]:
+    """The printed form of one moment's held-out scores."""
+    scores = entry["validation"]
+    text = f" text_acc={scores['text_acc']:.1%}" if "text_acc" in scores else ""
+    lines = [f"Step {step}: loss={scores['loss']:.3f}{text}"]
+    if "image_qa_acc" in scores:
+        lines.append(f"→ Image QA acc: {scores['image_qa_acc']:.1%}")
+    if "audio_wer" in scores:
+        lines.append(f"→ Audio transcription WER: {scores['audio_wer']:.1%}")
+    return lines
+
+
+def final_scores(
+    config: SftConfig, model: OmniModel, reader: SampleReader, samples: dict[str, list[Sample]]
+) -> dict[str, Any]:
+    """Scores of every held-out split but validation, those of ``test`` on top."""
+    everything = [s for found in samples.values() for s in found]
+    splits = sorted({s.split for s in everything} - {"train", "validation"}) or ["validation"]
+    model.eval()
+    by_split, predictions = {}, []
+    for split in splits:
+        chosen = split_of(everything, split)
+        with progress_bar(f"scoring {split}", len(chosen)) as advance:
+            by_split[split], found = scoreboard(model, reader, chosen, tick=advance)
+        predictions += [{"split": split, **as_json(p)} for p in found]
+    write_json_lines(config.out / "predictions.jsonl", predictions)
+    top = by_split.get("test", by_split[splits[0]])
+    return {**top, "scored_split": "test" if "test" in by_split else splits[0], "splits": by_split}
