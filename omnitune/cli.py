@@ -109,9 +109,7 @@ def evaluate(arguments: list[str]) -> int:
     from omnitune.evaluation.evaluate import evaluate_checkpoint
     from omnitune.evaluation.report import scores_table
 
-    scores = evaluate_checkpoint(
-        options.ckpt_dir, options.data, options.split, options.predictions, options.json
-    )
+    scores = evaluate_checkpoint(options.ckpt_dir, options.data, options.split, options.predictions)
     print(json.dumps(scores, indent=1) if options.json else "\n".join(scores_table(scores)))
     return 0
 
@@ -145,11 +143,14 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
 }
 
 USAGE = "usage: omnitune COMMAND [options]; COMMAND --help lists them\n\n" + "\n".join(
-    f"  {name:<10} {(function.__doc__ or '').splitlines()[0]}" for name, function in COMMANDS.items()
+    f"  {name:<10} {(function.__doc__ or '').splitlines()[0]}"
+    for name, function in COMMANDS.items()
 )
 
 
-def _run_flags(command: str, arguments: list[str]) -> tuple[Path | None, list[str], dict[str, bool]]:
+def _run_flags(
+    command: str, arguments: list[str]
+) -> tuple[Path | None, list[str], dict[str, bool]]:
     """Takes ``--config``, ``--resume`` and ``--overwrite`` out of the arguments."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, prog=f"omnitune {command}")
     parser.add_argument("--config", type=Path)

@@ -163,7 +163,9 @@ def option_table(cls: type[BaseModel], prefix: str = "") -> list[tuple[str, str,
         option = f"{prefix}{name.replace('_', '-')}"
         inner = info.annotation
         if isinstance(inner, type) and issubclass(inner, BaseModel):
-            rows += [(o, "", info.description or "") for o, _, _ in option_table(inner, option + ".")]
+            rows += [
+                (o, "", info.description or "") for o, _, _ in option_table(inner, option + ".")
+            ]
             continue
         default = "" if info.is_required() or info.default is None else str(info.default)
         rows.append((option, default, info.description or ""))
@@ -178,7 +180,9 @@ def _parse_overrides(cls: type[BaseModel], arguments: list[str]) -> list[tuple[l
         argument = arguments[position]
         position += 1
         if not argument.startswith("--"):
-            raise UserError(f"{argument!r} is not an option; options look like --learning-rate 3e-4")
+            raise UserError(
+                f"{argument!r} is not an option; options look like --learning-rate 3e-4"
+            )
         name, equals, text = argument[2:].partition("=")
         key = name.replace("-", "_").split(".")
         if not equals:
@@ -220,7 +224,7 @@ def _explain(cls: type[BaseModel], problem: Any, origin: dict[str, str]) -> str:
     known: list[str] = list(cls.model_fields)
     for name in path[:-1]:
         inner = cls.model_fields[name].annotation
-        known = list(inner.model_fields) if isinstance(inner, type) else []  # type: ignore[attr-defined]
+        known = list(inner.model_fields) if isinstance(inner, type) else []
     close = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.5)
     hint = f"; did you mean {'.'.join([*path[:-1], close[0]])}?" if close else ""
     return f"{key}: unknown key{hint}{suffix}"

@@ -35,7 +35,7 @@ Part = Text | Media
 
 @dataclass(frozen=True)
 class Message:
-    """One turn. ``kind`` and ``task`` group an assistant turn's scores; empty means the sample's."""
+    """One turn; ``kind`` and ``task`` group an assistant turn's scores."""
 
     role: str
     parts: tuple[Part, ...]

@@ -42,12 +42,12 @@ def read_checkpoint(path: Path, command: str = "") -> dict[str, Any]:
     if not path.is_file():
         mend = f"; make it with `{command}`" if command else ""
         raise UserError(f"{path}: no such checkpoint{mend}")
-    expected = _manifest(path.parent).get(path.name)
-    if expected and _sha256(path) != expected:
-        raise UserError(f"{path}: is damaged (its SHA-256 is not the one in {MANIFEST})")
     try:
+        expected = _manifest(path.parent).get(path.name)
+        if expected and _sha256(path) != expected:
+            raise UserError(f"{path}: is damaged (its SHA-256 is not the one in {MANIFEST})")
         values = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError):
+    except (RuntimeError, EOFError, ValueError, KeyError, OSError, pickle.UnpicklingError):
         raise UserError(f"{path}: is not a checkpoint that can be read, or is damaged") from None
     if not isinstance(values, dict):
         raise UserError(f"{path}: holds a {type(values).__name__}, expected a dictionary")

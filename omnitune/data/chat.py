@@ -59,13 +59,17 @@ class ChatRenderer:
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        missing = [token for token in SPECIAL_TOKENS if tokenizer.token_to_id(token) is None]
-        if missing:
-            raise UserError(f"the thinker's tokenizer lacks the tokens {', '.join(missing)}")
         # A user who types "<|end|>" must get those letters, not the end of the turn.
         tokenizer.encode_special_tokens = True
         self.tokenizer = tokenizer
-        self.ids = {token: tokenizer.token_to_id(token) for token in SPECIAL_TOKENS}
+        self.ids: dict[str, int] = {
+            token: number
+            for token in SPECIAL_TOKENS
+            if (number := tokenizer.token_to_id(token)) is not None
+        }
+        missing = [token for token in SPECIAL_TOKENS if token not in self.ids]
+        if missing:
+            raise UserError(f"the thinker's tokenizer lacks the tokens {', '.join(missing)}")
         self.end = self.ids["<|end|>"]
         self.encode = lru_cache(maxsize=65_536)(self._encode)
 

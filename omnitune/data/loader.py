@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from torch import Tensor
@@ -31,11 +31,11 @@ class SampleReader:
         self,
         renderer: ChatRenderer,
         modalities: dict[str, Modality],
-        features: dict[str, FeatureSource] | None = None,
+        features: Mapping[str, FeatureSource] | None = None,
         max_tokens: int = 1024,
     ) -> None:
         self.renderer, self.modalities = renderer, modalities
-        self.features = features or {}
+        self.features: Mapping[str, FeatureSource] = features or {}
         self.max_tokens = max_tokens
 
     def item(self, sample: Sample, group: int = 0) -> Item:

@@ -142,7 +142,7 @@ class _Record:
 
     def _media(self) -> dict[str, Media]:
         found = {}
-        folder = self.path.parent.resolve()
+        folder = self.path.parent
         for name in MODALITIES:
             if name not in self.values:
                 if name in REQUIRED_MEDIA[self.source]:
@@ -151,13 +151,13 @@ class _Record:
             relative = self.values[name]
             if not isinstance(relative, str) or not relative:
                 raise self.wrong(f'"{name}" is {relative!r}, expected a relative path')
-            path = folder / relative
-            if Path(relative).is_absolute() or not path.resolve().is_relative_to(folder):
+            place = Path(relative)
+            if place.is_absolute() or ".." in place.parts:
                 raise self.wrong(
                     f'"{name}" is {relative!r}, which leaves the folder {self.path.parent}; '
                     "media paths are relative to the JSON file and stay beside it"
                 )
-            found[name] = Media(name, path)
+            found[name] = Media(name, folder / place)
         return found
 
     def _turns(self) -> list[dict[str, str]]:
@@ -165,7 +165,7 @@ class _Record:
         given = [key for key in ("messages", "qa", "answer") if key in self.values]
         if len(given) != 1:
             raise self.wrong(
-                f'has {" and ".join(given) or "neither messages, qa nor answer"}; expected one of '
+                f"has {' and '.join(given) or 'neither messages, qa nor answer'}; expected one of "
                 '"messages", "qa" or "question" with "answer"'
             )
         if given == ["messages"]:
@@ -179,7 +179,7 @@ class _Record:
             if not isinstance(answer, str) or not answer.strip():
                 raise self.wrong(f'"answer" is {answer!r}, expected text')
             turns.append({"role": "user", "content": question})
-            extra = {k: str(pair[k]) for k in ("kind", "task") if k in pair}
+            extra: dict[str, str] = {k: str(pair[k]) for k in ("kind", "task") if k in pair}
             turns.append({"role": "assistant", "content": answer, **extra})
         return turns
 
@@ -188,7 +188,9 @@ class _Record:
         for n, turn in enumerate(turns):
             role, content = turn.get("role"), turn.get("content")
             if role not in ROLES:
-                raise self.wrong(f'message {n + 1}: "role" is {role!r}, expected {", ".join(ROLES)}')
+                raise self.wrong(
+                    f'message {n + 1}: "role" is {role!r}, expected {", ".join(ROLES)}'
+                )
             if not isinstance(content, str) or (role == "assistant" and not content.strip()):
                 raise self.wrong(f'message {n + 1}: "content" is {content!r}, expected text')
             if role == "system" and n == 0:

@@ -5,10 +5,59 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from omnitune.console import progress_bar
 from omnitune.data.chat import ChatRenderer
+from omnitune.data.features import FeatureStore
 from omnitune.data.loader import SampleReader
 from omnitune.data.records import check_media, read_available, split_of
-from omnitune.evaluation.scoreboard import as_json, scoreboard
+from omnitune.evaluation.scoreboard import as_json, questions_of, scoreboard
 from omnitune.models.components import load_omni
-from omnitune.sample import UserError
+from omnitune.models.omni import OmniModel
+from omnitune.sample import Sample, UserError
 from omnitune.storage import write_json_lines
+
+
+def evaluate_checkpoint(
+    ckpt_dir: Path, data_dir: Path, split: str, predictions: Path | None = None
+) -> dict[str, Any]:
+    """Scores a model on one split of a data folder, or on ``all`` that are held out.
+
+    Args:
+        predictions: where to write one JSON line per question.
+
+    Returns:
+        the scores, in the form of ``results.json``.
+    """
+    model, tokenizer, values = load_omni(ckpt_dir)
+    samples = [s for found in read_available(data_dir).values() for s in found]
+    splits = sorted({s.split for s in samples} - {"train"}) if split == "all" else [split]
+    limit = values.get("max_tokens", model.config.thinker["max_position_embeddings"])
+    reader = SampleReader(ChatRenderer(tokenizer), model.modalities, max_tokens=limit)
+    features = {n: FeatureStore(m, model.encoders[n], None) for n, m in model.modalities.items()}
+    reader.features = dict(features)
+    chosen = {name: split_of(samples, name) for name in splits}
+    for name, found in chosen.items():
+        if not found:
+            there = ", ".join(sorted({s.split for s in samples}))
+            raise UserError(f"{data_dir}: no samples in the split {name!r}; there are: {there}")
+        check_media(found)
+    return score_splits(model, reader, chosen, predictions)
+
+
+def score_splits(
+    model: OmniModel,
+    reader: SampleReader,
+    splits: dict[str, list[Sample]],
+    predictions: Path | None = None,
+) -> dict[str, Any]:
+    """Scores of each split under ``splits``; those of ``test`` (else of the first) on top."""
+    by_split, answers = {}, []
+    for split, samples in splits.items():
+        questions = sum(len(questions_of(s)) for s in samples)
+        with progress_bar(f"scoring {split}", questions) as advance:
+            by_split[split], found = scoreboard(model, reader, samples, tick=advance)
+        answers += [{"split": split, **as_json(p)} for p in found]
+    if predictions:
+        write_json_lines(predictions, answers)
+    top = "test" if "test" in by_split else next(iter(by_split))
+    return {**by_split[top], "scored_split": top, "splits": by_split}

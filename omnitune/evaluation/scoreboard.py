@@ -119,7 +119,7 @@ def scoreboard(
     Args:
         model: in evaluation mode.
         max_questions: at most so many questions of each task, a fixed choice of the seed.
-        tick: called with the number of questions just answered.
+        tick: called with the number of questions just scored.
 
     Returns:
         the scores, and the answers that were generated. ``loss`` and ``token_acc`` are means
@@ -141,10 +141,12 @@ def scoreboard(
         totals += task_totals
         tasks[task] = _mean(task_totals)
         if task in EXACT_TASKS or task in WER_TASKS:
-            answered = answer(model, reader, [questions_of(s)[-1] for s in singles], tick)
+            answered = answer(model, reader, [q for s in singles for q in questions_of(s)], tick)
             tasks[task] |= score_answers(task, answered)
             predictions += answered
-        tasks[task]["questions"] = len(singles)
+        else:
+            tick(sum(len(questions_of(s)) for s in singles))
+        tasks[task]["questions"] = sum(len(questions_of(s)) for s in singles)
     return _summary(tasks, totals), predictions
 
 
@@ -168,7 +170,7 @@ def answer(
 
 
 def score_answers(task: str, predictions: Sequence[Prediction]) -> dict[str, Any]:
-    """Word error rate of transcriptions, exact match of the rest; by kind where there are several."""
+    """Word error rate of transcriptions, exact match of the rest; also by kind."""
     kinds = sorted({p.kind for p in predictions})
     groups = {kind: [p for p in predictions if p.kind == kind] for kind in kinds}
     if task in WER_TASKS:
@@ -178,6 +180,18 @@ def score_answers(task: str, predictions: Sequence[Prediction]) -> dict[str, Any
         scored = {"exact_match": _share(predictions)}
         by_kind = {kind: _share(group) for kind, group in groups.items()}
     return {**scored, "kinds": by_kind} if len(kinds) > 1 else dict(scored)
+
+
+def score_lines(step: int, entry: dict[str, Any]) -> list[str]:
+    """The printed form of one moment of a run: ``entry`` is a line of ``metrics.jsonl``."""
+    scores = entry["validation"]
+    text = f" text_acc={scores['text_acc']:.1%}" if "text_acc" in scores else ""
+    lines = [f"Step {step}: loss={scores['loss']:.3f}{text}"]
+    if "image_qa_acc" in scores:
+        lines.append(f"→ Image QA acc: {scores['image_qa_acc']:.1%}")
+    if "audio_wer" in scores:
+        lines.append(f"→ Audio transcription WER: {scores['audio_wer']:.1%}")
+    return lines
 
 
 def as_json(prediction: Prediction) -> dict[str, str]:

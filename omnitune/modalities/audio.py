@@ -131,11 +131,11 @@ def _filters(bins: int) -> Tensor:
 
 def _info(path: Path) -> Any:
     """Header of a sound file, or a UserError that says what is wrong."""
-    if path.is_dir():
-        raise UserError(f"{path}: is a folder, expected a sound file")
-    if not path.exists():
-        raise UserError(f"{path}: no such sound file")
     try:
+        if path.is_dir():
+            raise UserError(f"{path}: is a folder, expected a sound file")
+        if not path.exists():
+            raise UserError(f"{path}: no such sound file")
         info = soundfile.info(path)
     except (soundfile.LibsndfileError, OSError, RuntimeError):
         raise UserError(f"{path}: is not a sound file (WAV, FLAC, OGG and MP3 are read)") from None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -34,7 +34,8 @@ class ImageModality(Modality):
         self.pixel_shuffle: int = encoder_config.get("pixel_shuffle", 2)
         known = {k: v for k, v in encoder_config.items() if k != "pixel_shuffle"}
         self.siglip = SiglipVisionConfig(**known, vision_use_head=False)
-        side = self.siglip.image_size // self.siglip.patch_size
+        self.image_size = cast(int, self.siglip.image_size)
+        side = self.image_size // cast(int, self.siglip.patch_size)
         if side % self.pixel_shuffle:
             raise UserError(
                 f"vision encoder: {side} patches a side do not divide into squares of "
@@ -54,7 +55,7 @@ class ImageModality(Modality):
                 rgb = image.convert("RGB")
             except (OSError, SyntaxError, ValueError) as error:
                 raise UserError(f"{path}: the image is damaged ({error})") from None
-        size = self.siglip.image_size
+        size = self.image_size
         if rgb.size != (size, size):
             rgb = rgb.resize((size, size), Image.Resampling.BICUBIC)
         pixels = torch.from_numpy(np.asarray(rgb, dtype=np.float32).copy())

@@ -4,7 +4,8 @@ The projections run on the padding-free row; only the attention itself sees a pa
 ``[B, L]`` view, where plain causal attention is exact because padding comes last. This costs
 about B times less than one masked square over the row.
 
-Shape suffixes: H heads, K key-value heads, T row tokens, B segments, L longest segment, D head width.
+Shape suffixes: H heads, K key-value heads, T row tokens, B segments, L longest segment,
+D head width.
 """
 
 from __future__ import annotations

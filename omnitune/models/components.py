@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from tokenizers import Tokenizer
+from torch import nn
 
 from omnitune.models.omni import OmniConfig, OmniModel
 from omnitune.sample import UserError
@@ -104,12 +105,15 @@ def load_omni(
     """
     path = ckpt_dir / "omni.pt" if ckpt_dir.suffix != ".pt" else ckpt_dir
     values = read_part(path, "omni")
-    model = OmniModel(OmniConfig(**values["config"]))
-    model.thinker.load_state_dict(values["thinker"])
-    for name, modality in model.modalities.items():
-        model.projector(name).load_state_dict(values[modality.projector])
-        model.encoders[name].load_state_dict(values["encoders"][name])
-    model.to(device or torch.device("cpu"))
+    try:
+        model = OmniModel(OmniConfig(**values["config"]))
+        model.thinker.load_state_dict(values["thinker"])
+        for name, modality in model.modalities.items():
+            model.projector(name).load_state_dict(values[modality.projector])
+            model.encoders[name].load_state_dict(values["encoders"][name])
+    except (KeyError, RuntimeError, TypeError) as error:
+        raise UserError(f"{path}: its weights do not fit its configuration ({error})") from None
+    nn.Module.to(model, device or torch.device("cpu"))
     model.requires_grad_(False)
     model.eval()
     return model, Tokenizer.from_str(values["tokenizer"]), values

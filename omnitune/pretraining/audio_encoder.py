@@ -143,7 +143,9 @@ class CtcModel(nn.Module):
 class Clips:
     """Transcribed clips, read once and kept, and their batches of like length."""
 
-    def __init__(self, samples: list[Sample], modality: AudioModality, tokenizer: Tokenizer) -> None:
+    def __init__(
+        self, samples: list[Sample], modality: AudioModality, tokenizer: Tokenizer
+    ) -> None:
         self.samples, self.modality, self.tokenizer = samples, modality, tokenizer
         self._mels: dict[int, Tensor] = {}
 

@@ -76,7 +76,9 @@ def run_stage(stage: Stage, resume: bool) -> None:
         if not entry["epoch_ended"]:
             return []
         train_loss = entry["train"]["loss"]
-        return [f"Step {step}: train loss={train_loss:.3f} held-out {stage.line(entry['validation'])}"]
+        return [
+            f"Step {step}: train loss={train_loss:.3f} held-out {stage.line(entry['validation'])}"
+        ]
 
     run = Run(
         model=stage.model,
@@ -93,5 +95,3 @@ def run_stage(stage: Stage, resume: bool) -> None:
     train(run)
     write_json(config.out / "results.json", run.state["best"])
     finish(config)
-
-

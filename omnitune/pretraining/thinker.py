@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import torch
 from pydantic import Field
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import Qwen3Config
 
 from omnitune.config import RunConfig
@@ -23,6 +23,9 @@ from omnitune.models.omni import OmniConfig, OmniModel
 from omnitune.pretraining.stage import Stage, fresh_directory, run_stage
 from omnitune.sample import Media, Message, Sample, Text
 
+# What subwords never reach across: one digit; letters; other marks; blanks.
+PIECES = r" ?\p{N}| ?\p{L}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+
 
 class ThinkerConfig(RunConfig):
     """Stage A: a small Qwen3 (grouped-query attention, QK norm, SwiGLU)."""
@@ -32,12 +35,12 @@ class ThinkerConfig(RunConfig):
     batch_size: int = Field(32, ge=1)
     learning_rate: float = Field(3e-3, gt=0, le=1)
     warmup_steps: int = Field(100, ge=0)
-    vocab_size: int = Field(1200, ge=300, le=65_536, description="subwords of the tokenizer")
-    hidden_size: int = Field(192, ge=16, description="width")
+    vocab_size: int = Field(1600, ge=300, le=65_536, description="subwords of the tokenizer")
+    hidden_size: int = Field(128, ge=16, description="width")
     num_layers: int = Field(4, ge=1, description="decoder layers")
-    num_heads: int = Field(6, ge=1, description="query heads")
-    num_kv_heads: int = Field(3, ge=1, description="key-value heads")
-    intermediate_size: int = Field(512, ge=16, description="width of the feed-forward part")
+    num_heads: int = Field(2, ge=1, description="query heads")
+    num_kv_heads: int = Field(1, ge=1, description="key-value heads")
+    intermediate_size: int = Field(384, ge=16, description="width of the feed-forward part")
     max_positions: int = Field(2048, ge=64, description="longest context in tokens")
     max_tokens: int = Field(1024, ge=16, description="longest sample")
 
@@ -95,10 +98,11 @@ def pretrain(config: ThinkerConfig, resume: bool = False, overwrite: bool = Fals
 def train_tokenizer(samples: Iterable[Sample], vocab_size: int) -> Tokenizer:
     """Byte-level BPE in which a word is the same token wherever it stands; digits are split."""
     tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.Prepend(" ")
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Digits(individual_digits=True),
-            pre_tokenizers.ByteLevel(add_prefix_space=True),
+            pre_tokenizers.Split(Regex(PIECES), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
     tokenizer.decoder = decoders.ByteLevel()
@@ -131,5 +135,6 @@ def put_into_words(sample: Sample) -> Sample:
 
 
 def _texts(samples: Iterable[Sample]) -> Iterator[str]:
-    return (part.text for s in samples for m in s.messages for part in m.parts
-            if isinstance(part, Text))
+    return (
+        part.text for s in samples for m in s.messages for part in m.parts if isinstance(part, Text)
+    )

@@ -81,9 +81,7 @@ def pretrain(config: VisionEncoderConfig, resume: bool = False, overwrite: bool 
     tokenizer = load_tokenizer(config.thinker_ckpt)
     train, held_out = captioned(config.data_dir)
     encoder = config.encoder()
-    model = OmniModel(
-        OmniConfig(config.captioner(tokenizer.get_vocab_size()), {NAME: encoder})
-    )
+    model = OmniModel(OmniConfig(config.captioner(tokenizer.get_vocab_size()), {NAME: encoder}))
     reader = SampleReader(ChatRenderer(tokenizer), model.modalities)
     mixture = Mixture({NAME: len(train)}, {NAME: 1.0}, config.seed)
     stream = BatchStream(reader, {NAME: train}, mixture, config.batch_size)
@@ -132,5 +130,3 @@ def _caption_only(sample: Sample) -> Sample:
     image = next(m for m in sample.media if m.modality == NAME)
     caption = Message("assistant", (Text(sample.stand_ins[NAME]),))
     return replace(sample, messages=(Message("user", (image,)), caption))
-
-

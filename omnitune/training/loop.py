@@ -104,9 +104,7 @@ def _one_step(run: Run) -> None:
     batches = [run.batch_at(first + n) for n in range(config.gradient_accumulation)]
     targets = sum(batch.num_targets for batch in batches)
     device = next(run.model.parameters()).device
-    factor = rate_factor(
-        run.step, run.plan.total_steps, config.warmup_steps, config.min_lr_ratio
-    )
+    factor = rate_factor(run.step, run.plan.total_steps, config.warmup_steps, config.min_lr_ratio)
     set_rate(run.optimizer, factor)
     loss_sums, counts = [], []
     for batch in batches:

@@ -1,4 +1,4 @@
-"""The output folder of a run: claimed at the start, marked at the end, never silently overwritten."""
+"""The output folder of a run: claimed at the start, marked at the end, never lost silently."""
 
 from __future__ import annotations
 

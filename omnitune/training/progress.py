@@ -1,73 +1,17 @@
-"""What a run tells while it goes: the live bar, the printed lines, ``metrics.jsonl``, TensorBoard."""
+"""What a run tells: the live bar, printed lines, ``metrics.jsonl``, TensorBoard."""
 
 from __future__ import annotations
 
 import json
-import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from omnitune.console import progress_bar
 
 # Turns the scores of one moment into the lines that are printed for them.
 Formatter = Callable[[int, dict[str, Any]], list[str]]
-
-
-@contextmanager
-def progress_bar(title: str, total: int, done: int = 0) -> Iterator[Callable[..., None]]:
-    """A bar with the time left; yields ``advance(n=1, note="")``.
-
-    Without a terminal it prints a line every tenth of the way, so that a log file stays short.
-    """
-    console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-        console=console,
-        disable=not console.is_terminal,
-        refresh_per_second=4,
-    ) as bars:
-        task = bars.add_task(title, total=total, completed=done, note="")
-        yield _advancer(bars, task, title, console)
-
-
-def _advancer(
-    bars: Progress, task: TaskID, title: str, console: Console
-) -> Callable[..., None]:
-    total = bars.tasks[task].total or 1
-    state = {"done": bars.tasks[task].completed, "tenth": 0.0}
-    state["tenth"] = state["done"] * 10 // total
-    started, first = time.monotonic(), state["done"]
-
-    def advance(n: int = 1, note: str = "") -> None:
-        state["done"] += n
-        bars.update(task, advance=n, note=note)
-        tenth = state["done"] * 10 // total
-        if console.is_terminal or tenth == state["tenth"]:
-            return
-        state["tenth"] = tenth
-        rate = (state["done"] - first) / max(1e-9, time.monotonic() - started)
-        left = (total - state["done"]) / max(1e-9, rate)
-        print(f"{title}: {state['done']:.0f}/{total:.0f}, {left:.0f} s left {note}", flush=True)
-
-    return advance
 
 
 class RunLog:
@@ -116,7 +60,12 @@ class RunLog:
             self._board.close()
 
     def step(
-        self, step: int, loss_sums: list[float], counts: list[float], seconds: float, **latest: float
+        self,
+        step: int,
+        loss_sums: list[float],
+        counts: list[float],
+        seconds: float,
+        **latest: float,
     ) -> None:
         """Takes in one step's loss sums and counts, by group."""
         self._loss = [a + b for a, b in zip(self._loss, loss_sums, strict=True)]

@@ -8,24 +8,27 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from omnitune.config import SftConfig
+from omnitune.console import progress_bar
 from omnitune.data.chat import ChatRenderer
 from omnitune.data.features import FeatureStore
 from omnitune.data.loader import BatchStream, SampleReader
 from omnitune.data.mixture import Mixture
-from omnitune.data.records import check_media, read_available, read_source, split_of
+from omnitune.data.records import check_media, read_source, split_of
+from omnitune.evaluation.evaluate import score_splits
 from omnitune.evaluation.report import scores_table, write_report
-from omnitune.evaluation.scoreboard import as_json, scoreboard
+from omnitune.evaluation.scoreboard import score_lines, scoreboard
 from omnitune.models.components import assemble, save_omni
 from omnitune.models.omni import OmniModel
 from omnitune.sample import Sample, UserError
-from omnitune.storage import write_json, write_json_lines
+from omnitune.storage import write_json
 from omnitune.training import checkpoint
 from omnitune.training.loop import Plan, Run, train
 from omnitune.training.optim import build_optimizer, trainable
 from omnitune.training.outputs import claim_folder, finish
-from omnitune.training.progress import RunLog, progress_bar
+from omnitune.training.progress import RunLog
 
 
 def finetune(config: SftConfig, resume: bool = False, overwrite: bool = False) -> Path:
@@ -37,7 +40,7 @@ def finetune(config: SftConfig, resume: bool = False, overwrite: bool = False) -
     torch.manual_seed(config.seed)
     samples = read_samples(config)
     model, tokenizer = assemble(config.thinker_ckpt, config.encoder_ckpts)
-    model.to(pick_device(config.device))
+    nn.Module.to(model, pick_device(config.device))
     if config.freeze_encoders:
         model.freeze_encoders()
     features = encode_media(config, model, [s for found in samples.values() for s in found])
@@ -80,8 +83,10 @@ def encode_media(
     """Encodes every medium once, if the encoders are frozen and the cache is not off."""
     if config.feature_cache == "off" or not config.freeze_encoders:
         if config.feature_cache == "on":
-            raise UserError("feature_cache is on, but the encoders are trained; their features "
-                            "change with every step: freeze_encoders true, or feature_cache auto")
+            raise UserError(
+                "feature_cache is on, but the encoders are trained; their features "
+                "change with every step: freeze_encoders true, or feature_cache auto"
+            )
         return {}
     model.eval()
     root = config.data_dir / ".features"
@@ -135,31 +140,12 @@ def describe(run: Run) -> None:
     )
 
 
-def score_lines(step: int, entry: dict[str, Any]) -> list[str]:
-    """The printed form of one moment's held-out scores."""
-    scores = entry["validation"]
-    text = f" text_acc={scores['text_acc']:.1%}" if "text_acc" in scores else ""
-    lines = [f"Step {step}: loss={scores['loss']:.3f}{text}"]
-    if "image_qa_acc" in scores:
-        lines.append(f"→ Image QA acc: {scores['image_qa_acc']:.1%}")
-    if "audio_wer" in scores:
-        lines.append(f"→ Audio transcription WER: {scores['audio_wer']:.1%}")
-    return lines
-
-
 def final_scores(
     config: SftConfig, model: OmniModel, reader: SampleReader, samples: dict[str, list[Sample]]
 ) -> dict[str, Any]:
-    """Scores of every held-out split but validation, those of ``test`` on top."""
+    """Scores of every held-out split but validation, which the run was watched on."""
     everything = [s for found in samples.values() for s in found]
-    splits = sorted({s.split for s in everything} - {"train", "validation"}) or ["validation"]
+    names = sorted({s.split for s in everything} - {"train", "validation"}) or ["validation"]
     model.eval()
-    by_split, predictions = {}, []
-    for split in splits:
-        chosen = split_of(everything, split)
-        with progress_bar(f"scoring {split}", len(chosen)) as advance:
-            by_split[split], found = scoreboard(model, reader, chosen, tick=advance)
-        predictions += [{"split": split, **as_json(p)} for p in found]
-    write_json_lines(config.out / "predictions.jsonl", predictions)
-    top = by_split.get("test", by_split[splits[0]])
-    return {**top, "scored_split": "test" if "test" in by_split else splits[0], "splits": by_split}
+    splits = {name: split_of(everything, name) for name in names}
+    return score_splits(model, reader, splits, config.out / "predictions.jsonl")

@@ -1,0 +1,155 @@
+"""A conversation with a model: history, attached media, streamed answers.
+
+A user's media are encoded when they are attached and their feature rows kept, so that an encoder
+sees each of them once however long the conversation becomes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from omnitune.data.batching import Item
+from omnitune.data.chat import ChatRenderer
+from omnitune.generation import stream
+from omnitune.modalities.registry import MODALITIES
+from omnitune.models.omni import OmniModel
+from omnitune.sample import Media, Message, Part, Text, UserError
+
+MAX_NEW_TOKENS = 256
+
+
+class ChatSession:
+    """One conversation with a model.
+
+    Args:
+        model: put into evaluation mode here.
+        tokenizer: the thinker's.
+        max_new_tokens: longest answer; at most half of the context is kept free for it.
+
+    Attributes:
+        messages: the turns that were completed, or stopped after some words.
+        room: longest answer in tokens. limit: longest conversation before it.
+        answer_tokens: ids of the latest answer, its end not included.
+    """
+
+    def __init__(
+        self, model: OmniModel, tokenizer: Tokenizer, max_new_tokens: int = MAX_NEW_TOKENS
+    ) -> None:
+        self.model = model.eval()
+        self.renderer = ChatRenderer(tokenizer)
+        context = model.thinker.config.max_position_embeddings
+        self.room = min(max_new_tokens, context // 2)
+        self.limit = context - self.room
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets the conversation and what is attached."""
+        self.messages: list[Message] = []
+        self.answer_tokens: list[int] = []
+        self._features: list[Tensor] = []  # of the media in messages, in their order
+        self._pending: list[tuple[Media, Tensor]] = []
+
+    @property
+    def pending(self) -> tuple[Media, ...]:
+        """What goes into the next turn, in the order of the registry, as in the training data."""
+        return tuple(media for media, _ in self._pending)
+
+    def attach(self, path: Path, modality: str) -> int:
+        """Reads and encodes a file for the next turn; returns the tokens that it takes.
+
+        The file is not read again: a conversation keeps what was attached, not what the file
+        holds later.
+
+        Raises:
+            UserError: the file cannot be used, or the model has no such encoder; the session is
+                as it was before.
+        """
+        if modality not in self.model.modalities:
+            raise UserError(f"this model has no encoder for {modality}")
+        with named_in_errors(path):
+            inputs = self.model.modalities[modality].read(path)
+        with torch.no_grad():
+            [features_RD] = self.model.encode(modality, [inputs.to(self.model.device)])
+        self._pending.append((Media(modality, path), features_RD.cpu()))
+        order = list(MODALITIES)
+        self._pending.sort(key=lambda pair: order.index(pair[0].modality))
+        return features_RD.shape[0]
+
+    def ask(self, text: str) -> Generator[str, None, None]:
+        """Answers a turn made of what is attached and a text; yields the answer in pieces.
+
+        The turn enters the conversation when the answer is complete. A stopped answer (Ctrl-C,
+        or the generator closed) enters with the words said so far, or not at all if there were
+        none; then, as after an error, what is attached stays attached.
+
+        Args:
+            text: may be empty if something is attached, such as a spoken question.
+
+        Raises:
+            UserError: at once and before the model runs: there is nothing to answer, or the
+                conversation is longer than the context.
+        """
+        text = text.encode("utf-8", "replace").decode("utf-8")  # undecodable bytes of a terminal
+        parts: tuple[Part, ...] = self.pending
+        if text.strip():
+            parts = (*parts, Text(text))
+        if not parts:
+            raise UserError("there is nothing to answer; give a text or attach a file")
+        user = Message("user", parts)
+        return self._answer(user, self._prompt(user))
+
+    def _prompt(self, user: Message) -> Item:
+        features = self._features + [rows for _, rows in self._pending]
+        rendered = self.renderer.render_prompt(
+            [*self.messages, user], [rows.shape[0] for rows in features]
+        )
+        if len(rendered.tokens) > self.limit:
+            raise UserError(
+                f"the conversation holds {len(rendered.tokens)} tokens, the limit is {self.limit} "
+                f"({self.room} more are kept for the answer); use /reset to start anew"
+            )
+        return Item("chat", rendered, features)
+
+    def _answer(self, user: Message, item: Item) -> Generator[str, None, None]:
+        self.answer_tokens = tokens = []
+        said = ""
+        try:
+            for step in stream(self.model, [item], self.renderer.end, self.room):
+                tokens += [token for _, token in step]
+                whole = _settled(self.renderer.decode(tokens))
+                if whole != said and whole.startswith(said):
+                    piece, said = whole[len(said) :], whole
+                    yield piece
+            if rest := self.renderer.decode(tokens)[len(said) :]:
+                said += rest
+                yield rest
+        except (KeyboardInterrupt, GeneratorExit):
+            if said:
+                self._keep(user, item, said)
+            raise
+        self._keep(user, item, said)
+
+    def _keep(self, user: Message, item: Item, answer: str) -> None:
+        self.messages += [user, Message("assistant", (Text(answer),))]
+        self._features = list(item.media)
+        self._pending = []
+
+
+@contextmanager
+def named_in_errors(path: Path) -> Iterator[None]:
+    """Turns the system's refusal of a path (no permission, name too long) into a UserError."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
+
+
+def _settled(text: str) -> str:
+    """A text without a last character of which bytes may still be missing."""
+    return text.rstrip("\N{REPLACEMENT CHARACTER}").rstrip()

@@ -1,0 +1,481 @@
+"""The chat: sessions, the prompt with its commands, and single answers for scripts."""
+
+import io
+import json
+import os
+import runpy
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import soundfile
+from helpers import tiny_model, tiny_tokenizer, write_image, write_wave
+
+from omnitune.data.loader import SampleReader
+from omnitune.generation import generate
+from omnitune.models.components import save_omni
+from omnitune.models.omni import OmniModel
+from omnitune.sample import Media, Message, Text, UserError
+from omnitune.serving import session as session_module
+from omnitune.serving.session import ChatSession
+from omnitune.serving.terminal import Terminal, completions, main
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def model() -> OmniModel:
+    return tiny_model()
+
+
+@pytest.fixture
+def session(model: OmniModel) -> ChatSession:
+    return ChatSession(model, tiny_tokenizer(), max_new_tokens=16)
+
+
+@pytest.fixture(scope="module")
+def ckpt_dir(tmp_path_factory: pytest.TempPathFactory, model: OmniModel) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    save_omni(folder / "omni.pt", model, tiny_tokenizer())
+    return folder
+
+
+@pytest.fixture
+def scripted(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Makes the model say a given text, then press Ctrl-C if asked to."""
+
+    def say(text: str, interrupt: bool = False) -> None:
+        tokens = tiny_tokenizer().encode(text, add_special_tokens=False).ids
+
+        def stream(*_: object) -> Iterator[list[tuple[int, int]]]:
+            yield from ([(0, token)] for token in tokens)
+            if interrupt:
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr(session_module, "stream", stream)
+
+    return say
+
+
+@pytest.fixture
+def converse(
+    session: ChatSession, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[[str], tuple[str, str]]:
+    """Pipes lines into the prompt; returns standard output and standard error."""
+
+    def run(lines: str) -> tuple[str, str]:
+        monkeypatch.setattr(sys, "stdin", io.StringIO(lines))
+        assert Terminal(session, "model").run() == 0
+        return capsys.readouterr()
+
+    return run
+
+
+def ask(session: ChatSession, text: str) -> str:
+    return "".join(session.ask(text))
+
+
+# Sessions
+
+
+def test_streamed_is_what_generate_says(
+    session: ChatSession, model: OmniModel, tmp_path: Path
+) -> None:
+    image, wave = write_image(tmp_path / "a.png"), write_wave(tmp_path / "a.wav")
+    session.attach(image, "image")
+    session.attach(wave, "audio")
+    streamed = ask(session, "what is the sky?")
+    parts = (Media("image", image), Media("audio", wave), Text("what is the sky?"))
+    reader = SampleReader(session.renderer, model.modalities)
+    prompt = reader.prompt("whole", [Message("user", parts)])
+    [tokens] = generate(model, [prompt], session.renderer.end, session.room)
+    assert session.answer_tokens == tokens
+    assert streamed == session.renderer.decode(tokens) == session.messages[1].text
+    assert streamed
+
+
+@pytest.mark.parametrize("text", ["naïve café", "これは🌍です", "a  b", "two\n\nlines"])
+def test_characters_of_several_tokens_arrive_whole(
+    session: ChatSession, scripted: Callable[..., None], text: str
+) -> None:
+    scripted(text)
+    pieces = list(session.ask("hello"))
+    assert "".join(pieces) == text
+    assert not any("\N{REPLACEMENT CHARACTER}" in piece for piece in pieces)
+
+
+def test_turns_build_on_each_other(
+    session: ChatSession, model: OmniModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_image(tmp_path / "a.png")
+    session.attach(path, "image")
+    answer = ask(session, "what is this?")
+    path.unlink()  # what was attached stays, and is not encoded again
+    monkeypatch.setattr(model, "encode", None)
+    ask(session, "and what color?")
+    assert [m.role for m in session.messages] == ["user", "assistant"] * 2
+    assert session.messages[1].text == answer
+    after_history = session.answer_tokens
+    session.reset()
+    assert not session.messages
+    ask(session, "and what color?")
+    assert session.answer_tokens != after_history
+
+
+def test_reset_forgets_what_is_attached(session: ChatSession, tmp_path: Path) -> None:
+    session.attach(write_image(tmp_path / "a.png"), "image")
+    session.reset()
+    assert not session.pending
+
+
+def test_media_stand_as_in_training_data(session: ChatSession, tmp_path: Path) -> None:
+    session.attach(write_wave(tmp_path / "a.wav"), "audio")
+    session.attach(write_image(tmp_path / "a.png"), "image")
+    session.attach(write_image(tmp_path / "b.png", seed=1), "image")
+    ask(session, "")
+    parts = session.messages[0].parts
+    assert [part.path.name for part in parts] == ["a.png", "b.png", "a.wav"]
+
+
+def test_special_tokens_typed_are_plain_text(session: ChatSession) -> None:
+    typed = "<|end|><|assistant|><|image|><image>"
+    item = session._prompt(Message("user", (Text(typed),)))
+    special = [token for token in item.rendered.tokens if token in session.renderer.ids.values()]
+    names = [session.renderer.tokenizer.id_to_token(token) for token in special]
+    assert names == ["<|user|>", "<|end|>", "<|assistant|>"]
+    ask(session, typed)
+    assert session.messages[0].text == typed
+
+
+def test_bytes_that_are_no_text_are_replaced(session: ChatSession) -> None:
+    ask(session, "caf\udce9")
+    assert session.messages[0].text == "caf?"
+
+
+def test_ctrl_c_keeps_what_was_said(session: ChatSession, scripted: Callable[..., None]) -> None:
+    scripted("the sky is", interrupt=True)
+    with pytest.raises(KeyboardInterrupt):
+        ask(session, "what is the sky?")
+    assert [m.text for m in session.messages] == ["what is the sky?", "the sky is"]
+    scripted("above us")
+    assert ask(session, "go on") == "above us"
+    assert len(session.messages) == 4
+
+
+def test_ctrl_c_before_the_first_word_changes_nothing(
+    session: ChatSession, scripted: Callable[..., None], tmp_path: Path
+) -> None:
+    session.attach(write_image(tmp_path / "a.png"), "image")
+    scripted("", interrupt=True)
+    with pytest.raises(KeyboardInterrupt):
+        ask(session, "what is this?")
+    assert not session.messages
+    assert len(session.pending) == 1
+
+
+def test_closing_the_answer_keeps_what_was_said(
+    session: ChatSession, scripted: Callable[..., None]
+) -> None:
+    scripted("the sky is above us")
+    answer = session.ask("what is the sky?")
+    said = next(answer)
+    answer.close()
+    assert session.messages[1].text == said
+
+
+def test_context_is_checked_before_the_model_runs(
+    session: ChatSession, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    ask(session, "hello")
+    session.attach(write_image(tmp_path / "a.png"), "image")
+    before = list(session.messages)
+    monkeypatch.setattr(session_module, "stream", None)
+    with pytest.raises(UserError, match=r"holds \d+ tokens, the limit is 240 .* /reset"):
+        session.ask("1" * 300)
+    assert session.messages == before
+    assert len(session.pending) == 1
+
+
+def test_room_for_the_answer_is_at_most_half(model: OmniModel) -> None:
+    session = ChatSession(model, tiny_tokenizer(), max_new_tokens=10_000)
+    assert (session.room, session.limit) == (128, 128)
+
+
+def test_nothing_to_answer(session: ChatSession) -> None:
+    with pytest.raises(UserError, match="nothing to answer"):
+        session.ask("  ")
+
+
+def test_any_rate_and_channels(session: ChatSession, tmp_path: Path) -> None:
+    path = write_wave(tmp_path / "cd quality.wav", rate=44_100, channels=2)
+    assert session.attach(path, "audio") == 7  # 0.5 s at 12.5 tokens a second, rounded up
+    ask(session, "")
+    assert len(session.messages) == 2
+
+
+def _nan_wave(folder: Path) -> Path:
+    soundfile.write(folder / "nan.wav", np.full(8_000, np.nan), 16_000, subtype="FLOAT")
+    return folder / "nan.wav"
+
+
+def _text_file(folder: Path) -> Path:
+    (folder / "text.png").write_text("no picture")
+    return folder / "text.png"
+
+
+@pytest.mark.parametrize(
+    ("modality", "make", "words"),
+    [
+        ("image", lambda folder: folder / "none.png", "no such"),
+        ("image", _text_file, "not an image"),
+        ("image", lambda folder: folder, "folder"),
+        ("image", lambda folder: folder / ("x" * 300), "x"),
+        ("audio", lambda folder: folder / "none.wav", "no such"),
+        ("audio", lambda folder: folder, "folder"),
+        ("audio", lambda folder: folder / ("x" * 300), "cannot be read"),
+        ("audio", lambda folder: write_image(folder / "a.png"), "not a sound"),
+        ("audio", _nan_wave, "NaN"),
+        ("smell", lambda folder: folder, "no encoder for smell"),
+    ],
+)
+def test_bad_files_are_refused_at_once(
+    session: ChatSession,
+    tmp_path: Path,
+    modality: str,
+    make: Callable[[Path], Path],
+    words: str,
+) -> None:
+    session.attach(write_image(tmp_path / "good.png"), "image")
+    with pytest.raises(UserError, match=words):
+        session.attach(make(tmp_path), modality)
+    assert [media.path.name for media in session.pending] == ["good.png"]
+
+
+# The prompt
+
+
+def test_piped_conversation(
+    converse: Callable[[str], tuple[str, str]], session: ChatSession, tmp_path: Path
+) -> None:
+    path = write_image(tmp_path / "with blank.png")
+    out, err = converse(f"hello\n\n/image {path}\nwhat is this?\n/reset\n/audio none.wav\nhello")
+    assert not out.startswith("you>")
+    assert out.count("model> ") == 3
+    assert "with blank.png, 4 tokens" in out
+    assert err == "none.wav: no such sound file\n"
+    assert len(session.messages) == 2
+
+
+def test_an_empty_line_sends_what_is_attached(
+    converse: Callable[[str], tuple[str, str]], session: ChatSession, tmp_path: Path
+) -> None:
+    path = write_wave(tmp_path / "q.wav")
+    converse(f"/audio '{path}'\n\n")
+    assert session.messages[0].parts == (Media("audio", path),)
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("/imgae x.png", "/imgae is not a command; did you mean /image?"),
+        ("/exit", "/exit is not a command; did you mean /quit?"),
+        ("/home/me/x.png", "/home/me/x.png is not a command; /help lists the commands"),
+        ("/image", "/image needs a file: /image PATH"),
+    ],
+)
+def test_wrong_commands(
+    converse: Callable[[str], tuple[str, str]], line: str, sentence: str
+) -> None:
+    out, err = converse(f"{line}\nhello\n/quit\nhello\n")
+    assert err == sentence + "\n"
+    assert out.count("model> ") == 1
+
+
+def test_help_names_every_command(converse: Callable[[str], tuple[str, str]]) -> None:
+    out, _ = converse("/help\n")
+    assert [line.split()[0] for line in out.splitlines()] == [
+        "/image",
+        "/audio",
+        "/reset",
+        "/help",
+        "/quit",
+    ]
+
+
+def test_too_long_is_told_and_the_conversation_goes_on(
+    converse: Callable[[str], tuple[str, str]],
+) -> None:
+    out, err = converse(f"{'1' * 300}\nhello\n")
+    assert "the limit is 240" in err
+    assert out.count("model> ") == 1
+
+
+def test_ctrl_c_stops_the_answer_only(
+    converse: Callable[[str], tuple[str, str]],
+    scripted: Callable[..., None],
+    session: ChatSession,
+) -> None:
+    scripted("the sky", interrupt=True)
+    out, err = converse("what is the sky?\nhello\n")
+    assert out == "model> the sky\n(stopped)\n" * 2
+    assert not err
+    assert len(session.messages) == 4
+
+
+def test_answers_do_not_steer_the_terminal(
+    converse: Callable[[str], tuple[str, str]], scripted: Callable[..., None]
+) -> None:
+    scripted("red\x1b[K\x07\nblue")
+    out, _ = converse("hello\n")
+    assert out == "model> red[K\nblue\n"
+
+
+def test_typed_conversation_greets_and_leaves_politely(
+    session: ChatSession, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = iter(["hello"])
+
+    def typed(prompt: str) -> str:
+        print(prompt, end="")
+        for line in lines:
+            return line
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: True))
+    monkeypatch.setattr("builtins.input", typed)
+    monkeypatch.setattr("omnitune.serving.terminal._enable_completion", lambda: None)
+    assert Terminal(session, "checkpoints/mine").run() == 0
+    out = capsys.readouterr().out
+    assert out.startswith("checkpoints/mine: reads text, image, audio.\n")
+    assert "you> model> " in out
+    assert out.endswith("Goodbye.\n")
+
+
+def test_completion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my pictures").mkdir()
+    for name in ("my cat.png", "dog.png", ".hidden"):
+        (tmp_path / name).touch()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert completions("/im") == ["/image "]
+    assert completions("/q") == ["/quit"]
+    assert completions("hello") == completions("") == completions("/reset m") == []
+    assert completions("/image my") == ["/image my cat.png", "/image my pictures/"]
+    assert completions("/image ~") == ["/image ~/"]
+    assert completions("/image ~/my c") == ["/image ~/my cat.png"]
+    assert completions(f"/audio {tmp_path}/d") == [f"/audio {tmp_path}/dog.png"]
+    assert completions("/image .h") == ["/image .hidden"]
+    assert completions("/image nowhere/") == []
+
+
+def test_home_folder_quotes_and_escaped_blanks(
+    converse: Callable[[str], tuple[str, str]],
+    session: ChatSession,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    path = write_image(tmp_path / "my cat.png")
+    escaped = str(path).replace(" ", "\\ ")
+    converse(f'/image ~/my cat.png\n/image "{path}"\n/image {escaped}\n')
+    assert session.pending == (Media("image", path),) * 3
+
+
+# Scripts
+
+
+def run_main(*arguments: object) -> int:
+    return main([str(argument) for argument in arguments])
+
+
+def test_answers_once(ckpt_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ("--ckpt_dir", ckpt_dir, "--max-new-tokens", 8, "--prompt", "what is the sky?")
+    assert run_main(*options) == 0
+    plain = capsys.readouterr().out
+    assert run_main(*options, "--json") == 0
+    result = json.loads(capsys.readouterr().out)
+    assert list(result) == ["prompt", "image", "audio", "answer", "tokens", "seconds"]
+    assert plain == result["answer"] + "\n"
+    assert result["prompt"] == "what is the sky?"
+    assert result["image"] is result["audio"] is None
+    assert 0 < result["tokens"] <= 8
+    assert result["seconds"] > 0
+
+
+@pytest.mark.parametrize("prompt", [("--prompt", ""), ()])
+def test_a_spoken_question_needs_no_prompt(
+    ckpt_dir: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path, prompt: tuple[str, ...]
+) -> None:
+    image, wave = write_image(tmp_path / "a.png"), write_wave(tmp_path / "q.wav")
+    options = ("--image", image, "--audio", wave, "--json", "--max-new-tokens", 4)
+    assert run_main("--ckpt-dir", ckpt_dir, *options, *prompt) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert (result["prompt"], result["image"], result["audio"]) == ("", str(image), str(wave))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--prompt", " "), "nothing to answer"),
+        (("--prompt", "1" * 300), "the limit is 128"),
+        (("--prompt", "x", "--image", "none.png"), "none.png: no such image file"),
+        (("--audio", str(Path(__file__))), "is not a sound file"),
+    ],
+)
+def test_mistakes_are_one_sentence_and_status_2(
+    ckpt_dir: Path, capsys: pytest.CaptureFixture[str], options: tuple[str, ...], words: str
+) -> None:
+    assert run_main("--ckpt_dir", ckpt_dir, *options) == 2
+    out, err = capsys.readouterr()
+    assert not out
+    assert words in err
+    assert err.count("\n") == 1
+    assert run_main("--ckpt_dir", ckpt_dir, *options, "--json") == 2
+    out, err = capsys.readouterr()
+    assert err == f"error: {json.loads(out)['error']}\n"
+
+
+def test_a_missing_model_names_the_command_that_makes_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_main("--ckpt_dir", tmp_path, "--prompt", "hello") == 2
+    assert "sft_omni.py" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("options", [("--prompted", "x"), ("--max-new-tokens", "0")])
+def test_wrong_flags(capsys: pytest.CaptureFixture[str], options: tuple[str, str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        run_main(*options)
+    assert stopped.value.code == 2
+    assert options[0] in capsys.readouterr().err
+
+
+def test_undecodable_bytes_and_narrow_output(
+    ckpt_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = io.BytesIO()
+    lines = io.BytesIO(b"caf\xe9 \xf0\x9f\nhello\n/image caf\xe9.png\n")
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(lines, encoding="utf-8"))
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii"))
+    assert run_main("--ckpt_dir", ckpt_dir, "--max-new-tokens", 4) == 0
+    sys.stdout.flush()
+    assert written.getvalue().count(b"model> ") == 2
+
+
+@pytest.mark.parametrize("status", [0, 2])
+def test_infer_chat_hands_its_status_on(monkeypatch: pytest.MonkeyPatch, status: int) -> None:
+    given: list[list[str]] = []
+
+    def fake(arguments: list[str]) -> int:
+        given.append(arguments)
+        return status
+
+    monkeypatch.setattr("omnitune.cli.main", fake)
+    monkeypatch.setattr(sys, "argv", ["infer_chat.py", "--prompt", "hello"])
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_path(os.fspath(ROOT / "infer_chat.py"), run_name="__main__")
+    assert stopped.value.code == status
+    assert given == [["chat", "--prompt", "hello"]]
