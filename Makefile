@@ -46,7 +46,7 @@ demo: $(STAMP) ## build the corpus, train the three parts, join them, score, ans
 	$(VENV)/bin/omnitune pretrain --config configs/audio_enc_tiny.json --resume
 	$(VENV)/bin/omnitune pretrain --config configs/vision_tiny.json --resume
 	$(PY) sft_omni.py --config configs/omni_sft_tiny.json --resume
-	$(VENV)/bin/omnitune scores --ckpt_dir $(DEMO_DIR)
+	$(VENV)/bin/omnitune report --ckpt_dir $(DEMO_DIR)
 	$(PY) examples/three_prompts.py --ckpt_dir $(DEMO_DIR)
 
 test: $(STAMP) ## run all tests

@@ -114,15 +114,17 @@ def evaluate(arguments: list[str]) -> int:
     return 0
 
 
-def scores(arguments: list[str]) -> int:
-    """Prints a finished run's scoreboard and where its report is."""
-    parser = argparse.ArgumentParser(prog="omnitune scores", description=scores.__doc__)
+def report(arguments: list[str]) -> int:
+    """Prints a finished run's scoreboard and writes its report."""
+    parser = argparse.ArgumentParser(prog="omnitune report", description=report.__doc__)
     parser.add_argument("--ckpt_dir", "--ckpt-dir", type=Path, required=True)
-    folder = parser.parse_args(arguments).ckpt_dir
-    from omnitune.evaluation.report import scores_table
+    parser.add_argument("--data", type=Path, default=Path("data/multimodal"))
+    options = parser.parse_args(arguments)
+    from omnitune.evaluation.report import scores_table, write_report
 
-    print("\n".join(scores_table(read_json_object(folder / "results.json"))))
-    print(f"report: {folder / 'report.html'}")
+    page = write_report(options.ckpt_dir, options.data)
+    print("\n".join(scores_table(read_json_object(options.ckpt_dir / "results.json"))))
+    print(f"report: {page}")
     return 0
 
 
@@ -138,7 +140,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "pretrain": pretrain,
     "sft": sft,
     "evaluate": evaluate,
-    "scores": scores,
+    "report": report,
     "chat": chat,
 }
 

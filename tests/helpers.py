@@ -2,6 +2,7 @@
 
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -9,9 +10,11 @@ import torch
 from PIL import Image
 from tokenizers import Tokenizer
 
+from omnitune.data.chat import ChatRenderer
+from omnitune.data.loader import SampleReader
 from omnitune.models.omni import OmniConfig, OmniModel
 from omnitune.pretraining.thinker import ThinkerConfig, train_tokenizer
-from omnitune.sample import Message, Sample, Text
+from omnitune.sample import Media, Message, Sample, Text
 
 ENCODERS = {
     "image": {
@@ -90,3 +93,40 @@ def write_wave(
     wave = np.random.default_rng(seed).uniform(-0.1, 0.1, shape)
     soundfile.write(path, wave, rate)
     return path
+
+
+def conversation(id: str, *turns: str, media: tuple[Media, ...] = (), **rest: Any) -> Sample:
+    """Turns of user and assistant by turns; the media open the first one."""
+    tasks = {
+        frozenset(): "text",
+        frozenset({"image"}): "image_qa",
+        frozenset({"audio"}): "audio_qa",
+    }
+    task = rest.pop("task", tasks.get(frozenset(m.modality for m in media), "image_audio_qa"))
+    messages = []
+    for n, text in enumerate(turns):
+        parts = (*media, Text(text)) if n == 0 else (Text(text),)
+        role = ("user", "assistant")[n % 2]
+        messages.append(Message(role, parts, task=task if n % 2 else ""))
+    values = {"source": "text_only", "split": "train"} | rest
+    return Sample(id=id, messages=tuple(messages), task=task, **values)
+
+
+def mixed_samples(folder: Path) -> list[Sample]:
+    """Five samples of unlike length: text, image, sound, two sounds' length apart, and both."""
+    image = Media("image", write_image(folder / "one.png", seed=1))
+    other = Media("image", write_image(folder / "two.png", size=48, seed=2))
+    clip = Media("audio", write_wave(folder / "short.wav", 0.4, seed=3))
+    long = Media("audio", write_wave(folder / "long.wav", 1.1, seed=4))
+    return [
+        conversation("text", "what is 7 plus 5?", "12", "and 1 more?", "13, of course."),
+        conversation("image", "which color?", "red.", media=(image,)),
+        conversation("short", "what is said?", "the quiet river.", media=(clip,)),
+        conversation("long", "repeat it.", "the sky is the air above us.", media=(long,)),
+        conversation("both", "is this true?", "yes", media=(other, long)),
+    ]
+
+
+def tiny_reader(model: OmniModel, **rest: Any) -> SampleReader:
+    """Reads, renders and, without cached features, leaves media to the model's encoders."""
+    return SampleReader(ChatRenderer(tiny_tokenizer()), model.modalities, **rest)

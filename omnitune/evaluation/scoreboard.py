@@ -72,7 +72,7 @@ def alone(sample: Sample) -> list[Sample]:
         return [sample]
     answers = [m for m in sample.messages if m.role == "assistant"]
     return [
-        replace(sample, messages=(*q.messages, answer), task=q.task)
+        replace(sample, id=q.id, messages=(*q.messages, answer), task=q.task)
         for q, answer in zip(questions_of(sample), answers, strict=True)
     ]
 

@@ -36,7 +36,7 @@ class AudioModality(Modality):
     @classmethod
     def check(cls, path: Path) -> None:
         """Checks that the file exists, is sound and is not empty."""
-        _info(path)
+        duration(path)
 
     def read(self, path: Path) -> Tensor:
         """Reads a file of any rate and channel count to log-mel ``[frames, bins]``.
@@ -44,7 +44,7 @@ class AudioModality(Modality):
         Raises:
             UserError: the file is missing, damaged, empty, too long, or holds NaN.
         """
-        seconds = _info(path).duration
+        seconds = duration(path)
         if seconds > self.max_seconds:
             raise UserError(
                 f"{path}: {seconds:.1f} s of sound, the limit is {self.max_seconds:g} s; "
@@ -89,7 +89,6 @@ def pad(inputs: list[Tensor]) -> tuple[Tensor, Tensor]:
 
 def read_wave(path: Path) -> np.ndarray:
     """Reads a sound file to mono float32 at 16 kHz, ``[samples]`` in [-1, 1]; raises UserError."""
-    _info(path)
     try:
         wave, rate = soundfile.read(path, dtype="float32", always_2d=True)
     except (soundfile.LibsndfileError, OSError, RuntimeError) as error:
@@ -129,8 +128,8 @@ def _filters(bins: int) -> Tensor:
     return torch.from_numpy(bank.T.astype(np.float32)).contiguous()
 
 
-def _info(path: Path) -> Any:
-    """Header of a sound file, or a UserError that says what is wrong."""
+def duration(path: Path) -> float:
+    """Seconds of a sound file, from its header; a UserError says what is wrong with it."""
     try:
         if path.is_dir():
             raise UserError(f"{path}: is a folder, expected a sound file")
@@ -141,4 +140,4 @@ def _info(path: Path) -> Any:
         raise UserError(f"{path}: is not a sound file (WAV, FLAC, OGG and MP3 are read)") from None
     if info.frames == 0:
         raise UserError(f"{path}: holds no sound (0 samples)")
-    return info
+    return float(info.duration)

@@ -54,6 +54,20 @@ def load_tokenizer(thinker_ckpt: Path) -> Tokenizer:
     return Tokenizer.from_str(read_part(thinker_ckpt, "thinker")["tokenizer"])
 
 
+def load_thinker(
+    path: Path, encoders: dict[str, dict[str, Any]] | None = None
+) -> tuple[OmniModel, Tokenizer]:
+    """A trained thinker, with fresh encoders of these settings and fresh projectors."""
+    part = read_part(path, "thinker")
+    model = OmniModel(OmniConfig(thinker=part["config"], encoders=encoders))
+    try:
+        model.thinker.load_state_dict(part["state"])
+    except RuntimeError as error:
+        raise UserError(f"{path}: its weights do not fit its configuration ({error})") from None
+    model.match_projector_scales()
+    return model, Tokenizer.from_str(part["tokenizer"])
+
+
 def assemble(thinker_ckpt: Path, encoder_ckpts: dict[str, Path]) -> tuple[OmniModel, Tokenizer]:
     """Joins trained parts; the projectors are fresh.
 
@@ -68,14 +82,12 @@ def assemble(thinker_ckpt: Path, encoder_ckpts: dict[str, Path]) -> tuple[OmniMo
             problems.append(str(error))
     if problems:
         raise UserError("\n".join(problems))
-    thinker = parts.pop("thinker")
+    del parts["thinker"]
     encoders = {name: part["config"] for name, part in parts.items()}
-    model = OmniModel(OmniConfig(thinker=thinker["config"], encoders=encoders))
-    model.thinker.load_state_dict(thinker["state"])
+    model, tokenizer = load_thinker(thinker_ckpt, encoders)
     for name, part in parts.items():
         model.encoders[name].load_state_dict(part["state"])
-    model.match_projector_scales()
-    return model, Tokenizer.from_str(thinker["tokenizer"])
+    return model, tokenizer
 
 
 def save_omni(path: Path, model: OmniModel, tokenizer: Tokenizer, **extra: Any) -> None:

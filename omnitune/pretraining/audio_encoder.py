@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from omnitune.config import RunConfig
 from omnitune.data.records import STAND_INS, read_available, split_of
 from omnitune.evaluation.metrics import word_error_rate
-from omnitune.modalities.audio import AudioModality, pad
+from omnitune.modalities.audio import AudioModality, duration, pad
 from omnitune.models.components import load_tokenizer, save_encoder
 from omnitune.pretraining.stage import Stage, fresh_directory, run_stage
 from omnitune.sample import Sample, UserError
@@ -40,9 +40,9 @@ class AudioEncoderConfig(RunConfig):
     num_heads: int = Field(4, ge=1, description="attention heads")
     intermediate_size: int = Field(432, ge=16, description="width of the feed-forward parts")
     conv_kernel: int = Field(9, ge=3, description="width of the depthwise convolutions, odd")
-    subsampling_channels: int = Field(48, ge=4, description="channels of the subsampling")
-    num_mel_bins: int = Field(80, ge=8, description="mel bins of the input")
-    dropout: float = Field(0.05, ge=0, lt=1, description="dropout in the encoder")
+    subsampling_channels: int = Field(32, ge=4, description="channels of the subsampling")
+    num_mel_bins: int = Field(64, ge=8, description="mel bins of the input")
+    dropout: float = Field(0.0, ge=0, lt=1, description="dropout in the encoder")
     time_masks: int = Field(2, ge=0, description="SpecAugment: stretches of time blanked")
     frequency_masks: int = Field(2, ge=0, description="SpecAugment: bands of mel bins blanked")
 
@@ -152,13 +152,15 @@ class Clips:
     def mel(self, index: int) -> Tensor:
         """Log-mel frames of a clip; kept in half precision."""
         if index not in self._mels:
-            path = next(m.path for m in self.samples[index].media if m.modality == NAME)
-            self._mels[index] = self.modality.read(path).half()
+            self._mels[index] = self.modality.read(self._path(index)).half()
         return self._mels[index].float()
 
-    def length(self, index: int) -> int:
-        """Frames of a clip; reads it."""
-        return self.mel(index).shape[0]
+    def seconds(self, index: int) -> float:
+        """Length of a clip, from its file's header."""
+        return duration(self._path(index))
+
+    def _path(self, index: int) -> Path:
+        return next(m.path for m in self.samples[index].media if m.modality == NAME)
 
     def target(self, index: int) -> Tensor:
         """Subwords of a clip's transcript."""
@@ -198,7 +200,7 @@ class LengthBatches:
         window = LENGTH_WINDOW * self.batch_size
         batches = []
         for first in range(0, len(order), window):
-            by_length = sorted(order[first : first + window], key=self.clips.length)
+            by_length = sorted(order[first : first + window], key=self.clips.seconds)
             batches += [
                 by_length[n : n + self.batch_size]
                 for n in range(0, len(by_length), self.batch_size)
@@ -242,7 +244,7 @@ def pretrain(config: AudioEncoderConfig, resume: bool = False, overwrite: bool =
 
 def held_out_wer(model: CtcModel, clips: Clips) -> dict[str, float]:
     """Word error rate of best-path decoding."""
-    order = sorted(range(len(clips.samples)), key=lambda n: clips.mel(n).shape[0])
+    order = sorted(range(len(clips.samples)), key=clips.seconds)
     answers, references = [], []
     for first in range(0, len(order), 64):
         chunk = order[first : first + 64]

@@ -1,6 +1,8 @@
-"""Stage C: the vision encoder, by captioning through a small decoder that is thrown away.
+"""Stage C: the vision encoder, by captioning through a copy of the thinker.
 
-A caption that says what stands where can only be written from features that keep it.
+A caption that says what stands where, and answers to questions about it, can only be written
+from features that keep it. The thinker already knows how captions and answers go together, so
+that what is left to learn is to see; the copy, and the projector to it, are thrown away.
 """
 
 from __future__ import annotations
@@ -18,21 +20,19 @@ from omnitune.data.loader import BatchStream, SampleReader
 from omnitune.data.mixture import Mixture
 from omnitune.data.records import STAND_INS, read_available, split_of
 from omnitune.evaluation.scoreboard import token_scoreboard
-from omnitune.models.components import load_tokenizer, save_encoder
-from omnitune.models.omni import OmniConfig, OmniModel
+from omnitune.models.components import load_thinker, save_encoder
 from omnitune.pretraining.stage import Stage, fresh_directory, run_stage
-from omnitune.pretraining.thinker import ThinkerConfig
 from omnitune.sample import Message, Sample, Text, UserError
 
 NAME = "image"
 
 
 class VisionEncoderConfig(RunConfig):
-    """Stage C: a small SigLIP tower and the captioner that teaches it."""
+    """Stage C: a small SigLIP tower."""
 
     stage: Literal["vision_encoder"] = "vision_encoder"
     thinker_ckpt: Path = Field(
-        Path("checkpoints/thinker_tiny/thinker_best.pt"), description="whose tokenizer to use"
+        Path("checkpoints/thinker_tiny/thinker_best.pt"), description="whose copy captions"
     )
     num_epochs: int = Field(10, ge=1)
     batch_size: int = Field(32, ge=1)
@@ -45,8 +45,9 @@ class VisionEncoderConfig(RunConfig):
     num_layers: int = Field(4, ge=1, description="layers")
     num_heads: int = Field(4, ge=1, description="attention heads")
     intermediate_size: int = Field(384, ge=16, description="width of the feed-forward part")
-    captioner_layers: int = Field(2, ge=1, description="layers of the decoder")
-    captioner_width: int = Field(128, ge=16, description="width of the decoder")
+    captioner_learning_rate: float = Field(
+        5e-4, gt=0, le=1, description="peak rate of the copy of the thinker"
+    )
 
     def encoder(self) -> dict[str, Any]:
         """Settings of the encoder."""
@@ -60,17 +61,6 @@ class VisionEncoderConfig(RunConfig):
             "pixel_shuffle": self.pixel_shuffle,
         }
 
-    def captioner(self, vocab_size: int) -> dict[str, Any]:
-        """Settings of the decoder."""
-        small = ThinkerConfig(
-            hidden_size=self.captioner_width,
-            num_layers=self.captioner_layers,
-            num_heads=4,
-            num_kv_heads=4,
-            intermediate_size=3 * self.captioner_width,
-        )
-        return small.architecture(vocab_size)
-
 
 def pretrain(config: VisionEncoderConfig, resume: bool = False, overwrite: bool = False) -> Path:
     """Trains the encoder on the training split's captions; returns the checkpoint's path."""
@@ -78,10 +68,9 @@ def pretrain(config: VisionEncoderConfig, resume: bool = False, overwrite: bool 
     if out.complete:
         return out.path
     torch.manual_seed(config.seed)
-    tokenizer = load_tokenizer(config.thinker_ckpt)
     train, held_out = captioned(config.data_dir)
     encoder = config.encoder()
-    model = OmniModel(OmniConfig(config.captioner(tokenizer.get_vocab_size()), {NAME: encoder}))
+    model, tokenizer = load_thinker(config.thinker_ckpt, {NAME: encoder})
     reader = SampleReader(ChatRenderer(tokenizer), model.modalities)
     mixture = Mixture({NAME: len(train)}, {NAME: 1.0}, config.seed)
     stream = BatchStream(reader, {NAME: train}, mixture, config.batch_size)
@@ -101,6 +90,7 @@ def pretrain(config: VisionEncoderConfig, resume: bool = False, overwrite: bool 
             score=lambda: token_scoreboard(model, items),
             better=lambda new, old: new["loss"] < old["loss"],
             save_best=save_best,
+            rates={"thinker": config.captioner_learning_rate},
             line=lambda s: f"loss={s['loss']:.3f} caption tokens right: {s['token_acc']:.1%}",
         ),
         resume,
@@ -109,7 +99,7 @@ def pretrain(config: VisionEncoderConfig, resume: bool = False, overwrite: bool 
 
 
 def captioned(data_dir: Path) -> tuple[list[Sample], list[Sample]]:
-    """Image and caption of the training and of the validation split.
+    """Captioned images of the training split, with what is asked of them; captions to score by.
 
     Raises:
         UserError: no record of the training split has a caption.
@@ -117,16 +107,22 @@ def captioned(data_dir: Path) -> tuple[list[Sample], list[Sample]]:
     splits: dict[str, list[Sample]] = {"train": [], "validation": []}
     for samples in read_available(data_dir).values():
         for split, found in splits.items():
-            found += [_caption_only(s) for s in split_of(samples, split) if NAME in s.stand_ins]
+            found += [s for s in split_of(samples, split) if NAME in s.stand_ins]
     if not splits["train"] or not splits["validation"]:
         raise UserError(
             f'{data_dir}: needs records with an image and a "{STAND_INS[NAME]}" in the splits '
             "train and validation to train a vision encoder on"
         )
-    return splits["train"], splits["validation"]
+    train = [_caption_only(s) if len(modalities(s)) > 1 else s for s in splits["train"]]
+    return train, [_caption_only(s) for s in splits["validation"]]
 
 
 def _caption_only(sample: Sample) -> Sample:
     image = next(m for m in sample.media if m.modality == NAME)
     caption = Message("assistant", (Text(sample.stand_ins[NAME]),))
     return replace(sample, messages=(Message("user", (image,)), caption))
+
+
+def modalities(sample: Sample) -> set[str]:
+    """What a sample's media are."""
+    return {media.modality for media in sample.media}

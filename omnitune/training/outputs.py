@@ -13,6 +13,14 @@ from omnitune.training.checkpoint import step_files
 
 RUN_FILE = "run.json"
 # Settings that say how a run is watched, not what it learns: they may differ on resuming.
+LEFT_BY_A_RUN = (
+    "metrics.jsonl",
+    "results.json",
+    "predictions.jsonl",
+    "report.html",
+    "curves.png",
+    "answers.png",
+)
 FREE = {"output_dir", "log_every", "save_every", "keep_checkpoints", "device"}
 
 
@@ -63,7 +71,7 @@ def _compare(folder: Path, found: dict[str, Any], asked: dict[str, Any]) -> None
 
 def _clear(folder: Path) -> None:
     """Takes away what an earlier run left, and nothing else."""
-    for path in [*step_files(folder), folder / "metrics.jsonl", folder / "results.json"]:
+    for path in [*step_files(folder), *(folder / name for name in LEFT_BY_A_RUN)]:
         path.unlink(missing_ok=True)
     for events in (folder / "tensorboard").glob("events.out.*"):
         events.unlink()

@@ -1,0 +1,167 @@
+"""Packing: shifted labels, isolated samples, and slots that hold their own medium's rows."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from helpers import conversation, mixed_samples, tiny_model, tiny_reader, tiny_tokenizer
+
+from omnitune.data.batching import Item, pack
+from omnitune.data.chat import ChatRenderer
+from omnitune.models.omni import OmniModel
+from omnitune.sample import Sample, UserError
+
+
+@pytest.fixture(scope="module")
+def model() -> OmniModel:
+    return tiny_model()
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> list[Sample]:
+    return mixed_samples(tmp_path_factory.mktemp("media"))
+
+
+@pytest.fixture(scope="module")
+def items(model: OmniModel, samples: list[Sample]) -> list[Item]:
+    return [tiny_reader(model).item(sample) for sample in samples]
+
+
+def nll(model: OmniModel, items: list[Item]) -> list[torch.Tensor]:
+    """Of each item, in one packed row: its supervised tokens' losses."""
+    grouped = [replace(item, group=n) for n, item in enumerate(items)]
+    batch = pack(grouped, len(items))
+    scores = model.token_scores(batch).nll_N
+    return [scores[batch.group_N == n] for n in range(len(items))]
+
+
+def test_labels_are_shifted_by_one(items: list[Item]) -> None:
+    batch = pack(items)
+    assert torch.equal(batch.labels_N, batch.tokens_T[batch.predict_N + 1])
+    tokens, supervised = [], []
+    for item in items:
+        tokens += item.rendered.tokens
+        supervised += item.rendered.supervised
+    assert batch.tokens_T.tolist() == tokens
+    expected = [n - 1 for n, learnt in enumerate(supervised) if learnt]
+    assert batch.predict_N.tolist() == expected
+    assert batch.num_targets == sum(supervised)
+
+
+def test_first_prediction_of_an_answer_stands_on_the_opened_turn(items: list[Item]) -> None:
+    batch = pack(items)
+    opened = ChatRenderer(tiny_tokenizer()).ids["<|assistant|>"]
+    first = [int(batch.predict_N[batch.turn_N == n][0]) for n in batch.turn_N.unique()]
+    assert [int(batch.tokens_T[place]) for place in first] == [opened] * 6
+
+
+def test_positions_start_anew_in_each_sample(items: list[Item]) -> None:
+    batch = pack(items)
+    expected = [n for item in items for n in range(len(item.rendered.tokens))]
+    assert batch.positions_T.tolist() == expected
+
+
+def test_groups_and_turns_are_numbered(items: list[Item]) -> None:
+    batch = pack([replace(item, group=n % 2) for n, item in enumerate(items)], 2)
+    sizes = [sum(item.rendered.supervised) for item in items]
+    assert batch.group_N.tolist() == [n % 2 for n, size in enumerate(sizes) for _ in range(size)]
+    lengths = [past - first for item in items for _, first, past in item.rendered.turns]
+    assert batch.turn_N.tolist() == [n for n, size in enumerate(lengths) for _ in range(size)]
+
+
+def test_pretraining_supervises_every_token_but_the_first(items: list[Item]) -> None:
+    batch = pack(items, supervise_all=True)
+    assert batch.num_targets == sum(len(item.rendered.tokens) - 1 for item in items)
+    starts = {n for n, place in enumerate(batch.positions_T.tolist()) if place == 0}
+    assert not starts & {n + 1 for n in batch.predict_N.tolist()}
+
+
+def test_packed_equals_separate(model: OmniModel, items: list[Item]) -> None:
+    """Media of both modalities, unlike lengths, any order."""
+    alone = [nll(model, [item])[0] for item in items]
+    for order in ([0, 1, 2, 3, 4], [4, 2, 0, 3, 1], [1, 1, 3]):
+        together = nll(model, [items[n] for n in order])
+        for n, losses in zip(order, together, strict=True):
+            torch.testing.assert_close(losses, alone[n], atol=1e-5, rtol=0)
+    assert all(losses.numel() for losses in alone)
+
+
+@pytest.mark.parametrize("place", range(5))
+def test_changing_one_sample_changes_no_other(
+    model: OmniModel, items: list[Item], place: int
+) -> None:
+    before = nll(model, items)
+    changed = replace(items[place], rendered=replace(items[place].rendered))
+    tokens = changed.rendered.tokens
+    learnt = changed.rendered.supervised
+    changed.rendered.tokens = [
+        token if placeholder else (token + 1) % 250
+        for token, placeholder in zip(tokens, _placeholders(changed), strict=True)
+    ]
+    changed.media = [torch.randn_like(tensor) for tensor in changed.media]
+    assert changed.rendered.supervised == learnt
+    after = nll(model, [changed if n == place else item for n, item in enumerate(items)])
+    for n in range(5):
+        difference = (before[n] - after[n]).abs().max()
+        assert (difference > 1e-2) if n == place else (difference < 1e-5)
+
+
+def _placeholders(item: Item) -> list[bool]:
+    inside = [False] * len(item.rendered.tokens)
+    for slot in item.rendered.slots:
+        inside[slot.start : slot.start + slot.count] = [True] * slot.count
+    return inside
+
+
+def test_each_answer_depends_on_its_own_medium(model: OmniModel, items: list[Item]) -> None:
+    before = nll(model, items)
+    for place, item in enumerate(items):
+        if not item.media:
+            continue
+        other = replace(item, media=[-tensor for tensor in item.media])
+        after = nll(model, [other if n == place else it for n, it in enumerate(items)])
+        assert (before[place] - after[place]).abs().max() > 1e-3
+
+
+def test_media_of_a_sample_are_not_swapped(model: OmniModel, items: list[Item]) -> None:
+    """Two pictures in one row: each one's slots hold its own rows."""
+    batch = pack([items[1], items[4]])
+    rows = batch.media["image"]
+    inputs = [item.media[0] for item in (items[1], items[4])]
+    embedded = model.embed(batch.tokens_T, batch.media)[rows.slots_R]
+    expected = [model.proj_v(model.encode("image", [x])[0]) for x in inputs]
+    torch.testing.assert_close(embedded, torch.cat(expected), atol=1e-5, rtol=0)
+    placeholder = ChatRenderer(tiny_tokenizer()).ids["<|image|>"]
+    assert batch.tokens_T[rows.slots_R].unique().tolist() == [placeholder]
+    assert (batch.tokens_T == placeholder).sum() == len(rows.slots_R)
+
+
+@pytest.mark.parametrize("rows", [3, 5, 1, 0])
+def test_wrong_number_of_feature_rows_names_the_sample(items: list[Item], rows: int) -> None:
+    assert items[1].rendered.slots[0].count == 4
+    wrong = replace(items[1], media=[torch.zeros(rows, 64)], encoded=True)
+    with pytest.raises(UserError, match=rf"sample image: .*one\.png has {rows} feature rows for 4"):
+        pack([replace(items[0], encoded=True), wrong])
+
+
+def test_wrong_number_of_encoder_rows_is_an_error(model: OmniModel, items: list[Item]) -> None:
+    """An encoder that gives another number than announced must not be spread over the slots."""
+    batch = pack([items[2]])
+    batch.media["audio"].slots_R = batch.media["audio"].slots_R[:-1]
+    with pytest.raises(UserError, match="audio feature rows"):
+        model(batch)
+
+
+def test_batch_moves_as_a_whole(items: list[Item]) -> None:
+    moved = pack(items).to(torch.device("meta"))
+    tensors = [moved.tokens_T, moved.segments.gather_BL, moved.media["image"].slots_R]
+    tensors += moved.media["audio"].inputs
+    assert {tensor.device.type for tensor in tensors} == {"meta"}
+    assert moved.ids == [item.id for item in items]
+
+
+def test_sample_without_an_answer_carries_no_loss(model: OmniModel) -> None:
+    prompt = tiny_reader(model).prompt("x", conversation("x", "hello", "y").messages[:1])
+    assert pack([prompt]).num_targets == 0
+    loss, count = model(pack([prompt]))
+    assert (loss.sum(), count.sum()) == (0, 0)

@@ -1,0 +1,125 @@
+"""From samples to batches: a batch is a function of its number, and nothing is cut."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import conversation, mixed_samples, tiny_model, tiny_reader, write_wave
+
+from omnitune.data.batching import pack
+from omnitune.data.features import FeatureStore
+from omnitune.data.loader import BatchStream
+from omnitune.data.mixture import Mixture
+from omnitune.models.omni import OmniConfig, OmniModel
+from omnitune.sample import Media, Sample, UserError
+
+
+@pytest.fixture(scope="module")
+def model() -> OmniModel:
+    return tiny_model()
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> list[Sample]:
+    return mixed_samples(tmp_path_factory.mktemp("media"))
+
+
+def stores(model: OmniModel, *names: str) -> dict[str, FeatureStore]:
+    return {n: FeatureStore(model.modalities[n], model.encoders[n], None) for n in names}
+
+
+def stream(model: OmniModel, samples: list[Sample], batch_size: int = 4) -> BatchStream:
+    groups = {"text_only": samples[:1], "image_text": samples[1:2], "audio_text": samples[2:]}
+    sizes = {name: len(found) for name, found in groups.items()}
+    mixture = Mixture(sizes, {"text_only": 1, "image_text": 1, "audio_text": 2}, seed=0)
+    return BatchStream(tiny_reader(model), groups, mixture, batch_size)
+
+
+def test_too_long_a_sample_is_refused_and_never_cut(
+    model: OmniModel, samples: list[Sample]
+) -> None:
+    length = len(tiny_reader(model).item(samples[3]).rendered.tokens)
+    assert tiny_reader(model, max_tokens=length).item(samples[3])
+    with pytest.raises(UserError, match=f"sample long: {length} tokens, the limit is {length - 1}"):
+        tiny_reader(model, max_tokens=length - 1).item(samples[3])
+
+
+def test_slots_follow_the_length_of_the_sound(model: OmniModel, tmp_path: Path) -> None:
+    counts = []
+    for seconds in (0.4, 0.8, 1.6):
+        clip = Media("audio", write_wave(tmp_path / f"{seconds}.wav", seconds))
+        item = tiny_reader(model).item(conversation("x", "?", "y", media=(clip,)))
+        counts.append(item.rendered.slots[0].count)
+    assert counts == [6, 11, 21]  # 12.5 a second, each frame at a border counted
+
+
+def test_modality_without_an_encoder_is_named(samples: list[Sample]) -> None:
+    config = tiny_model().config
+    deaf = OmniModel(OmniConfig(config.thinker, {"image": config.encoders["image"]}))
+    with pytest.raises(UserError, match="sample short: this model has no encoder for audio"):
+        tiny_reader(deaf).item(samples[2])
+
+
+def test_prompt_is_the_beginning_of_the_item(model: OmniModel, samples: list[Sample]) -> None:
+    reader = tiny_reader(model)
+    for sample in samples:
+        item, prompt = reader.item(sample), reader.prompt("x", sample.messages[:1])
+        assert item.rendered.tokens[: len(prompt.rendered.tokens)] == prompt.rendered.tokens
+        assert len(prompt.media) == len(sample.media)
+
+
+def test_batch_is_a_function_of_its_number(model: OmniModel, samples: list[Sample]) -> None:
+    one, other = stream(model, samples), stream(model, samples)
+    forward = [one(n) for n in range(6)]
+    for n in (5, 0, 3, 3):
+        again = other(n)
+        assert again.ids == forward[n].ids
+        assert torch.equal(again.tokens_T, forward[n].tokens_T)
+        assert torch.equal(again.group_N, forward[n].group_N)
+
+
+def test_batches_are_the_mixture_in_order_of_any_size(
+    model: OmniModel, samples: list[Sample]
+) -> None:
+    three, four = stream(model, samples, 3), stream(model, samples, 4)
+    assert (len(three), len(four)) == (2, 2)  # five samples an epoch
+    ids_of_three = [id for n in range(4) for id in three(n).ids]
+    ids_of_four = [id for n in range(3) for id in four(n).ids]
+    assert ids_of_three == ids_of_four
+    places = [three.mixture.sample_at(k) for k in range(12)]
+    assert ids_of_three == [three.samples[source][index].id for source, index in places]
+
+
+def test_group_of_a_token_is_its_samples_source(model: OmniModel, samples: list[Sample]) -> None:
+    batches = stream(model, samples)
+    batch = batches(0)
+    loss, count = model(batch)
+    expected = [0.0] * 3
+    for k in range(4):
+        source, index = batches.mixture.sample_at(k)
+        item = batches.reader.item(batches.samples[source][index])
+        expected[batches.groups.index(source)] += sum(item.rendered.supervised)
+    assert count.tolist() == expected
+    assert (loss > 0).tolist() == [c > 0 for c in expected]
+
+
+def test_cached_features_stand_for_the_files(model: OmniModel, samples: list[Sample]) -> None:
+    direct = pack([tiny_reader(model).item(s) for s in samples])
+    reader = tiny_reader(model, features=stores(model, "image", "audio"))
+    cached = pack([reader.item(s) for s in samples])
+    assert torch.equal(direct.tokens_T, cached.tokens_T)
+    assert cached.media["audio"].inputs == []
+    torch.testing.assert_close(
+        model.token_scores(cached).nll_N, model.token_scores(direct).nll_N, atol=2e-2, rtol=0
+    )
+
+
+@pytest.mark.parametrize("name", ["image", "audio"])
+def test_features_of_one_modality_only(model: OmniModel, samples: list[Sample], name: str) -> None:
+    """A modality without cached rows is read from its file, beside one that has them."""
+    direct = pack([tiny_reader(model).item(s) for s in samples])
+    reader = tiny_reader(model, features=stores(model, name))
+    mixed = pack([reader.item(s) for s in samples])
+    torch.testing.assert_close(
+        model.token_scores(mixed).nll_N, model.token_scores(direct).nll_N, atol=2e-2, rtol=0
+    )

@@ -1,0 +1,219 @@
+"""Configuration: file and command line together, every mistake in one message."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from omnitune.config import SftConfig, load_config, option_table, read_json_object
+from omnitune.sample import UserError
+
+ROOT = Path(__file__).resolve().parents[1]
+MIX = {"text_only": 0.4, "image_text": 0.3, "audio_text": 0.3}
+
+
+def write(folder: Path, values: Any, name: str = "run.json") -> Path:
+    path = folder / name
+    path.write_text(values if isinstance(values, str) else json.dumps(values), encoding="utf-8")
+    return path
+
+
+def load(folder: Path, values: Any, *arguments: str) -> SftConfig:
+    return load_config(SftConfig, write(folder, values), list(arguments))
+
+
+def test_config_of_the_repository_loads() -> None:
+    path = ROOT / "configs" / "omni_sft_tiny.json"
+    config = load_config(SftConfig, path, [])
+    assert config.out == Path("checkpoints/omni_sft_tiny")
+    assert config.freeze_encoders is True
+    assert (config.batch_size, config.num_epochs, config.warmup_steps) == (8, 5, 500)
+    assert config.learning_rate == 1e-4
+    assert config.data_mix.weights() == MIX
+    assert config.encoder_ckpts["image"] == Path("checkpoints/vision_tiny/vision.pt")
+    assert config.encoder_ckpts["audio"] == Path("checkpoints/audio_enc_tiny/audio_enc.pt")
+    assert config.thinker_ckpt == Path("checkpoints/thinker_tiny/thinker_best.pt")
+
+
+def test_without_a_file_there_is_no_output_folder() -> None:
+    with pytest.raises(UserError, match="--output-dir"):
+        _ = load_config(SftConfig, None, []).out
+    assert load_config(SftConfig, None, ["--output-dir", "x"]).out == Path("x")
+
+
+def test_output_folder_of_the_file_wins_over_its_name(tmp_path: Path) -> None:
+    assert load(tmp_path, {"output_dir": "there"}).out == Path("there")
+    assert load(tmp_path, {"output_dir": None}).out == Path("checkpoints/run")
+    assert load(tmp_path, {"output_dir": "there"}, "--output-dir", "here").out == Path("here")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name", "expected"),
+    [
+        (["--learning-rate", "3e-4"], "learning_rate", 3e-4),
+        (["--learning_rate=3e-4"], "learning_rate", 3e-4),
+        (["--max-steps", "7"], "max_steps", 7),
+        (["--max-steps", "null"], "max_steps", None),
+        (["--max-steps", "None"], "max_steps", None),
+        (["--no-freeze-encoders"], "freeze_encoders", False),
+        (["--freeze-encoders"], "freeze_encoders", True),
+        (["--freeze-encoders", "False"], "freeze_encoders", False),
+        (["--no-freeze-encoders", "--seed", "3"], "freeze_encoders", False),
+        (["--data-dir", "my data/here"], "data_dir", Path("my data/here")),
+        (["--seed", "1", "--seed", "2"], "seed", 2),
+    ],
+)
+def test_command_line_overrides_the_file(
+    tmp_path: Path, arguments: list[str], name: str, expected: object
+) -> None:
+    values = {"freeze_encoders": "--freeze-encoders" not in arguments, "max_steps": 3, "seed": 9}
+    assert getattr(load(tmp_path, values, *arguments), name) == expected
+
+
+def test_numeric_folder_name_is_a_folder(tmp_path: Path) -> None:
+    assert load(tmp_path, {}, "--output-dir", "2026").out == Path("2026")
+
+
+@pytest.mark.parametrize("option", ["--learning-rate", "--batch-size", "--data-mix.image-text"])
+def test_option_whose_value_was_forgotten_is_refused(tmp_path: Path, option: str) -> None:
+    """True is not silently the number 1, be it last or before another option."""
+    for arguments in ([option], [option, "--no-freeze-encoders"]):
+        with pytest.raises(UserError, match=option[2:].replace("-", "_")):
+            load(tmp_path, {}, *arguments)
+
+
+def test_nested_override_leaves_the_other_weights(tmp_path: Path) -> None:
+    config = load(tmp_path, {"data_mix": MIX}, "--data-mix.image-text", "0.5")
+    assert config.data_mix.weights() == MIX | {"image_text": 0.5}
+    config = load(tmp_path, {"data_mix": MIX}, "--data-mix.audio-text=0", "--data-mix.text-only=1")
+    assert config.data_mix.weights() == {"text_only": 1, "image_text": 0.3}
+
+
+def test_nested_override_leaves_the_other_default_weights(tmp_path: Path) -> None:
+    """The same where the mix is the default one, which no file spells out."""
+    config = load(tmp_path, {}, "--data-mix.image-text", "0.5")
+    assert config.data_mix.weights() == MIX | {"image_text": 0.5}
+    without_sound = load_config(SftConfig, None, ["--data-mix.audio-text", "0"])
+    assert without_sound.data_mix.weights() == {"text_only": 0.4, "image_text": 0.3}
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"learning_rat": 1}, ["learning_rat", "unknown key", "did you mean learning_rate?"]),
+        ({"freeze_encoder": 1}, ["did you mean freeze_encoders?"]),
+        ({"data_mix": {"image_txt": 1}}, ["data_mix.image_txt", "mean data_mix.image_text?"]),
+        ({"zzz": 1}, ["zzz: unknown key"]),
+        ({"batch_size": 0}, ["batch_size", "greater than or equal to 1", "found 0"]),
+        ({"learning_rate": 0}, ["learning_rate", "greater than 0"]),
+        ({"learning_rate": "fast"}, ["learning_rate", "'fast'"]),
+        ({"adam_beta2": 1.0}, ["adam_beta2", "less than 1"]),
+        ({"device": "tpu"}, ["device", "'cpu'", "'tpu'"]),
+        ({"data_mix": {"text_only": -1}}, ["data_mix.text_only", "found -1"]),
+        ({"data_mix": dict.fromkeys(MIX, 0)}, ["data_mix", "every weight is 0"]),
+        ({"data_mix": {}}, ["every weight is 0"]),
+        ({"data_mix": 3}, ["data_mix", "found 3"]),
+        ({"num_epochs": 1.5}, ["num_epochs", "1.5"]),
+    ],
+)
+def test_wrong_value_is_explained(tmp_path: Path, values: dict[str, Any], words: list[str]) -> None:
+    with pytest.raises(UserError) as error:
+        load(tmp_path, values)
+    for word in ["run.json", *words]:
+        assert word in str(error.value)
+    assert "1 problem(s)" in str(error.value)
+
+
+def test_unknown_key_without_a_near_one_gets_no_suggestion(tmp_path: Path) -> None:
+    with pytest.raises(UserError) as error:
+        load(tmp_path, {"zzz": 1})
+    assert "did you mean" not in str(error.value)
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity"])
+@pytest.mark.parametrize("key", ["learning_rate", "weight_decay", "data_mix"])
+def test_numbers_that_are_none_are_refused(tmp_path: Path, number: str, key: str) -> None:
+    value = f'{{"text_only": {number}}}' if key == "data_mix" else number
+    with pytest.raises(UserError, match=key):
+        load(tmp_path, f'{{"{key}": {value}}}')
+
+
+def test_all_mistakes_are_reported_at_once_with_their_place(tmp_path: Path) -> None:
+    values = {"batch_size": 0, "learning_rat": 1, "data_mix": {"text_only": 1, "audio_text": -1}}
+    with pytest.raises(UserError) as error:
+        load(tmp_path, values, "--warmup-steps", "-3", "--sead", "1", "--device=tpu")
+    lines = str(error.value).splitlines()
+    assert "6 problem(s)" in lines[0]
+    place = {line.split(":")[0].strip(): line for line in lines[1:]}
+    assert set(place) == {
+        "batch_size",
+        "learning_rat",
+        "data_mix.audio_text",
+        "warmup_steps",
+        "sead",
+        "device",
+    }
+    for key in ("batch_size", "learning_rat", "data_mix.audio_text"):
+        assert place[key].endswith("run.json)")
+    for key in ("warmup_steps", "sead", "device"):
+        assert place[key].endswith("(command line)")
+    assert "did you mean seed?" in place["sead"]
+
+
+def test_wrong_override_of_a_right_file_is_the_command_lines(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"batch_size: .* \(command line\)"):
+        load(tmp_path, {"batch_size": 4}, "--batch-size", "0")
+    with pytest.raises(UserError, match=r"data_mix.text_only: .* \(command line\)"):
+        load(tmp_path, {"data_mix": MIX}, "--data-mix.text-only=-1")
+
+
+def test_word_that_is_no_option_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="'seed' is not an option"):
+        load(tmp_path, {}, "seed", "1")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"seed": 1,\n "batch_size" 2}', "line 2, column 15: not valid JSON"),
+        ("", "not valid JSON"),
+        ("[1, 2]", "holds a JSON list"),
+        ('"seed"', "holds a JSON str"),
+    ],
+)
+def test_broken_file_is_named(tmp_path: Path, text: str, words: str) -> None:
+    path = write(tmp_path, text)
+    with pytest.raises(UserError) as error:
+        load_config(SftConfig, path, [])
+    assert str(path) in str(error.value)
+    assert words in str(error.value)
+
+
+def test_missing_folder_and_binary_files_are_named(tmp_path: Path) -> None:
+    binary = tmp_path / "binary.json"
+    binary.write_bytes(b"\xff\xfe\x00")
+    for path, words in (
+        (tmp_path / "none.json", "no such file"),
+        (tmp_path, "cannot be read"),
+        (binary, "not UTF-8"),
+    ):
+        with pytest.raises(UserError) as error:
+            read_json_object(path)
+        assert str(path) in str(error.value)
+        assert words in str(error.value)
+
+
+def test_resolved_configuration_loads_again(tmp_path: Path) -> None:
+    config = load(tmp_path, {"data_mix": MIX}, "--data-mix.image-audio-text", "0.1", "--seed", "4")
+    assert load(tmp_path, config.model_dump_json()) == config
+
+
+def test_option_table_names_every_option_as_the_command_line_takes_it(tmp_path: Path) -> None:
+    options = [option for option, _, _ in option_table(SftConfig)]
+    assert len(options) == len(set(options))
+    assert {"data-mix.image-text", "freeze-encoders", "learning-rate"} <= set(options)
+    for option in options:
+        with pytest.raises(UserError) as error:
+            load(tmp_path, {}, f"--{option}", '["no such value"]')
+        assert "unknown key" not in str(error.value)
