@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from pydantic import Field
 from omnitune.config import Config, SftConfig, load_config, option_table, read_json_object
 from omnitune.sample import UserError
 
+RESUMABLE = ("pretrain", "sft")
 STAGES = ("thinker", "audio_encoder", "vision_encoder")
 
 
@@ -33,6 +35,8 @@ def main(arguments: list[str] | None = None) -> int:
     if name in ("-h", "--help"):
         print(USAGE)
         return 0
+    # A polite kill is a Ctrl-C: what was trained is saved first.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         if name not in COMMANDS:
             raise UserError(f"omnitune {name}: no such command\n\n{USAGE}")
@@ -41,7 +45,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\nstopped; the same command with --resume goes on from here", file=sys.stderr)
+        hint = "; the same command with --resume goes on from here" if name in RESUMABLE else ""
+        print(f"\nstopped{hint}", file=sys.stderr)
         return 130
 
 
@@ -67,8 +72,6 @@ def pretrain(arguments: list[str]) -> int:
     """Trains one part: thinker, audio encoder or vision encoder."""
     path, arguments, flags = _run_flags("pretrain", arguments)
     stage = read_json_object(path).get("stage") if path else None
-    if "--stage" in arguments:
-        stage = arguments[arguments.index("--stage") + 1]
     if stage not in STAGES:
         raise UserError(f'{path}: "stage" is {stage!r}, expected one of {", ".join(STAGES)}')
     from omnitune.pretraining import audio_encoder, thinker, vision_encoder

@@ -107,6 +107,14 @@ class SftConfig(RunConfig):
         return {"image": self.vision_ckpt, "audio": self.audio_ckpt}
 
 
+def check_heads(
+    width: int, heads: int, width_name: str = "hidden_size", heads_name: str = "num_heads"
+) -> None:
+    """Raises ValueError unless attention heads divide the width evenly."""
+    if width % heads:
+        raise ValueError(f"{width_name} {width} is not a multiple of {heads_name} {heads}")
+
+
 C = TypeVar("C", bound=Config)
 
 
@@ -220,6 +228,8 @@ def _explain(cls: type[BaseModel], problem: Any, origin: dict[str, str]) -> str:
     suffix = f" ({where})" if where else ""
     if problem["type"] != "extra_forbidden":
         found = "" if problem["type"] == "missing" else f", found {problem['input']!r}"
+        if not path:  # a check of several keys together says which in its own words
+            return str(problem["msg"]).removeprefix("Value error, ")
         return f"{key}: {problem['msg'].removeprefix('Value error, ')}{found}{suffix}"
     known: list[str] = list(cls.model_fields)
     for name in path[:-1]:

@@ -25,7 +25,7 @@ def write_checkpoint(path: Path, values: dict[str, Any]) -> None:
         torch.save(values, file)
         file.flush()
         os.fsync(file.fileno())
-    digest = _sha256(temporary)
+    digest = sha256(temporary)
     os.replace(temporary, path)
     edit_manifest(path.parent, path.name, digest)
 
@@ -44,7 +44,7 @@ def read_checkpoint(path: Path, command: str = "") -> dict[str, Any]:
         raise UserError(f"{path}: no such checkpoint{mend}")
     try:
         expected = _manifest(path.parent).get(path.name)
-        if expected and _sha256(path) != expected:
+        if expected and sha256(path) != expected:
             raise UserError(f"{path}: is damaged (its SHA-256 is not the one in {MANIFEST})")
         values = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, ValueError, KeyError, OSError, pickle.UnpicklingError):
@@ -79,7 +79,8 @@ def write_json(path: Path, values: Any) -> None:
     os.replace(temporary, path)
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -34,6 +34,7 @@ ENCODERS = {
         "subsampling_conv_channels": 8,
         "num_mel_bins": 40,
         "conv_kernel_size": 5,
+        "initializer_range": 0.2,
     },
 }
 SENTENCES = (

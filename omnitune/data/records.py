@@ -54,6 +54,11 @@ def read_available(data_dir: Path) -> dict[str, list[Sample]]:
     return {source: read_source(data_dir, source) for source in present}
 
 
+def data_files(data_dir: Path, sources: Iterable[str] = tuple(FILES)) -> list[Path]:
+    """The JSON files of sources, there or not."""
+    return [data_dir / FILES[source] for source in sources]
+
+
 def split_of(samples: Iterable[Sample], split: str) -> list[Sample]:
     """The samples of one split, in order."""
     return [sample for sample in samples if sample.split == split]

@@ -17,10 +17,17 @@ from omnitune.models.omni import OmniModel
 from omnitune.sample import Message, Sample
 
 SCORE_BATCH = 16
-MAX_ANSWER_TOKENS = 64
+MAX_ANSWER_TOKENS = 48
 # Tasks whose answers are generated and compared; the others are judged by their tokens.
 EXACT_TASKS = ("image_qa", "audio_qa", "image_audio_qa", "caption")
 WER_TASKS = ("transcription",)
+
+# The scores that stand for the whole: name, task and the task's own score.
+HEADLINES = {
+    "text_acc": ("text", "token_acc"),
+    "image_qa_acc": ("image_qa", "exact_match"),
+    "audio_wer": ("transcription", "wer"),
+}
 
 
 @dataclass(frozen=True)
@@ -113,6 +120,7 @@ def scoreboard(
     max_questions: int | None = None,
     seed: int = 0,
     tick: Callable[[int], None] = lambda n: None,
+    tasks: Sequence[str] | None = None,
 ) -> tuple[dict[str, Any], list[Prediction]]:
     """Scores a model on held-out samples.
 
@@ -120,6 +128,7 @@ def scoreboard(
         model: in evaluation mode.
         max_questions: at most so many questions of each task, a fixed choice of the seed.
         tick: called with the number of questions just scored.
+        tasks: score these only.
 
     Returns:
         the scores, and the answers that were generated. ``loss`` and ``token_acc`` are means
@@ -130,24 +139,25 @@ def scoreboard(
     by_task: dict[str, list[Sample]] = {}
     for sample in samples:
         for single in alone(sample):
-            by_task.setdefault(single.task, []).append(single)
+            if tasks is None or single.task in tasks:
+                by_task.setdefault(single.task, []).append(single)
     if max_questions is not None:
         by_task = {task: _choose(found, max_questions, seed) for task, found in by_task.items()}
-    tasks: dict[str, dict[str, Any]] = {}
+    scores: dict[str, dict[str, Any]] = {}
     predictions: list[Prediction] = []
     totals = []
     for task, singles in by_task.items():
         task_totals = token_totals(model, [reader.item(s) for s in singles])
         totals += task_totals
-        tasks[task] = _mean(task_totals)
+        scores[task] = _mean(task_totals)
         if task in EXACT_TASKS or task in WER_TASKS:
             answered = answer(model, reader, [q for s in singles for q in questions_of(s)], tick)
-            tasks[task] |= score_answers(task, answered)
+            scores[task] |= score_answers(task, answered)
             predictions += answered
         else:
             tick(sum(len(questions_of(s)) for s in singles))
-        tasks[task]["questions"] = sum(len(questions_of(s)) for s in singles)
-    return _summary(tasks, totals), predictions
+        scores[task]["questions"] = sum(len(questions_of(s)) for s in singles)
+    return _summary(scores, totals), predictions
 
 
 def answer(
@@ -203,12 +213,7 @@ def _summary(
     tasks: dict[str, dict[str, Any]], totals: list[tuple[float, float, int]]
 ) -> dict[str, Any]:
     summary: dict[str, Any] = _mean(totals)
-    picks = {
-        "text_acc": ("text", "token_acc"),
-        "image_qa_acc": ("image_qa", "exact_match"),
-        "audio_wer": ("transcription", "wer"),
-    }
-    for name, (task, score) in picks.items():
+    for name, (task, score) in HEADLINES.items():
         if task in tasks:
             summary[name] = tasks[task][score]
     return summary | {"tasks": tasks}

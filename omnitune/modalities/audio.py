@@ -69,8 +69,16 @@ class AudioModality(Modality):
         return self.parakeet.hidden_size
 
     def build_encoder(self) -> nn.Module:
-        """A FastConformer encoder (Rekesh et al. 2023)."""
-        return ParakeetEncoder(self.parakeet)
+        """A FastConformer encoder (Rekesh et al. 2023).
+
+        Weights start at torch's fan-in scale: under the library's fixed 0.02 a narrow encoder's
+        subsampling starts so quiet that CTC does not leave its plateau of blanks.
+        """
+        encoder = ParakeetEncoder(self.parakeet)
+        for module in encoder.modules():
+            if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d):
+                module.reset_parameters()
+        return encoder
 
     def encode(self, encoder: nn.Module, inputs: list[Tensor]) -> list[Tensor]:
         """Encodes clips ``[frames, bins]`` to ``[slots, feature_dim]``, padding masked out."""

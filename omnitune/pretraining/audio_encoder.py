@@ -1,18 +1,24 @@
-"""Stage B: the audio encoder, by CTC (Graves et al. 2006) over the thinker's own subwords."""
+"""Stage B: the audio encoder, by CTC (Graves et al. 2006) at two depths.
+
+A middle layer spells in small units, the last layer in the thinker's own subwords, mostly whole
+words (hierarchical CTC, Sanabria and Metze 2018). Small units alone are learnt fast but leave
+the thinker to put words together; words alone stay on the plateau of blanks for epochs.
+"""
 
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
-from pydantic import Field
-from tokenizers import Tokenizer
+from pydantic import Field, model_validator
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from torch import Tensor, nn
 
-from omnitune.config import RunConfig
+from omnitune.config import RunConfig, check_heads
 from omnitune.data.records import STAND_INS, read_available, split_of
 from omnitune.evaluation.metrics import word_error_rate
 from omnitune.modalities.audio import AudioModality, duration, pad
@@ -31,20 +37,40 @@ class AudioEncoderConfig(RunConfig):
     thinker_ckpt: Path = Field(
         Path("checkpoints/thinker_tiny/thinker_best.pt"), description="whose tokenizer to use"
     )
-    num_epochs: int = Field(6, ge=1)
-    batch_size: int = Field(32, ge=1)
+    num_epochs: int = Field(5, ge=1)
+    batch_size: int = Field(24, ge=1)
     learning_rate: float = Field(2e-3, gt=0, le=1)
     warmup_steps: int = Field(200, ge=0)
     hidden_size: int = Field(144, ge=16, description="width")
     num_layers: int = Field(4, ge=1, description="conformer blocks")
     num_heads: int = Field(4, ge=1, description="attention heads")
-    intermediate_size: int = Field(432, ge=16, description="width of the feed-forward parts")
+    intermediate_size: int = Field(360, ge=16, description="width of the feed-forward parts")
+    unit_layer: int | None = Field(
+        None, ge=1, description="layer that spells in small units [the last but one]"
+    )
+    num_units: int = Field(256, ge=40, description="small units of the middle layer")
     conv_kernel: int = Field(9, ge=3, description="width of the depthwise convolutions, odd")
     subsampling_channels: int = Field(32, ge=4, description="channels of the subsampling")
     num_mel_bins: int = Field(64, ge=8, description="mel bins of the input")
     dropout: float = Field(0.0, ge=0, lt=1, description="dropout in the encoder")
     time_masks: int = Field(2, ge=0, description="SpecAugment: stretches of time blanked")
     frequency_masks: int = Field(2, ge=0, description="SpecAugment: bands of mel bins blanked")
+
+    @model_validator(mode="after")
+    def _fits(self) -> AudioEncoderConfig:
+        check_heads(self.hidden_size, self.num_heads)
+        if self.middle > self.num_layers:
+            raise ValueError(f"unit_layer {self.middle} is above num_layers {self.num_layers}")
+        if self.conv_kernel % 2 == 0:
+            raise ValueError(f"conv_kernel {self.conv_kernel} is even, expected an odd width")
+        if self.num_mel_bins % 8:
+            raise ValueError(f"num_mel_bins {self.num_mel_bins} is not a multiple of 8")
+        return self
+
+    @property
+    def middle(self) -> int:
+        """Layer, counted from 1, that spells in small units."""
+        return self.unit_layer or max(1, self.num_layers - 1)
 
     def encoder(self) -> dict[str, Any]:
         """Settings of the encoder."""
@@ -66,10 +92,11 @@ class AudioEncoderConfig(RunConfig):
 
 @dataclass
 class CtcBatch:
-    """Clips ``[frames, bins]`` and their transcripts' ids."""
+    """Clips ``[frames, bins]``, and their transcripts in the thinker's subwords and in units."""
 
     inputs: list[Tensor]
     targets: list[Tensor]
+    units: list[Tensor]
 
     @property
     def num_targets(self) -> int:
@@ -78,51 +105,52 @@ class CtcBatch:
 
     def to(self, device: torch.device) -> CtcBatch:
         """The batch on another device."""
-        return CtcBatch([x.to(device) for x in self.inputs], [t.to(device) for t in self.targets])
+        columns = (self.inputs, self.targets, self.units)
+        return CtcBatch(*([x.to(device) for x in column] for column in columns))
 
 
 class CtcModel(nn.Module):
-    """The encoder under a linear head over subwords and blank (the last class)."""
+    """The encoder under two linear heads; the last class of each is the blank."""
 
-    def __init__(self, config: AudioEncoderConfig, vocab_size: int) -> None:
+    def __init__(self, config: AudioEncoderConfig, vocab_size: int, num_units: int) -> None:
         super().__init__()
         self.modality = AudioModality(config.encoder())
         self.encoder = self.modality.build_encoder()
         self.head = nn.Linear(self.modality.feature_dim, vocab_size + 1)
-        self.blank = vocab_size
+        self.unit_head = nn.Linear(self.modality.feature_dim, num_units + 1)
+        self._middle: Tensor | None = None
+        layers = cast(nn.ModuleList, self.encoder.layers)
+        layers[config.middle - 1].register_forward_hook(self._keep_middle)
         self.masks = (config.time_masks, config.frequency_masks)
 
     def forward(self, batch: CtcBatch) -> tuple[Tensor, Tensor]:
-        """Sum of the clips' CTC losses and the number of subwords: ``[1]`` each."""
+        """Sum of the clips' two CTC losses and the number of subwords: ``[1]`` each."""
         inputs = [self._mask(x) for x in batch.inputs] if self.training else batch.inputs
-        log_probs_BTV, lengths_B = self.log_probs(inputs)
-        target_lengths = torch.tensor([t.numel() for t in batch.targets])
-        loss = nn.functional.ctc_loss(
-            log_probs_BTV.transpose(0, 1),
-            torch.cat(batch.targets),
-            lengths_B,
-            target_lengths,
-            blank=self.blank,
-            reduction="sum",
-            zero_infinity=True,
-        )
+        last_BTD, lengths_B = self._encode(inputs)
+        assert self._middle is not None
+        loss = ctc(self.head(last_BTD), lengths_B, batch.targets)
+        loss = loss + ctc(self.unit_head(self._middle), lengths_B, batch.units)
         return loss[None], loss.new_tensor([batch.num_targets])
 
-    def log_probs(self, inputs: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Log-probabilities ``[B, slots, classes]`` and each clip's number of slots ``[B]``."""
+    def _encode(self, inputs: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Last hidden states ``[B, slots, D]`` and each clip's number of slots ``[B]``."""
         mel_BTM, mask_BT = pad(inputs)
         hidden = self.encoder(input_features=mel_BTM, attention_mask=mask_BT).last_hidden_state
-        lengths_B = torch.tensor([self.modality.num_slots(x) for x in inputs])
-        return self.head(hidden).log_softmax(dim=-1), lengths_B
+        return hidden, torch.tensor([self.modality.num_slots(x) for x in inputs])
+
+    def _keep_middle(self, layer: nn.Module, inputs: object, output: Tensor) -> None:
+        self._middle = output
 
     @torch.no_grad()
     def transcribe(self, inputs: list[Tensor]) -> list[list[int]]:
         """Best path: the likeliest class of each slot, repeats merged, blanks dropped."""
-        log_probs_BTV, lengths_B = self.log_probs(inputs)
+        hidden_BTD, lengths_B = self._encode(inputs)
+        logits_BTV = self.head(hidden_BTD)
+        blank = logits_BTV.shape[-1] - 1
         found = []
-        for row_T, length in zip(log_probs_BTV.argmax(-1), lengths_B, strict=True):
+        for row_T, length in zip(logits_BTV.argmax(-1), lengths_B, strict=True):
             merged = torch.unique_consecutive(row_T[:length])
-            found.append(merged[merged != self.blank].tolist())
+            found.append(merged[merged != blank].tolist())
         return found
 
     def _mask(self, mel_TM: Tensor) -> Tensor:
@@ -140,13 +168,31 @@ class CtcModel(nn.Module):
         return mel_TM
 
 
+def ctc(logits_BTV: Tensor, lengths_B: Tensor, targets: list[Tensor]) -> Tensor:
+    """CTC loss summed over the clips; the last class is the blank."""
+    return nn.functional.ctc_loss(
+        logits_BTV.log_softmax(dim=-1).transpose(0, 1),
+        torch.cat(targets),
+        lengths_B,
+        torch.tensor([t.numel() for t in targets]),
+        blank=logits_BTV.shape[-1] - 1,
+        reduction="sum",
+        zero_infinity=True,
+    )
+
+
 class Clips:
     """Transcribed clips, read once and kept, and their batches of like length."""
 
     def __init__(
-        self, samples: list[Sample], modality: AudioModality, tokenizer: Tokenizer
+        self,
+        samples: list[Sample],
+        modality: AudioModality,
+        tokenizer: Tokenizer,
+        units: Tokenizer,
     ) -> None:
-        self.samples, self.modality, self.tokenizer = samples, modality, tokenizer
+        self.samples, self.modality = samples, modality
+        self.tokenizer, self.units = tokenizer, units
         self._mels: dict[int, Tensor] = {}
 
     def mel(self, index: int) -> Tensor:
@@ -162,14 +208,17 @@ class Clips:
     def _path(self, index: int) -> Path:
         return next(m.path for m in self.samples[index].media if m.modality == NAME)
 
-    def target(self, index: int) -> Tensor:
-        """Subwords of a clip's transcript."""
-        ids = self.tokenizer.encode(self.samples[index].stand_ins[NAME]).ids
+    def _spell(self, tokenizer: Tokenizer, index: int) -> Tensor:
+        ids = tokenizer.encode(self.samples[index].stand_ins[NAME]).ids
         return torch.tensor(ids, dtype=torch.long)
 
     def batch(self, indices: list[int]) -> CtcBatch:
         """The batch of some clips."""
-        return CtcBatch([self.mel(n) for n in indices], [self.target(n) for n in indices])
+        return CtcBatch(
+            [self.mel(n) for n in indices],
+            [self._spell(self.tokenizer, n) for n in indices],
+            [self._spell(self.units, n) for n in indices],
+        )
 
 
 class LengthBatches:
@@ -216,10 +265,10 @@ def pretrain(config: AudioEncoderConfig, resume: bool = False, overwrite: bool =
         return out.path
     torch.manual_seed(config.seed)
     tokenizer = load_tokenizer(config.thinker_ckpt)
-    model = CtcModel(config, tokenizer.get_vocab_size())
-    train, held_out = (
-        Clips(samples, model.modality, tokenizer) for samples in transcribed(config.data_dir)
-    )
+    splits = transcribed(config.data_dir)
+    units = train_units((s.stand_ins[NAME] for s in splits[0]), config.num_units)
+    model = CtcModel(config, tokenizer.get_vocab_size(), units.get_vocab_size())
+    train, held_out = (Clips(found, model.modality, tokenizer, units) for found in splits)
     batches = -(-len(train.samples) // config.batch_size)
 
     def save_best(scores: dict[str, Any]) -> None:
@@ -240,6 +289,16 @@ def pretrain(config: AudioEncoderConfig, resume: bool = False, overwrite: bool =
         resume,
     )
     return out.path
+
+
+def train_units(transcripts: Iterable[str], count: int) -> Tokenizer:
+    """Subwords of the transcripts alone, small enough to be heard one by one."""
+    units = Tokenizer(models.BPE())
+    units.pre_tokenizer = pre_tokenizers.Metaspace()
+    units.train_from_iterator(
+        transcripts, trainers.BpeTrainer(vocab_size=count, show_progress=False)
+    )
+    return units
 
 
 def held_out_wer(model: CtcModel, clips: Clips) -> dict[str, float]:

@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from omnitune.config import RunConfig
+from omnitune.data.records import data_files
 from omnitune.storage import write_json
 from omnitune.training import checkpoint
 from omnitune.training.loop import LossBatch, Plan, Run, train
@@ -56,7 +57,11 @@ class Stage:
 def fresh_directory(config: RunConfig, name: str, resume: bool, overwrite: bool) -> Output:
     """Claims the output folder; ``complete`` if a finished run of the same settings is there."""
     path = config.out / name
-    return Output(path, claim_folder(config, path, resume, overwrite))
+    inputs = data_files(config.data_dir)
+    thinker = getattr(config, "thinker_ckpt", None)
+    if thinker is not None:
+        inputs.append(thinker)
+    return Output(path, claim_folder(config, path, resume, overwrite, inputs))
 
 
 def run_stage(stage: Stage, resume: bool) -> None:

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import Qwen3Config
 
-from omnitune.config import RunConfig
+from omnitune.config import RunConfig, check_heads
 from omnitune.data.chat import SPECIAL_TOKENS, ChatRenderer
 from omnitune.data.loader import BatchStream, SampleReader
 from omnitune.data.mixture import Mixture
@@ -31,8 +31,8 @@ class ThinkerConfig(RunConfig):
     """Stage A: a small Qwen3 (grouped-query attention, QK norm, SwiGLU)."""
 
     stage: Literal["thinker"] = "thinker"
-    num_epochs: int = Field(4, ge=1)
-    batch_size: int = Field(32, ge=1)
+    num_epochs: int = Field(3, ge=1)
+    batch_size: int = Field(16, ge=1)
     learning_rate: float = Field(3e-3, gt=0, le=1)
     warmup_steps: int = Field(100, ge=0)
     vocab_size: int = Field(1600, ge=300, le=65_536, description="subwords of the tokenizer")
@@ -43,6 +43,12 @@ class ThinkerConfig(RunConfig):
     intermediate_size: int = Field(384, ge=16, description="width of the feed-forward part")
     max_positions: int = Field(2048, ge=64, description="longest context in tokens")
     max_tokens: int = Field(1024, ge=16, description="longest sample")
+
+    @model_validator(mode="after")
+    def _fits(self) -> ThinkerConfig:
+        check_heads(self.hidden_size, self.num_heads)
+        check_heads(self.num_heads, self.num_kv_heads, "num_heads", "num_kv_heads")
+        return self
 
     def architecture(self, vocab_size: int) -> dict[str, Any]:
         """Settings of the language model."""
@@ -56,6 +62,8 @@ class ThinkerConfig(RunConfig):
             head_dim=self.hidden_size // self.num_heads,
             max_position_embeddings=self.max_positions,
             tie_word_embeddings=True,
+            # The library's 0.02 suits widths in the thousands; narrow layers start too quiet.
+            initializer_range=0.5 / self.hidden_size**0.5,
             rope_parameters={"rope_type": "default", "rope_theta": 10_000.0},
         ).to_dict()
 

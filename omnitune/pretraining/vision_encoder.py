@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from omnitune.config import RunConfig
+from omnitune.config import RunConfig, check_heads
 from omnitune.data.chat import ChatRenderer
 from omnitune.data.loader import BatchStream, SampleReader
 from omnitune.data.mixture import Mixture
@@ -34,8 +34,8 @@ class VisionEncoderConfig(RunConfig):
     thinker_ckpt: Path = Field(
         Path("checkpoints/thinker_tiny/thinker_best.pt"), description="whose copy captions"
     )
-    num_epochs: int = Field(10, ge=1)
-    batch_size: int = Field(32, ge=1)
+    num_epochs: int = Field(9, ge=1)
+    batch_size: int = Field(24, ge=1)
     learning_rate: float = Field(2e-3, gt=0, le=1)
     warmup_steps: int = Field(100, ge=0)
     image_size: int = Field(96, ge=16, description="pixels a side")
@@ -43,11 +43,21 @@ class VisionEncoderConfig(RunConfig):
     pixel_shuffle: int = Field(2, ge=1, description="patches a side that become one slot")
     hidden_size: int = Field(128, ge=16, description="width")
     num_layers: int = Field(4, ge=1, description="layers")
-    num_heads: int = Field(4, ge=1, description="attention heads")
+    num_heads: int = Field(2, ge=1, description="attention heads")
     intermediate_size: int = Field(384, ge=16, description="width of the feed-forward part")
     captioner_learning_rate: float = Field(
         5e-4, gt=0, le=1, description="peak rate of the copy of the thinker"
     )
+
+    @model_validator(mode="after")
+    def _fits(self) -> VisionEncoderConfig:
+        check_heads(self.hidden_size, self.num_heads)
+        if self.image_size % (self.patch_size * self.pixel_shuffle):
+            raise ValueError(
+                f"image_size {self.image_size} is not a multiple of patch_size x pixel_shuffle = "
+                f"{self.patch_size * self.pixel_shuffle}"
+            )
+        return self
 
     def encoder(self) -> dict[str, Any]:
         """Settings of the encoder."""

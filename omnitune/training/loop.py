@@ -137,7 +137,9 @@ def _skip(run: Run, norm: Tensor) -> Tensor:
 
 
 def _score(run: Run, epoch_ended: bool) -> None:
+    started = time.perf_counter()
     run.model.eval()
     scores = run.score(run.step, epoch_ended)
     run.model.train()
-    run.log.scores(run.step, run.plan.epoch(run.step), scores, epoch_ended)
+    seconds = time.perf_counter() - started
+    run.log.scores(run.step, run.plan.epoch(run.step), scores, epoch_ended, seconds)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from omnitune.config import RunConfig
 from omnitune.sample import UserError
-from omnitune.storage import write_json
+from omnitune.storage import sha256, write_json
 from omnitune.training.checkpoint import step_files
 
 RUN_FILE = "run.json"
@@ -24,8 +25,18 @@ LEFT_BY_A_RUN = (
 FREE = {"output_dir", "log_every", "save_every", "keep_checkpoints", "device"}
 
 
-def claim_folder(config: RunConfig, result: Path, resume: bool, overwrite: bool) -> bool:
+def claim_folder(
+    config: RunConfig,
+    result: Path,
+    resume: bool,
+    overwrite: bool,
+    inputs: Iterable[Path] = (),
+) -> bool:
     """Makes ready the output folder; True if a finished run of the same settings is there.
+
+    Args:
+        result: the file that a finished run leaves.
+        inputs: files that the run is made from; a run over other content is another run.
 
     Raises:
         UserError: the folder holds another run, or a started one and neither ``resume`` nor
@@ -33,9 +44,11 @@ def claim_folder(config: RunConfig, result: Path, resume: bool, overwrite: bool)
     """
     folder = config.out
     settings: dict[str, Any] = json.loads(config.model_dump_json())
+    digests = {str(path): sha256(path) for path in inputs if path.is_file()}
     found = _read(folder / RUN_FILE)
     if found is not None and not overwrite:
-        _compare(folder, found["config"], settings)
+        _compare(folder, "settings", found["config"], settings)
+        _compare(folder, "inputs", found.get("inputs", {}), digests)
         if found.get("finished") and result.exists():
             print(f"{result} is there and complete; nothing to do (--overwrite trains again)")
             return True
@@ -47,7 +60,8 @@ def claim_folder(config: RunConfig, result: Path, resume: bool, overwrite: bool)
     if overwrite or not resume:
         _clear(folder)
     try:
-        write_json(folder / RUN_FILE, {"config": settings, "finished": False})
+        run = {"config": settings, "inputs": digests, "finished": False}
+        write_json(folder / RUN_FILE, run)
     except OSError as error:
         raise UserError(f"{folder}: cannot be written to ({error.strerror})") from None
     return False
@@ -55,16 +69,17 @@ def claim_folder(config: RunConfig, result: Path, resume: bool, overwrite: bool)
 
 def finish(config: RunConfig) -> None:
     """Marks the run as finished; its resolved configuration lies beside the results."""
-    settings = json.loads(config.model_dump_json())
-    write_json(config.out / RUN_FILE, {"config": settings, "finished": True})
+    run = _read(config.out / RUN_FILE) or {}
+    write_json(config.out / RUN_FILE, run | {"finished": True})
 
 
-def _compare(folder: Path, found: dict[str, Any], asked: dict[str, Any]) -> None:
+def _compare(folder: Path, what: str, found: dict[str, Any], asked: dict[str, Any]) -> None:
+    """Refuses a run that is not the one that is there; lists every difference."""
     keys = [k for k in {**found, **asked} if k not in FREE and found.get(k) != asked.get(k)]
     if keys:
         lines = [f"\n  {k}: {found.get(k)!r} there, {asked.get(k)!r} now" for k in keys]
         raise UserError(
-            f"{folder} holds a run with other settings:{''.join(lines)}\n"
+            f"{folder} holds a run with other {what}:{''.join(lines)}\n"
             "give --output-dir DIR for a new place, or --overwrite to train it anew"
         )
 

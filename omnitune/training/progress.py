@@ -74,7 +74,14 @@ class RunLog:
         self._latest = latest
         self._advance(1, f"loss {sum(loss_sums) / max(1.0, sum(counts)):.3f}")
 
-    def scores(self, step: int, epoch: int, scores: dict[str, Any], epoch_ended: bool) -> None:
+    def scores(
+        self,
+        step: int,
+        epoch: int,
+        scores: dict[str, Any],
+        epoch_ended: bool,
+        scoring_seconds: float = 0.0,
+    ) -> None:
         """Writes one moment: means since the last one, and the held-out scores."""
         by_group = {
             name: {"loss": loss / count, "tokens": count}
@@ -91,6 +98,7 @@ class RunLog:
                 "seconds": round(self._seconds, 3),
                 **self._latest,
             },
+            "scoring_seconds": round(scoring_seconds, 3),
             "validation": scores,
         }
         with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:

@@ -16,10 +16,10 @@ from omnitune.data.chat import ChatRenderer
 from omnitune.data.features import FeatureStore
 from omnitune.data.loader import BatchStream, SampleReader
 from omnitune.data.mixture import Mixture
-from omnitune.data.records import check_media, read_source, split_of
+from omnitune.data.records import check_media, data_files, read_source, split_of
 from omnitune.evaluation.evaluate import score_splits
 from omnitune.evaluation.report import scores_table, write_report
-from omnitune.evaluation.scoreboard import score_lines, scoreboard
+from omnitune.evaluation.scoreboard import HEADLINES, score_lines, scoreboard
 from omnitune.models.components import assemble, save_omni
 from omnitune.models.omni import OmniModel
 from omnitune.sample import Sample, UserError
@@ -30,11 +30,16 @@ from omnitune.training.optim import build_optimizer, trainable
 from omnitune.training.outputs import claim_folder, finish
 from omnitune.training.progress import RunLog
 
+# What is scored between epochs: the tasks whose scores are printed.
+PROBED = tuple(task for task, _ in HEADLINES.values())
+
 
 def finetune(config: SftConfig, resume: bool = False, overwrite: bool = False) -> Path:
     """Trains the joint model; returns the path of ``omni.pt``."""
     result = config.out / "omni.pt"
-    if claim_folder(config, result, resume, overwrite):
+    inputs = data_files(config.data_dir, config.data_mix.weights())
+    inputs += [config.thinker_ckpt, *config.encoder_ckpts.values()]
+    if claim_folder(config, result, resume, overwrite, inputs):
         return result
     started = time.monotonic()
     torch.manual_seed(config.seed)
@@ -115,8 +120,10 @@ def build_run(
     held_out = [s for found in samples.values() for s in split_of(found, "validation")]
 
     def score(step: int, epoch_ended: bool) -> dict[str, Any]:
-        count = config.epoch_questions if epoch_ended else config.probe_questions
-        return scoreboard(model, reader, held_out, count, config.seed)[0]
+        if epoch_ended:
+            return scoreboard(model, reader, held_out, config.epoch_questions, config.seed)[0]
+        count = config.probe_questions
+        return scoreboard(model, reader, held_out, count, config.seed, tasks=PROBED)[0]
 
     return Run(
         model=model,

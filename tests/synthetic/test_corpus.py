@@ -15,7 +15,7 @@ from PIL import Image
 
 from omnitune.synthetic import corpus
 from omnitune.synthetic.basics import partition
-from omnitune.synthetic.corpus import FILES, MARKER, SIZES, SUMMARY, CorpusError, build_corpus
+from omnitune.synthetic.corpus import FILES, MARKER, SUMMARY, CorpusError, build_corpus
 from omnitune.synthetic.scenes import HELD_OUT
 from omnitune.synthetic.speech import TEST_VOICES, TRAIN_VOICES
 
@@ -236,12 +236,6 @@ def test_the_summary_describes_the_files(corpus_dir: Path, records: Records) -> 
 
 def count_wavs(folder: Path) -> int:
     return len(list(folder.rglob("*.wav")))
-
-
-def test_full_sizes() -> None:
-    sizes = SIZES["train"]
-    counts = (sizes.conversations, sizes.images, sizes.utterances, sizes.pairs)
-    assert counts == (4000, 4000, 8000, 2000)
 
 
 def test_a_finished_corpus_is_left_alone(corpus_dir: Path) -> None:

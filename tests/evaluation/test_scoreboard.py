@@ -1,0 +1,259 @@
+"""The held-out scores: means over tokens, questions asked alone, a fixed choice."""
+
+import random
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers import conversation, mixed_samples, tiny_model, tiny_reader
+
+from omnitune.data.loader import SampleReader
+from omnitune.evaluation import scoreboard as module
+from omnitune.evaluation.scoreboard import (
+    Prediction,
+    Question,
+    alone,
+    questions_of,
+    score_answers,
+    score_lines,
+    scoreboard,
+    token_scoreboard,
+    token_totals,
+)
+from omnitune.models.omni import OmniModel
+from omnitune.sample import Media, Message, Sample, Text
+
+IMAGE = Media("image", Path("a.png"))
+
+
+@pytest.fixture(scope="module")
+def model() -> OmniModel:
+    return tiny_model()
+
+
+@pytest.fixture(scope="module")
+def reader(model: OmniModel) -> SampleReader:
+    return tiny_reader(model)
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> list[Sample]:
+    return mixed_samples(tmp_path_factory.mktemp("media"))
+
+
+@pytest.fixture
+def scripted(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """Answers by question id instead of the model's; right ones where none is given."""
+    answers: dict[str, str] = {}
+
+    def answer(model: object, reader: object, asked: list[Question], tick: Any) -> Any:
+        tick(len(asked))
+        return [
+            Prediction(q.id, q.task, q.kind, q.reference, answers.get(q.id, q.reference))
+            for q in asked
+        ]
+
+    monkeypatch.setattr(module, "answer", answer)
+    return answers
+
+
+def album(*answers: str) -> Sample:
+    """One picture with independent questions."""
+    talk = [text for n, a in enumerate(answers) for text in (f"question {n}?", a)]
+    return conversation("album", *talk, media=(IMAGE,), independent_turns=True)
+
+
+def test_loss_is_the_mean_over_tokens_not_of_means(
+    model: OmniModel, reader: SampleReader, samples: list[Sample], scripted: dict[str, str]
+) -> None:
+    totals = token_totals(model, [reader.item(s) for s in samples])
+    assert len({count for _, _, count in totals}) > 2
+    loss = sum(nll for nll, _, _ in totals) / sum(count for _, _, count in totals)
+    mean_of_means = sum(nll / count for nll, _, count in totals) / len(totals)
+    assert abs(loss - mean_of_means) > 5e-3
+    scores, _ = scoreboard(model, reader, samples)
+    assert scores["loss"] == pytest.approx(loss, rel=1e-5)
+    assert scores["tokens"] == sum(count for _, _, count in totals)
+    right = sum(right for _, right, _ in totals)
+    assert scores["token_acc"] == pytest.approx(right / scores["tokens"])
+    assert token_scoreboard(model, [reader.item(s) for s in samples])["loss"] == pytest.approx(loss)
+
+
+def test_totals_are_independent_of_order_and_batch(
+    model: OmniModel, reader: SampleReader, samples: list[Sample], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    items = [reader.item(s) for s in samples]
+    expected = [token_totals(model, [item])[0] for item in items]
+    assert [count for _, _, count in expected] == [sum(i.rendered.supervised) for i in items]
+    for size in (1, 2, 16):
+        monkeypatch.setattr(module, "SCORE_BATCH", size)
+        order = list(range(len(items)))
+        random.Random(size).shuffle(order)
+        found = token_totals(model, [items[n] for n in order])
+        for n, total in zip(order, found, strict=True):
+            assert total == pytest.approx(expected[n], rel=1e-4)
+
+
+def test_independent_questions_do_not_see_the_other_answers() -> None:
+    questions = questions_of(album("a red circle.", "red", "1"))
+    assert [q.reference for q in questions] == ["a red circle.", "red", "1"]
+    assert len({q.id for q in questions}) == 3
+    for n, question in enumerate(questions):
+        assert [m.role for m in question.messages] == ["user"]
+        assert question.messages[0].parts == (IMAGE, Text(f"question {n}?"))
+
+
+def test_dependent_questions_keep_their_history() -> None:
+    sample = replace(album("a", "b", "c"), independent_turns=False)
+    questions = questions_of(sample)
+    assert [q.messages for q in questions] == [sample.messages[:n] for n in (1, 3, 5)]
+
+
+def test_medium_of_a_later_question_is_shown_once() -> None:
+    """A tag in the second question: neither that one nor the third sees the medium twice."""
+    sample = album("a", "b", "c")
+    first, second = sample.messages[0], sample.messages[2]
+    moved = replace(
+        sample,
+        messages=(
+            replace(first, parts=first.parts[1:]),
+            sample.messages[1],
+            replace(second, parts=(*second.parts, IMAGE)),
+            *sample.messages[3:],
+        ),
+    )
+    for question in questions_of(moved)[1:]:
+        assert [p for m in question.messages for p in m.parts if isinstance(p, Media)] == [IMAGE]
+
+
+def test_single_question_keeps_the_samples_name() -> None:
+    assert [q.id for q in questions_of(album("x"))] == ["album"]
+
+
+def test_alone_scores_what_is_asked() -> None:
+    """The history under which an answer's tokens are scored is that under which it is asked."""
+    sample = album("a red circle.", "red", "1")
+    singles = alone(sample)
+    assert len(singles) == 3
+    for single, question in zip(singles, questions_of(sample), strict=True):
+        assert single.messages[:-1] == question.messages
+        assert single.messages[-1].text == question.reference
+        assert questions_of(single)[0].messages == question.messages
+    together = replace(sample, independent_turns=False)
+    assert alone(together) == [together]
+
+
+def test_kind_of_a_question() -> None:
+    sample = replace(album("a", "b"), kind="mixed")
+    answers = [m for m in sample.messages if m.role == "assistant"]
+    named = replace(answers[0], kind="count")
+    sample = replace(sample, messages=(sample.messages[0], named, *sample.messages[2:]))
+    assert [q.kind for q in questions_of(sample)] == ["count", "mixed"]
+    assert [q.kind for q in questions_of(replace(sample, kind=""))] == ["count", "image_qa"]
+
+
+def many(count: int) -> list[Sample]:
+    return [conversation(f"s{n}", f"repeat {n}.", str(n), task="audio_qa") for n in range(count)]
+
+
+def test_choice_is_fixed_by_the_seed(
+    model: OmniModel, reader: SampleReader, scripted: dict[str, str]
+) -> None:
+    def chosen(seed: int, count: int | None = 5) -> list[str]:
+        return [p.id for p in scoreboard(model, reader, many(20), count, seed)[1]]
+
+    assert chosen(0) == chosen(0)
+    assert len(set(chosen(0))) == 5
+    assert set(chosen(0)) != set(chosen(1))
+    assert len(chosen(0, None)) == len(chosen(0, 50)) == 20
+
+
+def test_at_most_so_many_questions_a_task(
+    model: OmniModel, reader: SampleReader, scripted: dict[str, str]
+) -> None:
+    """Questions are counted, not conversations; and each task by itself."""
+    talks = [conversation(f"t{n}", "a?", "b", "c?", "d", "e?", "f") for n in range(6)]
+    done: list[int] = []
+    scores, _ = scoreboard(model, reader, [*talks, *many(9)], 4, 0, done.append)
+    assert scores["tasks"]["audio_qa"]["questions"] == 4
+    assert scores["tasks"]["text"]["questions"] <= 4
+    assert sum(done) == sum(task["questions"] for task in scores["tasks"].values())
+
+
+def test_scores_by_task_and_on_top(
+    model: OmniModel, reader: SampleReader, samples: list[Sample], scripted: dict[str, str]
+) -> None:
+    talks = [
+        samples[0],
+        samples[1],
+        replace(samples[1], id="image-2"),
+        conversation(
+            "w1", "write.", "the quiet river.", media=samples[2].media, task="transcription"
+        ),
+        conversation("w2", "write.", "red", media=samples[2].media, task="transcription"),
+    ]
+    scripted |= {"image": "Red", "image-2": "blue", "w1": "the river", "w2": "red"}
+    scores, predictions = scoreboard(model, reader, talks)
+    assert scores["image_qa_acc"] == scores["tasks"]["image_qa"]["exact_match"] == 0.5
+    assert scores["audio_wer"] == scores["tasks"]["transcription"]["wer"] == pytest.approx(1 / 4)
+    assert scores["text_acc"] == scores["tasks"]["text"]["token_acc"]
+    assert {p.id for p in predictions} == {"image", "image-2", "w1", "w2"}
+    assert {name: task["questions"] for name, task in scores["tasks"].items()} == {
+        "text": 2,
+        "image_qa": 2,
+        "transcription": 2,
+    }
+    assert sum(task["tokens"] for task in scores["tasks"].values()) == scores["tokens"]
+
+
+def test_scores_by_kind() -> None:
+    def said(kind: str, reference: str, answer: str, task: str = "image_qa") -> Prediction:
+        return Prediction("x", task, kind, reference, answer)
+
+    answers = [said("count", "3", "three"), said("count", "4", "3"), said("color", "red", "red")]
+    assert score_answers("image_qa", answers) == {
+        "exact_match": pytest.approx(2 / 3),
+        "kinds": {"color": 1.0, "count": 0.5},
+    }
+    assert score_answers("image_qa", answers[:2]) == {"exact_match": 0.5}
+    spoken = [said("a", "quiet river", "river"), said("b", "red", "red")]
+    assert score_answers("transcription", spoken) == {
+        "wer": pytest.approx(1 / 3),
+        "kinds": {"a": 0.5, "b": 0.0},
+    }
+
+
+def test_answers_are_the_models_own(
+    model: OmniModel, reader: SampleReader, samples: list[Sample], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Generated from the question alone: another reference changes no answer."""
+    monkeypatch.setattr(module, "MAX_ANSWER_TOKENS", 6)
+    answers = [p.answer for p in scoreboard(model, reader, samples[1:])[1]]
+    assert len(set(answers)) > 1
+    others = [
+        replace(s, messages=(s.messages[0], replace(s.messages[1], parts=(Text("other"),))))
+        for s in samples[1:]
+    ]
+    predictions = scoreboard(model, reader, others)[1]
+    assert [p.answer for p in predictions] == answers
+    assert {p.reference for p in predictions} == {"other"}
+
+
+def test_printed_lines() -> None:
+    scores = {"loss": 2.345, "text_acc": 0.734, "image_qa_acc": 0.652, "audio_wer": 0.123}
+    assert score_lines(500, {"validation": scores}) == [
+        "Step 500: loss=2.345 text_acc=73.4%",
+        "→ Image QA acc: 65.2%",
+        "→ Audio transcription WER: 12.3%",
+    ]
+    assert score_lines(1, {"validation": {"loss": 1.0}}) == ["Step 1: loss=1.000"]
+
+
+def test_system_turn_stays_in_view() -> None:
+    system = Message("system", (Text("be brief."),))
+    plain = conversation("x", "a?", "b", "c?", "d")
+    sample = replace(plain, messages=(system, *plain.messages))
+    questions = questions_of(sample)
+    assert [q.messages[0] for q in questions] == [system, system]
+    assert len({q.id for q in questions}) == 2

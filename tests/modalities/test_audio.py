@@ -1,0 +1,198 @@
+"""Sound: any rate and channel count, never cut, never not-a-number; 12.5 rows a second."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from helpers import ENCODERS, write_wave
+from torch import nn
+
+from omnitune.modalities.audio import SAMPLE_RATE, AudioModality, log_mel, read_wave
+from omnitune.sample import UserError
+
+
+@pytest.fixture(scope="module")
+def modality() -> AudioModality:
+    return AudioModality(ENCODERS["audio"] | {"max_seconds": 3.0})
+
+
+@pytest.fixture(scope="module")
+def encoder(modality: AudioModality) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return modality.build_encoder().eval()
+
+
+def tone(seconds: float, rate: int, hertz: float = 440.0) -> np.ndarray:
+    return 0.3 * np.sin(2 * np.pi * hertz * np.arange(int(seconds * rate)) / rate)
+
+
+def test_mono_16_khz_is_read_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    soundfile.write(path, tone(0.5, 16_000), 16_000, subtype="FLOAT")
+    wave = read_wave(path)
+    assert wave.dtype == np.float32
+    np.testing.assert_allclose(wave, tone(0.5, 16_000), atol=1e-6)
+
+
+def test_stereo_is_the_mean_of_its_channels_and_one_clip(
+    modality: AudioModality, tmp_path: Path
+) -> None:
+    stereo, mono = tmp_path / "stereo.wav", tmp_path / "mono.wav"
+    write_wave(stereo, 0.5, channels=2)
+    channels, rate = soundfile.read(stereo)
+    assert not np.allclose(channels[:, 0], channels[:, 1])
+    soundfile.write(mono, channels.mean(axis=1), rate, subtype="FLOAT")
+    np.testing.assert_allclose(read_wave(stereo), read_wave(mono), atol=1e-6)
+    torch.testing.assert_close(modality.read(stereo), modality.read(mono), atol=1e-2, rtol=0)
+
+
+@pytest.mark.parametrize("rate", [8_000, 22_050, 44_100, 48_000])
+def test_other_rates_are_resampled(modality: AudioModality, tmp_path: Path, rate: int) -> None:
+    path = tmp_path / "a.wav"
+    soundfile.write(path, tone(1.0, rate), rate)
+    wave = read_wave(path)
+    assert abs(len(wave) - SAMPLE_RATE) <= 2
+    spectrum = np.abs(np.fft.rfft(wave))
+    assert abs(int(spectrum.argmax()) - 440) <= 1  # the pitch stays
+    inside = slice(1600, -1600)
+    np.testing.assert_allclose(wave[:SAMPLE_RATE][inside], tone(1.0, 16_000)[inside], atol=0.01)
+    assert abs(modality.read(path).shape[0] - 101) <= 1
+
+
+def test_tone_above_half_the_rate_does_not_fold_back(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    soundfile.write(path, tone(1.0, 44_100, hertz=15_000), 44_100)
+    assert np.abs(read_wave(path)[1600:-1600]).max() < 0.01
+
+
+@pytest.mark.parametrize("suffix", ["flac", "ogg", "mp3"])
+def test_other_formats(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a.{suffix}"
+    soundfile.write(path, tone(1.0, 16_000), 16_000)
+    AudioModality.check(path)
+    wave = read_wave(path)
+    assert abs(len(wave) - SAMPLE_RATE) < 2500  # MP3 pads
+    assert 0.15 < wave.std() < 0.3
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_is_no_number_is_refused(
+    modality: AudioModality, tmp_path: Path, value: float
+) -> None:
+    path = tmp_path / "a.wav"
+    wave = tone(0.5, 16_000)
+    wave[4000] = value
+    soundfile.write(path, np.stack([wave, tone(0.5, 16_000)], axis=1), 16_000, subtype="FLOAT")
+    with pytest.raises(UserError, match=r"a\.wav: .*not numbers"):
+        modality.read(path)
+
+
+def test_too_long_is_refused_and_never_cut(modality: AudioModality, tmp_path: Path) -> None:
+    modality.read(write_wave(tmp_path / "fits.wav", 3.0))
+    path = write_wave(tmp_path / "long.wav", 3.01, rate=44_100)
+    with pytest.raises(UserError, match=r"long\.wav: 3\.0 s of sound, the limit is 3 s"):
+        modality.read(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("none.wav", "no such sound file"),
+        ("folder", "is a folder"),
+        ("zero.wav", "is not a sound file"),
+        ("text.wav", "is not a sound file"),
+        ("empty.wav", "holds no sound"),
+    ],
+)
+def test_what_is_no_sound_is_refused(
+    modality: AudioModality, tmp_path: Path, name: str, words: str
+) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "zero.wav").write_bytes(b"")
+    (tmp_path / "text.wav").write_bytes(b"no sound at all" * 20)
+    soundfile.write(tmp_path / "empty.wav", np.zeros(0), 16_000)
+    for function in (modality.check, modality.read):
+        with pytest.raises(UserError, match=rf"{name}.*{words}"):
+            function(tmp_path / name)
+
+
+def test_very_short_sound_is_refused_and_the_shortest_is_encoded(
+    modality: AudioModality, encoder: nn.Module, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match="10 ms of sound; too short"):
+        modality.read(write_wave(tmp_path / "short.wav", 0.01))
+    clip = modality.read(write_wave(tmp_path / "shortest.wav", 0.025))
+    rows = modality.encode(encoder, [clip])[0]
+    assert rows.shape == (modality.num_slots(clip), 16)
+    assert rows.isfinite().all()
+
+
+def test_silence_gives_finite_features(
+    modality: AudioModality, encoder: nn.Module, tmp_path: Path
+) -> None:
+    path = tmp_path / "silence.wav"
+    soundfile.write(path, np.zeros(8000), 16_000)
+    mel = modality.read(path)
+    assert mel.isfinite().all()
+    assert modality.encode(encoder, [mel])[0].isfinite().all()
+
+
+def test_features_do_not_depend_on_the_level() -> None:
+    wave = np.random.default_rng(0).normal(size=8000).astype(np.float32) * 0.1
+    torch.testing.assert_close(log_mel(wave, 40), log_mel(0.25 * wave, 40), atol=0.2, rtol=0)
+    assert log_mel(wave, 40).mean(0).abs().max() < 1e-4
+    torch.testing.assert_close(log_mel(wave, 40).std(0), torch.ones(40), atol=1e-3, rtol=0)
+
+
+def test_higher_tones_lie_in_higher_bins() -> None:
+    """Of a tone after silence, the bin that rises most."""
+    peaks = []
+    for hertz in (300, 800, 2000, 5000):
+        wave = np.concatenate([1e-4 * tone(0.5, 16_000, 100), tone(0.5, 16_000, hertz)])
+        noise = np.random.default_rng(0).normal(size=wave.size) * 1e-4
+        mel = log_mel(wave + noise, 40)
+        assert mel.shape == (101, 40)
+        loud, soft = mel[60:90], mel[10:40]
+        peaks.append(int((loud.mean(0) - soft.mean(0)).div(loud.std(0) + 0.05).argmax()))
+    assert peaks == sorted(set(peaks))
+
+
+@pytest.mark.parametrize("frames", [1, 7, 8, 9, 16, 17, 50, 101, 299])
+def test_announced_slots_are_the_encoders_rows(
+    modality: AudioModality, encoder: nn.Module, frames: int
+) -> None:
+    torch.manual_seed(frames)
+    clip = torch.randn(frames, 40)
+    assert modality.encode(encoder, [clip])[0].shape[0] == modality.num_slots(clip)
+    assert modality.num_slots(clip) == -(-frames // 8)  # 12.5 Hz of 100 Hz
+
+
+def test_padded_batch_equals_single_clips(modality: AudioModality, encoder: nn.Module) -> None:
+    torch.manual_seed(0)
+    clips = [torch.randn(frames, 40) for frames in (33, 120, 8, 97)]
+    together = modality.encode(encoder, clips)
+    for clip, rows in zip(clips, together, strict=True):
+        alone = modality.encode(encoder, [clip])[0]
+        assert rows.shape == alone.shape
+        torch.testing.assert_close(rows, alone, atol=1e-4, rtol=0)
+    assert together[1].std() > 0.1
+
+
+def test_rows_follow_time(modality: AudioModality, encoder: nn.Module) -> None:
+    """A change at the end of a clip shows most in its last rows: sound is not pooled."""
+    torch.manual_seed(0)
+    clip = torch.randn(160, 40)
+    for start, expected in ((0, 0), (152, 19)):
+        other = clip.clone()
+        other[start : start + 8] += 3 * torch.randn(8, 40)
+        difference = modality.encode(encoder, [clip])[0] - modality.encode(encoder, [other])[0]
+        assert abs(int(difference.norm(dim=1).argmax()) - expected) <= 1
+
+
+def test_limit_is_no_setting_of_the_encoder(modality: AudioModality) -> None:
+    assert modality.max_seconds == 3
+    assert AudioModality(ENCODERS["audio"]).max_seconds == 30
+    assert not hasattr(modality.parakeet, "max_seconds")

@@ -1,0 +1,171 @@
+"""The assembly: what is frozen, what moves, what has gradients."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from helpers import conversation, mixed_samples, tiny_model, tiny_reader
+from torch import Tensor
+
+from omnitune.data.batching import Batch, pack
+from omnitune.models.omni import OmniModel
+from omnitune.sample import Sample
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> list[Sample]:
+    return mixed_samples(tmp_path_factory.mktemp("media"))
+
+
+@pytest.fixture(scope="module")
+def whole(samples: list[Sample]) -> Batch:
+    return pack([tiny_reader(tiny_model()).item(sample) for sample in samples])
+
+
+@pytest.fixture(scope="module")
+def text(samples: list[Sample]) -> Batch:
+    return pack([tiny_reader(tiny_model()).item(samples[0])])
+
+
+def frozen() -> OmniModel:
+    model = tiny_model()
+    model.freeze_encoders()
+    return model.train()
+
+
+def one_step(model: OmniModel, batch: Batch) -> set[str]:
+    """Names of the tensors, buffers included, that a step without decay changes."""
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=1e-2, weight_decay=0)
+    loss, count = model(batch)
+    (loss.sum() / count.sum()).backward()
+    optimizer.step()
+    return {name for name, t in model.state_dict().items() if not torch.equal(t, before[name])}
+
+
+def of(model: OmniModel, chosen: Callable[[str], bool]) -> set[str]:
+    return {name for name in model.state_dict() if chosen(name)}
+
+
+def test_frozen_step_moves_thinker_and_projectors_only(whole: Batch) -> None:
+    """Every one of them, and nothing of the encoders: BatchNorm's statistics neither."""
+    model = frozen()
+    assert any("running_mean" in name for name in model.state_dict())
+    moved = one_step(model, whole)
+    assert moved == of(model, lambda name: not name.startswith("encoders."))
+
+
+def test_unfrozen_encoders_move_as_well(whole: Batch) -> None:
+    model = tiny_model().train()
+    moved = one_step(model, whole)
+    expected = {name for name, _ in model.named_parameters()}
+    assert expected - moved == set()
+    assert any("running_mean" in name for name in moved)
+
+
+def test_frozen_encoders_stay_in_evaluation_mode(whole: Batch) -> None:
+    model = frozen()
+    assert model.training
+    assert model.thinker.training
+    assert model.proj_v.training
+    assert not any(
+        module.training for module in model.encoders.modules() if module is not model.encoders
+    )
+    for name in ("image", "audio"):
+        first = torch.cat(model.encode(name, whole.media[name].inputs))
+        assert torch.equal(first, torch.cat(model.encode(name, whole.media[name].inputs)))
+    assert not model.eval().thinker.training
+    assert tiny_model().train().encoders["audio"].training
+
+
+@pytest.mark.parametrize("name", ["image", "audio"])
+def test_frozen_encoders_leave_no_graph(whole: Batch, name: str) -> None:
+    inputs = whole.media[name].inputs
+    assert not any(rows.requires_grad for rows in frozen().encode(name, inputs))
+    assert all(rows.requires_grad for rows in tiny_model().train().encode(name, inputs))
+
+
+def test_frozen_encoders_get_no_gradient(whole: Batch) -> None:
+    model = frozen()
+    model(whole)[0].sum().backward()
+    assert all(p.grad is None for p in model.encoders.parameters())
+    assert all(not p.requires_grad for p in model.encoders.parameters())
+    for name in ("proj_v", "proj_a", "thinker"):
+        assert all(p.grad.abs().sum() > 0 for p in getattr(model, name).parameters())
+
+
+@pytest.mark.parametrize("freeze", [True, False])
+def test_text_alone_gives_every_trained_weight_a_gradient(text: Batch, freeze: bool) -> None:
+    """Or the other processes of a parallel run would wait for ever."""
+    model = frozen() if freeze else tiny_model().train()
+    assert text.media == {}
+    model(text)[0].sum().backward()
+    without = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
+    assert without == []
+    assert all(p.grad.abs().max() == 0 for p in model.proj_v.parameters())
+    assert all(p.grad.abs().max() > 0 for p in model.thinker.get_decoder().layers.parameters())
+
+
+def test_absent_modality_changes_no_number(text: Batch) -> None:
+    model = frozen()
+    assert torch.equal(model(text)[0], model.eval()(text)[0])
+
+
+def test_loss_sums_and_counts_by_group(samples: list[Sample]) -> None:
+    model = tiny_model()
+    reader = tiny_reader(model)
+    batch = pack([reader.item(s, group=n % 3) for n, s in enumerate(samples)], 4)
+    loss, count = model(batch)
+    scores = model.token_scores(batch).nll_N
+    for group in range(4):
+        torch.testing.assert_close(loss[group], scores[batch.group_N == group].sum())
+        assert count[group] == (batch.group_N == group).sum()
+    assert (loss[3], count[3]) == (0, 0)
+
+
+def test_loss_is_that_of_the_librarys_own_model() -> None:
+    """Text without packing: what the thinker computes when called as its library calls it."""
+    model = tiny_model()
+    item = tiny_reader(model).item(conversation("x", "what is the sky?", "the air above us."))
+    batch = pack([item])
+    logits: Tensor = model.thinker(batch.tokens_T[None], use_cache=False, is_causal=True).logits[0]
+    expected = torch.nn.functional.cross_entropy(
+        logits[batch.predict_N], batch.labels_N, reduction="none"
+    )
+    scores = model.token_scores(batch)
+    torch.testing.assert_close(scores.nll_N, expected, atol=1e-5, rtol=0)
+    assert torch.equal(scores.correct_N, logits[batch.predict_N].argmax(-1) == batch.labels_N)
+
+
+def test_attention_is_causal() -> None:
+    model = tiny_model()
+    reader = tiny_reader(model)
+    short = pack([reader.item(conversation("x", "hello", "the sky"))])
+    long = pack([reader.item(conversation("x", "hello", "the sky", "and then?", "rain."))])
+    size = short.num_targets
+    torch.testing.assert_close(
+        model.token_scores(long).nll_N[:size],
+        model.token_scores(short).nll_N,
+        atol=1e-5,
+        rtol=0,
+    )
+
+
+def test_fresh_projectors_are_as_loud_as_words() -> None:
+    model = tiny_model()
+    words = model.thinker.get_input_embeddings().weight.std()
+    torch.manual_seed(1)
+    for name, modality in model.modalities.items():
+        rows = model.projector(name)(torch.randn(512, modality.feature_dim))
+        assert 0.8 < rows.std() / words < 1.25
+
+
+def test_features_reach_the_thinker_through_their_own_projector(whole: Batch) -> None:
+    model = tiny_model()
+    before = model.embed(whole.tokens_T, whole.media)
+    with torch.no_grad():
+        model.proj_a.down.weight.zero_()
+    after = model.embed(whole.tokens_T, whole.media)
+    changed = (before != after).any(dim=1).nonzero().squeeze(1)
+    assert torch.equal(changed, whole.media["audio"].slots_R.sort().values)

@@ -1,0 +1,355 @@
+"""The loop: it steps, accumulates by token, saves on Ctrl-C, and goes on exactly."""
+
+import json
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers import conversation, mixed_samples, tiny_model, tiny_reader
+from torch import Tensor, nn
+
+from omnitune.config import SftConfig
+from omnitune.data.loader import BatchStream
+from omnitune.data.mixture import Mixture
+from omnitune.sample import Sample
+from omnitune.training import checkpoint
+from omnitune.training.loop import Plan, Run, train
+from omnitune.training.optim import build_optimizer
+from omnitune.training.progress import RunLog
+
+Score = Callable[[int, bool], dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> list[Sample]:
+    """Eight, with unequal numbers of supervised tokens."""
+    extra = [conversation(f"t{n}", "count.", "one two three"[: 3 + 4 * n]) for n in range(3)]
+    return [*mixed_samples(tmp_path_factory.mktemp("media")), *extra]
+
+
+def settings(folder: Path, **rest: Any) -> SftConfig:
+    values = {"learning_rate": 1e-2, "warmup_steps": 3, "log_every": 2, "save_every": 100}
+    return SftConfig(output_dir=folder, **{**values, "max_steps": 8, "num_epochs": 50, **rest})
+
+
+def start(
+    config: SftConfig,
+    samples: list[Sample],
+    score: Score = lambda step, ended: {"loss": float(step)},
+    freeze: bool = True,
+) -> Run:
+    """A fresh run, as a new process would build it."""
+    torch.manual_seed(config.seed)
+    model = tiny_model()
+    if freeze:
+        model.freeze_encoders()
+    groups = {"text_only": samples[:1] + samples[5:], "audio_text": samples[1:5]}
+    sizes = {name: len(found) for name, found in groups.items()}
+    mixture = Mixture(sizes, {"text_only": 1, "audio_text": 1}, config.seed)
+    stream = BatchStream(tiny_reader(model), groups, mixture, config.batch_size)
+    return Run(
+        model=model,
+        optimizer=build_optimizer(model, config, {"proj": 2e-2}),
+        batch_at=stream,
+        plan=Plan.of(config, len(stream)),
+        config=config,
+        log=RunLog(config.out, stream.groups, lambda step, entry: [], config.num_epochs),
+        groups=stream.groups,
+        score=score,
+    )
+
+
+def weights(run: Run) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in run.model.state_dict().items()}
+
+
+def assert_same(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
+    assert [name for name, tensor in one.items() if not torch.equal(tensor, other[name])] == []
+
+
+def use_plain_descent(run: Run, rate: float = 0.1) -> None:
+    """An optimiser whose step is proportional to the gradient, small differences included."""
+    run.optimizer = torch.optim.SGD([p for p in run.model.parameters() if p.requires_grad], rate)
+    run.optimizer.param_groups[0]["peak_lr"] = rate
+
+
+def press_ctrl_c() -> None:
+    signal.raise_signal(signal.SIGINT)
+
+
+def metrics(folder: Path) -> list[dict[str, Any]]:
+    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def test_accumulated_micro_batches_equal_one_batch(samples: list[Sample], tmp_path: Path) -> None:
+    """Normalised over the step's tokens: were each micro-batch, unequal counts would show."""
+    runs = []
+    for size, accumulation in ((8, 1), (4, 2), (1, 8)):
+        config = settings(
+            tmp_path / str(size), batch_size=size, gradient_accumulation=accumulation, max_steps=2
+        )
+        run = start(config, samples)
+        use_plain_descent(run)
+        before = weights(run)
+        counts = [run.batch_at(n).num_targets for n in range(accumulation)]
+        assert accumulation == 1 or len(set(counts)) > 1
+        train(run)
+        assert run.step == 2
+        assert not torch.equal(weights(run)["proj_v.up.weight"], before["proj_v.up.weight"])
+        runs.append(run)
+    for other in runs[1:]:
+        for name, tensor in weights(other).items():
+            torch.testing.assert_close(
+                tensor,
+                weights(runs[0])[name],
+                atol=1e-6,
+                rtol=1e-5,
+                msg=lambda m, n=name: f"{n}: {m}",
+            )
+    losses = [metrics(run.config.out)[0]["train"] for run in runs]
+    assert losses[1]["loss"] == pytest.approx(losses[0]["loss"], rel=1e-5)
+    assert losses[2]["grad_norm"] == pytest.approx(losses[0]["grad_norm"], rel=1e-3)
+
+
+def test_gradient_of_a_step_is_that_of_the_mean_over_its_tokens(
+    samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = settings(
+        tmp_path, batch_size=3, gradient_accumulation=2, max_steps=1, max_grad_norm=9e9
+    )
+    run, reference = start(config, samples), start(config, samples)
+    seen: dict[str, Tensor] = {}
+
+    def look(*arguments: object, **named: object) -> None:
+        seen.update({n: p.grad.clone() for n, p in run.model.named_parameters() if p.requires_grad})
+
+    monkeypatch.setattr(run.optimizer, "step", look)
+    train(run)
+    reference.model.train()
+    pairs = [reference.model(reference.batch_at(n)) for n in range(2)]
+    (sum(p[0].sum() for p in pairs) / sum(p[1].sum() for p in pairs)).backward()
+    for name, parameter in reference.model.named_parameters():
+        if parameter.requires_grad:
+            torch.testing.assert_close(seen[name], parameter.grad, atol=1e-5, rtol=1e-4)
+
+
+def test_it_learns(samples: list[Sample], tmp_path: Path) -> None:
+    run = start(settings(tmp_path, max_steps=20, log_every=1), samples)
+    train(run)
+    losses = [entry["train"]["loss"] for entry in metrics(tmp_path)]
+    assert len(losses) == 20
+    assert losses[-1] < 0.3 * losses[0]
+
+
+def test_gradients_are_clipped(samples: list[Sample], tmp_path: Path) -> None:
+    run = start(settings(tmp_path, max_grad_norm=0.01, max_steps=1), samples)
+    use_plain_descent(run, 1.0)
+    before = weights(run)
+    train(run)
+    moved = sum((t.float() - before[n].float()).square().sum() for n, t in weights(run).items())
+    assert float(moved.sqrt()) == pytest.approx(0.01, rel=1e-2)
+    assert metrics(tmp_path)[0]["train"]["grad_norm"] > 0.01  # what is logged is not clipped
+
+
+def test_rate_follows_the_schedule(samples: list[Sample], tmp_path: Path) -> None:
+    run = start(settings(tmp_path, log_every=1), samples)
+    train(run)
+    rates = [entry["train"]["learning_rate"] for entry in metrics(tmp_path)]
+    assert rates[:3] == pytest.approx([1e-2 / 3, 2e-2 / 3, 1e-2])
+    assert rates[3] == 1e-2
+    assert rates[4:] == sorted(rates[4:], reverse=True)
+    assert 1e-3 < rates[-1] < 2.5e-3
+
+
+@pytest.mark.parametrize("freeze", [True, False])
+def test_interrupted_equals_uninterrupted(
+    samples: list[Sample], tmp_path: Path, freeze: bool
+) -> None:
+    accumulation = 2 if freeze else 1
+    rest = {"batch_size": 2, "gradient_accumulation": accumulation, "save_every": 4}
+    straight = start(settings(tmp_path / "straight", **rest), samples, freeze=freeze)
+    train(straight)
+
+    def stop_at_five(number: int) -> Any:
+        if number >= 5 * accumulation:
+            raise SystemExit  # as if killed: nothing is saved on the way out
+        return first.stream(number)
+
+    first = start(settings(tmp_path / "broken", **rest), samples, freeze=freeze)
+    first.stream = first.batch_at  # type: ignore[attr-defined]
+    first.batch_at = stop_at_five
+    with pytest.raises(SystemExit):
+        train(first)
+    second = start(settings(tmp_path / "broken", **rest), samples, freeze=freeze)
+    assert checkpoint.restore(second)
+    assert second.step == 4
+    train(second)
+    assert_same(weights(second), weights(straight))
+    assert [e["step"] for e in metrics(tmp_path / "broken")] == [2, 4, 6, 8]
+    for one, other in zip(
+        metrics(tmp_path / "broken"), metrics(tmp_path / "straight"), strict=True
+    ):
+        assert one["train"]["loss"] == other["train"]["loss"]
+        assert one["epoch"] == other["epoch"]
+
+
+def assert_gone_on_as_if_never_stopped(samples: list[Sample], folder: Path, **rest: Any) -> None:
+    straight = start(settings(folder / "straight", **rest), samples)
+    train(straight)
+    again = start(settings(folder / "broken", **rest), samples)
+    assert checkpoint.restore(again)
+    assert again.step < straight.step
+    train(again)
+    assert_same(weights(again), weights(straight))
+
+
+@pytest.mark.parametrize("call", [1, 4])
+def test_ctrl_c_saves_what_can_be_gone_on_from(
+    samples: list[Sample], tmp_path: Path, call: int
+) -> None:
+    """At whatever micro-batch: half a step is thrown away and done again."""
+    rest = {"batch_size": 2, "gradient_accumulation": 2, "max_steps": 4}
+    broken = start(settings(tmp_path / "broken", **rest), samples)
+    forward, calls = broken.model.forward, []
+
+    def interrupted(batch: Any) -> Any:
+        calls.append(batch)
+        if len(calls) == call + 1:
+            press_ctrl_c()
+        return forward(batch)
+
+    broken.model.forward = interrupted  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        train(broken)
+    assert_gone_on_as_if_never_stopped(samples, tmp_path, **rest)
+
+
+def test_ctrl_c_during_the_update_does_not_apply_it_twice(
+    samples: list[Sample], tmp_path: Path
+) -> None:
+    """Python acts on the signal when the optimiser returns, before the step is counted."""
+    rest = {"batch_size": 2, "max_steps": 4}
+    broken = start(settings(tmp_path / "broken", **rest), samples)
+    update = broken.optimizer.step
+
+    def interrupted() -> None:
+        update()
+        if broken.step == 1:
+            press_ctrl_c()
+
+    broken.optimizer.step = interrupted  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        train(broken)
+    assert_gone_on_as_if_never_stopped(samples, tmp_path, **rest)
+
+
+@pytest.mark.parametrize("step", [2, 4])
+def test_ctrl_c_while_scoring_loses_no_score(
+    samples: list[Sample], tmp_path: Path, step: int
+) -> None:
+    """The moment that was being scored is scored when the run goes on, the last one too."""
+
+    def impatient(at: int, ended: bool) -> dict[str, Any]:
+        if at == step:
+            press_ctrl_c()
+        return {"loss": float(at)}
+
+    config = settings(tmp_path, max_steps=4, batch_size=1)
+    with pytest.raises(KeyboardInterrupt):
+        train(start(config, samples, impatient))
+    again = start(config, samples)
+    assert checkpoint.restore(again)
+    train(again)
+    assert again.step == 4
+    entries = metrics(tmp_path)
+    assert [(e["step"], e["validation"]) for e in entries] == [(2, {"loss": 2}), (4, {"loss": 4})]
+    assert [e["epoch_ended"] for e in entries] == [False, True]
+
+
+def test_scores_are_taken_in_evaluation_mode_every_so_often_and_after_each_epoch(
+    samples: list[Sample], tmp_path: Path
+) -> None:
+    seen = []
+
+    def score(step: int, ended: bool) -> dict[str, Any]:
+        seen.append((step, ended, run.model.training))
+        return {}
+
+    config = settings(tmp_path, batch_size=3, num_epochs=2, log_every=2, max_steps=None)
+    run = start(config, samples, score)
+    train(run)  # three batches an epoch
+    assert seen == [(2, False, False), (3, True, False), (4, False, False), (6, True, False)]
+    assert run.model.training
+    assert [e["epoch"] for e in metrics(tmp_path)] == [1, 1, 2, 2]
+
+
+class Fragile(nn.Module):
+    """One weight; the gradient of a batch is that batch's number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1, 1))
+
+    def forward(self, batch: Any) -> tuple[Tensor, Tensor]:
+        return (self.weight * batch.value).sum()[None], torch.ones(1)
+
+
+class Number:
+    num_targets = 1
+
+    def __init__(self, value: float) -> None:
+        self.value = value
+
+    def to(self, device: torch.device) -> "Number":
+        return self
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_gradient_that_is_not_finite_skips_the_update(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], bad: float
+) -> None:
+    config = settings(tmp_path, max_steps=4, log_every=1, save_every=1)
+    seen = []
+
+    def score(step: int, ended: bool) -> dict[str, Any]:
+        seen.append(model.weight.item())
+        return {}
+
+    model = Fragile()
+    run = Run(
+        model=model,
+        optimizer=build_optimizer(model, config),
+        batch_at=lambda n: Number(bad if n == 2 else 1.0),
+        plan=Plan(10, 4),
+        config=config,
+        log=RunLog(tmp_path, ["all"], lambda step, entry: [], 1),
+        groups=["all"],
+        score=score,
+    )
+    train(run)
+    assert run.step == 4
+    assert seen[2] == seen[1]
+    assert seen[0] > seen[1] > seen[3]
+    assert "step 3: the gradient is not finite; the update is left out" in capsys.readouterr().out
+    assert all(e["train"]["grad_norm"] >= 0 for e in metrics(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("batches", "rest", "expected"),
+    [
+        (10, {"num_epochs": 3}, (10, 30)),
+        (10, {"num_epochs": 3, "gradient_accumulation": 4}, (3, 9)),
+        (10, {"num_epochs": 3, "max_steps": 7}, (10, 7)),
+        (10, {"num_epochs": 3, "max_steps": 700}, (10, 30)),
+        (1, {"num_epochs": 2, "gradient_accumulation": 8}, (1, 2)),
+    ],
+)
+def test_plan(batches: int, rest: dict[str, int], expected: tuple[int, int]) -> None:
+    plan = Plan.of(SftConfig(output_dir=Path("x"), **rest), batches)
+    assert (plan.steps_per_epoch, plan.total_steps) == expected
+    assert plan.epoch(1) == plan.epoch(plan.steps_per_epoch) == 1
+    assert plan.epoch(plan.steps_per_epoch + 1) == 2

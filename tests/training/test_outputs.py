@@ -1,0 +1,128 @@
+"""The output folder: never trained over, never lost."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from omnitune.config import SftConfig
+from omnitune.sample import UserError
+from omnitune.training.outputs import claim_folder, finish
+
+
+def settings(folder: Path, **rest: Any) -> SftConfig:
+    return SftConfig(output_dir=folder / "run", **rest)
+
+
+def claim(config: SftConfig, resume: bool = False, overwrite: bool = False) -> bool:
+    return claim_folder(config, config.out / "omni.pt", resume, overwrite)
+
+
+def leave_unfinished(config: SftConfig) -> list[Path]:
+    """What a run leaves that was stopped."""
+    assert not claim(config)
+    names = ("omni_step_4.pt", "metrics.jsonl", "notes.txt", "tensorboard/events.out.tf.1")
+    paths = [config.out / name for name in names]
+    paths[-1].parent.mkdir()
+    for path in paths:
+        path.write_text("x")
+    return paths
+
+
+def test_new_folder_is_claimed_with_its_settings(tmp_path: Path) -> None:
+    config = settings(tmp_path, seed=5)
+    assert not claim(config)
+    found = json.loads((config.out / "run.json").read_text())
+    assert found["finished"] is False
+    assert found["config"]["seed"] == 5
+    assert SftConfig(**found["config"]) == config
+
+
+def test_finished_run_has_nothing_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = settings(tmp_path)
+    claim(config)
+    (config.out / "omni.pt").write_text("model")
+    finish(config)
+    for resume in (False, True):
+        assert claim(config, resume)
+        said = capsys.readouterr().out
+        assert "omni.pt is there and complete; nothing to do" in said
+    assert claim(settings(tmp_path, log_every=7, device="cpu"))  # how it is watched may differ
+    assert not claim(config, overwrite=True)
+    assert json.loads((config.out / "run.json").read_text())["finished"] is False
+
+
+def test_finished_run_without_its_result_is_trained_again(tmp_path: Path) -> None:
+    config = settings(tmp_path)
+    claim(config)
+    finish(config)
+    assert not claim(config)
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_other_settings_are_listed(tmp_path: Path, resume: bool) -> None:
+    paths = leave_unfinished(settings(tmp_path, learning_rate=1e-3))
+    mix = {"text_only": 1.0}
+    with pytest.raises(UserError) as error:
+        claim(settings(tmp_path, seed=3, data_mix=mix, log_every=9), resume)
+    lines = [line.strip() for line in str(error.value).splitlines()]
+    assert "holds a run with other settings" in lines[0]
+    assert "learning_rate: 0.001 there, 0.0001 now" in lines
+    assert "seed: 0 there, 3 now" in lines
+    assert sum(" there, " in line for line in lines) == 3
+    assert any(line.startswith("data_mix: ") for line in lines)
+    assert "--overwrite" in lines[-1]
+    assert all(path.exists() for path in paths)
+
+
+def test_unfinished_run_needs_a_decision(tmp_path: Path) -> None:
+    config = settings(tmp_path)
+    paths = leave_unfinished(config)
+    with pytest.raises(UserError, match=r"unfinished run; --resume .* --overwrite"):
+        claim(config)
+    assert all(path.exists() for path in paths)
+    assert not claim(config, resume=True)
+    assert all(path.exists() for path in paths)
+
+
+def test_overwriting_takes_away_the_run_and_nothing_else(tmp_path: Path) -> None:
+    paths = leave_unfinished(settings(tmp_path))
+    assert not claim(settings(tmp_path, seed=8), overwrite=True)
+    assert [path.name for path in paths if path.exists()] == ["notes.txt"]
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["config"]["seed"] == 8
+
+
+def test_run_that_saved_nothing_starts_again(tmp_path: Path) -> None:
+    config = settings(tmp_path)
+    claim(config)
+    (config.out / "metrics.jsonl").write_text("x")
+    assert not claim(config)
+    assert not (config.out / "metrics.jsonl").exists()
+
+
+def test_checkpoints_of_nobody_known_are_not_deleted(tmp_path: Path) -> None:
+    """Without its run.json a folder's checkpoints may be anybody's."""
+    config = settings(tmp_path)
+    config.out.mkdir()
+    strange = config.out / "step_1000.pt"
+    strange.write_text("three weeks of work")
+    with pytest.raises(UserError, match="--overwrite"):
+        claim(config)
+    assert strange.exists()
+
+
+@pytest.mark.parametrize("content", ["", "{", "\x00"])
+def test_damaged_run_file_is_named(tmp_path: Path, content: str) -> None:
+    config = settings(tmp_path)
+    config.out.mkdir()
+    (config.out / "run.json").write_text(content)
+    with pytest.raises(UserError, match=r"run\.json: cannot be read"):
+        claim(config)
+    assert not claim(config, overwrite=True)
+
+
+def test_folder_that_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("a file")
+    with pytest.raises(UserError, match="run"):
+        claim(settings(tmp_path))

@@ -1,0 +1,212 @@
+"""Stage E from data files and part checkpoints to the model, stopped and gone on with."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers import ENCODERS, tiny_model, tiny_tokenizer, write_image, write_wave
+
+from omnitune.config import SftConfig
+from omnitune.data.records import FILES
+from omnitune.models.components import load_omni, save_encoder, save_thinker
+from omnitune.sample import UserError
+from omnitune.storage import read_checkpoint
+from omnitune.training import sft
+from omnitune.training.sft import build_run, encode_media, finetune, pick_device, read_samples
+
+MIX = {"text_only": 0.4, "image_text": 0.3, "audio_text": 0.3}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder of twenty records and the three parts."""
+    home = tmp_path_factory.mktemp("home")
+    data: dict[str, list[dict[str, Any]]] = {"text_only": [], "image_text": [], "audio_text": []}
+    for name in data:
+        (home / "data" / FILES[name]).parent.mkdir(parents=True)
+    splits = ["train"] * 4 + ["validation", "test"]
+    for n, split in enumerate(splits):
+        qa = {"question": "what is it?", "answer": f"number {n}.", "split": split}
+        image = write_image(home / "data" / "images" / f"{n}.png", seed=n)
+        clip = write_wave(home / "data" / "audio" / f"{n}.wav", 0.3 + 0.1 * n, seed=n)
+        data["text_only"].append(qa)
+        data["image_text"].append(qa | {"image": image.name})
+        data["audio_text"].append(qa | {"audio": clip.name, "task": "transcription"})
+    for name, records in data.items():
+        (home / "data" / FILES[name]).write_text(json.dumps(records))
+    model = tiny_model()
+    save_thinker(home / "thinker.pt", model, tiny_tokenizer())
+    for name in ENCODERS:
+        state = model.encoders[name].state_dict()
+        save_encoder(home / f"{name}.pt", name, ENCODERS[name], state)
+    return home
+
+
+def settings(home: Path, name: str = "run", **rest: Any) -> SftConfig:
+    values = {
+        "data_dir": home / "data",
+        "output_dir": home / name,
+        "thinker_ckpt": home / "thinker.pt",
+        "vision_ckpt": home / "image.pt",
+        "audio_ckpt": home / "audio.pt",
+        "data_mix": MIX,
+        "batch_size": 4,
+        "max_steps": 4,
+        "warmup_steps": 1,
+        "learning_rate": 1e-3,
+        "log_every": 2,
+        "save_every": 2,
+        "device": "cpu",
+    }
+    return SftConfig(**{**values, **rest})
+
+
+@pytest.fixture(scope="module")
+def finished(home: Path) -> SftConfig:
+    config = settings(home)
+    assert finetune(config) == config.out / "omni.pt"
+    return config
+
+
+def test_run_leaves_what_it_promises(finished: SftConfig) -> None:
+    for name in ("omni.pt", "omni_step_2.pt", "metrics.jsonl", "results.json", "run.json"):
+        assert (finished.out / name).is_file(), name
+    entries = [json.loads(x) for x in (finished.out / "metrics.jsonl").read_text().splitlines()]
+    assert [e["step"] for e in entries] == [2, 3, 4]  # an epoch is three steps
+    assert set(entries[0]["train"]["sources"]) == set(MIX)
+    results = json.loads((finished.out / "results.json").read_text())
+    assert set(results["splits"]) == {"test"}
+    assert {"loss", "text_acc", "image_qa_acc", "audio_wer"} <= set(results)
+    assert json.loads((finished.out / "run.json").read_text())["finished"] is True
+    model, _, values = load_omni(finished.out)
+    assert values["step"] == 4
+    assert set(model.modalities) == set(ENCODERS)
+
+
+def test_trained_model_keeps_the_encoders_and_moves_the_rest(
+    finished: SftConfig, home: Path
+) -> None:
+    values = read_checkpoint(finished.out / "omni.pt")
+    for name in ENCODERS:
+        before = read_checkpoint(home / f"{name}.pt")["state"]
+        assert all(
+            torch.equal(tensor, before[key]) for key, tensor in values["encoders"][name].items()
+        )
+    thinker = read_checkpoint(home / "thinker.pt")["state"]
+    assert all(not torch.equal(tensor, thinker[key]) for key, tensor in values["thinker"].items())
+
+
+def test_finished_run_is_not_trained_again(
+    finished: SftConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sft, "train", lambda run: pytest.fail("trained again"))
+    before = (finished.out / "omni.pt").read_bytes()
+    assert finetune(finished) == finished.out / "omni.pt"
+    assert "nothing to do" in capsys.readouterr().out
+    assert (finished.out / "omni.pt").read_bytes() == before
+    with pytest.raises(UserError, match="learning_rate"):
+        finetune(finished.model_copy(update={"learning_rate": 0.5}))
+
+
+def test_stopped_and_resumed_equals_straight(
+    finished: SftConfig,
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    config = settings(home, "stopped")
+    real = sft.build_run
+
+    def stopping(*arguments: Any) -> Any:
+        run = real(*arguments)
+        batch_at = run.batch_at
+
+        def until_the_third(number: int) -> Any:
+            if number == 3:
+                raise KeyboardInterrupt
+            return batch_at(number)
+
+        run.batch_at = until_the_third
+        return run
+
+    monkeypatch.setattr(sft, "build_run", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        finetune(config)
+    monkeypatch.setattr(sft, "build_run", real)
+    with pytest.raises(UserError, match="--resume"):
+        finetune(config)
+    capsys.readouterr()
+    finetune(config, resume=True)
+    assert "going on from step 3 of 4" in capsys.readouterr().out
+    one, other = (read_checkpoint(c.out / "omni.pt") for c in (config, finished))
+    for part in ("thinker", "proj_v", "proj_a"):
+        assert all(torch.equal(one[part][key], tensor) for key, tensor in other[part].items())
+    scores = [json.loads((c.out / "results.json").read_text()) for c in (config, finished)]
+    assert scores[0]["splits"] == scores[1]["splits"]
+
+
+@pytest.mark.parametrize("cache", ["auto", "off"])
+def test_same_losses_with_and_without_the_cache(home: Path, cache: str) -> None:
+    config = settings(home, cache, feature_cache=cache)
+    samples = read_samples(config)
+    model = tiny_model()
+    model.freeze_encoders()
+    features = encode_media(config, model, [s for found in samples.values() for s in found])
+    assert set(features) == (set() if cache == "off" else set(ENCODERS))
+    reader = sft.SampleReader(
+        sft.ChatRenderer(tiny_tokenizer()), model.modalities, features, config.max_tokens
+    )
+    run = build_run(config, model, reader, samples)
+    loss, count = model(run.batch_at(0))
+    direct = sft.SampleReader(sft.ChatRenderer(tiny_tokenizer()), model.modalities)
+    expected, _ = model(build_run(config, model, direct, samples).batch_at(0))
+    torch.testing.assert_close(loss, expected, rtol=5e-3, atol=5e-2)
+    assert count.sum() > 0
+
+
+def test_projectors_learn_ten_times_faster_unless_told(home: Path) -> None:
+    samples = read_samples(settings(home))
+    reader = sft.SampleReader(sft.ChatRenderer(tiny_tokenizer()), tiny_model().modalities)
+
+    def rates(**rest: Any) -> dict[str, float]:
+        model = tiny_model()
+        run = build_run(settings(home, **rest), model, reader, samples)
+        names = {id(p): name.split(".")[0] for name, p in model.named_parameters()}
+        groups = run.optimizer.param_groups
+        return {names[id(p)]: group["peak_lr"] for group in groups for p in group["params"]}
+
+    plain = {"thinker": 1e-3, "encoders": 1e-3, "proj_v": 1e-2, "proj_a": 1e-2}
+    assert rates() == pytest.approx(plain)
+    told = rates(projector_learning_rate=2e-3, encoder_learning_rate=1e-5)
+    assert told == pytest.approx(plain | {"proj_v": 2e-3, "proj_a": 2e-3, "encoders": 1e-5})
+
+
+def test_cache_of_encoders_that_move_is_refused(home: Path) -> None:
+    config = settings(home, freeze_encoders=False, feature_cache="on")
+    with pytest.raises(UserError, match="feature_cache is on, but the encoders are trained"):
+        encode_media(config, tiny_model(), [])
+    auto = settings(home, freeze_encoders=False)
+    assert encode_media(auto, tiny_model(), []) == {}
+
+
+def test_only_weighted_sources_are_read(home: Path, tmp_path: Path) -> None:
+    assert set(read_samples(settings(home, data_mix={"text_only": 1}))) == {"text_only"}
+    with pytest.raises(UserError, match=r"omni_qa\.json: no such file.*image_audio_text"):
+        read_samples(settings(home, data_mix=MIX | {"image_audio_text": 0.1}))
+
+
+def test_source_without_training_samples_is_named(home: Path, tmp_path: Path) -> None:
+    path = tmp_path / FILES["text_only"]
+    path.parent.mkdir(parents=True)
+    path.write_text('[{"question": "a", "answer": "b", "split": "test"}]')
+    with pytest.raises(UserError, match="text_only has no training samples"):
+        read_samples(settings(home, data_dir=tmp_path, data_mix={"text_only": 1}))
+
+
+def test_gpu_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert pick_device("auto") == pick_device("cpu") == torch.device("cpu")
+    with pytest.raises(UserError, match="finds no GPU"):
+        pick_device("cuda")
