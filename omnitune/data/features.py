@@ -40,7 +40,7 @@ class FeatureStore:
         self._rows: np.ndarray = np.zeros((0, modality.feature_dim), np.float16)
         self.folder = root / f"{modality.name}-{encoder_key(modality, encoder)}" if root else None
         if self.folder and (self.folder / "index.json").exists():
-            self._open()
+            self._open()  # damaged or half deleted: everything is encoded anew
 
     def __call__(self, path: Path) -> Tensor:
         """Feature rows ``[R, D]`` (float32) of a medium; encodes it if it is new."""
@@ -79,7 +79,10 @@ class FeatureStore:
             tick(len(chunk))
         self._rows = np.concatenate(added)
         if self.folder:
-            self._save()
+            try:
+                self._save()
+            except OSError as error:  # a full or read-only disk costs time on the next run only
+                print(f"warning: {self.folder}: features cannot be kept ({error.strerror})")
 
     def _encode(self, paths: list[Path]) -> Iterator[tuple[list[Path], list[np.ndarray]]]:
         """Reads a window of media, sorts it by length and encodes it in batches."""
@@ -103,10 +106,14 @@ class FeatureStore:
 
     def _open(self) -> None:
         assert self.folder is not None
-        index = json.loads((self.folder / "index.json").read_text())
-        rows = np.load(self.folder / index["file"], mmap_mode="r")
-        self._rows = rows
-        self._places = {digest: tuple(place) for digest, place in index["places"].items()}
+        try:
+            index = json.loads((self.folder / "index.json").read_text())
+            rows = np.load(self.folder / index["file"], mmap_mode="r")
+            places = {digest: (start, stop) for digest, (start, stop) in index["places"].items()}
+        except (OSError, ValueError, KeyError, TypeError):
+            return
+        if rows.shape == (index["rows"], self.modality.feature_dim):
+            self._rows, self._places = rows, places
 
     def _save(self) -> None:
         """Writes rows under a new name, then the index that points to them, then drops the old."""
@@ -118,7 +125,9 @@ class FeatureStore:
             np.save(file, self._rows)
         os.replace(temporary, self.folder / name)
         index = self.folder / "index.json.tmp"
-        index.write_text(json.dumps({"file": name, "places": self._places}))
+        index.write_text(
+            json.dumps({"file": name, "rows": len(self._rows), "places": self._places})
+        )
         os.replace(index, self.folder / "index.json")
         for old in self.folder.glob("rows-*.npy"):
             if old.name != name:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,7 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers import SiglipVisionConfig, SiglipVisionModel
 
-from omnitune.modalities.base import Modality
+from omnitune.modalities.base import Modality, Projector
 from omnitune.sample import UserError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
@@ -32,7 +33,9 @@ class ImageModality(Modality):
     def __init__(self, encoder_config: dict[str, Any]) -> None:
         super().__init__(encoder_config)
         self.pixel_shuffle: int = encoder_config.get("pixel_shuffle", 2)
-        known = {k: v for k, v in encoder_config.items() if k != "pixel_shuffle"}
+        self.stem_channels: tuple[int, ...] = tuple(encoder_config.get("stem_channels", ()))
+        own = ("pixel_shuffle", "stem_channels")
+        known = {k: v for k, v in encoder_config.items() if k not in own}
         self.siglip = SiglipVisionConfig(**known, vision_use_head=False)
         self.image_size = cast(int, self.siglip.image_size)
         side = self.image_size // cast(int, self.siglip.patch_size)
@@ -72,7 +75,18 @@ class ImageModality(Modality):
 
     def build_encoder(self) -> nn.Module:
         """A SigLIP vision tower without its pooling head."""
-        return SiglipVisionModel(self.siglip)
+        tower = SiglipVisionModel(self.siglip)
+        if self.stem_channels:
+            stem = ConvStem((3, *self.stem_channels, self.siglip.hidden_size))
+            embeddings = tower.get_submodule("embeddings")
+            embeddings.patch_embedding = stem
+        # As loud as what is seen: where something stands must be there to be read from the start.
+        nn.init.normal_(tower.get_parameter("embeddings.position_embedding.weight"), std=0.5)
+        return tower
+
+    def build_projector(self, width: int) -> nn.Module:
+        """The usual projector, with a learnt embedding for each slot of the grid."""
+        return GridProjector(self.feature_dim, width, self.grid**2)
 
     def encode(self, encoder: nn.Module, inputs: list[Tensor]) -> list[Tensor]:
         """Encodes B pictures ``[3, S, S]`` to B tensors ``[grid**2, feature_dim]``."""
@@ -85,6 +99,55 @@ class ImageModality(Modality):
         r, g = self.pixel_shuffle, self.grid
         squares = patches_BPD.view(batch, g, r, g, r, width).permute(0, 1, 3, 2, 4, 5)
         return squares.reshape(batch, g * g, r * r * width)
+
+
+class GridProjector(Projector):
+    """Adds to each slot an embedding of its place, so that "top left" can be looked up at once."""
+
+    def __init__(self, feature_dim: int, width: int, slots: int) -> None:
+        super().__init__(feature_dim, width)
+        self.place_SE = nn.Parameter(torch.randn(slots, width) * 0.02)
+
+    def forward(self, features_RD: Tensor) -> Tensor:
+        """Projects the rows of whole pictures, ``[pictures * slots, D]``."""
+        rows_RE = super().forward(features_RD)
+        pictures = -(-len(rows_RE) // len(self.place_SE))
+        return rows_RE + self.place_SE.repeat(pictures, 1)[: len(rows_RE)]
+
+    @torch.no_grad()
+    def match_scale(self, embeddings_VD: Tensor) -> None:
+        """Scales features and places to the spread of the thinker's embeddings."""
+        self.place_SE.zero_()
+        super().match_scale(embeddings_VD)
+        self.place_SE.normal_(std=float(embeddings_VD.float().std()))
+
+
+class ConvStem(nn.Module):
+    """Patches by 3x3 convolutions that halve the picture each, in place of one linear map.
+
+    A tower trained from nothing on thousands of pictures, not millions, learns shapes many times
+    faster so (Xiao et al. 2021, "Early convolutions help transformers see better").
+    """
+
+    def __init__(self, channels: tuple[int, ...]) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for before, after in pairwise(channels[:-1]):
+            layers += [nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False)]
+            layers += [nn.BatchNorm2d(after), nn.ReLU()]
+            layers += [nn.Conv2d(after, after, 3, padding=1, bias=False)]
+            layers += [nn.BatchNorm2d(after), nn.ReLU()]
+        layers += [nn.Conv2d(channels[-2], channels[-1], 3, stride=2, padding=1)]
+        self.layers = nn.Sequential(*layers)
+
+    @property
+    def weight(self) -> Tensor:
+        """The last weights: the tower asks them for the type of its input."""
+        return cast(nn.Conv2d, self.layers[-1]).weight
+
+    def forward(self, pixels_BCHW: Tensor) -> Tensor:
+        """``[B, 3, S, S]`` to ``[B, width, S / patch, S / patch]``."""
+        return self.layers(pixels_BCHW)
 
 
 def _open(path: Path) -> Image.Image:

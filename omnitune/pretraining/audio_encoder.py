@@ -37,7 +37,7 @@ class AudioEncoderConfig(RunConfig):
     thinker_ckpt: Path = Field(
         Path("checkpoints/thinker_tiny/thinker_best.pt"), description="whose tokenizer to use"
     )
-    num_epochs: int = Field(5, ge=1)
+    num_epochs: int = Field(6, ge=1)
     batch_size: int = Field(24, ge=1)
     learning_rate: float = Field(2e-3, gt=0, le=1)
     warmup_steps: int = Field(200, ge=0)
@@ -53,8 +53,8 @@ class AudioEncoderConfig(RunConfig):
     subsampling_channels: int = Field(32, ge=4, description="channels of the subsampling")
     num_mel_bins: int = Field(64, ge=8, description="mel bins of the input")
     dropout: float = Field(0.0, ge=0, lt=1, description="dropout in the encoder")
-    time_masks: int = Field(2, ge=0, description="SpecAugment: stretches of time blanked")
-    frequency_masks: int = Field(2, ge=0, description="SpecAugment: bands of mel bins blanked")
+    time_masks: int = Field(0, ge=0, description="SpecAugment: stretches of time blanked")
+    frequency_masks: int = Field(1, ge=0, description="SpecAugment: bands of mel bins blanked")
 
     @model_validator(mode="after")
     def _fits(self) -> AudioEncoderConfig:

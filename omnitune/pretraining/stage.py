@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,6 @@ class Stage:
         better: whether the first scores beat the second.
         save_best: writes the model with its scores.
         line: what to print of the scores.
-        rates: peak learning rates by prefix of the weight's name, where they differ.
     """
 
     config: RunConfig
@@ -51,7 +50,6 @@ class Stage:
     better: Callable[[Scores, Scores], bool]
     save_best: Callable[[Scores], None]
     line: Callable[[Scores], str]
-    rates: dict[str, float] = field(default_factory=dict)
 
 
 def fresh_directory(config: RunConfig, name: str, resume: bool, overwrite: bool) -> Output:
@@ -89,7 +87,7 @@ def run_stage(stage: Stage, resume: bool) -> None:
 
     run = Run(
         model=stage.model,
-        optimizer=build_optimizer(stage.model, config, stage.rates),
+        optimizer=build_optimizer(stage.model, config),
         batch_at=stage.batch_at,
         plan=plan,
         config=config,

@@ -31,7 +31,7 @@ class ThinkerConfig(RunConfig):
     """Stage A: a small Qwen3 (grouped-query attention, QK norm, SwiGLU)."""
 
     stage: Literal["thinker"] = "thinker"
-    num_epochs: int = Field(3, ge=1)
+    num_epochs: int = Field(2, ge=1)
     batch_size: int = Field(16, ge=1)
     learning_rate: float = Field(3e-3, gt=0, le=1)
     warmup_steps: int = Field(100, ge=0)

@@ -1,8 +1,6 @@
-"""Stage C: the vision encoder, by captioning through a copy of the thinker.
+"""Stage C: the vision encoder, by captioning through a small decoder that is thrown away.
 
-A caption that says what stands where, and answers to questions about it, can only be written
-from features that keep it. The thinker already knows how captions and answers go together, so
-that what is left to learn is to see; the copy, and the projector to it, are thrown away.
+A caption that says what stands where can only be written from features that keep it.
 """
 
 from __future__ import annotations
@@ -20,34 +18,38 @@ from omnitune.data.loader import BatchStream, SampleReader
 from omnitune.data.mixture import Mixture
 from omnitune.data.records import STAND_INS, read_available, split_of
 from omnitune.evaluation.scoreboard import token_scoreboard
-from omnitune.models.components import load_thinker, save_encoder
+from omnitune.models.components import load_tokenizer, save_encoder
+from omnitune.models.omni import OmniConfig, OmniModel
 from omnitune.pretraining.stage import Stage, fresh_directory, run_stage
+from omnitune.pretraining.thinker import ThinkerConfig
 from omnitune.sample import Message, Sample, Text, UserError
 
 NAME = "image"
 
 
 class VisionEncoderConfig(RunConfig):
-    """Stage C: a small SigLIP tower."""
+    """Stage C: a small SigLIP tower and the captioner that teaches it."""
 
     stage: Literal["vision_encoder"] = "vision_encoder"
     thinker_ckpt: Path = Field(
-        Path("checkpoints/thinker_tiny/thinker_best.pt"), description="whose copy captions"
+        Path("checkpoints/thinker_tiny/thinker_best.pt"), description="whose tokenizer to use"
     )
-    num_epochs: int = Field(9, ge=1)
-    batch_size: int = Field(24, ge=1)
-    learning_rate: float = Field(2e-3, gt=0, le=1)
+    num_epochs: int = Field(11, ge=1)
+    batch_size: int = Field(32, ge=1)
+    learning_rate: float = Field(1e-3, gt=0, le=1)
     warmup_steps: int = Field(100, ge=0)
     image_size: int = Field(96, ge=16, description="pixels a side")
-    patch_size: int = Field(12, ge=2, description="pixels a side of a patch")
+    patch_size: int = Field(16, ge=2, description="pixels a side of a patch")
     pixel_shuffle: int = Field(2, ge=1, description="patches a side that become one slot")
+    stem_channels: tuple[int, ...] = Field(
+        (16, 32, 64), description="channels of a convolutional stem; [] for plain patches"
+    )
     hidden_size: int = Field(128, ge=16, description="width")
-    num_layers: int = Field(4, ge=1, description="layers")
+    num_layers: int = Field(2, ge=1, description="layers")
     num_heads: int = Field(2, ge=1, description="attention heads")
     intermediate_size: int = Field(384, ge=16, description="width of the feed-forward part")
-    captioner_learning_rate: float = Field(
-        5e-4, gt=0, le=1, description="peak rate of the copy of the thinker"
-    )
+    captioner_layers: int = Field(2, ge=1, description="layers of the decoder")
+    captioner_width: int = Field(128, ge=16, multiple_of=4, description="width of the decoder")
 
     @model_validator(mode="after")
     def _fits(self) -> VisionEncoderConfig:
@@ -56,6 +58,11 @@ class VisionEncoderConfig(RunConfig):
             raise ValueError(
                 f"image_size {self.image_size} is not a multiple of patch_size x pixel_shuffle = "
                 f"{self.patch_size * self.pixel_shuffle}"
+            )
+        if self.stem_channels and 2 ** (len(self.stem_channels) + 1) != self.patch_size:
+            raise ValueError(
+                f"{len(self.stem_channels)} stem_channels make patches of "
+                f"{2 ** (len(self.stem_channels) + 1)} pixels, but patch_size is {self.patch_size}"
             )
         return self
 
@@ -69,7 +76,19 @@ class VisionEncoderConfig(RunConfig):
             "num_attention_heads": self.num_heads,
             "intermediate_size": self.intermediate_size,
             "pixel_shuffle": self.pixel_shuffle,
+            "stem_channels": list(self.stem_channels),
         }
+
+    def captioner(self, vocab_size: int) -> dict[str, Any]:
+        """Settings of the decoder."""
+        small = ThinkerConfig(
+            hidden_size=self.captioner_width,
+            num_layers=self.captioner_layers,
+            num_heads=2,
+            num_kv_heads=2,
+            intermediate_size=3 * self.captioner_width,
+        )
+        return small.architecture(vocab_size)
 
 
 def pretrain(config: VisionEncoderConfig, resume: bool = False, overwrite: bool = False) -> Path:
@@ -80,7 +99,10 @@ def pretrain(config: VisionEncoderConfig, resume: bool = False, overwrite: bool 
     torch.manual_seed(config.seed)
     train, held_out = captioned(config.data_dir)
     encoder = config.encoder()
-    model, tokenizer = load_thinker(config.thinker_ckpt, {NAME: encoder})
+    tokenizer = load_tokenizer(config.thinker_ckpt)
+    captioner = config.captioner(tokenizer.get_vocab_size())
+    model = OmniModel(OmniConfig(captioner, {NAME: encoder}))
+    model.match_projector_scales()
     reader = SampleReader(ChatRenderer(tokenizer), model.modalities)
     mixture = Mixture({NAME: len(train)}, {NAME: 1.0}, config.seed)
     stream = BatchStream(reader, {NAME: train}, mixture, config.batch_size)
@@ -100,7 +122,6 @@ def pretrain(config: VisionEncoderConfig, resume: bool = False, overwrite: bool 
             score=lambda: token_scoreboard(model, items),
             better=lambda new, old: new["loss"] < old["loss"],
             save_best=save_best,
-            rates={"thinker": config.captioner_learning_rate},
             line=lambda s: f"loss={s['loss']:.3f} caption tokens right: {s['token_acc']:.1%}",
         ),
         resume,
@@ -109,7 +130,7 @@ def pretrain(config: VisionEncoderConfig, resume: bool = False, overwrite: bool 
 
 
 def captioned(data_dir: Path) -> tuple[list[Sample], list[Sample]]:
-    """Captioned images of the training split, with what is asked of them; captions to score by.
+    """Image and caption of the training and of the validation split.
 
     Raises:
         UserError: no record of the training split has a caption.
@@ -117,22 +138,16 @@ def captioned(data_dir: Path) -> tuple[list[Sample], list[Sample]]:
     splits: dict[str, list[Sample]] = {"train": [], "validation": []}
     for samples in read_available(data_dir).values():
         for split, found in splits.items():
-            found += [s for s in split_of(samples, split) if NAME in s.stand_ins]
+            found += [_caption_only(s) for s in split_of(samples, split) if NAME in s.stand_ins]
     if not splits["train"] or not splits["validation"]:
         raise UserError(
             f'{data_dir}: needs records with an image and a "{STAND_INS[NAME]}" in the splits '
             "train and validation to train a vision encoder on"
         )
-    train = [_caption_only(s) if len(modalities(s)) > 1 else s for s in splits["train"]]
-    return train, [_caption_only(s) for s in splits["validation"]]
+    return splits["train"], splits["validation"]
 
 
 def _caption_only(sample: Sample) -> Sample:
     image = next(m for m in sample.media if m.modality == NAME)
     caption = Message("assistant", (Text(sample.stand_ins[NAME]),))
     return replace(sample, messages=(Message("user", (image,)), caption))
-
-
-def modalities(sample: Sample) -> set[str]:
-    """What a sample's media are."""
-    return {media.modality for media in sample.media}

@@ -99,7 +99,11 @@ Picture = Scene | Digits | Word
 
 
 def caption(picture: Picture) -> str:
-    """Returns the words for everything in the picture that can be asked about."""
+    """Returns the words for everything in the picture that can be asked about.
+
+    The place comes before what is there: whoever learns to write captions then knows where to
+    look before a colour or a shape is due.
+    """
     if isinstance(picture, Digits):
         noun = "digit" if len(picture.values) == 1 else "digits"
         return f"the {noun} " + " ".join(map(str, picture.values))
@@ -108,7 +112,7 @@ def caption(picture: Picture) -> str:
     parts = []
     for thing in picture.things:
         place = "in the center" if thing.cell == "center" else f"at the {thing.cell}"
-        parts.append(f"a {thing.size} {thing.name} {place}")
+        parts.append(f"{place} a {thing.size} {thing.name}")
     return ", ".join(parts)
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -61,6 +64,7 @@ class Run:
         score: called with (step, epoch_ended) every ``log_every`` steps and after each epoch;
             what it returns is logged.
         state: JSON-able values that are saved and restored with the run.
+        updating: between the first changed weight and the counting of the step.
     """
 
     model: nn.Module
@@ -73,18 +77,21 @@ class Run:
     score: Callable[[int, bool], dict[str, Any]]
     state: dict[str, Any] = field(default_factory=dict)
     step: int = 0
+    updating: bool = False
 
 
 def train(run: Run) -> None:
     """Trains from ``run.step`` to the end of the plan.
 
-    On Ctrl-C the state is saved before the interrupt goes on.
+    Ctrl-C takes effect after the step under way: the state is saved, then the interrupt goes on.
     """
     config, plan = run.config, run.plan
     run.model.train()
-    with run.log.training_bar(plan.total_steps, run.step):
+    with run.log.training_bar(plan.total_steps, run.step), _patient_interrupts() as asked_to_stop:
         try:
             while run.step < plan.total_steps:
+                if asked_to_stop():
+                    raise KeyboardInterrupt
                 _one_step(run)
                 epoch_ended = run.step % plan.steps_per_epoch == 0 or run.step == plan.total_steps
                 if run.step % config.log_every == 0 or epoch_ended:
@@ -92,8 +99,33 @@ def train(run: Run) -> None:
                 if run.step % config.save_every == 0 and run.step < plan.total_steps:
                     checkpoint.save(run)
         except KeyboardInterrupt:
-            checkpoint.save(run)
+            if not run.updating:
+                checkpoint.save(run)
             raise
+
+
+@contextmanager
+def _patient_interrupts() -> Iterator[Callable[[], bool]]:
+    """Notes the first Ctrl-C (or polite kill) and lets only the second one through at once.
+
+    An update that is half done cannot be saved: weights and step number would disagree.
+    """
+    asked: list[int] = []
+
+    def note(signum: int, frame: object) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(signum)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False  # only the main thread may handle signals
+        return
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _one_step(run: Run) -> None:
@@ -114,12 +146,14 @@ def _one_step(run: Run) -> None:
         counts.append(counts_G)
     parameters = [p for group in run.optimizer.param_groups for p in group["params"]]
     norm = nn.utils.clip_grad_norm_(parameters, config.max_grad_norm, foreach=True)
+    run.updating = True
     if not torch.isfinite(norm):
         norm = _skip(run, norm)
     else:
         run.optimizer.step()
     run.optimizer.zero_grad(set_to_none=True)
     run.step += 1
+    run.updating = False
     run.log.step(
         run.step,
         torch.stack(loss_sums).sum(0).tolist(),

@@ -84,6 +84,10 @@ def test_frozen_encoders_leave_no_graph(whole: Batch, name: str) -> None:
     inputs = whole.media[name].inputs
     assert not any(rows.requires_grad for rows in frozen().encode(name, inputs))
     assert all(rows.requires_grad for rows in tiny_model().train().encode(name, inputs))
+    with_graph = [x.clone().requires_grad_() for x in inputs]
+    assert not any(rows.requires_grad for rows in frozen().encode(name, with_graph))
+    with torch.no_grad():
+        assert not any(rows.requires_grad for rows in tiny_model().encode(name, inputs))
 
 
 def test_frozen_encoders_get_no_gradient(whole: Batch) -> None:

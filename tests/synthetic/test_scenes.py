@@ -26,7 +26,7 @@ from omnitune.synthetic.scenes import (
 )
 
 SINGULARS = {plural: shape for shape, plural in PLURALS.items()}
-PART = re.compile(r"a (\w+) (\w+) (\w+) (?:at the|in the) (\w+(?: \w+)?)")
+PART = re.compile(r"(?:at the|in the) (\w+(?: \w+)?) a (\w+) (\w+) (\w+)")
 CELL_PLACES = {CELLS[row][col]: (row, col) for row in range(3) for col in range(3)}
 EXAMPLE = Scene(
     (Thing("circle", "red", "large", 0, 0), Thing("square", "blue", "small", 1, 1)),
@@ -105,7 +105,7 @@ def test_the_caption_settles_every_answer(composition: bool) -> None:
 
 def test_captions_read_row_by_row() -> None:
     assert (
-        caption(EXAMPLE) == "a large red circle at the top left, a small blue square in the center"
+        caption(EXAMPLE) == "at the top left a large red circle, in the center a small blue square"
     )
     assert caption(Digits((3, 7, 2))) == "the digits 3 7 2"
     assert caption(Digits((4,))) == "the digit 4"

@@ -1,0 +1,97 @@
+"""Stage B: two CTC losses, batches of like length, decoding."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import conversation, tiny_tokenizer, write_wave
+
+from omnitune.config import load_config
+from omnitune.modalities.audio import AudioModality
+from omnitune.pretraining.audio_encoder import (
+    AudioEncoderConfig,
+    Clips,
+    CtcBatch,
+    CtcModel,
+    LengthBatches,
+    ctc,
+    train_units,
+)
+from omnitune.sample import Media, UserError
+
+SMALL = AudioEncoderConfig(
+    hidden_size=16, num_layers=2, num_heads=2, intermediate_size=32, subsampling_channels=4,
+    num_mel_bins=16, num_units=60,
+)  # fmt: skip
+WORDS = ("the sky", "is 7", "red circle", "the river", "plus 5", "quiet", "color")
+
+
+@pytest.fixture
+def clips(tmp_path: Path) -> Clips:
+    samples = []
+    for n, words in enumerate(WORDS):
+        path = write_wave(tmp_path / f"{n}.wav", seconds=0.6 + 0.1 * n, seed=n)
+        media = (Media("audio", path),)
+        samples.append(conversation(str(n), "?", words, media=media, stand_ins={"audio": words}))
+    return Clips(samples, AudioModality(SMALL.encoder()), tiny_tokenizer(), train_units(WORDS, 60))
+
+
+def build(clips: Clips) -> CtcModel:
+    torch.manual_seed(0)
+    return CtcModel(SMALL, clips.tokenizer.get_vocab_size(), clips.units.get_vocab_size())
+
+
+def test_an_epoch_holds_every_clip_once_in_any_order_of_asking(clips: Clips) -> None:
+    batches = LengthBatches(clips, batch_size=2, seed=0)
+    sizes = [len(batches(n).inputs) for n in range(batches.per_epoch)]
+    assert sum(sizes) == len(WORDS)
+    last = batches(5).inputs
+    again = LengthBatches(clips, batch_size=2, seed=0)(5).inputs
+    assert all(torch.equal(a, b) for a, b in zip(last, again, strict=True))
+
+
+def test_batches_hold_clips_of_like_length(clips: Clips) -> None:
+    batches = LengthBatches(clips, batch_size=2, seed=0)
+    for n in range(batches.per_epoch):
+        lengths = sorted(x.shape[0] for x in batches(n).inputs)
+        assert lengths[-1] - lengths[0] <= 11  # neighbours differ by 0.1 s, ten frames
+
+
+def test_a_batch_loses_what_its_clips_lose_alone(clips: Clips) -> None:
+    model = build(clips).eval()
+    together = model(clips.batch([0, 3, 6]))[0]
+    alone = sum(model(clips.batch([n]))[0] for n in (0, 3, 6))
+    assert torch.allclose(together, alone, rtol=1e-4)
+
+
+def test_ctc_equals_the_sum_over_all_alignments() -> None:
+    torch.manual_seed(1)
+    logits = torch.randn(1, 3, 3)
+    p = logits[0].softmax(-1)  # classes a, b, blank; the target is "a"
+    paths = [
+        (0, 0, 0), (0, 0, 2), (0, 2, 2), (2, 0, 0), (2, 0, 2), (2, 2, 0),
+    ]  # fmt: skip
+    likelihood = sum(p[0, i] * p[1, j] * p[2, k] for i, j, k in paths)
+    loss = ctc(logits, torch.tensor([3]), [torch.tensor([0])])
+    assert torch.allclose(loss, -likelihood.log())
+
+
+def test_overfits_and_then_writes_the_words(clips: Clips) -> None:
+    model = build(clips)
+    batch: CtcBatch = clips.batch(list(range(len(WORDS))))
+    model.masks = (0, 0)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    for _ in range(150):
+        optimizer.zero_grad()
+        model(batch)[0].sum().backward()
+        optimizer.step()
+    # In training mode: the running statistics of so few steps on noise are not yet those.
+    written = [clips.tokenizer.decode(ids).strip() for ids in model.transcribe(batch.inputs)]
+    assert sum(a == b for a, b in zip(written, WORDS, strict=True)) >= 5
+
+
+def test_impossible_shapes_are_refused_together() -> None:
+    with pytest.raises(UserError, match="conv_kernel 4 is even"):
+        load_config(AudioEncoderConfig, None, ["--conv-kernel", "4"])
+    with pytest.raises(UserError, match="unit_layer 9 is above num_layers 4"):
+        load_config(AudioEncoderConfig, None, ["--unit-layer", "9"])
