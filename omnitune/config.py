@@ -5,9 +5,17 @@ from __future__ import annotations
 import difflib
 import json
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from omnitune.sample import SOURCES, UserError
 
@@ -15,7 +23,18 @@ from omnitune.sample import SOURCES, UserError
 class Config(BaseModel):
     """Base of every configuration: unknown keys are refused."""
 
-    model_config = ConfigDict(extra="forbid", validate_default=True)
+    model_config = ConfigDict(extra="forbid", validate_default=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_bool_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """``true`` is no 1: it is what an option without its value would be read as."""
+        if (
+            isinstance(value, bool)
+            and cls.model_fields[str(info.field_name)].annotation is not bool
+        ):
+            raise ValueError("a value is missing")
+        return value
 
 
 class RunConfig(Config):
@@ -132,6 +151,9 @@ def load_config(cls: type[C], path: Path | None, arguments: list[str]) -> C:
     values = read_json_object(path) if path else {}
     origin = dict.fromkeys(values, str(path))
     for key, value in _parse_overrides(cls, arguments):
+        field = cls.model_fields.get(key[0])
+        if len(key) > 1 and key[0] not in values and field and isinstance(field.default, Config):
+            values[key[0]] = field.default.model_dump()
         _assign(values, key, value)
         origin[".".join(key)] = "command line"
         origin.setdefault(key[0], "command line")
@@ -201,8 +223,14 @@ def _parse_overrides(cls: type[BaseModel], arguments: list[str]) -> list[tuple[l
                 key, text = [key[0][3:]], "false"
             else:
                 text = "true"
-        overrides.append((key, _parse_value(text)))
+        overrides.append((key, text if _wants_text(cls, key) else _parse_value(text)))
     return overrides
+
+
+def _wants_text(cls: type[BaseModel], key: list[str]) -> bool:
+    """Whether an option is a path: ``--output-dir 2026`` is one, not a number."""
+    field = cls.model_fields.get(key[0])
+    return field is not None and (field.annotation is Path or Path in get_args(field.annotation))
 
 
 def _parse_value(text: str) -> Any:

@@ -23,9 +23,10 @@ from rich.progress import (
 def progress_bar(title: str, total: int, done: int = 0) -> Iterator[Callable[..., None]]:
     """A bar with the time left; yields ``advance(n=1, note="")``.
 
-    Without a terminal it prints a line every tenth of the way, so that a log file stays short.
+    It goes to standard error, so that what a command prints can be piped. Without a terminal it is
+    a line every tenth of the way, so that a log file stays short.
     """
-    console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
+    console = Console(file=sys.stderr, highlight=False, soft_wrap=True)
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),
@@ -36,6 +37,7 @@ def progress_bar(title: str, total: int, done: int = 0) -> Iterator[Callable[...
         TextColumn("{task.fields[note]}"),
         console=console,
         disable=not console.is_terminal,
+        redirect_stdout=sys.stdout.isatty(),  # else lines for a file would end in the terminal
         refresh_per_second=4,
     ) as bars:
         task = bars.add_task(title, total=total, completed=done, note="")
@@ -57,6 +59,10 @@ def _advancer(bars: Progress, task: TaskID, title: str, console: Console) -> Cal
         state["tenth"] = tenth
         rate = (state["done"] - first) / max(1e-9, time.monotonic() - started)
         left = (total - state["done"]) / max(1e-9, rate)
-        print(f"{title}: {state['done']:.0f}/{total:.0f}, {left:.0f} s left {note}", flush=True)
+        print(
+            f"{title}: {state['done']:.0f}/{total:.0f}, {left:.0f} s left {note}",
+            file=sys.stderr,
+            flush=True,
+        )
 
     return advance

@@ -56,9 +56,10 @@ def read_checkpoint(path: Path, command: str = "") -> dict[str, Any]:
 
 def _manifest(folder: Path) -> dict[str, str]:
     try:
-        return json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
         return {}
+    return manifest if isinstance(manifest, dict) else {}
 
 
 def edit_manifest(folder: Path, name: str, digest: str | None) -> None:

@@ -149,5 +149,5 @@ def test_answer_depends_on_the_medium(
 ) -> None:
     for number in (1, 2):
         prompt = prompts[number]
-        other = Item(prompt.id, prompt.rendered, [-x for x in prompt.media], 0, prompt.encoded)
+        other = Item(prompt.id, prompt.rendered, [-x for x in prompt.media], 0, prompt.raw)
         assert generate(model, [other], NEVER, LENGTH) != [references[number]]

@@ -83,14 +83,15 @@ class Item:
 
     Attributes:
         media: one tensor a medium, in the order of ``rendered.slots``: features ``[R, D]``
-            if ``encoded``, else encoder inputs.
+            or, of the modalities in ``raw``, encoder inputs.
+        raw: modalities that are still to be encoded.
     """
 
     id: str
     rendered: Rendered
     media: Sequence[Tensor]
     group: int = 0
-    encoded: bool = True
+    raw: frozenset[str] = frozenset()
 
 
 def pack(items: Sequence[Item], num_groups: int = 1, supervise_all: bool = False) -> Batch:
@@ -147,11 +148,11 @@ def _segments(lengths: list[int]) -> Segments:
 def _collect_media(items: Sequence[Item], lengths: list[int]) -> dict[str, MediaRows]:
     slots: dict[str, list[Tensor]] = {}
     tensors: dict[str, list[Tensor]] = {}
-    encoded = all(item.encoded for item in items)
+    raw = frozenset().union(*(item.raw for item in items))
     start = 0
     for item, length in zip(items, lengths, strict=True):
         for slot, tensor in zip(item.rendered.slots, item.media, strict=True):
-            if item.encoded and tensor.shape[0] != slot.count:
+            if slot.media.modality not in raw and tensor.shape[0] != slot.count:
                 raise UserError(
                     f"sample {item.id}: {slot.media.path} has {tensor.shape[0]} feature rows "
                     f"for {slot.count} slots"
@@ -164,8 +165,8 @@ def _collect_media(items: Sequence[Item], lengths: list[int]) -> dict[str, Media
     return {
         name: MediaRows(
             torch.cat(slots[name]),
-            torch.cat(tensors[name]) if encoded else None,
-            [] if encoded else tensors[name],
+            None if name in raw else torch.cat(tensors[name]),
+            tensors[name] if name in raw else [],
         )
         for name in slots
     }

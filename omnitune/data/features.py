@@ -71,13 +71,14 @@ class FeatureStore:
             return
         total = self._rows.shape[0]
         added: list[np.ndarray] = [self._rows]
+        places = dict(self._places)  # entered only once their rows are kept
         for chunk, features in self._encode(todo):
             for path, rows in zip(chunk, features, strict=True):
-                self._places[self._hash(path)] = (total, total + len(rows))
+                places[self._hash(path)] = (total, total + len(rows))
                 total += len(rows)
                 added.append(rows)
             tick(len(chunk))
-        self._rows = np.concatenate(added)
+        self._rows, self._places = np.concatenate(added), places
         if self.folder:
             try:
                 self._save()

@@ -57,10 +57,10 @@ class SampleReader:
         for medium in media:
             if medium.modality not in self.modalities:
                 raise UserError(f"sample {id}: this model has no encoder for {medium.modality}")
-        encoded = all(medium.modality in self.features for medium in media)
-        tensors = [self._tensor(medium, encoded) for medium in media]
+        raw = frozenset(m.modality for m in media) - self.features.keys()
+        tensors = [self._tensor(medium) for medium in media]
         counts = [
-            t.shape[0] if encoded else self.modalities[m.modality].num_slots(t)
+            self.modalities[m.modality].num_slots(t) if m.modality in raw else t.shape[0]
             for m, t in zip(media, tensors, strict=True)
         ]
         rendered = render(messages, counts)
@@ -69,10 +69,10 @@ class SampleReader:
                 f"sample {id}: {len(rendered.tokens)} tokens, the limit is {self.max_tokens}; "
                 "shorten it or raise max_tokens"
             )
-        return Item(id, rendered, tensors, group, encoded)
+        return Item(id, rendered, tensors, group, raw)
 
-    def _tensor(self, medium: Media, encoded: bool) -> Tensor:
-        if encoded:
+    def _tensor(self, medium: Media) -> Tensor:
+        if medium.modality in self.features:
             return self.features[medium.modality](medium.path)
         return self.modalities[medium.modality].read(medium.path)
 

@@ -83,11 +83,13 @@ def _scramble(x: int) -> int:
 
 
 def _shares(weights: list[float]) -> list[Fraction]:
-    """Weights as fractions of their sum, over one denominator of at most ``MAX_PERIOD``."""
-    exact = [Fraction(w).limit_denominator(10**6) for w in weights]
-    total = sum(exact)
-    shares = [w / total for w in exact]
-    if lcm(*(s.denominator for s in shares)) <= MAX_PERIOD:
+    """Weights as fractions of their sum, over one denominator of about ``MAX_PERIOD`` at most.
+
+    Finer shares are rounded to it, upwards from zero: no source with weight is left out.
+    """
+    exact = [Fraction(w / sum(weights)).limit_denominator(10**6) for w in weights]
+    shares = [w / sum(exact) for w in exact]
+    if min(shares) > 0 and lcm(*(s.denominator for s in shares)) <= MAX_PERIOD:
         return shares
     rounded = [max(1, round(s * MAX_PERIOD)) for s in shares]
     return [Fraction(r, sum(rounded)) for r in rounded]

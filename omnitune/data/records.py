@@ -141,7 +141,11 @@ class _Record:
             split=self._split(),
             kind=kind,
             independent_turns="messages" not in self.values,
-            stand_ins={m: self.values[k] for m, k in STAND_INS.items() if k in self.values},
+            stand_ins={
+                m: self._text(k, "")
+                for m, k in STAND_INS.items()
+                if m in media and k in self.values
+            },
             tags={"voice": self._text("voice", "")} if "voice" in self.values else {},
         )
 
@@ -232,6 +236,10 @@ class _Record:
         kind = message.kind or kind
         task = task_of(media, message.task or task, kind)
         return Message(message.role, message.parts, kind, task)
+
+    def _stand_ins(self, media: dict[str, Media]) -> dict[str, str]:
+        keys = {name: STAND_INS[name] for name in media if STAND_INS[name] in self.values}
+        return {name: self._text(key, "") for name, key in keys.items()}
 
     def _split(self) -> str:
         if "split" in self.values:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,16 +33,36 @@ def evaluate_checkpoint(
     samples = [s for found in read_available(data_dir).values() for s in found]
     splits = sorted({s.split for s in samples} - {"train"}) if split == "all" else [split]
     limit = values.get("max_tokens", model.config.thinker["max_position_embeddings"])
-    reader = SampleReader(ChatRenderer(tokenizer), model.modalities, max_tokens=limit)
-    features = {n: FeatureStore(m, model.encoders[n], None) for n, m in model.modalities.items()}
-    reader.features = dict(features)
     chosen = {name: split_of(samples, name) for name in splits}
     for name, found in chosen.items():
         if not found:
             there = ", ".join(sorted({s.split for s in samples}))
             raise UserError(f"{data_dir}: no samples in the split {name!r}; there are: {there}")
         check_media(found)
+    features = encode_once(model, [s for found in chosen.values() for s in found], None)
+    reader = SampleReader(ChatRenderer(tokenizer), model.modalities, features, limit)
     return score_splits(model, reader, chosen, predictions)
+
+
+def encode_once(
+    model: OmniModel, samples: Sequence[Sample], root: Path | None
+) -> dict[str, FeatureStore]:
+    """Encodes every medium of the samples once, with a bar; returns the rows by modality.
+
+    Args:
+        root: folder where the rows are kept for the next run, or None.
+    """
+    model.eval()
+    stores = {}
+    for name, modality in model.modalities.items():
+        store = FeatureStore(modality, model.encoders[name], root)
+        paths = [m.path for sample in samples for m in sample.media if m.modality == name]
+        todo = store.missing(paths)
+        if todo:
+            with progress_bar(f"encoding {name}", len(todo)) as advance:
+                store.prepare(todo, advance)
+        stores[name] = store
+    return stores
 
 
 def score_splits(

@@ -64,9 +64,10 @@ def questions_of(sample: Sample) -> list[Question]:
         if message.role != "assistant":
             continue
         history = sample.messages[:n]
-        if sample.independent_turns and n > 1:
+        if sample.independent_turns:
             asked = history[-1]
-            history = (replace(asked, parts=(*media, *asked.parts)),)
+            unseen = [m for m in media if m not in asked.parts]
+            history = (replace(asked, parts=(*unseen, *asked.parts)),)
         name = f"{sample.id}#{n // 2}" if len(sample.messages) > 2 else sample.id
         kind = message.kind or sample.kind or message.task
         found.append(Question(name, message.task, kind, history, message.text))
@@ -234,6 +235,12 @@ def _share(predictions: Sequence[Prediction]) -> float:
 
 
 def _choose(samples: list[Sample], count: int, seed: int) -> list[Sample]:
-    if len(samples) <= count:
-        return samples
-    return random.Random(seed).sample(samples, count)
+    """Samples in an order of the seed, as long as their questions are no more than ``count``."""
+    chosen: list[Sample] = []
+    questions = 0
+    for sample in random.Random(seed).sample(samples, len(samples)):
+        found = len(questions_of(sample))
+        if questions + found <= count or not chosen:
+            chosen.append(sample)
+            questions += found
+    return chosen

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor, nn
 from transformers import SiglipVisionConfig, SiglipVisionModel
 
@@ -55,7 +55,7 @@ class ImageModality(Modality):
         """Reads a file to ``[3, size, size]``, values in [-1, 1]; raises UserError."""
         with _open(path) as image:
             try:
-                rgb = image.convert("RGB")
+                rgb = _to_rgb(ImageOps.exif_transpose(image))
             except (OSError, SyntaxError, ValueError) as error:
                 raise UserError(f"{path}: the image is damaged ({error})") from None
         size = self.image_size
@@ -148,6 +148,15 @@ class ConvStem(nn.Module):
     def forward(self, pixels_BCHW: Tensor) -> Tensor:
         """``[B, 3, S, S]`` to ``[B, width, S / patch, S / patch]``."""
         return self.layers(pixels_BCHW)
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """Eight bits a channel; 16-bit greyscale is scaled, where Pillow would clip it to white."""
+    if image.mode.startswith("I"):
+        return Image.fromarray((np.asarray(image) / 257).clip(0, 255).astype(np.uint8)).convert(
+            "RGB"
+        )
+    return image.convert("RGB")
 
 
 def _open(path: Path) -> Image.Image:

@@ -140,13 +140,14 @@ class OmniModel(PreTrainedModel):
         return torch.cat(self.encode(name, rows.inputs))
 
     def _zero_term(self, name: str) -> Tensor:
-        """Zero that depends on an unused projector's weights.
+        """Zero that depends on every trained weight of an unused projector and encoder.
 
         Every process then has a gradient for the same parameters, whatever its batch holds;
         otherwise a text-only batch on one of them would leave the others waiting.
         """
-        probe = torch.zeros(1, self.modalities[name].feature_dim, device=self.device)
-        return 0.0 * self.projector(name)(probe).sum()
+        unused = (*self.projector(name).parameters(), *self.encoders[name].parameters())
+        firsts = [p.view(-1)[0] for p in unused if p.requires_grad]
+        return 0.0 * torch.stack(firsts).sum() if firsts else torch.zeros((), device=self.device)
 
     def _logits(self, batch: Batch) -> Tensor:
         """Logits at the supervised positions only: ``[N, V]``."""

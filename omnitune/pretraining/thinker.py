@@ -21,7 +21,7 @@ from omnitune.evaluation.scoreboard import token_scoreboard
 from omnitune.models.components import save_thinker
 from omnitune.models.omni import OmniConfig, OmniModel
 from omnitune.pretraining.stage import Stage, fresh_directory, run_stage
-from omnitune.sample import Media, Message, Sample, Text
+from omnitune.sample import Media, Message, Sample, Text, UserError
 
 # What subwords never reach across: one digit; letters; other marks; blanks.
 PIECES = r" ?\p{N}| ?\p{L}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
@@ -78,6 +78,8 @@ def pretrain(config: ThinkerConfig, resume: bool = False, overwrite: bool = Fals
     train = {name: [put_into_words(s) for s in split_of(x, "train")] for name, x in sources.items()}
     train = {name: samples for name, samples in train.items() if samples}
     held_out = [put_into_words(s) for x in sources.values() for s in split_of(x, "validation")]
+    if not train or not held_out:
+        raise UserError(f"{config.data_dir}: needs records in the splits train and validation")
     tokenizer = train_tokenizer((s for x in train.values() for s in x), config.vocab_size)
     renderer = ChatRenderer(tokenizer)
     model = OmniModel(OmniConfig(thinker=config.architecture(tokenizer.get_vocab_size())))

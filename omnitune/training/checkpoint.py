@@ -50,6 +50,7 @@ def restore(run: Run) -> bool:
         run.step = values["step"]
         run.log.truncate(run.step)
         return True
+    run.log.truncate(0)
     return False
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from omnitune.config import RunConfig
 from omnitune.training import checkpoint
@@ -89,15 +89,16 @@ def train(run: Run) -> None:
     run.model.train()
     with run.log.training_bar(plan.total_steps, run.step), _patient_interrupts() as asked_to_stop:
         try:
+            _score_if_due(run)
             while run.step < plan.total_steps:
                 if asked_to_stop():
                     raise KeyboardInterrupt
                 _one_step(run)
-                epoch_ended = run.step % plan.steps_per_epoch == 0 or run.step == plan.total_steps
-                if run.step % config.log_every == 0 or epoch_ended:
-                    _score(run, epoch_ended)
+                _score_if_due(run)
                 if run.step % config.save_every == 0 and run.step < plan.total_steps:
                     checkpoint.save(run)
+            if asked_to_stop():
+                raise KeyboardInterrupt
         except KeyboardInterrupt:
             if not run.updating:
                 checkpoint.save(run)
@@ -147,10 +148,15 @@ def _one_step(run: Run) -> None:
     parameters = [p for group in run.optimizer.param_groups for p in group["params"]]
     norm = nn.utils.clip_grad_norm_(parameters, config.max_grad_norm, foreach=True)
     run.updating = True
-    if not torch.isfinite(norm):
-        norm = _skip(run, norm)
-    else:
+    if torch.isfinite(norm):
         run.optimizer.step()
+    else:  # left out of the record too: a NaN there would spoil every mean
+        run.log.warn(f"step {run.step + 1}: the gradient is not finite; the update is left out")
+        norm, loss_sums, counts = (
+            torch.zeros_like(norm),
+            [torch.zeros_like(x) for x in loss_sums],
+            [torch.zeros_like(x) for x in counts],
+        )
     run.optimizer.zero_grad(set_to_none=True)
     run.step += 1
     run.updating = False
@@ -164,16 +170,16 @@ def _one_step(run: Run) -> None:
     )
 
 
-def _skip(run: Run, norm: Tensor) -> Tensor:
-    """Leaves out an update whose gradient is not finite, and says so."""
-    run.log.warn(f"step {run.step + 1}: the gradient is not finite; the update is left out")
-    return torch.zeros_like(norm)
-
-
-def _score(run: Run, epoch_ended: bool) -> None:
+def _score_if_due(run: Run) -> None:
+    """Scores every ``log_every`` steps and after each epoch; once, also if that was interrupted."""
+    epoch_ended = run.step % run.plan.steps_per_epoch == 0 or run.step == run.plan.total_steps
+    due = run.step % run.config.log_every == 0 or epoch_ended
+    if not due or run.step == run.state.get("scored", 0):
+        return
     started = time.perf_counter()
     run.model.eval()
     scores = run.score(run.step, epoch_ended)
     run.model.train()
     seconds = time.perf_counter() - started
     run.log.scores(run.step, run.plan.epoch(run.step), scores, epoch_ended, seconds)
+    run.state["scored"] = run.step

@@ -25,7 +25,8 @@ def build_optimizer(
             (r for prefix, r in (rates or {}).items() if name.startswith(prefix)),
             config.learning_rate,
         )
-        decay = config.weight_decay if parameter.ndim >= 2 else 0.0
+        is_bias = parameter.ndim < 2 or "bias" in name.rpartition(".")[2]
+        decay = 0.0 if is_bias else config.weight_decay
         groups.setdefault((rate, decay), []).append(parameter)
     return torch.optim.AdamW(
         [

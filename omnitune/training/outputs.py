@@ -45,14 +45,16 @@ def claim_folder(
     folder = config.out
     settings: dict[str, Any] = json.loads(config.model_dump_json())
     digests = {str(path): sha256(path) for path in inputs if path.is_file()}
-    found = _read(folder / RUN_FILE)
-    if found is not None and not overwrite:
-        _compare(folder, "settings", found["config"], settings)
-        _compare(folder, "inputs", found.get("inputs", {}), digests)
-        if found.get("finished") and result.exists():
+    found = {} if overwrite else _read(folder / RUN_FILE) or {}
+    complete = bool(found.get("finished")) and result.exists()
+    if not overwrite and (complete or step_files(folder)):
+        if found:
+            _compare(folder, "settings", found["config"], settings)
+            _compare(folder, "inputs", found.get("inputs", {}), digests)
+        if complete:
             print(f"{result} is there and complete; nothing to do (--overwrite trains again)")
             return True
-        if not resume and step_files(folder):
+        if not resume:
             raise UserError(
                 f"{folder} holds an unfinished run; --resume goes on with it, --overwrite starts "
                 "anew, --output-dir DIR leaves it alone"

@@ -11,13 +11,12 @@ import torch
 from torch import nn
 
 from omnitune.config import SftConfig
-from omnitune.console import progress_bar
 from omnitune.data.chat import ChatRenderer
 from omnitune.data.features import FeatureStore
 from omnitune.data.loader import BatchStream, SampleReader
 from omnitune.data.mixture import Mixture
 from omnitune.data.records import check_media, data_files, read_source, split_of
-from omnitune.evaluation.evaluate import score_splits
+from omnitune.evaluation.evaluate import encode_once, score_splits
 from omnitune.evaluation.report import scores_table, write_report
 from omnitune.evaluation.scoreboard import HEADLINES, score_lines, scoreboard
 from omnitune.models.components import assemble, save_omni
@@ -71,6 +70,11 @@ def read_samples(config: SftConfig) -> dict[str, list[Sample]]:
     for source, found in samples.items():
         if not split_of(found, "train"):
             raise UserError(f"{config.data_dir}: the source {source} has no training samples")
+    if not any(split_of(found, "validation") for found in samples.values()):
+        raise UserError(
+            f"{config.data_dir}: no source has validation samples, so there is nothing to watch "
+            'the training by; give some records "split": "validation"'
+        )
     check_media(sample for found in samples.values() for sample in found)
     return samples
 
@@ -93,18 +97,7 @@ def encode_media(
                 "change with every step: freeze_encoders true, or feature_cache auto"
             )
         return {}
-    model.eval()
-    root = config.data_dir / ".features"
-    stores = {}
-    for name, modality in model.modalities.items():
-        store = FeatureStore(modality, model.encoders[name], root)
-        paths = [m.path for sample in samples for m in sample.media if m.modality == name]
-        todo = store.missing(paths)
-        if todo:
-            with progress_bar(f"encoding {name}", len(todo)) as advance:
-                store.prepare(todo, advance)
-        stores[name] = store
-    return stores
+    return encode_once(model, samples, config.data_dir / ".features")
 
 
 def build_run(

@@ -139,9 +139,9 @@ def test_media_of_a_sample_are_not_swapped(model: OmniModel, items: list[Item]) 
 @pytest.mark.parametrize("rows", [3, 5, 1, 0])
 def test_wrong_number_of_feature_rows_names_the_sample(items: list[Item], rows: int) -> None:
     assert items[1].rendered.slots[0].count == 4
-    wrong = replace(items[1], media=[torch.zeros(rows, 64)], encoded=True)
+    wrong = replace(items[1], media=[torch.zeros(rows, 64)], raw=frozenset())
     with pytest.raises(UserError, match=rf"sample image: .*one\.png has {rows} feature rows for 4"):
-        pack([replace(items[0], encoded=True), wrong])
+        pack([replace(items[0], raw=frozenset()), wrong])
 
 
 def test_wrong_number_of_encoder_rows_is_an_error(model: OmniModel, items: list[Item]) -> None:
