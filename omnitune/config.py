@@ -107,8 +107,13 @@ class SftConfig(RunConfig):
     data_mix: DataMix = Field(
         DataMix(text_only=0.4, image_text=0.3, audio_text=0.3), description="weight of each source"
     )
+    rate_width: int = Field(
+        1024,
+        ge=1,
+        description="width that learning_rate is meant at; a narrower thinker takes more",
+    )
     projector_learning_rate: float | None = Field(
-        None, gt=0, le=1, description="peak rate of the projectors [10 x learning_rate]"
+        None, gt=0, le=1, description="peak rate of the projectors [2.5 x the thinker's]"
     )
     encoder_learning_rate: float | None = Field(
         None, gt=0, le=1, description="peak rate of unfrozen encoders [learning_rate]"

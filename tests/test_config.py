@@ -209,11 +209,18 @@ def test_resolved_configuration_loads_again(tmp_path: Path) -> None:
     assert load(tmp_path, config.model_dump_json()) == config
 
 
+def refusal(folder: Path, *arguments: str) -> str:
+    """What is said of the arguments; nothing if they are taken (a path takes any text)."""
+    try:
+        load(folder, {}, *arguments)
+    except UserError as error:
+        return str(error)
+    return ""
+
+
 def test_option_table_names_every_option_as_the_command_line_takes_it(tmp_path: Path) -> None:
     options = [option for option, _, _ in option_table(SftConfig)]
     assert len(options) == len(set(options))
     assert {"data-mix.image-text", "freeze-encoders", "learning-rate"} <= set(options)
     for option in options:
-        with pytest.raises(UserError) as error:
-            load(tmp_path, {}, f"--{option}", '["no such value"]')
-        assert "unknown key" not in str(error.value)
+        assert "unknown key" not in refusal(tmp_path, f"--{option}", '["no such value"]')

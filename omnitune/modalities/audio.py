@@ -144,7 +144,9 @@ def duration(path: Path) -> float:
         if not path.exists():
             raise UserError(f"{path}: no such sound file")
         info = soundfile.info(path)
-    except (soundfile.LibsndfileError, OSError, RuntimeError):
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except (soundfile.LibsndfileError, RuntimeError):
         raise UserError(f"{path}: is not a sound file (WAV, FLAC, OGG and MP3 are read)") from None
     if info.frames == 0:
         raise UserError(f"{path}: holds no sound (0 samples)")

@@ -119,7 +119,9 @@ class GridProjector(Projector):
         """Scales features and places to the spread of the thinker's embeddings."""
         self.place_SE.zero_()
         super().match_scale(embeddings_VD)
-        self.place_SE.normal_(std=float(embeddings_VD.float().std()))
+        # Two independent parts of half the power each are together as loud as one word.
+        self.down.weight.mul_(0.5**0.5)
+        self.place_SE.normal_(std=float(embeddings_VD.float().std()) * 0.5**0.5)
 
 
 class ConvStem(nn.Module):

@@ -108,8 +108,7 @@ def build_run(
     sizes = {source: len(found) for source, found in training.items()}
     mixture = Mixture(sizes, config.data_mix.weights(), config.seed)
     stream = BatchStream(reader, training, mixture, config.batch_size)
-    rates = {"proj": config.projector_learning_rate or min(1.0, 10 * config.learning_rate)}
-    rates["encoders"] = config.encoder_learning_rate or config.learning_rate
+    rates = learning_rates(config, model.thinker.config.hidden_size)
     held_out = [s for found in samples.values() for s in split_of(found, "validation")]
 
     def score(step: int, epoch_ended: bool) -> dict[str, Any]:
@@ -128,6 +127,21 @@ def build_run(
         groups=stream.groups,
         score=score,
     )
+
+
+def learning_rates(config: SftConfig, width: int) -> dict[str, float]:
+    """Peak rates by prefix of the weight's name.
+
+    ``learning_rate`` is meant at ``rate_width``; a narrower thinker takes proportionally larger
+    steps: Adam's best rate for hidden matrices goes as one over the width (Yang et al. 2022,
+    "Tensor Programs V"). So one configuration serves the tiny thinker and a real one.
+    """
+    thinker = min(1.0, config.learning_rate * max(1.0, config.rate_width / width))
+    return {
+        "thinker": thinker,
+        "proj": config.projector_learning_rate or min(1.0, 2.5 * thinker),
+        "encoders": config.encoder_learning_rate or config.learning_rate,
+    }
 
 
 def describe(run: Run) -> None:

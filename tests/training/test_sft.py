@@ -166,7 +166,7 @@ def test_same_losses_with_and_without_the_cache(home: Path, cache: str) -> None:
     assert count.sum() > 0
 
 
-def test_projectors_learn_ten_times_faster_unless_told(home: Path) -> None:
+def test_narrow_thinkers_take_larger_steps_and_projectors_larger_yet(home: Path) -> None:
     samples = read_samples(settings(home))
     reader = sft.SampleReader(sft.ChatRenderer(tiny_tokenizer()), tiny_model().modalities)
 
@@ -177,9 +177,12 @@ def test_projectors_learn_ten_times_faster_unless_told(home: Path) -> None:
         groups = run.optimizer.param_groups
         return {names[id(p)]: group["peak_lr"] for group in groups for p in group["params"]}
 
-    plain = {"thinker": 1e-3, "encoders": 1e-3, "proj_v": 1e-2, "proj_a": 1e-2}
-    assert rates() == pytest.approx(plain)
-    told = rates(projector_learning_rate=2e-3, encoder_learning_rate=1e-5)
+    wide = {"thinker": 1e-3, "encoders": 1e-3, "proj_v": 2.5e-3, "proj_a": 2.5e-3}
+    assert rates(rate_width=32) == pytest.approx(wide)  # the tiny thinker's own width
+    assert rates(rate_width=8) == pytest.approx(wide)
+    plain = {"thinker": 2e-3, "encoders": 1e-3, "proj_v": 5e-3, "proj_a": 5e-3}
+    assert rates(rate_width=64) == pytest.approx(plain)
+    told = rates(rate_width=64, projector_learning_rate=2e-3, encoder_learning_rate=1e-5)
     assert told == pytest.approx(plain | {"proj_v": 2e-3, "proj_a": 2e-3, "encoders": 1e-5})
 
 
