@@ -110,7 +110,7 @@ def test_training_lowers_the_loss(out: Path) -> None:
 def test_only_the_newest_three_step_checkpoints_are_kept(out: Path) -> None:
     steps = sorted(int(p.stem.split("_")[-1]) for p in out.glob("omni_step_*.pt"))
     assert len(steps) == 3
-    assert all(step % 20 == 0 for step in steps)
+    assert all(step % 5 == 0 for step in steps)
 
 
 def test_a_second_run_says_so_and_changes_nothing(folder: Path, out: Path) -> None:
