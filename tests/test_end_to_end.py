@@ -22,7 +22,7 @@ PARTS = {
 SFT = ["--config", str(ROOT / "configs/omni_sft_tiny.json"), "--num-epochs", "2"]
 FAST = [
     "--save-every",
-    "20",
+    "5",
     "--log-every",
     "20",
     "--probe-questions",

@@ -39,7 +39,7 @@ def understood(text: str) -> list[Thing]:
     for part in text.split(", "):
         match = PART.fullmatch(part)
         assert match, part
-        size, colour, shape, cell = match.groups()
+        cell, size, colour, shape = match.groups()
         things.append(Thing(shape, colour, size, *CELL_PLACES[cell]))
     return things
 
