@@ -17,15 +17,9 @@ class UserError(Exception):
 
 @dataclass(frozen=True)
 class Text:
-    """A piece of text in a message.
-
-    Attributes:
-        scattered_in: modality among whose placeholders the text's tokens are strewn, as words lie
-            among the silent slots of speech; empty for ordinary text.
-    """
+    """A piece of text in a message."""
 
     text: str
-    scattered_in: str = ""
 
 
 @dataclass(frozen=True)

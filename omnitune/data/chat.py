@@ -5,7 +5,6 @@ Training, evaluation, chat and every server call it, so that what is served is w
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -118,19 +117,8 @@ class ChatRenderer:
 
     def _append_part(self, out: Rendered, part: Part, counts: object, supervised: bool) -> None:
         if not isinstance(part, Media):
-            tokens = self.encode(part.text)
-            if part.scattered_in:
-                tokens = scatter(tokens, self.ids[f"<|{part.scattered_in}|>"])
-            self._append(out, tokens, supervised)
+            self._append(out, self.encode(part.text), supervised)
             return
         count = next(counts)  # type: ignore[call-overload]
         out.slots.append(Slots(part, len(out.tokens), count))
         self._append(out, [self.ids[f"<|{part.modality}|>"]] * count)
-
-
-def scatter(tokens: Sequence[int], filler: int) -> tuple[int, ...]:
-    """Strews one to five fillers around each token; the same for the same tokens."""
-    rng = random.Random(repr(tokens))
-    gaps = [[filler] * rng.randint(1, 5) for _ in range(len(tokens) + 1)]
-    strewn = [t for gap, token in zip(gaps, tokens, strict=False) for t in (*gap, token)]
-    return (*strewn, *gaps[-1])

@@ -26,7 +26,6 @@ class AudioModality(Modality):
 
     name = "audio"
     projector = "proj_a"
-    sparse = True
 
     def __init__(self, encoder_config: dict[str, Any]) -> None:
         super().__init__(encoder_config)

@@ -19,13 +19,11 @@ class Modality(ABC):
     Attributes:
         name: key in the registry and in records (``"image"``).
         projector: attribute name of its projector in the model (``"proj_v"``).
-        sparse: most slots say nothing, so that what is said must be gathered from among them.
         encoder_config: JSON-able settings from which the encoder can be built again.
     """
 
     name: str
     projector: str
-    sparse: bool = False
 
     def __init__(self, encoder_config: dict[str, Any]) -> None:
         self.encoder_config = encoder_config

@@ -18,7 +18,6 @@ from omnitune.data.loader import BatchStream, SampleReader
 from omnitune.data.mixture import Mixture
 from omnitune.data.records import read_available, split_of
 from omnitune.evaluation.scoreboard import token_scoreboard
-from omnitune.modalities.registry import MODALITIES
 from omnitune.models.components import save_thinker
 from omnitune.models.omni import OmniConfig, OmniModel
 from omnitune.pretraining.stage import Stage, fresh_directory, run_stage
@@ -131,27 +130,18 @@ def put_into_words(sample: Sample) -> Sample:
     """The sample with its media replaced by the words that stand in for them.
 
     The thinker so learns in text, where a step is cheap, the reasoning that the joint
-    fine-tuning has then only to tie to pictures and sound. Where a modality is sparse the words
-    are strewn among its placeholders, so that the thinker learns to gather them: copying from
-    unbroken text looks at the very next token, which in speech is a silent slot. A medium
-    without such words is left out.
+    fine-tuning has then only to tie to pictures and sound. A medium without such words is
+    left out.
     """
 
     def words(message: Message) -> Message:
         parts = tuple(
-            stand_in(p.modality, sample.stand_ins.get(p.modality, ""))
-            if isinstance(p, Media)
-            else p
+            Text(sample.stand_ins.get(p.modality, "") + ". ") if isinstance(p, Media) else p
             for p in message.parts
         )
         return replace(message, parts=parts)
 
     return replace(sample, messages=tuple(words(m) for m in sample.messages))
-
-
-def stand_in(modality: str, words: str) -> Text:
-    """The words of a medium, in the form in which a model of that modality would meet them."""
-    return Text(words, modality) if MODALITIES[modality].sparse else Text(f"{words}. ")
 
 
 def _texts(samples: Iterable[Sample]) -> Iterator[str]:

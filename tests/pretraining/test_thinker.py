@@ -1,15 +1,14 @@
 """Stage A: media become words, subwords decode to what was written."""
 
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from helpers import conversation, tiny_tokenizer
 
 from omnitune.config import load_config
-from omnitune.data.chat import SPECIAL_TOKENS, ChatRenderer, scatter
+from omnitune.data.chat import SPECIAL_TOKENS
 from omnitune.pretraining.thinker import ThinkerConfig, put_into_words
-from omnitune.sample import Media, Message, Text, UserError
+from omnitune.sample import Media, UserError
 
 
 def test_media_are_replaced_by_their_words_where_they_stood() -> None:
@@ -17,8 +16,7 @@ def test_media_are_replaced_by_their_words_where_they_stood() -> None:
     stand_ins = {"image": "a red circle", "audio": "is it red"}
     sample = conversation("both", "answer.", "yes", media=media, stand_ins=stand_ins)
     worded = put_into_words(sample)
-    assert worded.messages[0].text == "a red circle. is it redanswer."
-    assert worded.messages[0].parts[1] == Text("is it red", scattered_in="audio")
+    assert worded.messages[0].text == "a red circle. is it red. answer."
     assert worded.messages[1] == sample.messages[1]
     assert worded.media == ()
 
@@ -30,20 +28,6 @@ def test_subwords_decode_to_what_was_written(text: str) -> None:
     tokenizer = tiny_tokenizer()
     tokenizer.encode_special_tokens = True
     assert tokenizer.decode(tokenizer.encode(text).ids).strip() == text
-
-
-def test_words_of_speech_are_strewn_among_silent_slots() -> None:
-    renderer = ChatRenderer(tiny_tokenizer())
-    words = renderer.encode("the quiet river")
-    slot = renderer.ids["<|audio|>"]
-    strewn = scatter(words, slot)
-    assert tuple(t for t in strewn if t != slot) == words
-    places = [n for n, t in enumerate(strewn) if t != slot]
-    gaps = [b - a - 1 for a, b in pairwise([-1, *places, len(strewn)])]
-    assert all(1 <= gap <= 5 for gap in gaps)
-    assert scatter(words, slot) == strewn
-    message = Message("user", (Text("the quiet river", scattered_in="audio"),))
-    assert renderer.render([message]).tokens[1:-1] == list(strewn)
 
 
 def test_special_tokens_are_single_and_first() -> None:
