@@ -55,6 +55,12 @@ class RunConfig(Config):
     warmup_steps: int = Field(500, ge=0, description="steps of linear warm-up")
     min_lr_ratio: float = Field(0.1, ge=0, le=1, description="rate at the end, as share of peak")
     weight_decay: float = Field(0.01, ge=0, description="AdamW; none on norms and biases")
+    optimizer: Literal["adamw", "muon"] = Field(
+        "adamw", description="muon: orthogonalised steps for hidden matrices, AdamW for the rest"
+    )
+    muon_learning_rate: float = Field(
+        0.02, gt=0, le=1, description="muon's peak rate, where learning_rate is AdamW's"
+    )
     adam_beta2: float = Field(0.95, ge=0, lt=1, description="AdamW's second-moment decay")
     max_grad_norm: float = Field(1.0, gt=0, description="gradient norm above which to clip")
     log_every: int = Field(50, ge=1, description="steps between two lines of scores")
@@ -117,6 +123,12 @@ class SftConfig(RunConfig):
     )
     encoder_learning_rate: float | None = Field(
         None, gt=0, le=1, description="peak rate of unfrozen encoders [learning_rate]"
+    )
+    conversation_share: float = Field(
+        0.2,
+        ge=0,
+        le=1,
+        description="how often the questions of one record are one conversation, not each alone",
     )
     max_tokens: int = Field(1024, ge=16, description="longest sample, media included")
     feature_cache: Literal["auto", "on", "off"] = Field(

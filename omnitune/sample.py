@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 ROLES = ("system", "user", "assistant")
@@ -30,7 +30,20 @@ class Media:
     path: Path
 
 
-Part = Text | Media
+@dataclass(frozen=True)
+class Glimpse:
+    """Words in place of a medium, shown as a medium is: a few words at once in each slot.
+
+    Attributes:
+        modality: of the medium, whose placeholder fills the slots that stay empty.
+        slots: the words of each slot; "" for none.
+    """
+
+    modality: str
+    slots: tuple[str, ...]
+
+
+Part = Text | Media | Glimpse
 
 
 @dataclass(frozen=True)
@@ -79,3 +92,22 @@ class Sample:
     def media(self) -> tuple[Media, ...]:
         """Every medium, in the order in which the conversation shows them."""
         return tuple(p for m in self.messages for p in m.parts if isinstance(p, Media))
+
+    def alone(self) -> list[Sample]:
+        """One sample a question, each with the media and without the other questions.
+
+        A sample whose turns build on each other stays whole. Under the reference answers of its
+        neighbours a caption, say, is half given away: neither a score nor a lesson in looking.
+        """
+        if not self.independent_turns:
+            return [self]
+        answers = [n for n, message in enumerate(self.messages) if message.role == "assistant"]
+        singles = []
+        for n in answers:
+            asked, answer = self.messages[n - 1 : n + 1]
+            unseen = [m for m in self.media if m not in asked.parts]
+            asked = replace(asked, parts=(*unseen, *asked.parts))
+            name = f"{self.id}#{n // 2}" if len(answers) > 1 else self.id
+            task = answer.task
+            singles.append(replace(self, id=name, messages=(asked, answer), task=task))
+        return singles

@@ -20,9 +20,12 @@ from omnitune.sample import UserError
 class Segments:
     """Which tokens of the row belong together: attention never leaves a segment.
 
+    A token may belong to several segments that begin alike (questions about one picture).
+
     Attributes:
         gather_BL: position in the row of each segment's tokens; padded with 0.
-        scatter_T: position in the flattened ``[B * L]`` of each token of the row.
+        scatter_T: position in the flattened ``[B * L]`` of each token of the row, in the first
+            segment that it belongs to.
     """
 
     gather_BL: Tensor
@@ -51,9 +54,11 @@ class Batch:
     Attributes:
         tokens_T: ids. positions_T: place within the segment.
         predict_N: row positions whose next token is supervised. labels_N: those tokens.
+        weight_N: how much each counts in the loss.
         group_N: score group (source) of each supervised token.
         turn_N: running number of the turn that each supervised token belongs to.
         num_groups: number of groups. ids: the samples. media: by modality.
+        added_M: ids that are heard along with those of the row, at the positions ``at_M``.
     """
 
     tokens_T: Tensor
@@ -61,16 +66,19 @@ class Batch:
     segments: Segments
     predict_N: Tensor
     labels_N: Tensor
+    weight_N: Tensor
     group_N: Tensor
     turn_N: Tensor
     num_groups: int
     ids: list[str]
     media: dict[str, MediaRows]
+    added_M: Tensor
+    at_M: Tensor
 
     @property
-    def num_targets(self) -> int:
-        """Supervised tokens."""
-        return self.labels_N.numel()
+    def num_targets(self) -> float:
+        """Supervised tokens, by their weights."""
+        return float(self.weight_N.sum())
 
     def to(self, device: torch.device) -> Batch:
         """The batch on another device."""
@@ -85,6 +93,8 @@ class Item:
         media: one tensor a medium, in the order of ``rendered.slots``: features ``[R, D]``
             or, of the modalities in ``raw``, encoder inputs.
         raw: modalities that are still to be encoded.
+        shared: number of leading tokens that stand in the row already, as those of the last
+            item before it that shares none (see ``share_prefix``).
     """
 
     id: str
@@ -92,76 +102,123 @@ class Item:
     media: Sequence[Tensor]
     group: int = 0
     raw: frozenset[str] = frozenset()
+    shared: int = 0
 
 
-def pack(items: Sequence[Item], num_groups: int = 1, supervise_all: bool = False) -> Batch:
+def pack(items: Sequence[Item], num_groups: int = 1, other_weight: float = 0.0) -> Batch:
     """Packs samples into one row; labels are shifted here and nowhere else.
 
     Args:
-        supervise_all: every token is a target (pretraining), not only the assistant's.
+        other_weight: of the tokens that are not the assistant's (pretraining); at 0 they are
+            no targets.
 
     Raises:
         UserError: a medium has another number of feature rows than slots; names the sample.
     """
+    rows = _rows(items)
     tokens: list[int] = []
+    positions: list[Tensor] = []
     predict: list[int] = []
+    labels: list[int] = []
     groups: list[int] = []
     turns: list[int] = []
-    lengths = [len(item.rendered.tokens) for item in items]
+    weights: list[float] = []
+    added: list[tuple[int, int]] = []
     turn = -1
-    for item in items:
-        start = len(tokens)
+    for item, row in zip(items, rows, strict=True):
         rendered = item.rendered
-        tokens.extend(rendered.tokens)
+        tokens.extend(rendered.tokens[item.shared :])
+        positions.append(torch.arange(item.shared, len(row)))
         opens = {first for _, first, _ in rendered.turns}
-        for place in range(1, len(rendered.tokens)):
+        for place in range(max(1, item.shared), len(row)):
             turn += place in opens
-            if supervise_all or rendered.supervised[place]:
-                predict.append(start + place - 1)
+            if rendered.supervised[place] or other_weight:
+                weights.append(1.0 if rendered.supervised[place] else other_weight)
+                predict.append(row[place - 1])
+                labels.append(rendered.tokens[place])
                 groups.append(item.group)
                 turns.append(turn)
-    predict_N = torch.tensor(predict, dtype=torch.long)
-    tokens_T = torch.tensor(tokens, dtype=torch.long)
+        added += [(token, row[place]) for token, place in rendered.added if place >= item.shared]
     return Batch(
-        tokens_T=tokens_T,
-        positions_T=torch.cat([torch.arange(n) for n in lengths]),
-        segments=_segments(lengths),
-        predict_N=predict_N,
-        labels_N=tokens_T[predict_N + 1],
+        tokens_T=torch.tensor(tokens, dtype=torch.long),
+        positions_T=torch.cat(positions),
+        segments=_segments(items, rows),
+        predict_N=torch.tensor(predict, dtype=torch.long),
+        labels_N=torch.tensor(labels, dtype=torch.long),
+        weight_N=torch.tensor(weights),
         group_N=torch.tensor(groups, dtype=torch.long),
         turn_N=torch.tensor(turns, dtype=torch.long),
         num_groups=num_groups,
         ids=[item.id for item in items],
-        media=_collect_media(items, lengths),
+        media=_collect_media(items, rows),
+        added_M=torch.tensor([token for token, _ in added], dtype=torch.long),
+        at_M=torch.tensor([place for _, place in added], dtype=torch.long),
     )
 
 
-def _segments(lengths: list[int]) -> Segments:
-    longest = max(lengths)
-    starts = torch.tensor([0, *lengths[:-1]]).cumsum(0)
-    offsets_L = torch.arange(longest)
-    inside_BL = offsets_L < torch.tensor(lengths)[:, None]
-    gather_BL = torch.where(inside_BL, starts[:, None] + offsets_L, 0)
-    return Segments(gather_BL, inside_BL.flatten().nonzero().squeeze(1))
+def share_prefix(items: Sequence[Item]) -> None:
+    """Lets items share the tokens that all begin with, and the media there, with the first.
+
+    Nothing changes but the work: what a token sees of those before it is the same in each.
+    """
+    first = items[0]
+    for item in items[1:]:
+        item.shared = _common_prefix(first, item)
 
 
-def _collect_media(items: Sequence[Item], lengths: list[int]) -> dict[str, MediaRows]:
+def _common_prefix(first: Item, other: Item) -> int:
+    """Number of leading tokens that two items have in common; no slots are cut, no answer lost."""
+    a, b = first.rendered, other.rendered
+    pairs = enumerate(zip(a.tokens, b.tokens, strict=False))
+    ends = [next((n for n, (x, y) in pairs if x != y), min(len(a.tokens), len(b.tokens)) - 1)]
+    ends += [place for _, place in set(a.added) ^ set(b.added)]
+    ends += [rendered.supervised.index(True) for rendered in (a, b) if any(rendered.supervised)]
+    same = [x for x, y in zip(a.slots, b.slots, strict=False) if x == y]
+    ends += [slots.start for slots in (*a.slots, *b.slots) if slots not in same]
+    end = min(ends)
+    return min([end, *(s.start for s in same if s.start < end < s.start + s.count)])
+
+
+def _rows(items: Sequence[Item]) -> list[list[int]]:
+    """Position in the row of each of an item's tokens."""
+    rows: list[list[int]] = []
+    root: list[int] = []
+    total = 0
+    for item in items:
+        end = total + len(item.rendered.tokens) - item.shared
+        rows.append([*root[: item.shared], *range(total, end)])
+        root = root if item.shared else rows[-1]
+        total = end
+    return rows
+
+
+def _segments(items: Sequence[Item], rows: list[list[int]]) -> Segments:
+    longest = max(map(len, rows))
+    gather_BL = torch.tensor([row + [0] * (longest - len(row)) for row in rows])
+    scatter = [
+        torch.arange(n * longest + item.shared, n * longest + len(row))
+        for n, (item, row) in enumerate(zip(items, rows, strict=True))
+    ]
+    return Segments(gather_BL, torch.cat(scatter))
+
+
+def _collect_media(items: Sequence[Item], rows: list[list[int]]) -> dict[str, MediaRows]:
     slots: dict[str, list[Tensor]] = {}
     tensors: dict[str, list[Tensor]] = {}
     raw = frozenset().union(*(item.raw for item in items))
-    start = 0
-    for item, length in zip(items, lengths, strict=True):
+    for item, row in zip(items, rows, strict=True):
         for slot, tensor in zip(item.rendered.slots, item.media, strict=True):
             if slot.media.modality not in raw and tensor.shape[0] != slot.count:
                 raise UserError(
                     f"sample {item.id}: {slot.media.path} has {tensor.shape[0]} feature rows "
                     f"for {slot.count} slots"
                 )
+            if slot.start < item.shared:
+                continue
             name = slot.media.modality
-            first = start + slot.start
-            slots.setdefault(name, []).append(torch.arange(first, first + slot.count))
+            places = row[slot.start : slot.start + slot.count]
+            slots.setdefault(name, []).append(torch.tensor(places))
             tensors.setdefault(name, []).append(tensor)
-        start += length
     return {
         name: MediaRows(
             torch.cat(slots[name]),

@@ -12,7 +12,7 @@ from functools import lru_cache
 from tokenizers import Tokenizer
 
 from omnitune.modalities.registry import MODALITIES
-from omnitune.sample import Media, Message, Part, UserError
+from omnitune.sample import Glimpse, Media, Message, Part, UserError
 
 PAD = "<|pad|>"
 SPECIAL_TOKENS = (
@@ -43,12 +43,14 @@ class Rendered:
         supervised: whether each token carries loss (as a target).
         slots: the media, in order.
         turns: (message index, first token, past the last token) of each supervised turn.
+        added: further ids (id, position) that stand in the same places as some of ``tokens``.
     """
 
     tokens: list[int] = field(default_factory=list)
     supervised: list[bool] = field(default_factory=list)
     slots: list[Slots] = field(default_factory=list)
     turns: list[tuple[int, int, int]] = field(default_factory=list)
+    added: list[tuple[int, int]] = field(default_factory=list)
 
 
 class ChatRenderer:
@@ -116,6 +118,12 @@ class ChatRenderer:
         out.supervised.extend([supervised] * len(tokens))
 
     def _append_part(self, out: Rendered, part: Part, counts: object, supervised: bool) -> None:
+        if isinstance(part, Glimpse):
+            for words in part.slots:
+                first, *rest = self.encode(words) or (self.ids[f"<|{part.modality}|>"],)
+                out.added += [(token, len(out.tokens)) for token in rest]
+                self._append(out, [first])
+            return
         if not isinstance(part, Media):
             self._append(out, self.encode(part.text), supervised)
             return

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from torch import Tensor
 
-from omnitune.data.batching import Batch, Item, pack
+from omnitune.data.batching import Batch, Item, pack, share_prefix
 from omnitune.data.chat import ChatRenderer, Rendered
 from omnitune.data.mixture import Mixture
 from omnitune.modalities.base import Modality
@@ -37,6 +39,8 @@ class SampleReader:
         self.renderer, self.modalities = renderer, modalities
         self.features: Mapping[str, FeatureSource] = features or {}
         self.max_tokens = max_tokens
+        # The questions of one sample follow each other: its media are read once.
+        self._read = lru_cache(maxsize=64)(lambda m: self.modalities[m.modality].read(m.path))
 
     def item(self, sample: Sample, group: int = 0) -> Item:
         """Reads and renders one sample."""
@@ -74,7 +78,7 @@ class SampleReader:
     def _tensor(self, medium: Media) -> Tensor:
         if medium.modality in self.features:
             return self.features[medium.modality](medium.path)
-        return self.modalities[medium.modality].read(medium.path)
+        return self._read(medium)
 
 
 class BatchStream:
@@ -85,6 +89,10 @@ class BatchStream:
         samples: training samples by source.
         mixture: which record is sample k.
         batch_size: samples a batch.
+        other_weight: in the loss, of tokens that are not the assistant's.
+        conversation_share: how often a sample of several independent questions is shown as one
+            conversation; otherwise each of its questions is asked alone, as it is when scored.
+        show: the form in which a sample is read.
     """
 
     def __init__(
@@ -93,10 +101,13 @@ class BatchStream:
         samples: dict[str, list[Sample]],
         mixture: Mixture,
         batch_size: int,
-        supervise_all: bool = False,
+        other_weight: float = 0.0,
+        conversation_share: float = 1.0,
+        show: Callable[[Sample], Sample] = lambda sample: sample,
     ) -> None:
         self.reader, self.samples, self.mixture = reader, samples, mixture
-        self.batch_size, self.supervise_all = batch_size, supervise_all
+        self.batch_size, self.other_weight = batch_size, other_weight
+        self.conversation_share, self.show = conversation_share, show
         self.groups = mixture.names
 
     def __len__(self) -> int:
@@ -108,5 +119,13 @@ class BatchStream:
         items = []
         for k in range(number * self.batch_size, (number + 1) * self.batch_size):
             source, index = self.mixture.sample_at(k)
-            items.append(self.reader.item(self.samples[source][index], self.groups.index(source)))
-        return pack(items, len(self.groups), self.supervise_all)
+            items += self._items(k, self.samples[source][index], self.groups.index(source))
+        return pack(items, len(self.groups), self.other_weight)
+
+    def _items(self, k: int, sample: Sample, group: int) -> list[Item]:
+        """Sample ``k`` of the run, as a conversation or question by question."""
+        draw = random.Random(f"{self.mixture.seed}/conversation/{k}").random()
+        singles = [sample] if draw < self.conversation_share else sample.alone()
+        items = [self.reader.item(self.show(single), group) for single in singles]
+        share_prefix(items)
+        return items

@@ -53,36 +53,16 @@ class Prediction:
 
 
 def questions_of(sample: Sample) -> list[Question]:
-    """The questions of a sample.
-
-    Where the turns do not build on each other, each is asked alone with the media: an earlier
-    reference answer in view (a caption, say) would give away the next.
-    """
-    media = sample.media
+    """The questions of a sample, each alone with the media where the turns allow it."""
     found = []
-    for n, message in enumerate(sample.messages):
-        if message.role != "assistant":
-            continue
-        history = sample.messages[:n]
-        if sample.independent_turns:
-            asked = history[-1]
-            unseen = [m for m in media if m not in asked.parts]
-            history = (replace(asked, parts=(*unseen, *asked.parts)),)
-        name = f"{sample.id}#{n // 2}" if len(sample.messages) > 2 else sample.id
-        kind = message.kind or sample.kind or message.task
-        found.append(Question(name, message.task, kind, history, message.text))
+    for single in sample.alone():
+        answers = sum(m.role == "assistant" for m in single.messages)
+        for n, message in enumerate(single.messages):
+            if message.role == "assistant":
+                name = f"{single.id}#{n // 2}" if answers > 1 else single.id
+                kind = message.kind or single.kind or message.task
+                found.append(Question(name, message.task, kind, single.messages[:n], message.text))
     return found
-
-
-def alone(sample: Sample) -> list[Sample]:
-    """The sample as one sample a question, for scores under the same history as generation's."""
-    if not sample.independent_turns:
-        return [sample]
-    answers = [m for m in sample.messages if m.role == "assistant"]
-    return [
-        replace(sample, id=q.id, messages=(*q.messages, answer), task=q.task)
-        for q, answer in zip(questions_of(sample), answers, strict=True)
-    ]
 
 
 def token_scoreboard(model: OmniModel, items: Sequence[Item]) -> dict[str, float]:
@@ -139,7 +119,7 @@ def scoreboard(
     """
     by_task: dict[str, list[Sample]] = {}
     for sample in samples:
-        for single in alone(sample):
+        for single in sample.alone():
             if tasks is None or single.task in tasks:
                 by_task.setdefault(single.task, []).append(single)
     if max_questions is not None:

@@ -95,11 +95,11 @@ class OmniModel(PreTrainedModel):
         return self
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Sum of the supervised tokens' losses and their number, by group: ``[G]`` each."""
+        """Sum of the supervised tokens' losses and of their weights, by group: ``[G]`` each."""
         nll_N = self._nll(self._logits(batch), batch.labels_N)
         zeros = torch.zeros(batch.num_groups, device=nll_N.device)
-        loss_sums = zeros.index_add(0, batch.group_N, nll_N)
-        counts = zeros.index_add(0, batch.group_N, torch.ones_like(nll_N))
+        loss_sums = zeros.index_add(0, batch.group_N, nll_N * batch.weight_N)
+        counts = zeros.index_add(0, batch.group_N, batch.weight_N)
         return loss_sums, counts
 
     @torch.no_grad()
@@ -151,8 +151,12 @@ class OmniModel(PreTrainedModel):
 
     def _logits(self, batch: Batch) -> Tensor:
         """Logits at the supervised positions only: ``[N, V]``."""
+        embeds_TE = self.embed(batch.tokens_T, batch.media)
+        if batch.added_M.numel():
+            added_ME = self.thinker.get_input_embeddings()(batch.added_M)
+            embeds_TE = embeds_TE.index_add(0, batch.at_M, added_ME)
         hidden_1TE = self.thinker.get_decoder()(
-            inputs_embeds=self.embed(batch.tokens_T, batch.media).unsqueeze(0),
+            inputs_embeds=embeds_TE.unsqueeze(0),
             position_ids=batch.positions_T.unsqueeze(0),
             segments=batch.segments,
             use_cache=False,

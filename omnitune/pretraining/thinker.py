@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import random
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +13,7 @@ from pydantic import Field, model_validator
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import Qwen3Config
 
-from omnitune.config import RunConfig, check_heads
+from omnitune.config import DataMix, RunConfig, check_heads
 from omnitune.data.chat import SPECIAL_TOKENS, ChatRenderer
 from omnitune.data.loader import BatchStream, SampleReader
 from omnitune.data.mixture import Mixture
@@ -21,7 +22,7 @@ from omnitune.evaluation.scoreboard import token_scoreboard
 from omnitune.models.components import save_thinker
 from omnitune.models.omni import OmniConfig, OmniModel
 from omnitune.pretraining.stage import Stage, fresh_directory, run_stage
-from omnitune.sample import Media, Message, Sample, Text, UserError
+from omnitune.sample import Glimpse, Media, Message, Part, Sample, Text, UserError
 
 # What subwords never reach across: one digit; letters; other marks; blanks.
 PIECES = r" ?\p{N}| ?\p{L}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
@@ -32,14 +33,29 @@ class ThinkerConfig(RunConfig):
 
     stage: Literal["thinker"] = "thinker"
     num_epochs: int = Field(2, ge=1)
+    optimizer: Literal["adamw", "muon"] = Field("muon")
+    data_mix: DataMix = Field(
+        DataMix(text_only=0.35, image_text=0.5, audio_text=0.14, image_audio_text=0.01),
+        description="weight of each source; of those without a file it is left out",
+    )
+    prompt_weight: float = Field(
+        0.1, ge=0, le=1, description="in the loss, of tokens that are not the assistant's"
+    )
+    glimpse_share: float = Field(
+        0.7, ge=0, le=1, description="how often a picture's words stand in slots, not in a row"
+    )
+    glimpse_slots: int = Field(9, ge=1, description="slots that the words are spread over")
+    conversation_share: float = Field(
+        0.2, ge=0, le=1, description="how often the questions of one record are one conversation"
+    )
     batch_size: int = Field(16, ge=1)
     learning_rate: float = Field(3e-3, gt=0, le=1)
     warmup_steps: int = Field(100, ge=0)
     vocab_size: int = Field(1600, ge=300, le=65_536, description="subwords of the tokenizer")
     hidden_size: int = Field(128, ge=16, description="width")
     num_layers: int = Field(4, ge=1, description="decoder layers")
-    num_heads: int = Field(2, ge=1, description="query heads")
-    num_kv_heads: int = Field(1, ge=1, description="key-value heads")
+    num_heads: int = Field(4, ge=1, description="query heads")
+    num_kv_heads: int = Field(4, ge=1, description="key-value heads")
     intermediate_size: int = Field(384, ge=16, description="width of the feed-forward part")
     max_positions: int = Field(2048, ge=64, description="longest context in tokens")
     max_tokens: int = Field(1024, ge=16, description="longest sample")
@@ -75,19 +91,33 @@ def pretrain(config: ThinkerConfig, resume: bool = False, overwrite: bool = Fals
         return out.path
     torch.manual_seed(config.seed)
     sources = read_available(config.data_dir)
-    train = {name: [put_into_words(s) for s in split_of(x, "train")] for name, x in sources.items()}
+    train = {name: split_of(x, "train") for name, x in sources.items()}
     train = {name: samples for name, samples in train.items() if samples}
-    held_out = [put_into_words(s) for x in sources.values() for s in split_of(x, "validation")]
+    held_out = [s for x in sources.values() for s in split_of(x, "validation")]
     if not train or not held_out:
         raise UserError(f"{config.data_dir}: needs records in the splits train and validation")
-    tokenizer = train_tokenizer((s for x in train.values() for s in x), config.vocab_size)
+    words = (put_into_words(s) for samples in train.values() for s in samples)
+    tokenizer = train_tokenizer(words, config.vocab_size)
     renderer = ChatRenderer(tokenizer)
     model = OmniModel(OmniConfig(thinker=config.architecture(tokenizer.get_vocab_size())))
     reader = SampleReader(renderer, {}, max_tokens=config.max_tokens)
+    weights = {name: w for name, w in config.data_mix.weights().items() if name in train}
+    if not weights:
+        raise UserError(
+            f"{config.data_dir}: has only {', '.join(train)}, which data_mix gives no weight"
+        )
     sizes = {name: len(samples) for name, samples in train.items()}
-    mixture = Mixture(sizes, {n: float(s) for n, s in sizes.items()}, config.seed)
-    stream = BatchStream(reader, train, mixture, config.batch_size, supervise_all=True)
-    items = [reader.item(sample) for sample in held_out]
+    mixture = Mixture(sizes, weights, config.seed)
+    stream = BatchStream(
+        reader,
+        train,
+        mixture,
+        config.batch_size,
+        other_weight=config.prompt_weight,
+        conversation_share=config.conversation_share,
+        show=lambda sample: shown(sample, config),
+    )
+    items = [reader.item(shown(one, config)) for sample in held_out for one in sample.alone()]
     run_stage(
         Stage(
             config=config,
@@ -126,22 +156,56 @@ def train_tokenizer(samples: Iterable[Sample], vocab_size: int) -> Tokenizer:
     return tokenizer
 
 
-def put_into_words(sample: Sample) -> Sample:
+def shown(sample: Sample, config: ThinkerConfig) -> Sample:
+    """The sample in words; of its pictures, ``glimpse_share`` in slots. A record's form is fixed.
+
+    To look something up among slots is another skill than to read it in a row. Here a step that
+    teaches it costs the least, and the joint fine-tuning has then only to make features say what
+    these words say.
+    """
+    draw = random.Random(f"{config.seed}/glimpse/{sample.id.partition('#')[0]}")
+    slots = config.glimpse_slots if draw.random() < config.glimpse_share else 0
+    return put_into_words(sample, lambda words: spread(words, slots, draw) if slots else None)
+
+
+def put_into_words(
+    sample: Sample, glimpse: Callable[[str], tuple[str, ...] | None] = lambda words: None
+) -> Sample:
     """The sample with its media replaced by the words that stand in for them.
 
     The thinker so learns in text, where a step is cheap, the reasoning that the joint
     fine-tuning has then only to tie to pictures and sound. A medium without such words is
     left out.
+
+    Args:
+        glimpse: of a picture's words, those of each slot; None to leave them in a row.
     """
 
     def words(message: Message) -> Message:
-        parts = tuple(
-            Text(sample.stand_ins.get(p.modality, "") + ". ") if isinstance(p, Media) else p
-            for p in message.parts
-        )
+        parts = tuple(_in_words(p, sample, glimpse) for p in message.parts)
         return replace(message, parts=parts)
 
     return replace(sample, messages=tuple(words(m) for m in sample.messages))
+
+
+def _in_words(part: Part, sample: Sample, glimpse: Callable[[str], tuple[str, ...] | None]) -> Part:
+    if not isinstance(part, Media):
+        return part
+    words = sample.stand_ins.get(part.modality, "")
+    slots = glimpse(words) if words and part.modality == "image" else None
+    return Glimpse(part.modality, slots) if slots else Text(words + ". ")
+
+
+def spread(words: str, slots: int, draw: random.Random) -> tuple[str, ...] | None:
+    """Each phrase (between commas; else each word) in a slot of its own, in order, with gaps.
+
+    None if there are more phrases than slots.
+    """
+    phrases = words.split(", ") if ", " in words else words.split()
+    if len(phrases) > slots:
+        return None
+    places = sorted(draw.sample(range(slots), len(phrases)))
+    return tuple(phrases[places.index(n)] if n in places else "" for n in range(slots))
 
 
 def _texts(samples: Iterable[Sample]) -> Iterator[str]:

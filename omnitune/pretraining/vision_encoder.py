@@ -1,6 +1,9 @@
 """Stage C: the vision encoder, by captioning through a small decoder that is thrown away.
 
-A caption that says what stands where can only be written from features that keep it.
+A caption that says what stands where can only be written from features that keep it. Beside the
+decoder a linear head spots the caption's words in each slot.
+
+Shape suffixes: B pictures, S slots, D feature width, W words.
 """
 
 from __future__ import annotations
@@ -11,8 +14,10 @@ from typing import Any, Literal
 
 import torch
 from pydantic import Field, model_validator
+from torch import Tensor, nn
 
 from omnitune.config import RunConfig, check_heads
+from omnitune.data.batching import Batch
 from omnitune.data.chat import ChatRenderer
 from omnitune.data.loader import BatchStream, SampleReader
 from omnitune.data.mixture import Mixture
@@ -25,6 +30,8 @@ from omnitune.pretraining.thinker import ThinkerConfig
 from omnitune.sample import Message, Sample, Text, UserError
 
 NAME = "image"
+# Log-odds, at the start, that a slot shows a given word of the vocabulary.
+SELDOM = -6.0
 
 
 class VisionEncoderConfig(RunConfig):
@@ -34,7 +41,8 @@ class VisionEncoderConfig(RunConfig):
     thinker_ckpt: Path = Field(
         Path("checkpoints/thinker_tiny/thinker_best.pt"), description="whose tokenizer to use"
     )
-    num_epochs: int = Field(11, ge=1)
+    num_epochs: int = Field(7, ge=1)
+    optimizer: Literal["adamw", "muon"] = Field("muon")
     batch_size: int = Field(32, ge=1)
     learning_rate: float = Field(1e-3, gt=0, le=1)
     warmup_steps: int = Field(100, ge=0)
@@ -48,6 +56,9 @@ class VisionEncoderConfig(RunConfig):
     num_layers: int = Field(2, ge=1, description="layers")
     num_heads: int = Field(2, ge=1, description="attention heads")
     intermediate_size: int = Field(384, ge=16, description="width of the feed-forward part")
+    spotting_weight: float = Field(
+        1.0, ge=0, description="in the loss, of words spotted in the slots"
+    )
     captioner_layers: int = Field(2, ge=1, description="layers of the decoder")
     captioner_width: int = Field(128, ge=16, multiple_of=4, description="width of the decoder")
 
@@ -101,15 +112,16 @@ def pretrain(config: VisionEncoderConfig, resume: bool = False, overwrite: bool 
     encoder = config.encoder()
     tokenizer = load_tokenizer(config.thinker_ckpt)
     captioner = config.captioner(tokenizer.get_vocab_size())
-    model = OmniModel(OmniConfig(captioner, {NAME: encoder}))
-    model.match_projector_scales()
-    reader = SampleReader(ChatRenderer(tokenizer), model.modalities)
+    omni = OmniModel(OmniConfig(captioner, {NAME: encoder}))
+    omni.match_projector_scales()
+    model = Captioning(omni, config.spotting_weight)
+    reader = SampleReader(ChatRenderer(tokenizer), omni.modalities)
     mixture = Mixture({NAME: len(train)}, {NAME: 1.0}, config.seed)
     stream = BatchStream(reader, {NAME: train}, mixture, config.batch_size)
     items = [reader.item(sample) for sample in held_out]
 
     def save_best(scores: dict[str, Any]) -> None:
-        state = model.encoders[NAME].state_dict()
+        state = omni.encoders[NAME].state_dict()
         save_encoder(out.path, NAME, encoder, state, scores=scores)
 
     run_stage(
@@ -119,7 +131,7 @@ def pretrain(config: VisionEncoderConfig, resume: bool = False, overwrite: bool 
             batch_at=stream,
             batches_per_epoch=len(stream),
             groups=stream.groups,
-            score=lambda: token_scoreboard(model, items),
+            score=lambda: token_scoreboard(omni, items),
             better=lambda new, old: new["loss"] < old["loss"],
             save_best=save_best,
             line=lambda s: f"loss={s['loss']:.3f} caption tokens right: {s['token_acc']:.1%}",
@@ -127,6 +139,41 @@ def pretrain(config: VisionEncoderConfig, resume: bool = False, overwrite: bool 
         resume,
     )
     return out.path
+
+
+class Captioning(nn.Module):
+    """The encoder under its decoder and under a linear head that spots words.
+
+    A decoder must find out where to look before anything it reads there can be corrected, and
+    for small things (a digit, a letter) it may never start. The head corrects every slot at once:
+    a word of the caption must be seen in some slot, another word in none (Fang et al. 2015, "From
+    captions to visual concepts and back": noisy-or over places).
+    """
+
+    def __init__(self, omni: OmniModel, weight: float) -> None:
+        super().__init__()
+        self.omni, self.weight = omni, weight
+        vocab_size = omni.config.thinker["vocab_size"]
+        self.spotting_head = nn.Linear(omni.modalities[NAME].feature_dim, vocab_size)
+        nn.init.constant_(self.spotting_head.bias, SELDOM)
+
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Sum of both losses (nats) and number of the captions' tokens: ``[1]`` each."""
+        rows = batch.media[NAME]
+        features_BSD = torch.stack(self.omni.encode(NAME, rows.inputs))
+        media = {NAME: replace(rows, features_RD=features_BSD.flatten(0, 1))}
+        loss_sums, counts = self.omni(replace(batch, media=media))
+        words_BW = torch.zeros(len(features_BSD), self.spotting_head.out_features)
+        words_BW = words_BW.to(features_BSD.device)
+        words_BW[batch.turn_N, batch.labels_N] = 1.0
+        return loss_sums + self.weight * self.spotting_loss(features_BSD, words_BW), counts
+
+    def spotting_loss(self, features_BSD: Tensor, words_BW: Tensor) -> Tensor:
+        """Negative log-likelihood (nats, summed) of which words are seen in any slot."""
+        unseen_BSW = nn.functional.logsigmoid(-self.spotting_head(features_BSD))
+        unseen_BW = unseen_BSW.sum(1).clamp(max=-1e-6)
+        seen_BW = torch.log(-torch.expm1(unseen_BW))
+        return -(words_BW * seen_BW + (1 - words_BW) * unseen_BW).sum()
 
 
 def captioned(data_dir: Path) -> tuple[list[Sample], list[Sample]]:

@@ -111,7 +111,8 @@ def _image_questions(picture: Picture, rng: Dice, split: str) -> list[Question]:
     focus: frozenset[tuple[str, str]] = frozenset()
     if split == "test_composition" and isinstance(picture, Scene):
         focus = HELD_OUT
-    return [*questions(picture, rng, 4, focus), describe(picture)]
+    count = 6 if split == "train" else 4
+    return [*questions(picture, rng, count, focus), describe(picture)]
 
 
 def plan_images(plan: Plan, seed: int, split: str, count: int) -> None:

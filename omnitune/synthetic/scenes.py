@@ -37,6 +37,11 @@ _PRINTED_WORDS = (
 )
 PRINTED_WORDS = tuple(_PRINTED_WORDS.split())
 
+# How often a picture is a scene, digits, a word. Handwriting and print are learnt more slowly
+# than scenes, so more of both are trained on than are asked about.
+FAMILIES = (0.6, 0.25, 0.15)
+TRAINING_FAMILIES = (0.5, 0.3, 0.2)
+
 _THING_COUNTS = ((1, 0.14), (2, 0.24), (3, 0.28), (4, 0.2), (5, 0.14))
 _COPY_COLOUR = 0.25
 _COPY_SHAPE = 0.25
@@ -108,7 +113,7 @@ def caption(picture: Picture) -> str:
         noun = "digit" if len(picture.values) == 1 else "digits"
         return f"the {noun} " + " ".join(map(str, picture.values))
     if isinstance(picture, Word):
-        return f"the word {picture.text}"
+        return f"the word {picture.text} spelled {' '.join(picture.text)}"
     parts = []
     for thing in picture.things:
         place = "in the center" if thing.cell == "center" else f"at the {thing.cell}"
@@ -172,7 +177,7 @@ def belongs(picture: Picture, split: str) -> bool:
 def sample_picture(
     rng: random.Random,
     split: str,
-    weights: tuple[float, float, float] = (0.6, 0.25, 0.15),
+    weights: tuple[float, float, float] | None = None,
     lengths: tuple[int, ...] = (1, 2, 2, 3, 3),
 ) -> Picture:
     """Draws a picture that `split` may show.
@@ -180,11 +185,13 @@ def sample_picture(
     Args:
         rng: The source of randomness.
         split: The split it is for; "test_composition" always gets a scene.
-        weights: How often a scene, digits, a word.
+        weights: How often a scene, digits, a word; by default `FAMILIES`, for training
+            `TRAINING_FAMILIES`.
         lengths: The numbers of digits to draw from.
     """
     if split == "test_composition":
         return sample_scene(rng, composition=True)
+    weights = weights or (TRAINING_FAMILIES if split == "train" else FAMILIES)
     family = rng.choices(("scene", "digits", "word"), weights)[0]
     while True:
         picture: Picture

@@ -107,7 +107,13 @@ def build_run(
     training = {source: split_of(found, "train") for source, found in samples.items()}
     sizes = {source: len(found) for source, found in training.items()}
     mixture = Mixture(sizes, config.data_mix.weights(), config.seed)
-    stream = BatchStream(reader, training, mixture, config.batch_size)
+    stream = BatchStream(
+        reader,
+        training,
+        mixture,
+        config.batch_size,
+        conversation_share=config.conversation_share,
+    )
     rates = learning_rates(config, model.thinker.config.hidden_size)
     held_out = [s for found in samples.values() for s in split_of(found, "validation")]
 

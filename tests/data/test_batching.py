@@ -4,22 +4,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from helpers import conversation, mixed_samples, tiny_model, tiny_reader, tiny_tokenizer
+from helpers import conversation, tiny_reader, tiny_tokenizer
 
-from omnitune.data.batching import Item, pack
+from omnitune.data.batching import Item, pack, share_prefix
 from omnitune.data.chat import ChatRenderer
 from omnitune.models.omni import OmniModel
-from omnitune.sample import Sample, UserError
-
-
-@pytest.fixture(scope="module")
-def model() -> OmniModel:
-    return tiny_model()
-
-
-@pytest.fixture(scope="module")
-def samples(tmp_path_factory: pytest.TempPathFactory) -> list[Sample]:
-    return mixed_samples(tmp_path_factory.mktemp("media"))
+from omnitune.sample import Glimpse, Message, Sample, Text, UserError
 
 
 @pytest.fixture(scope="module")
@@ -70,8 +60,12 @@ def test_groups_and_turns_are_numbered(items: list[Item]) -> None:
 
 
 def test_pretraining_supervises_every_token_but_the_first(items: list[Item]) -> None:
-    batch = pack(items, supervise_all=True)
-    assert batch.num_targets == sum(len(item.rendered.tokens) - 1 for item in items)
+    batch = pack(items, other_weight=0.25)
+    assert len(batch.labels_N) == sum(len(item.rendered.tokens) - 1 for item in items)
+    answers = sum(sum(item.rendered.supervised) for item in items)
+    others = len(batch.labels_N) - answers
+    assert batch.num_targets == pytest.approx(answers + 0.25 * others)
+    assert int((batch.weight_N == 1).sum()) == answers
     starts = {n for n, place in enumerate(batch.positions_T.tolist()) if place == 0}
     assert not starts & {n + 1 for n in batch.predict_N.tolist()}
 
@@ -134,6 +128,67 @@ def test_media_of_a_sample_are_not_swapped(model: OmniModel, items: list[Item]) 
     placeholder = ChatRenderer(tiny_tokenizer()).ids["<|image|>"]
     assert batch.tokens_T[rows.slots_R].unique().tolist() == [placeholder]
     assert (batch.tokens_T == placeholder).sum() == len(rows.slots_R)
+
+
+def test_questions_about_one_medium_share_it(model: OmniModel, samples: list[Sample]) -> None:
+    """Each question's losses are as if it stood alone, and their gradients too."""
+    turns = ("which color?", "red.", "which color is it?", "red or blue.", "sky?", "air above us.")
+    album = conversation("a", *turns, media=samples[4].media, independent_turns=True)
+    reader = tiny_reader(model)
+    separate = [reader.item(single) for single in album.alone()]
+    other = reader.item(samples[2])
+    items = [other, *(replace(item) for item in separate), reader.item(samples[0])]
+    share_prefix(items[1:4])
+    assert [item.shared > separate[0].rendered.slots[-1].start for item in items] == [
+        False, False, True, True, False,
+    ]  # fmt: skip
+    assert len(pack(items).tokens_T) < sum(len(item.rendered.tokens) for item in items)
+    assert len(pack(items).media["image"].inputs) == 1
+    expected = nll(model, [other, *separate, reader.item(samples[0])])
+    for found, alone in zip(nll(model, items), expected, strict=True):
+        torch.testing.assert_close(found, alone, atol=1e-5, rtol=1e-5)
+    gradients = []
+    for packed in (items[1:4], separate):
+        model.zero_grad()
+        model(pack(packed))[0].sum().backward()
+        gradients.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
+    model.zero_grad()
+    for shared, alone in zip(*gradients, strict=True):
+        torch.testing.assert_close(shared, alone, atol=1e-4, rtol=1e-3)
+
+
+def test_a_prefix_is_shared_only_as_far_as_the_media_are_the_same(
+    model: OmniModel, samples: list[Sample]
+) -> None:
+    """Placeholders look alike; the pictures behind them may not."""
+    reader = tiny_reader(model)
+    items = [reader.item(samples[1]), reader.item(samples[4]), reader.item(samples[1])]
+    share_prefix(items)
+    assert [item.shared for item in items[:2]] == [0, 1]
+    first = items[0].rendered
+    assert items[2].shared == first.supervised.index(True)  # the answer is still learnt
+    assert len(pack([items[0], items[2]]).labels_N) == 2 * sum(first.supervised)
+
+
+def test_words_of_one_slot_are_heard_together(model: OmniModel) -> None:
+    """Each slot's embedding is the sum of its words'; an empty one is the placeholder's."""
+    renderer = ChatRenderer(tiny_tokenizer())
+    glimpse = Glimpse("image", ("red circle", "", "sky"))
+    turns = (Message("user", (glimpse, Text("what?"))), Message("assistant", (Text("red."),)))
+    rendered = renderer.render(turns)
+    words = renderer.encode("red circle")
+    placeholder = renderer.ids["<|image|>"]
+    expected = [words[0], placeholder, renderer.encode("sky")[0]]
+    assert rendered.tokens[1:4] == expected
+    batch = pack([Item("before", rendered, []), Item("x", rendered, [])])
+    start = len(rendered.tokens)
+    firsts = [(token, place + start) for token, place in rendered.added]
+    added = list(zip(batch.added_M.tolist(), batch.at_M.tolist(), strict=True))
+    assert added == rendered.added + firsts
+    assert [token for token, place in rendered.added if place == 1] == list(words[1:])
+    plain = pack([Item("x", replace(rendered, added=[]), [])])
+    one = pack([Item("x", rendered, [])])
+    assert not torch.allclose(model.token_scores(plain).nll_N, model.token_scores(one).nll_N)
 
 
 @pytest.mark.parametrize("rows", [3, 5, 1, 0])

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import conversation, mixed_samples, tiny_model, tiny_reader, write_wave
+from helpers import conversation, tiny_model, tiny_reader, write_wave
 
 from omnitune.data.batching import pack
 from omnitune.data.features import FeatureStore
@@ -12,16 +12,6 @@ from omnitune.data.loader import BatchStream
 from omnitune.data.mixture import Mixture
 from omnitune.models.omni import OmniConfig, OmniModel
 from omnitune.sample import Media, Sample, UserError
-
-
-@pytest.fixture(scope="module")
-def model() -> OmniModel:
-    return tiny_model()
-
-
-@pytest.fixture(scope="module")
-def samples(tmp_path_factory: pytest.TempPathFactory) -> list[Sample]:
-    return mixed_samples(tmp_path_factory.mktemp("media"))
 
 
 def stores(model: OmniModel, *names: str) -> dict[str, FeatureStore]:
@@ -123,3 +113,21 @@ def test_features_of_one_modality_only(model: OmniModel, samples: list[Sample], 
     torch.testing.assert_close(
         model.token_scores(mixed).nll_N, model.token_scores(direct).nll_N, atol=2e-2, rtol=0
     )
+
+
+def test_independent_questions_are_asked_alone_by_share(model: OmniModel) -> None:
+    """At share 1 one conversation, at 0 one question a segment; between, a function of k."""
+    turns = ("sky?", "blue.", "river?", "quiet.", "air?", "above.")
+    album = [conversation(f"s{n}", *turns, independent_turns=True) for n in range(8)]
+    mixture = Mixture({"text_only": 8}, {"text_only": 1}, seed=0)
+
+    def ids(share: float) -> list[list[str]]:
+        reader = tiny_reader(model)
+        made = BatchStream(reader, {"text_only": album}, mixture, 4, conversation_share=share)
+        return [made(n).ids for n in range(4)]
+
+    assert all(len(found) == 4 for found in ids(1.0))
+    assert all(len(found) == 12 and all("#" in name for name in found) for found in ids(0.0))
+    assert ids(0.5) == ids(0.5)
+    whole = sum("#" not in name for found in ids(0.5) for name in found)
+    assert 0 < whole < 16

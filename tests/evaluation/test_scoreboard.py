@@ -13,7 +13,6 @@ from omnitune.evaluation import scoreboard as module
 from omnitune.evaluation.scoreboard import (
     Prediction,
     Question,
-    alone,
     questions_of,
     score_answers,
     score_lines,
@@ -134,14 +133,14 @@ def test_single_question_keeps_the_samples_name() -> None:
 def test_alone_scores_what_is_asked() -> None:
     """The history under which an answer's tokens are scored is that under which it is asked."""
     sample = album("a red circle.", "red", "1")
-    singles = alone(sample)
+    singles = sample.alone()
     assert len(singles) == 3
     for single, question in zip(singles, questions_of(sample), strict=True):
         assert single.messages[:-1] == question.messages
         assert single.messages[-1].text == question.reference
         assert questions_of(single)[0].messages == question.messages
     together = replace(sample, independent_turns=False)
-    assert alone(together) == [together]
+    assert together.alone() == [together]
 
 
 def test_kind_of_a_question() -> None:

@@ -147,7 +147,7 @@ def test_attention_is_causal() -> None:
     reader = tiny_reader(model)
     short = pack([reader.item(conversation("x", "hello", "the sky"))])
     long = pack([reader.item(conversation("x", "hello", "the sky", "and then?", "rain."))])
-    size = short.num_targets
+    size = len(short.labels_N)
     torch.testing.assert_close(
         model.token_scores(long).nll_N[:size],
         model.token_scores(short).nll_N,

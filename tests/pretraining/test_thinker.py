@@ -1,5 +1,6 @@
 """Stage A: media become words, subwords decode to what was written."""
 
+import random
 from pathlib import Path
 
 import pytest
@@ -7,8 +8,8 @@ from helpers import conversation, tiny_tokenizer
 
 from omnitune.config import load_config
 from omnitune.data.chat import SPECIAL_TOKENS
-from omnitune.pretraining.thinker import ThinkerConfig, put_into_words
-from omnitune.sample import Media, UserError
+from omnitune.pretraining.thinker import ThinkerConfig, put_into_words, shown, spread
+from omnitune.sample import Glimpse, Media, UserError
 
 
 def test_media_are_replaced_by_their_words_where_they_stood() -> None:
@@ -38,3 +39,32 @@ def test_special_tokens_are_single_and_first() -> None:
 def test_a_width_that_heads_do_not_divide_is_refused() -> None:
     with pytest.raises(UserError, match="hidden_size 128 is not a multiple of num_heads 3"):
         load_config(ThinkerConfig, None, ["--num-heads", "3", "--num-kv-heads", "3"])
+
+
+def test_phrases_are_spread_over_slots_in_order() -> None:
+    for seed in range(5):
+        slots = spread("at the top a red star, at the left a ring", 4, random.Random(seed))
+        assert slots is not None
+        assert len(slots) == 4
+        assert [s for s in slots if s] == ["at the top a red star", "at the left a ring"]
+    words = spread("the digits 4 4", 6, random.Random(0))
+    assert words is not None
+    assert [w for w in words if w] == ["the", "digits", "4", "4"]
+    assert spread("one, two, three", 2, random.Random(0)) is None
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_every_question_keeps_its_picture(share: float) -> None:
+    """In slots or in a row, the words stand before each question that is asked alone."""
+    media = (Media("image", Path("a.png")),)
+    turns = ("which color?", "red", "which shape?", "circle")
+    stand_ins = {"image": "a red circle, a blue ring"}
+    sample = conversation("album", *turns, media=media, stand_ins=stand_ins, independent_turns=True)
+    config = ThinkerConfig(glimpse_share=share)
+    for single in sample.alone():
+        first = shown(single, config).messages[0].parts[0]
+        if share:
+            assert isinstance(first, Glimpse)
+            assert [s for s in first.slots if s] == ["a red circle", "a blue ring"]
+        else:
+            assert shown(single, config).messages[0].text.startswith("a red circle, a blue ring. ")

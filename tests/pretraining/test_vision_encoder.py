@@ -4,10 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
-from helpers import write_image
+import torch
+from helpers import tiny_model, write_image
 
 from omnitune.config import load_config
-from omnitune.pretraining.vision_encoder import VisionEncoderConfig, captioned
+from omnitune.pretraining.vision_encoder import Captioning, VisionEncoderConfig, captioned
 from omnitune.sample import UserError
 
 
@@ -36,3 +37,18 @@ def test_without_captions_it_says_what_is_missing(tmp_path: Path) -> None:
 def test_a_size_that_patches_do_not_fill_is_refused() -> None:
     with pytest.raises(UserError, match="image_size 100 is not a multiple"):
         load_config(VisionEncoderConfig, None, ["--image-size", "100"])
+
+
+def test_words_are_spotted_in_any_slot() -> None:
+    """Noisy-or, written out: seen unless every slot misses it."""
+    model = Captioning(tiny_model(), weight=1.0)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        features_BSD = torch.randn(3, 4, model.spotting_head.in_features)
+        torch.nn.init.normal_(model.spotting_head.weight, std=0.1)
+        words_BW = (torch.rand(3, model.spotting_head.out_features) < 0.1).float()
+    seen = torch.sigmoid(model.spotting_head(features_BSD).double())
+    any_BW = 1 - (1 - seen).prod(1)
+    expected = torch.nn.functional.binary_cross_entropy(any_BW, words_BW.double(), reduction="sum")
+    found = model.spotting_loss(features_BSD, words_BW)
+    assert float(found) == pytest.approx(float(expected), rel=1e-4)

@@ -109,7 +109,7 @@ def test_captions_read_row_by_row() -> None:
     )
     assert caption(Digits((3, 7, 2))) == "the digits 3 7 2"
     assert caption(Digits((4,))) == "the digit 4"
-    assert caption(Word("cat")) == "the word cat"
+    assert caption(Word("cat")) == "the word cat spelled c a t"
     assert describe(EXAMPLE).answer == caption(EXAMPLE)
     for seed in range(50):
         places = [(t.row, t.col) for t in sample_scene(random.Random(seed)).things]

@@ -10,7 +10,15 @@ from torch import nn
 
 from omnitune.config import SftConfig
 from omnitune.models.omni import OmniModel
-from omnitune.training.optim import build_optimizer, rate_factor, set_rate, trainable
+from omnitune.training.optim import (
+    Muon,
+    build_optimizer,
+    hidden_matrices,
+    orthogonalize,
+    rate_factor,
+    set_rate,
+    trainable,
+)
 
 CONFIG = SftConfig(output_dir=Path("x"), learning_rate=1e-3, weight_decay=0.1, adam_beta2=0.9)
 RATES = {"proj": 1e-2, "encoders": 1e-5}
@@ -104,3 +112,70 @@ def test_decay_shrinks_weights_and_spares_norms() -> None:
     torch.testing.assert_close(after["0.weight"], before["0.weight"] * (1 - 1e-3 * 0.1))
     for name in ("0.bias", "1.weight", "1.bias"):
         assert torch.equal(after[name], before[name])
+
+
+def test_orthogonalized_matrices_have_singular_values_near_one() -> None:
+    torch.manual_seed(0)
+    for shape in ((3, 8, 8), (2, 24, 8), (2, 8, 24)):
+        matrices = torch.randn(shape)
+        found = orthogonalize(matrices)
+        values = torch.linalg.svdvals(found)
+        assert float(values.min()) > 0.5
+        assert float(values.max()) < 1.4
+        # The singular vectors stay: the product with the input's transpose is nearly symmetric.
+        product = found @ matrices.mT
+        assert float((product - product.mT).abs().max()) < 0.02 * float(product.abs().max())
+
+
+def test_muon_takes_hidden_matrices_and_adam_the_rest() -> None:
+    model = tiny_model()
+    config = SftConfig(output_dir=Path("x"), optimizer="muon", muon_learning_rate=0.5)
+    optimizer = build_optimizer(model, config, RATES)
+    names = {id(p): name for name, p in model.named_parameters()}
+    mine = {names[id(p)] for g in optimizer.param_groups if g["orthogonal"] for p in g["params"]}
+    assert mine == {names[id(p)] for p in hidden_matrices(model)}
+    assert any("q_proj" in name for name in mine)
+    assert not any(part in name for name in mine for part in ("embed_tokens", "head", "norm"))
+
+
+def test_a_step_of_muon_is_a_rotation_of_the_rates_size() -> None:
+    torch.manual_seed(0)
+    layer = nn.Linear(16, 16)
+    config = SftConfig(
+        output_dir=Path("x"), optimizer="muon", muon_learning_rate=0.1, weight_decay=0.0
+    )
+    optimizer = build_optimizer(layer, config)
+    before, bias = layer.weight.detach().clone(), layer.bias.detach().clone()
+    layer(torch.randn(32, 16)).square().sum().backward()
+    optimizer.step()
+    moved = torch.linalg.svdvals(layer.weight.detach() - before)
+    assert float(moved.min()) > 0.05
+    assert float(moved.max()) < 0.14
+    assert not torch.equal(layer.bias, bias)
+
+
+def test_muon_goes_on_from_its_state() -> None:
+    """Two steps in one go and one step, saved, loaded, and one more: the same weights."""
+    config = SftConfig(output_dir=Path("x"), optimizer="muon")
+
+    def step(layer: nn.Module, optimizer: torch.optim.Optimizer, seed: int) -> None:
+        torch.manual_seed(seed)
+        layer(torch.randn(8, 6)).square().sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    torch.manual_seed(1)
+    whole = nn.Linear(6, 4)
+    parts = nn.Linear(6, 4)
+    parts.load_state_dict(whole.state_dict())
+    optimizer = build_optimizer(whole, config)
+    step(whole, optimizer, 2)
+    step(whole, optimizer, 3)
+    first = build_optimizer(parts, config)
+    step(parts, first, 2)
+    second = build_optimizer(parts, config)
+    second.load_state_dict(first.state_dict())
+    assert isinstance(second, Muon)
+    step(parts, second, 3)
+    torch.testing.assert_close(parts.weight, whole.weight, atol=0, rtol=0)
+    torch.testing.assert_close(parts.bias, whole.bias, atol=0, rtol=0)
