@@ -13,7 +13,7 @@ export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test test-fast lint format hooks clean distclean
+.PHONY: help install demo bench test test-fast lint format hooks clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -48,6 +48,10 @@ demo: $(STAMP) ## build the corpus, train the three parts, join them, score, ans
 	$(PY) sft_omni.py --config configs/omni_sft_tiny.json --resume
 	$(VENV)/bin/omnitune report --ckpt_dir $(DEMO_DIR)
 	$(PY) examples/three_prompts.py --ckpt_dir $(DEMO_DIR)
+
+bench: $(STAMP) ## measure stage E against the Trainer of transformers
+	$(PY) -m pip install $(PIP_FLAGS) -q -c constraints.txt -e ".[corpus,bench]"
+	$(PY) -m benchmarks.sft
 
 test: $(STAMP) ## run all tests
 	$(PY) -m pytest

@@ -6,15 +6,13 @@ The picture and the recording are the first of the test split: the model has see
 """
 
 import argparse
-import subprocess
 import sys
 from pathlib import Path
 
+from omnitune.cli import main as omnitune
 from omnitune.data.records import read_source, split_of
 from omnitune.evaluation.scoreboard import Question, questions_of
 from omnitune.sample import Media, UserError
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 def first_question(data_dir: Path, source: str, task: str) -> Question:
@@ -23,11 +21,10 @@ def first_question(data_dir: Path, source: str, task: str) -> Question:
     return next(q for s in samples for q in questions_of(s) if q.task == task)
 
 
-def ask(ckpt_dir: str, question: Question) -> None:
+def ask(ckpt_dir: str, question: Question) -> int:
     """Prints a question with its reference and has the chat command answer it."""
     turn = question.messages[-1]
-    command = [sys.executable, str(ROOT / "infer_chat.py"), "--ckpt_dir", ckpt_dir]
-    command += ["--prompt", turn.text]
+    command = ["chat", "--ckpt_dir", ckpt_dir, "--prompt", turn.text]
     print()
     for part in turn.parts:
         if isinstance(part, Media):
@@ -36,7 +33,7 @@ def ask(ckpt_dir: str, question: Question) -> None:
     print(
         f"question:  {turn.text}\nreference: {question.reference}\nanswer:    ", end="", flush=True
     )
-    subprocess.run(command, check=True)
+    return omnitune(command)
 
 
 def main() -> int:
@@ -51,12 +48,12 @@ def main() -> int:
             ("image_text", "image_qa"),
             ("audio_text", "transcription"),
         ):
-            ask(options.ckpt_dir, first_question(options.data_dir, source, task))
+            status = ask(options.ckpt_dir, first_question(options.data_dir, source, task))
+            if status:
+                return status
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except subprocess.CalledProcessError as error:
-        return error.returncode
     return 0
 
 

@@ -6,6 +6,7 @@ R feature rows, D feature width.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
@@ -15,6 +16,9 @@ from torch import Tensor
 from omnitune.data.chat import Rendered
 from omnitune.sample import UserError
 
+# A second attention call pays from this share of the work on.
+WORTH_A_CALL = 0.7
+
 
 @dataclass
 class Segments:
@@ -23,12 +27,13 @@ class Segments:
     A token may belong to several segments that begin alike (questions about one picture).
 
     Attributes:
-        gather_BL: position in the row of each segment's tokens; padded with 0.
-        scatter_T: position in the flattened ``[B * L]`` of each token of the row, in the first
-            segment that it belongs to.
+        gathers: position in the row of each segment's tokens, ``[B, L]`` padded with 0; short and
+            long segments apart, as the work grows with the square of the longest.
+        scatter_T: position in all of the flattened ``gathers``, end to end, of each token of the
+            row, in the first segment that it belongs to.
     """
 
-    gather_BL: Tensor
+    gathers: list[Tensor]
     scatter_T: Tensor
 
 
@@ -54,7 +59,6 @@ class Batch:
     Attributes:
         tokens_T: ids. positions_T: place within the segment.
         predict_N: row positions whose next token is supervised. labels_N: those tokens.
-        weight_N: how much each counts in the loss.
         group_N: score group (source) of each supervised token.
         turn_N: running number of the turn that each supervised token belongs to.
         num_groups: number of groups. ids: the samples. media: by modality.
@@ -66,7 +70,6 @@ class Batch:
     segments: Segments
     predict_N: Tensor
     labels_N: Tensor
-    weight_N: Tensor
     group_N: Tensor
     turn_N: Tensor
     num_groups: int
@@ -76,9 +79,9 @@ class Batch:
     at_M: Tensor
 
     @property
-    def num_targets(self) -> float:
-        """Supervised tokens, by their weights."""
-        return float(self.weight_N.sum())
+    def num_targets(self) -> int:
+        """Supervised tokens."""
+        return self.labels_N.numel()
 
     def to(self, device: torch.device) -> Batch:
         """The batch on another device."""
@@ -105,24 +108,26 @@ class Item:
     shared: int = 0
 
 
-def pack(items: Sequence[Item], num_groups: int = 1, other_weight: float = 0.0) -> Batch:
+def pack(
+    items: Sequence[Item], num_groups: int = 1, prompt_share: float = 0.0, seed: str = ""
+) -> Batch:
     """Packs samples into one row; labels are shifted here and nowhere else.
 
     Args:
-        other_weight: of the tokens that are not the assistant's (pretraining); at 0 they are
-            no targets.
+        prompt_share: how many of the tokens that are not the assistant's are targets too
+            (pretraining), drawn by the seed.
 
     Raises:
         UserError: a medium has another number of feature rows than slots; names the sample.
     """
     rows = _rows(items)
+    draw = random.Random(seed)
     tokens: list[int] = []
     positions: list[Tensor] = []
     predict: list[int] = []
     labels: list[int] = []
     groups: list[int] = []
     turns: list[int] = []
-    weights: list[float] = []
     added: list[tuple[int, int]] = []
     turn = -1
     for item, row in zip(items, rows, strict=True):
@@ -132,8 +137,7 @@ def pack(items: Sequence[Item], num_groups: int = 1, other_weight: float = 0.0) 
         opens = {first for _, first, _ in rendered.turns}
         for place in range(max(1, item.shared), len(row)):
             turn += place in opens
-            if rendered.supervised[place] or other_weight:
-                weights.append(1.0 if rendered.supervised[place] else other_weight)
+            if rendered.supervised[place] or (prompt_share and draw.random() < prompt_share):
                 predict.append(row[place - 1])
                 labels.append(rendered.tokens[place])
                 groups.append(item.group)
@@ -145,7 +149,6 @@ def pack(items: Sequence[Item], num_groups: int = 1, other_weight: float = 0.0) 
         segments=_segments(items, rows),
         predict_N=torch.tensor(predict, dtype=torch.long),
         labels_N=torch.tensor(labels, dtype=torch.long),
-        weight_N=torch.tensor(weights),
         group_N=torch.tensor(groups, dtype=torch.long),
         turn_N=torch.tensor(turns, dtype=torch.long),
         num_groups=num_groups,
@@ -193,13 +196,31 @@ def _rows(items: Sequence[Item]) -> list[list[int]]:
 
 
 def _segments(items: Sequence[Item], rows: list[list[int]]) -> Segments:
-    longest = max(map(len, rows))
-    gather_BL = torch.tensor([row + [0] * (longest - len(row)) for row in rows])
-    scatter = [
-        torch.arange(n * longest + item.shared, n * longest + len(row))
-        for n, (item, row) in enumerate(zip(items, rows, strict=True))
-    ]
-    return Segments(gather_BL, torch.cat(scatter))
+    gathers: list[Tensor] = []
+    scatter_T = torch.empty(sum(len(row) - i.shared for i, row in zip(items, rows, strict=True)))
+    scatter_T = scatter_T.long()
+    start = 0
+    for group in _by_length([len(row) for row in rows]):
+        longest = max(len(rows[n]) for n in group)
+        gathers.append(torch.tensor([rows[n] + [0] * (longest - len(rows[n])) for n in group]))
+        for place, n in enumerate(group):
+            own = torch.tensor(rows[n][items[n].shared :])
+            first = start + place * longest
+            scatter_T[own] = torch.arange(first + items[n].shared, first + len(rows[n]))
+        start += len(group) * longest
+    return Segments(gathers, scatter_T)
+
+
+def _by_length(lengths: list[int]) -> list[list[int]]:
+    """The segments' numbers in one group or two, whichever costs attention less work."""
+    order = sorted(range(len(lengths)), key=lambda n: lengths[n])
+    whole = len(order) * lengths[order[-1]] ** 2
+    cuts = range(1, len(order))
+    works = [n * lengths[order[n - 1]] ** 2 + whole * (len(order) - n) // len(order) for n in cuts]
+    if not works or min(works) > WORTH_A_CALL * whole:
+        return [order]
+    cut = works.index(min(works)) + 1
+    return [order[:cut], order[cut:]]
 
 
 def _collect_media(items: Sequence[Item], rows: list[list[int]]) -> dict[str, MediaRows]:

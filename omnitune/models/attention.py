@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -39,23 +40,24 @@ def segment_attention(
         return sdpa_attention_forward(
             module, q_1HTD, k_1KTD, v_1KTD, attention_mask, scaling=scaling, **kwargs
         )
-    out_BHLD = nn.functional.scaled_dot_product_attention(
-        _unpack(q_1HTD, segments),
-        _unpack(k_1KTD, segments),
-        _unpack(v_1KTD, segments),
-        is_causal=True,
-        scale=scaling,
-        enable_gqa=q_1HTD.shape[1] != k_1KTD.shape[1],
-    )
-    flat = out_BHLD.transpose(1, 2).flatten(0, 1)
-    return flat.index_select(0, segments.scatter_T).unsqueeze(0), None
+    flat = []
+    for gather_BL in segments.gathers:
+        out_BHLD = nn.functional.scaled_dot_product_attention(
+            _unpack(q_1HTD, gather_BL),
+            _unpack(k_1KTD, gather_BL),
+            _unpack(v_1KTD, gather_BL),
+            is_causal=True,
+            scale=scaling,
+            enable_gqa=q_1HTD.shape[1] != k_1KTD.shape[1],
+        )
+        flat.append(out_BHLD.transpose(1, 2).flatten(0, 1))
+    return torch.cat(flat).index_select(0, segments.scatter_T).unsqueeze(0), None
 
 
-def _unpack(x_1HTD: Tensor, segments: Segments) -> Tensor:
+def _unpack(x_1HTD: Tensor, gather_BL: Tensor) -> Tensor:
     """``[1, H, T, D]`` of the row to ``[B, H, L, D]``."""
-    batch, longest = segments.gather_BL.shape
     x_THD = x_1HTD[0].transpose(0, 1)
-    x_BLHD = x_THD.index_select(0, segments.gather_BL.flatten()).unflatten(0, (batch, longest))
+    x_BLHD = x_THD.index_select(0, gather_BL.flatten()).unflatten(0, gather_BL.shape)
     return x_BLHD.transpose(1, 2)
 
 

@@ -41,7 +41,7 @@ class VisionEncoderConfig(RunConfig):
     thinker_ckpt: Path = Field(
         Path("checkpoints/thinker_tiny/thinker_best.pt"), description="whose tokenizer to use"
     )
-    num_epochs: int = Field(7, ge=1)
+    num_epochs: int = Field(6, ge=1)
     optimizer: Literal["adamw", "muon"] = Field("muon")
     batch_size: int = Field(32, ge=1)
     learning_rate: float = Field(1e-3, gt=0, le=1)

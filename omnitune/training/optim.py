@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -126,7 +126,7 @@ def hidden_matrices(model: nn.Module) -> set[nn.Parameter]:
         if isinstance(module, nn.Linear) or (
             isinstance(module, nn.Conv1d | nn.Conv2d) and module.groups == 1
         ):
-            found.add(module.weight)
+            found.add(cast(nn.Parameter, module.weight))
     return found - tables
 
 

@@ -60,14 +60,24 @@ def test_groups_and_turns_are_numbered(items: list[Item]) -> None:
 
 
 def test_pretraining_supervises_every_token_but_the_first(items: list[Item]) -> None:
-    batch = pack(items, other_weight=0.25)
-    assert len(batch.labels_N) == sum(len(item.rendered.tokens) - 1 for item in items)
-    answers = sum(sum(item.rendered.supervised) for item in items)
-    others = len(batch.labels_N) - answers
-    assert batch.num_targets == pytest.approx(answers + 0.25 * others)
-    assert int((batch.weight_N == 1).sum()) == answers
+    batch = pack(items, prompt_share=1.0)
+    assert batch.num_targets == sum(len(item.rendered.tokens) - 1 for item in items)
     starts = {n for n, place in enumerate(batch.positions_T.tolist()) if place == 0}
     assert not starts & {n + 1 for n in batch.predict_N.tolist()}
+
+
+def test_a_share_of_the_prompt_is_learnt(items: list[Item]) -> None:
+    """All of the answers, and of the rest a draw of the seed."""
+    answers, everything = pack(items), pack(items, prompt_share=1.0)
+    targets = []
+    for seed in ("a", "a", "b"):
+        batch = pack(items * 4, prompt_share=0.5, seed=seed)
+        targets.append(batch.predict_N.tolist())
+        assert set(pack(items * 4).predict_N.tolist()) <= set(targets[-1])
+        others = 4 * (everything.num_targets - answers.num_targets)
+        share = (batch.num_targets - 4 * answers.num_targets) / others
+        assert 0.35 < share < 0.65
+    assert targets[0] == targets[1] != targets[2]
 
 
 def test_packed_equals_separate(model: OmniModel, items: list[Item]) -> None:
@@ -209,7 +219,7 @@ def test_wrong_number_of_encoder_rows_is_an_error(model: OmniModel, items: list[
 
 def test_batch_moves_as_a_whole(items: list[Item]) -> None:
     moved = pack(items).to(torch.device("meta"))
-    tensors = [moved.tokens_T, moved.segments.gather_BL, moved.media["image"].slots_R]
+    tensors = [moved.tokens_T, *moved.segments.gathers, moved.media["image"].slots_R]
     tensors += moved.media["audio"].inputs
     assert {tensor.device.type for tensor in tensors} == {"meta"}
     assert moved.ids == [item.id for item in items]

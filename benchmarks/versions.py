@@ -1,0 +1,288 @@
+"""The ways of training that are compared: the library's Trainer, omnitune, omnitune less one thing.
+
+Shape suffixes: B rows, L longest row, E embedding width, N supervised tokens.
+"""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.workload import BATCH_SIZE, Bench
+from omnitune.config import SftConfig
+from omnitune.data.batching import Item, pack, share_prefix
+from omnitune.evaluation.evaluate import encode_once
+from omnitune.training.optim import build_optimizer, rate_factor, set_rate
+
+IGNORED = -100  # the label that the library's loss leaves out
+WARM_UP = 3  # steps whose time does not count
+
+
+@dataclass
+class Timing:
+    """What some steps took.
+
+    Attributes:
+        seconds: of each step.
+        parts: seconds by part, summed over the steps.
+    """
+
+    seconds: list[float]
+    parts: Counter[str] = field(default_factory=Counter)
+
+
+class PaddedOmni(nn.Module):
+    """The same model behind the interface that trainers expect: padded rows, every logit."""
+
+    def __init__(self, bench: Bench) -> None:
+        super().__init__()
+        self.omni = bench.model
+        self.omni.thinker.set_attn_implementation("sdpa")
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        labels: Tensor,
+        media: dict[str, list[Tensor]],
+        slots: dict[str, Tensor],
+        **kwargs: Any,
+    ) -> dict[str, Tensor]:
+        """The library's own loss over padded rows ``[B, L]``."""
+        embeds_BLE = self.omni.thinker.get_input_embeddings()(input_ids)
+        flat = embeds_BLE.flatten(0, 1)
+        for name, inputs in media.items():
+            rows = torch.cat(self.omni.encode(name, inputs))
+            flat = flat.index_put((slots[name],), self.omni.projector(name)(rows).to(flat.dtype))
+        out = self.omni.thinker(
+            inputs_embeds=flat.view_as(embeds_BLE),
+            attention_mask=attention_mask,
+            labels=labels,
+            use_cache=False,
+            **kwargs,
+        )
+        return {"loss": out.loss}
+
+
+def collate(items: list[Item]) -> dict[str, Any]:
+    """Right-padded rows, as most fine-tuning frameworks make them."""
+    longest = max(len(item.rendered.tokens) for item in items)
+    ids = torch.zeros(len(items), longest, dtype=torch.long)
+    labels = torch.full_like(ids, IGNORED)
+    mask = torch.zeros_like(ids)
+    media: dict[str, list[Tensor]] = {}
+    slots: dict[str, list[Tensor]] = {}
+    for row, item in enumerate(items):
+        tokens = torch.tensor(item.rendered.tokens)
+        learnt = torch.tensor(item.rendered.supervised)
+        ids[row, : len(tokens)] = tokens
+        labels[row, : len(tokens)] = torch.where(learnt, tokens, IGNORED)
+        mask[row, : len(tokens)] = 1
+        for slot, tensor in zip(item.rendered.slots, item.media, strict=True):
+            media.setdefault(slot.media.modality, []).append(tensor)
+            first = row * longest + slot.start
+            slots.setdefault(slot.media.modality, []).append(
+                torch.arange(first, first + slot.count)
+            )
+    return {
+        "input_ids": ids,
+        "labels": labels,
+        "attention_mask": mask,
+        "media": media,
+        "slots": {name: torch.cat(places) for name, places in slots.items()},
+    }
+
+
+class LibraryTrainer:
+    """The Trainer of transformers, with its own loader, optimiser and precision."""
+
+    def __init__(self, bench: Bench, alone: bool, bf16: bool) -> None:
+        self.bench, self.alone, self.bf16 = bench, alone, bf16
+        self.model = PaddedOmni(bench)
+        self.folder = Path(tempfile.mkdtemp())
+
+    def run(self, first: int, steps: int) -> Timing:
+        """Trains ``steps`` steps from sample ``first`` on."""
+        from transformers import Trainer, TrainerCallback, TrainingArguments
+
+        stamps: list[float] = []
+
+        class Stamps(TrainerCallback):
+            def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+                stamps.append(time.perf_counter())
+
+        class InOrder(Trainer):
+            def _get_train_sampler(self, *args: Any) -> Any:
+                return torch.utils.data.SequentialSampler(self.train_dataset)
+
+        arguments = TrainingArguments(
+            output_dir=str(self.folder),
+            per_device_train_batch_size=BATCH_SIZE,
+            max_steps=WARM_UP + steps,
+            learning_rate=1e-4,
+            lr_scheduler_type="cosine",
+            optim="adamw_torch_fused",
+            bf16=self.bf16,
+            save_strategy="no",
+            logging_strategy="no",
+            report_to=[],
+            disable_tqdm=True,
+            remove_unused_columns=False,
+            use_cpu=not torch.cuda.is_available(),
+        )
+        trainer = InOrder(
+            self.model,
+            arguments,
+            data_collator=lambda samples: collate([i for found in samples for i in found]),
+            train_dataset=_Samples(self.bench, self.alone, first),
+            callbacks=[Stamps()],
+        )
+        trainer.train()
+        kept = stamps[WARM_UP - 1 :]
+        return Timing([b - a for a, b in itertools.pairwise(kept)])
+
+
+class _Samples(torch.utils.data.Dataset):
+    """Sample k as the items that it is read as; media are read from their files."""
+
+    def __init__(self, bench: Bench, alone: bool, first: int) -> None:
+        self.bench, self.alone, self.first = bench, alone, first
+        self.reader = bench.reader()
+
+    def __len__(self) -> int:
+        return 1_000_000
+
+    def __getitem__(self, n: int) -> list[Item]:
+        sample = self.bench.sample(self.first + n)
+        return [self.reader.item(s) for s in (sample.alone() if self.alone else [sample])]
+
+
+class Omnitune:
+    """The steps of stage E.
+
+    Args:
+        cached: encoders run once, before the first step.
+        shared: questions alone share the tokens that all begin with.
+        padded: right-padded rows and every logit, in place of one row.
+        few_logits: logits at supervised positions only.
+    """
+
+    def __init__(
+        self,
+        bench: Bench,
+        alone: bool,
+        cached: bool = True,
+        shared: bool = True,
+        padded: bool = False,
+        few_logits: bool = True,
+    ) -> None:
+        self.bench, self.alone, self.shared = bench, alone, shared
+        self.encoding_seconds = 0.0
+        features = None
+        if cached:
+            everything = [s for samples in bench.training.values() for s in samples]
+            started = time.perf_counter()
+            features = encode_once(bench.model, everything, None)
+            self.encoding_seconds = time.perf_counter() - started
+        self.reader = bench.reader(features)
+        self.model: nn.Module = bench.model
+        if padded:
+            self.model = _PaddedOnFeatures(bench)
+        elif not few_logits:
+            self.model = _EveryLogit(bench)
+        self.padded = padded
+        config = SftConfig(output_dir=Path("unused"))
+        self.optimizer = build_optimizer(self.model, config)
+        self.parameters = [p for g in self.optimizer.param_groups for p in g["params"]]
+
+    def run(self, first: int, steps: int) -> Timing:
+        """Trains ``steps`` steps from sample ``first`` on."""
+        timing = Timing([])
+        self.model.train()
+        for n in range(WARM_UP + steps):
+            parts: Counter[str] = Counter()
+            started = time.perf_counter()
+            self._step(first + n * BATCH_SIZE, _clock(parts))
+            if n >= WARM_UP:
+                timing.seconds.append(time.perf_counter() - started)
+                timing.parts += parts
+        return timing
+
+    def _step(self, first: int, lap: Callable[[str], None]) -> None:
+        items = []
+        for k in range(first, first + BATCH_SIZE):
+            sample = self.bench.sample(k)
+            found = [self.reader.item(s) for s in (sample.alone() if self.alone else [sample])]
+            if self.shared and not self.padded:
+                share_prefix(found)
+            items += found
+        batch = collate(items) if self.padded else pack(items)
+        lap("data")
+        if self.padded:
+            loss = self.model(**batch)["loss"]
+        else:
+            sums_G, counts_G = self.model(batch)
+            loss = sums_G.sum() / counts_G.sum()
+        lap("forward")
+        loss.backward()
+        lap("backward")
+        nn.utils.clip_grad_norm_(self.parameters, 1.0, foreach=True)
+        set_rate(self.optimizer, rate_factor(first, 10_000, 500, 0.1))
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        lap("optimiser")
+
+
+def _clock(parts: Counter[str]) -> Callable[[str], None]:
+    """Books the time since the last call under a name."""
+    last = [time.perf_counter()]
+
+    def lap(name: str) -> None:
+        now = time.perf_counter()
+        parts[name] += now - last[0]  # type: ignore[assignment]
+        last[0] = now
+
+    return lap
+
+
+class _PaddedOnFeatures(PaddedOmni):
+    """Padded rows whose media are encoded already."""
+
+    def __init__(self, bench: Bench) -> None:
+        super().__init__(bench)
+        self.omni.encode = lambda name, features: features  # type: ignore[method-assign]
+
+
+class _EveryLogit(nn.Module):
+    """Packed rows, but logits of every token of the row, as libraries compute them."""
+
+    def __init__(self, bench: Bench) -> None:
+        super().__init__()
+        self.omni = bench.model
+
+    def forward(self, batch: Any) -> tuple[Tensor, Tensor]:
+        """The same losses from all logits."""
+        places = torch.arange(len(batch.tokens_T))
+        logits_TV = self.omni._logits(replace(batch, predict_N=places))
+        logits_NV = logits_TV.index_select(0, batch.predict_N)
+        nll_N = self.omni._nll(logits_NV, batch.labels_N)
+        return nll_N.sum()[None], nll_N.new_tensor([float(len(nll_N))])
+
+
+VERSIONS: dict[str, Callable[[Bench, bool, bool], Any]] = {
+    "Trainer, padded rows": lambda bench, alone, bf16: LibraryTrainer(bench, alone, bf16),
+    "omnitune": lambda bench, alone, bf16: Omnitune(bench, alone),
+    "  without the feature cache": lambda b, alone, bf16: Omnitune(b, alone, cached=False),
+    "  with padded rows": lambda b, alone, bf16: Omnitune(b, alone, padded=True),
+    "  with every logit": lambda b, alone, bf16: Omnitune(b, alone, few_logits=False),
+    "  without shared questions": lambda b, alone, bf16: Omnitune(b, alone, shared=False),
+}

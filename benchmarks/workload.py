@@ -1,0 +1,146 @@
+"""What a benchmark trains: a model of random weights, and samples of the corpus's shapes."""
+
+from __future__ import annotations
+
+import tempfile
+import zlib
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+import torch
+from tokenizers import Tokenizer
+
+from omnitune.data.chat import ChatRenderer
+from omnitune.data.features import FeatureStore
+from omnitune.data.loader import SampleReader
+from omnitune.data.mixture import Mixture
+from omnitune.data.records import read_available, split_of
+from omnitune.models.omni import OmniConfig, OmniModel
+from omnitune.pretraining.audio_encoder import AudioEncoderConfig
+from omnitune.pretraining.thinker import ThinkerConfig, put_into_words, train_tokenizer
+from omnitune.pretraining.vision_encoder import VisionEncoderConfig
+from omnitune.sample import Media, Sample
+from omnitune.synthetic.corpus import build_corpus
+
+WEIGHTS = {"text_only": 0.4, "image_text": 0.3, "audio_text": 0.3}
+BATCH_SIZE = 8
+CORPUS_SCALE = 0.1
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A size of model and of inputs.
+
+    Attributes:
+        thinker: settings of the thinker that differ from the tiny one's.
+        vision: settings of the vision encoder that differ.
+        seconds: length of every sound, or None for the corpus's own.
+    """
+
+    name: str
+    thinker: dict[str, Any] = field(default_factory=dict)
+    vision: dict[str, Any] = field(default_factory=dict)
+    seconds: float | None = None
+
+
+WORKLOADS = {
+    "tiny": Workload("tiny"),
+    "long": Workload(
+        "long",
+        vision={"image_size": 224, "patch_size": 16, "pixel_shuffle": 1},
+        seconds=15.0,
+    ),
+    "30m": Workload(
+        "30m",
+        thinker={
+            "hidden_size": 512,
+            "num_layers": 8,
+            "num_heads": 8,
+            "num_kv_heads": 8,
+            "intermediate_size": 1536,
+        },
+    ),
+}
+
+
+@dataclass
+class Bench:
+    """A workload made real: the same in every process that makes it.
+
+    Attributes:
+        samples: of sample k of a run, those it is read as (one a question, or one in all).
+    """
+
+    model: OmniModel
+    tokenizer: Tokenizer
+    training: dict[str, list[Sample]]
+    mixture: Mixture
+
+    def sample(self, k: int) -> Sample:
+        """Sample k of the run."""
+        source, index = self.mixture.sample_at(k)
+        return self.training[source][index]
+
+    def reader(self, features: dict[str, FeatureStore] | None = None) -> SampleReader:
+        """Reads samples, with or without cached features."""
+        return SampleReader(ChatRenderer(self.tokenizer), self.model.modalities, features, 4096)
+
+
+def corpus_folder() -> Path:
+    """A small corpus, made once and kept in the folder of temporary files."""
+    folder = Path(tempfile.gettempdir()) / f"omnitune-bench-{CORPUS_SCALE}"
+    build_corpus(folder, scale=CORPUS_SCALE)
+    return folder
+
+
+def make(workload: Workload, data_dir: Path) -> Bench:
+    """Builds the model and chooses the samples."""
+    torch.manual_seed(0)
+    training = {name: split_of(x, "train") for name, x in read_available(data_dir).items()}
+    words = (put_into_words(s) for samples in training.values() for s in samples)
+    thinker = ThinkerConfig(output_dir=data_dir, max_positions=4096, **workload.thinker)
+    tokenizer = train_tokenizer(words, thinker.vocab_size)
+    vision = VisionEncoderConfig(output_dir=data_dir, **workload.vision)
+    encoders = {
+        "image": vision.encoder(),
+        "audio": AudioEncoderConfig(output_dir=data_dir).encoder(),
+    }
+    architecture = thinker.architecture(tokenizer.get_vocab_size())
+    model = OmniModel(OmniConfig(thinker=architecture, encoders=encoders))
+    model.match_projector_scales()
+    model.freeze_encoders()
+    if workload.seconds:
+        training = {
+            name: [_lengthened(s, data_dir, workload.seconds) for s in samples]
+            for name, samples in training.items()
+        }
+    sizes = {name: len(samples) for name, samples in training.items()}
+    return Bench(model, tokenizer, training, Mixture(sizes, WEIGHTS, seed=0))
+
+
+def _lengthened(sample: Sample, folder: Path, seconds: float) -> Sample:
+    """The sample with its sounds in place of noise of a given length."""
+
+    def longer(medium: Media) -> Media:
+        path = folder / "noise" / f"{medium.path.stem}-{seconds:g}.wav"
+        if not path.exists():
+            path.parent.mkdir(exist_ok=True)
+            seed = zlib.crc32(medium.path.stem.encode())
+            noise = np.random.default_rng(seed).uniform(-0.1, 0.1, int(seconds * 16_000))
+            soundfile.write(path, noise, 16_000)
+        return Media(medium.modality, path)
+
+    messages = tuple(
+        replace(
+            message,
+            parts=tuple(
+                longer(p) if isinstance(p, Media) and p.modality == "audio" else p
+                for p in message.parts
+            ),
+        )
+        for message in sample.messages
+    )
+    return replace(sample, messages=messages)
