@@ -275,7 +275,7 @@ class _EveryLogit(nn.Module):
         logits_TV = self.omni._logits(replace(batch, predict_N=places))
         logits_NV = logits_TV.index_select(0, batch.predict_N)
         nll_N = self.omni._nll(logits_NV, batch.labels_N)
-        return nll_N.sum()[None], nll_N.new_tensor([float(len(nll_N))])
+        return nll_N.sum()[None], batch.weight_N.sum()[None]
 
 
 VERSIONS: dict[str, Callable[[Bench, bool, bool], Any]] = {

@@ -6,7 +6,6 @@ R feature rows, D feature width.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
@@ -59,6 +58,7 @@ class Batch:
     Attributes:
         tokens_T: ids. positions_T: place within the segment.
         predict_N: row positions whose next token is supervised. labels_N: those tokens.
+        weight_N: how much each counts in the loss.
         group_N: score group (source) of each supervised token.
         turn_N: running number of the turn that each supervised token belongs to.
         num_groups: number of groups. ids: the samples. media: by modality.
@@ -70,6 +70,7 @@ class Batch:
     segments: Segments
     predict_N: Tensor
     labels_N: Tensor
+    weight_N: Tensor
     group_N: Tensor
     turn_N: Tensor
     num_groups: int
@@ -79,9 +80,9 @@ class Batch:
     at_M: Tensor
 
     @property
-    def num_targets(self) -> int:
-        """Supervised tokens."""
-        return self.labels_N.numel()
+    def num_targets(self) -> float:
+        """Supervised tokens, by their weights."""
+        return float(self.weight_N.sum())
 
     def to(self, device: torch.device) -> Batch:
         """The batch on another device."""
@@ -108,26 +109,24 @@ class Item:
     shared: int = 0
 
 
-def pack(
-    items: Sequence[Item], num_groups: int = 1, prompt_share: float = 0.0, seed: str = ""
-) -> Batch:
+def pack(items: Sequence[Item], num_groups: int = 1, prompt_weight: float = 0.0) -> Batch:
     """Packs samples into one row; labels are shifted here and nowhere else.
 
     Args:
-        prompt_share: how many of the tokens that are not the assistant's are targets too
-            (pretraining), drawn by the seed.
+        prompt_weight: of the tokens that are not the assistant's (pretraining); at 0 they are
+            no targets.
 
     Raises:
         UserError: a medium has another number of feature rows than slots; names the sample.
     """
     rows = _rows(items)
-    draw = random.Random(seed)
     tokens: list[int] = []
     positions: list[Tensor] = []
     predict: list[int] = []
     labels: list[int] = []
     groups: list[int] = []
     turns: list[int] = []
+    weights: list[float] = []
     added: list[tuple[int, int]] = []
     turn = -1
     for item, row in zip(items, rows, strict=True):
@@ -137,7 +136,8 @@ def pack(
         opens = {first for _, first, _ in rendered.turns}
         for place in range(max(1, item.shared), len(row)):
             turn += place in opens
-            if rendered.supervised[place] or (prompt_share and draw.random() < prompt_share):
+            if rendered.supervised[place] or prompt_weight:
+                weights.append(1.0 if rendered.supervised[place] else prompt_weight)
                 predict.append(row[place - 1])
                 labels.append(rendered.tokens[place])
                 groups.append(item.group)
@@ -149,6 +149,7 @@ def pack(
         segments=_segments(items, rows),
         predict_N=torch.tensor(predict, dtype=torch.long),
         labels_N=torch.tensor(labels, dtype=torch.long),
+        weight_N=torch.tensor(weights),
         group_N=torch.tensor(groups, dtype=torch.long),
         turn_N=torch.tensor(turns, dtype=torch.long),
         num_groups=num_groups,
@@ -160,13 +161,14 @@ def pack(
 
 
 def share_prefix(items: Sequence[Item]) -> None:
-    """Lets items share the tokens that all begin with, and the media there, with the first.
+    """Lets items share the tokens and media that they begin with as the first of them does.
 
     Nothing changes but the work: what a token sees of those before it is the same in each.
     """
     first = items[0]
     for item in items[1:]:
         item.shared = _common_prefix(first, item)
+        first = first if item.shared else item
 
 
 def _common_prefix(first: Item, other: Item) -> int:

@@ -89,7 +89,7 @@ class BatchStream:
         samples: training samples by source.
         mixture: which record is sample k.
         batch_size: samples a batch.
-        prompt_share: how many of the tokens that are not the assistant's are learnt too.
+        prompt_weight: in the loss, of tokens that are not the assistant's.
         conversation_share: how often a sample of several independent questions is shown as one
             conversation; otherwise each of its questions is asked alone, as it is when scored.
         show: the form in which a sample is read.
@@ -101,12 +101,12 @@ class BatchStream:
         samples: dict[str, list[Sample]],
         mixture: Mixture,
         batch_size: int,
-        prompt_share: float = 0.0,
+        prompt_weight: float = 0.0,
         conversation_share: float = 1.0,
         show: Callable[[Sample], Sample] = lambda sample: sample,
     ) -> None:
         self.reader, self.samples, self.mixture = reader, samples, mixture
-        self.batch_size, self.prompt_share = batch_size, prompt_share
+        self.batch_size, self.prompt_weight = batch_size, prompt_weight
         self.conversation_share, self.show = conversation_share, show
         self.groups = mixture.names
 
@@ -120,8 +120,7 @@ class BatchStream:
         for k in range(number * self.batch_size, (number + 1) * self.batch_size):
             source, index = self.mixture.sample_at(k)
             items += self._items(k, self.samples[source][index], self.groups.index(source))
-        seed = f"{self.mixture.seed}/prompt/{number}"
-        return pack(items, len(self.groups), self.prompt_share, seed)
+        return pack(items, len(self.groups), self.prompt_weight)
 
     def _items(self, k: int, sample: Sample, group: int) -> list[Item]:
         """Sample ``k`` of the run, as a conversation or question by question."""

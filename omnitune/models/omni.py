@@ -95,11 +95,11 @@ class OmniModel(PreTrainedModel):
         return self
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Sum of the supervised tokens' losses and their number, by group: ``[G]`` each."""
+        """Sum of the supervised tokens' losses and of their weights, by group: ``[G]`` each."""
         nll_N = self._nll(self._logits(batch), batch.labels_N)
         zeros = torch.zeros(batch.num_groups, device=nll_N.device)
-        loss_sums = zeros.index_add(0, batch.group_N, nll_N)
-        counts = zeros.index_add(0, batch.group_N, torch.ones_like(nll_N))
+        loss_sums = zeros.index_add(0, batch.group_N, nll_N * batch.weight_N)
+        counts = zeros.index_add(0, batch.group_N, batch.weight_N)
         return loss_sums, counts
 
     @torch.no_grad()

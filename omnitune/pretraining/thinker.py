@@ -38,8 +38,8 @@ class ThinkerConfig(RunConfig):
         DataMix(text_only=0.35, image_text=0.5, audio_text=0.14, image_audio_text=0.01),
         description="weight of each source; of those without a file it is left out",
     )
-    prompt_share: float = Field(
-        0.1, ge=0, le=1, description="share of the tokens that are not the assistant's to learn too"
+    prompt_weight: float = Field(
+        0.1, ge=0, le=1, description="in the loss, of tokens that are not the assistant's"
     )
     glimpse_share: float = Field(
         0.7, ge=0, le=1, description="how often a picture's words stand in slots, not in a row"
@@ -113,7 +113,7 @@ def pretrain(config: ThinkerConfig, resume: bool = False, overwrite: bool = Fals
         train,
         mixture,
         config.batch_size,
-        prompt_share=config.prompt_share,
+        prompt_weight=config.prompt_weight,
         conversation_share=config.conversation_share,
         show=lambda sample: shown(sample, config),
     )

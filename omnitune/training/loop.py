@@ -23,8 +23,8 @@ class LossBatch(Protocol):
     """What the loop asks of a batch."""
 
     @property
-    def num_targets(self) -> int:
-        """Supervised tokens."""
+    def num_targets(self) -> float:
+        """Supervised tokens, by their weights."""
 
     def to(self, device: torch.device) -> LossBatch:
         """The batch on another device."""
@@ -142,7 +142,7 @@ def _one_step(run: Run) -> None:
     loss_sums, counts = [], []
     for batch in batches:
         sums_G, counts_G = run.model(batch.to(device))
-        (sums_G.sum() / max(1, targets)).backward()
+        (sums_G.sum() / max(1.0, targets)).backward()
         loss_sums.append(sums_G.detach())
         counts.append(counts_G)
     parameters = [p for group in run.optimizer.param_groups for p in group["params"]]

@@ -60,24 +60,14 @@ def test_groups_and_turns_are_numbered(items: list[Item]) -> None:
 
 
 def test_pretraining_supervises_every_token_but_the_first(items: list[Item]) -> None:
-    batch = pack(items, prompt_share=1.0)
-    assert batch.num_targets == sum(len(item.rendered.tokens) - 1 for item in items)
+    batch = pack(items, prompt_weight=0.25)
+    assert len(batch.labels_N) == sum(len(item.rendered.tokens) - 1 for item in items)
+    answers = sum(sum(item.rendered.supervised) for item in items)
+    others = len(batch.labels_N) - answers
+    assert batch.num_targets == pytest.approx(answers + 0.25 * others)
+    assert int((batch.weight_N == 1).sum()) == answers
     starts = {n for n, place in enumerate(batch.positions_T.tolist()) if place == 0}
     assert not starts & {n + 1 for n in batch.predict_N.tolist()}
-
-
-def test_a_share_of_the_prompt_is_learnt(items: list[Item]) -> None:
-    """All of the answers, and of the rest a draw of the seed."""
-    answers, everything = pack(items), pack(items, prompt_share=1.0)
-    targets = []
-    for seed in ("a", "a", "b"):
-        batch = pack(items * 4, prompt_share=0.5, seed=seed)
-        targets.append(batch.predict_N.tolist())
-        assert set(pack(items * 4).predict_N.tolist()) <= set(targets[-1])
-        others = 4 * (everything.num_targets - answers.num_targets)
-        share = (batch.num_targets - 4 * answers.num_targets) / others
-        assert 0.35 < share < 0.65
-    assert targets[0] == targets[1] != targets[2]
 
 
 def test_packed_equals_separate(model: OmniModel, items: list[Item]) -> None:
@@ -230,3 +220,17 @@ def test_sample_without_an_answer_carries_no_loss(model: OmniModel) -> None:
     assert pack([prompt]).num_targets == 0
     loss, count = model(pack([prompt]))
     assert (loss.sum(), count.sum()) == (0, 0)
+
+
+def test_sharing_goes_on_after_an_item_with_nothing_in_common(model: OmniModel) -> None:
+    """Later items share with the last whole one, whose tokens are not the first's."""
+    reader = tiny_reader(model)
+    asked = [reader.item(conversation(n, f"sky? {n}", f"{n}.")) for n in ("a", "b", "c")]
+    spoken = (Message("system", (Text("sky."),)), *conversation("s", "sky?", "air.").messages)
+    system = reader.item(replace(conversation("s", "sky?", "air."), messages=spoken))
+    items = [asked[0], system, asked[1], asked[2]]
+    expected = nll(model, [replace(item) for item in items])
+    share_prefix(items)
+    assert items[1].shared == 0
+    for found, alone in zip(nll(model, items), expected, strict=True):
+        torch.testing.assert_close(found, alone, atol=1e-5, rtol=1e-5)
