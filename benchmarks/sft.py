@@ -91,6 +91,8 @@ def compare(workload: str, data: Path, alone: bool, rounds: int, steps: int) -> 
     """Runs all versions of a workload by turns; medians by version."""
     peaks = {str(d).removeprefix("torch."): peak_flops(d) for d in (torch.float32, torch.bfloat16)}
     bf16 = peaks["bfloat16"] > peaks["float32"]
+    if not bf16:  # no bf16 units: a share of such a peak would say nothing
+        peaks["bfloat16"] = 0.0
     context = multiprocessing.get_context("spawn")
     pipes, processes, encoding = {}, [], {}
     for name in VERSIONS:

@@ -112,7 +112,7 @@ class LibraryTrainer:
 
     def run(self, first: int, steps: int) -> Timing:
         """Trains ``steps`` steps from sample ``first`` on."""
-        from transformers import Trainer, TrainerCallback, TrainingArguments
+        from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
         stamps: list[float] = []
 
@@ -146,6 +146,7 @@ class LibraryTrainer:
             train_dataset=_Samples(self.bench, self.alone, first),
             callbacks=[Stamps()],
         )
+        trainer.remove_callback(PrinterCallback)
         trainer.train()
         kept = stamps[WARM_UP - 1 :]
         return Timing([b - a for a, b in itertools.pairwise(kept)])
