@@ -163,8 +163,7 @@ class _Samples(torch.utils.data.Dataset):
         return 1_000_000
 
     def __getitem__(self, n: int) -> list[Item]:
-        sample = self.bench.sample(self.first + n)
-        return [self.reader.item(s) for s in (sample.alone() if self.alone else [sample])]
+        return self.bench.items(self.reader, self.first + n, self.alone)
 
 
 class Omnitune:
@@ -221,8 +220,7 @@ class Omnitune:
     def _step(self, first: int, lap: Callable[[str], None]) -> None:
         items = []
         for k in range(first, first + BATCH_SIZE):
-            sample = self.bench.sample(k)
-            found = [self.reader.item(s) for s in (sample.alone() if self.alone else [sample])]
+            found = self.bench.items(self.reader, k, self.alone)
             if self.shared and not self.padded:
                 share_prefix(found)
             items += found

@@ -13,6 +13,7 @@ import soundfile
 import torch
 from tokenizers import Tokenizer
 
+from omnitune.data.batching import Item
 from omnitune.data.chat import ChatRenderer
 from omnitune.data.features import FeatureStore
 from omnitune.data.loader import SampleReader
@@ -68,11 +69,7 @@ WORKLOADS = {
 
 @dataclass
 class Bench:
-    """A workload made real: the same in every process that makes it.
-
-    Attributes:
-        samples: of sample k of a run, those it is read as (one a question, or one in all).
-    """
+    """A workload made real: the same in every process that makes it."""
 
     model: OmniModel
     tokenizer: Tokenizer
@@ -83,6 +80,11 @@ class Bench:
         """Sample k of the run."""
         source, index = self.mixture.sample_at(k)
         return self.training[source][index]
+
+    def items(self, reader: SampleReader, k: int, alone: bool) -> list[Item]:
+        """Sample k as it is read: one item a question, or one in all."""
+        sample = self.sample(k)
+        return [reader.item(s) for s in (sample.alone() if alone else [sample])]
 
     def reader(self, features: dict[str, FeatureStore] | None = None) -> SampleReader:
         """Reads samples, with or without cached features."""
