@@ -19,11 +19,14 @@ class Modality(ABC):
     Attributes:
         name: key in the registry and in records (``"image"``).
         projector: attribute name of its projector in the model (``"proj_v"``).
+        glimpsed: whether each slot holds many words at once (a place in a picture) and not a
+            stretch of one after the other (sound).
         encoder_config: JSON-able settings from which the encoder can be built again.
     """
 
     name: str
     projector: str
+    glimpsed = False
 
     def __init__(self, encoder_config: dict[str, Any]) -> None:
         self.encoder_config = encoder_config

@@ -29,6 +29,7 @@ class ImageModality(Modality):
 
     name = "image"
     projector = "proj_v"
+    glimpsed = True
 
     def __init__(self, encoder_config: dict[str, Any]) -> None:
         super().__init__(encoder_config)

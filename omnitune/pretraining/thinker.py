@@ -19,6 +19,7 @@ from omnitune.data.loader import BatchStream, SampleReader
 from omnitune.data.mixture import Mixture
 from omnitune.data.records import read_available, split_of
 from omnitune.evaluation.scoreboard import token_scoreboard
+from omnitune.modalities.registry import MODALITIES
 from omnitune.models.components import save_thinker
 from omnitune.models.omni import OmniConfig, OmniModel
 from omnitune.pretraining.stage import Stage, fresh_directory, run_stage
@@ -192,7 +193,7 @@ def _in_words(part: Part, sample: Sample, glimpse: Callable[[str], tuple[str, ..
     if not isinstance(part, Media):
         return part
     words = sample.stand_ins.get(part.modality, "")
-    slots = glimpse(words) if words and part.modality == "image" else None
+    slots = glimpse(words) if words and MODALITIES[part.modality].glimpsed else None
     return Glimpse(part.modality, slots) if slots else Text(words + ". ")
 
 
