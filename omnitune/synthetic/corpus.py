@@ -5,9 +5,12 @@ import json
 import math
 import multiprocessing
 import os
+import signal
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing.pool import Pool
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +53,7 @@ SIZES = {
     "test_composition": Sizes(conversations=0, images=200, utterances=0, pairs=0),
     "test_voices": Sizes(conversations=0, images=0, utterances=300, pairs=0),
 }
-VERSION = 1
+VERSION = 2  # raised whenever the same seed makes another corpus
 MINIMUM = 10  # of every kind of record that a split has at all
 SUMMARY = "corpus.json"
 MARKER = ".omnitune-corpus-building"
@@ -266,13 +269,28 @@ def _make_media(data_dir: Path, plan: Plan, workers: int | None, progress: Progr
     drawing = progress.add_task("drawing", total=len(plan.pictures))
     speaking = progress.add_task("speaking", total=len(plan.speech))
     seconds: list[float] = []
-    # Every block leaves a copy of the speech library in memory, so processes are renewed.
-    with multiprocessing.Pool(workers or _processors(), maxtasksperchild=16) as pool:
+    with _workers(workers or _processors()) as pool:
         for drawn, spoken, length in pool.imap_unordered(_make_block, _blocks(data_dir, plan)):
             progress.advance(drawing, drawn)
             progress.advance(speaking, spoken)
             seconds.append(length)
     return math.fsum(seconds)  # exact, so that the order of arrival does not show
+
+
+@contextmanager
+def _workers(count: int) -> Iterator[Pool]:
+    """Yields a pool of processes whose ends, wanted or not, print nothing."""
+    # Every block leaves a copy of the speech library in memory, so processes are renewed.
+    with multiprocessing.Pool(count, _leave_signals_to_parent, maxtasksperchild=16) as pool:
+        yield pool
+        pool.close()  # leaving the block alone would kill them
+        pool.join()
+
+
+def _leave_signals_to_parent() -> None:
+    """Undoes the handlers a forked process inherits: the command's would raise in it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # how the pool ends its processes
 
 
 def _processors() -> int:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 import shutil
+import signal
 import wave
 from collections.abc import Iterator
 from pathlib import Path
@@ -219,6 +220,16 @@ def test_the_number_of_workers_changes_no_byte(corpus_dir: Path, tmp_path: Path)
     assert digests(other) == digests(corpus_dir)
     assert "skipped" not in summary
     assert not (other / MARKER).exists()
+
+
+def test_worker_processes_leave_signals_to_the_command() -> None:
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as the command does
+    try:
+        with corpus._workers(2) as pool:
+            handlers = pool.map(signal.getsignal, [signal.SIGINT, signal.SIGTERM])
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert handlers == [signal.SIG_IGN, signal.SIG_DFL]
 
 
 def test_another_seed_gives_another_corpus() -> None:
