@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import pickle
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -15,19 +16,28 @@ import torch
 from omnitune.sample import UserError
 
 MANIFEST = "manifest.json"
+_EDITING = threading.Lock()  # a step's checkpoint is written while training goes on
 
 
 def write_checkpoint(path: Path, values: dict[str, Any]) -> None:
-    """Writes a dictionary of tensors and JSON-able values so that no half file is ever seen."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Writes a dictionary of tensors and JSON-able values so that no half file is ever seen.
+
+    Raises:
+        UserError: the disk is full or cannot be written to.
+    """
     temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
-        torch.save(values, file)
-        file.flush()
-        os.fsync(file.fileno())
-    digest = sha256(temporary)
-    os.replace(temporary, path)
-    edit_manifest(path.parent, path.name, digest)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            torch.save(values, file)
+            file.flush()
+            os.fsync(file.fileno())
+        digest = sha256(temporary)
+        os.replace(temporary, path)
+        edit_manifest(path.parent, path.name, digest)
+    except (OSError, RuntimeError) as error:  # torch's writer tells of a full disk in its own way
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        raise UserError(f"{path}: cannot be written ({reason}); make room and go on") from None
 
 
 def read_checkpoint(path: Path, command: str = "") -> dict[str, Any]:
@@ -64,12 +74,13 @@ def _manifest(folder: Path) -> dict[str, str]:
 
 def edit_manifest(folder: Path, name: str, digest: str | None) -> None:
     """Enters a file's digest into its folder's manifest, or takes it out."""
-    manifest = _manifest(folder)
-    if digest is None:
-        manifest.pop(name, None)
-    else:
-        manifest[name] = digest
-    write_json(folder / MANIFEST, manifest)
+    with _EDITING:
+        manifest = _manifest(folder)
+        if digest is None:
+            manifest.pop(name, None)
+        else:
+            manifest[name] = digest
+        write_json(folder / MANIFEST, manifest)
 
 
 def write_json(path: Path, values: Any) -> None:

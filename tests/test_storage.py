@@ -96,7 +96,7 @@ def test_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mo
         raise OSError("No space left on device")
 
     monkeypatch.setattr(storage.torch, "save", fill_the_disk)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(UserError, match=r"part\.pt: cannot be written \(No space left"):
         write_checkpoint(path, {"step": 4})
     assert read_checkpoint(path)["step"] == 3
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from omnitune.sample import UserError
 from omnitune.storage import edit_manifest, read_checkpoint, write_checkpoint
@@ -16,10 +18,17 @@ if TYPE_CHECKING:
     from omnitune.training.loop import Run
 
 
-def save(run: Run) -> Path:
-    """Saves all that is needed to go on, as ``<prefix><step>.pt``; keeps the newest few."""
-    folder = run.config.out
-    path = folder / f"{run.config.step_prefix}{run.step}.pt"
+# One thread, so that checkpoints are written one after the other.
+_WRITER = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
+
+
+def save(run: Run) -> None:
+    """Saves all that is needed to go on, as ``<prefix><step>.pt``; keeps the newest few.
+
+    Training waits for a copy in memory only; the file is written while it goes on.
+    """
+    finish_saving(run)  # no more than one copy at a time
+    path = run.config.out / f"{run.config.step_prefix}{run.step}.pt"
     values = {
         "step": run.step,
         "model": run.model.state_dict(),
@@ -28,11 +37,32 @@ def save(run: Run) -> Path:
         "state": run.state,
         "config": json.loads(run.config.model_dump_json()),
     }
+    run.saving = _WRITER.submit(_write, path, _copied(values), run.config.keep_checkpoints)
+
+
+def finish_saving(run: Run) -> None:
+    """Waits until the last checkpoint is whole on disk; raises what went wrong."""
+    saving, run.saving = run.saving, None
+    if saving is not None:
+        saving.result()
+
+
+def _write(path: Path, values: dict[str, Any], keep: int) -> None:
     write_checkpoint(path, values)
-    for old in step_files(folder)[: -run.config.keep_checkpoints]:
+    for old in step_files(path.parent)[:-keep]:
         old.unlink()
-        edit_manifest(folder, old.name, None)
-    return path
+        edit_manifest(path.parent, old.name, None)
+
+
+def _copied(value: Any) -> Any:
+    """Nested values whose tensors the next step does not change."""
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, dict):
+        return {key: _copied(v) for key, v in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_copied(v) for v in value)
+    return value
 
 
 def restore(run: Run) -> bool:

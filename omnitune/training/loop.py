@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -65,6 +66,7 @@ class Run:
             what it returns is logged.
         state: JSON-able values that are saved and restored with the run.
         updating: between the first changed weight and the counting of the step.
+        saving: the checkpoint that is being written.
     """
 
     model: nn.Module
@@ -78,6 +80,7 @@ class Run:
     state: dict[str, Any] = field(default_factory=dict)
     step: int = 0
     updating: bool = False
+    saving: Future[None] | None = None
 
 
 def train(run: Run) -> None:
@@ -103,6 +106,8 @@ def train(run: Run) -> None:
             if not run.updating:
                 checkpoint.save(run)
             raise
+        finally:
+            checkpoint.finish_saving(run)
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Step checkpoints: the newest few, the newest whole one, and a log without doubles."""
 
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from omnitune.config import SftConfig
+from omnitune.sample import UserError
+from omnitune.storage import read_checkpoint
 from omnitune.training import checkpoint
 from omnitune.training.checkpoint import step_files
 from omnitune.training.loop import Plan, Run, train
@@ -107,6 +110,7 @@ def test_newest_is_by_number_not_by_name(tmp_path: Path) -> None:
     run = start(config)
     for run.step in (9, 10, 100, 20):
         checkpoint.save(run)
+    checkpoint.finish_saving(run)
     assert names(tmp_path) == ["omni_step_20.pt", "omni_step_100.pt"]
 
 
@@ -128,6 +132,38 @@ def test_restored_run_ends_as_the_straight_one(tmp_path: Path) -> None:
         assert torch.equal(run.model.weight, straight.model.weight)
         assert run.model.seen == 9
     assert steps_logged(tmp_path) == list(range(1, 10))
+
+
+def test_training_goes_on_while_its_state_of_before_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = start(settings(tmp_path))
+    written, go_on = checkpoint.write_checkpoint, threading.Event()
+
+    def slow(path: Path, values: dict[str, Any]) -> None:
+        assert go_on.wait(10)
+        written(path, values)
+
+    monkeypatch.setattr(checkpoint, "write_checkpoint", slow)
+    checkpoint.save(run)
+    with torch.no_grad():
+        run.model.weight.fill_(7.0)
+    assert names(tmp_path) == []
+    go_on.set()
+    checkpoint.finish_saving(run)
+    saved = read_checkpoint(tmp_path / "omni_step_0.pt")
+    assert torch.equal(saved["model"]["weight"], torch.ones(1, 3))
+
+
+def test_checkpoint_that_cannot_be_written_stops_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(UserError, match=r"omni_step_2\.pt: cannot be written \(No space left"):
+        finished(settings(tmp_path))
 
 
 def test_damaged_newest_falls_back_to_the_one_before(
@@ -190,6 +226,7 @@ def test_state_of_the_stage_is_restored(tmp_path: Path) -> None:
     run = start(settings(tmp_path))
     run.state["best"], run.step = {"wer": 0.5}, 3
     checkpoint.save(run)
+    checkpoint.finish_saving(run)
     again = start(settings(tmp_path))
     assert checkpoint.restore(again)
     assert (again.state, again.step) == ({"best": {"wer": 0.5}}, 3)
