@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from concurrent.futures import ThreadPoolExecutor
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +38,8 @@ def save(run: Run) -> None:
         "state": run.state,
         "config": json.loads(run.config.model_dump_json()),
     }
-    run.saving = _WRITER.submit(_write, path, _copied(values), run.config.keep_checkpoints)
+    run.snapshot = _copied(values, run.snapshot)
+    run.saving = _WRITER.submit(_write, path, run.snapshot, run.config.keep_checkpoints)
 
 
 def finish_saving(run: Run) -> None:
@@ -54,14 +56,21 @@ def _write(path: Path, values: dict[str, Any], keep: int) -> None:
         edit_manifest(path.parent, old.name, None)
 
 
-def _copied(value: Any) -> Any:
-    """Nested values whose tensors the next step does not change."""
+def _copied(value: Any, into: Any) -> Any:
+    """Nested values whose tensors the next step does not change.
+
+    Args:
+        into: the last such copy, written over where it fits: fresh memory costs several times more.
+    """
     if isinstance(value, Tensor):
-        return value.detach().to("cpu", copy=True)
+        fits = isinstance(into, Tensor) and (into.shape, into.dtype) == (value.shape, value.dtype)
+        return into.copy_(value) if fits else value.detach().to("cpu", copy=True)
     if isinstance(value, dict):
-        return {key: _copied(v) for key, v in value.items()}
+        by_key = into if isinstance(into, dict) else {}
+        return {key: _copied(v, by_key.get(key)) for key, v in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(_copied(v) for v in value)
+        before = into[: len(value)] if isinstance(into, list | tuple) else ()
+        return type(value)(_copied(v, old) for v, old in zip_longest(value, before))
     return value
 
 

@@ -66,7 +66,7 @@ class Run:
             what it returns is logged.
         state: JSON-able values that are saved and restored with the run.
         updating: between the first changed weight and the counting of the step.
-        saving: the checkpoint that is being written.
+        saving: the checkpoint that is being written. snapshot: the copy it is written from.
     """
 
     model: nn.Module
@@ -81,6 +81,7 @@ class Run:
     step: int = 0
     updating: bool = False
     saving: Future[None] | None = None
+    snapshot: dict[str, Any] | None = None
 
 
 def train(run: Run) -> None:
