@@ -76,7 +76,7 @@ def generate(
 def _left_pad(model: OmniModel, prompts: Sequence[Item]) -> tuple[Tensor, Tensor]:
     """Embeds the prompts as one packed row, then lines up their ends: ``[B, P, E]``, ``[B, P]``."""
     batch = pack(prompts).to(model.device)
-    embeds_TE = model.embed(batch.tokens_T, batch.media)
+    embeds_TE = model.embed_batch(batch)
     lengths = [len(prompt.rendered.tokens) for prompt in prompts]
     longest = max(lengths)
     embeds_BPE = embeds_TE.new_zeros(len(prompts), longest, embeds_TE.shape[1])

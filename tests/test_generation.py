@@ -7,8 +7,9 @@ import torch
 from helpers import mixed_samples, tiny_model, tiny_reader
 
 from omnitune.data.batching import Item, pack
-from omnitune.generation import generate, stream
+from omnitune.generation import _left_pad, generate, stream
 from omnitune.models.omni import OmniModel
+from omnitune.sample import Glimpse, Message, Text
 
 LENGTH = 12
 NEVER = -1  # an end that no token is
@@ -21,18 +22,19 @@ def model() -> OmniModel:
 
 @pytest.fixture(scope="module")
 def prompts(model: OmniModel, tmp_path_factory: pytest.TempPathFactory) -> list[Item]:
-    """Five of unlike length, with media of both modalities, and one long text."""
+    """Of unlike length: media of both modalities, a long text, slots of several words each."""
     reader = tiny_reader(model)
     samples = mixed_samples(tmp_path_factory.mktemp("media"))
     short = [reader.prompt(sample.id, sample.messages[:1]) for sample in samples]
-    return [*short, reader.prompt("talk", samples[0].messages[:3])]
+    glimpse = Message("user", (Glimpse("image", ("", "red circle", "blue square")), Text("what?")))
+    return [*short, reader.prompt("talk", samples[0].messages[:3]), reader.prompt("g", [glimpse])]
 
 
 @torch.no_grad()
 def from_scratch(model: OmniModel, prompt: Item, end: int, length: int) -> list[int]:
     """Greedy answer without a cache: the whole sequence anew for every token."""
     batch = pack([prompt])
-    embeds = model.embed(batch.tokens_T, batch.media)
+    embeds = model.embed_batch(batch)
     answer: list[int] = []
     while len(answer) < length:
         hidden = model.thinker.get_decoder()(
@@ -49,6 +51,16 @@ def from_scratch(model: OmniModel, prompt: Item, end: int, length: int) -> list[
 @pytest.fixture(scope="module")
 def references(model: OmniModel, prompts: list[Item]) -> list[list[int]]:
     return [from_scratch(model, prompt, NEVER, LENGTH) for prompt in prompts]
+
+
+def test_every_word_of_a_slot_is_heard(model: OmniModel) -> None:
+    reader = tiny_reader(model)
+    seen = []
+    for words in ("red circle", "red square"):
+        message = Message("user", (Glimpse("image", (words,)), Text("what?")))
+        embeds_BPE, _ = _left_pad(model, [reader.prompt("g", [message])])
+        seen.append(embeds_BPE)
+    assert not torch.equal(*seen)
 
 
 def test_cached_equals_recomputed(

@@ -109,6 +109,14 @@ class OmniModel(PreTrainedModel):
         correct_N = logits_NV.argmax(dim=-1) == batch.labels_N
         return TokenScores(self._nll(logits_NV, batch.labels_N), correct_N)
 
+    def embed_batch(self, batch: Batch) -> Tensor:
+        """What the decoder reads of a batch: tokens, media, words heard along: ``[T, E]``."""
+        embeds_TE = self.embed(batch.tokens_T, batch.media)
+        if batch.added_M.numel():
+            added_ME = self.thinker.get_input_embeddings()(batch.added_M)
+            embeds_TE = embeds_TE.index_add(0, batch.at_M, added_ME)
+        return embeds_TE
+
     def embed(self, tokens_T: Tensor, media: dict[str, MediaRows]) -> Tensor:
         """Embeds tokens and writes projected features over the placeholders: ``[T, E]``."""
         embeds_TE = self.thinker.get_input_embeddings()(tokens_T)
@@ -151,12 +159,8 @@ class OmniModel(PreTrainedModel):
 
     def _logits(self, batch: Batch) -> Tensor:
         """Logits at the supervised positions only: ``[N, V]``."""
-        embeds_TE = self.embed(batch.tokens_T, batch.media)
-        if batch.added_M.numel():
-            added_ME = self.thinker.get_input_embeddings()(batch.added_M)
-            embeds_TE = embeds_TE.index_add(0, batch.at_M, added_ME)
         hidden_1TE = self.thinker.get_decoder()(
-            inputs_embeds=embeds_TE.unsqueeze(0),
+            inputs_embeds=self.embed_batch(batch).unsqueeze(0),
             position_ids=batch.positions_T.unsqueeze(0),
             segments=batch.segments,
             use_cache=False,
