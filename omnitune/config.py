@@ -67,6 +67,12 @@ class RunConfig(Config):
     save_every: int = Field(500, ge=1, description="steps between two checkpoints")
     keep_checkpoints: int = Field(3, ge=1, description="newest checkpoints kept")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to train")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="of the forward pass; auto: bf16 where the hardware is faster in it"
+    )
+    compile: Literal["auto", "on", "off"] = Field(
+        "auto", description="the thinker's layers; auto: where the run is long enough to repay it"
+    )
 
     @property
     def out(self) -> Path:

@@ -16,6 +16,7 @@ from omnitune.data.features import FeatureStore
 from omnitune.data.loader import BatchStream, SampleReader
 from omnitune.data.mixture import Mixture
 from omnitune.data.records import check_media, data_files, read_source, split_of
+from omnitune.data.rounding import round_up
 from omnitune.evaluation.evaluate import encode_once, score_splits
 from omnitune.evaluation.report import scores_table, write_report
 from omnitune.evaluation.scoreboard import HEADLINES, score_lines, scoreboard
@@ -56,6 +57,7 @@ def finetune(config: SftConfig, resume: bool = False, overwrite: bool = False) -
     train(run)
     results = final_scores(config, model, reader, samples)
     results["seconds"] = round(time.monotonic() - started, 1)
+    results["precision"], results["compiled"] = run.state["precision"], run.state.get("compile")
     write_json(config.out / "results.json", results)
     save_omni(result, model, tokenizer, step=run.step)
     finish(config)
@@ -132,6 +134,8 @@ def build_run(
         log=RunLog(config.out, stream.groups, score_lines, config.num_epochs),
         groups=stream.groups,
         score=score,
+        rounded=round_up,
+        compile=model.compile_decoder,
     )
 
 
