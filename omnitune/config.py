@@ -140,6 +140,10 @@ class SftConfig(RunConfig):
     feature_cache: Literal["auto", "on", "off"] = Field(
         "auto", description="encode each medium once, if the encoders are frozen"
     )
+    activation_checkpointing: bool = Field(
+        False,
+        description="keep less for the backward pass: less memory, a third slower",
+    )
     probe_questions: int = Field(16, ge=1, description="held-out questions a task, each log_every")
     epoch_questions: int = Field(100, ge=1, description="held-out questions a task, each epoch")
 

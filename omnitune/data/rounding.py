@@ -52,6 +52,7 @@ def _repeat_first(x_N: Tensor, more: int) -> Tensor:
 
 
 def _round_segments(segments: Segments, added: int) -> Segments:
+    """Two views always, of two segments at least: other numbers would be compiled apart."""
     gathers: list[Tensor] = []
     scatter_T = segments.scatter_T.clone()
     start = shift = 0
@@ -61,10 +62,17 @@ def _round_segments(segments: Segments, added: int) -> Segments:
         inside = (segments.scatter_T >= start) & (segments.scatter_T < start + gather_BL.numel())
         row = (segments.scatter_T - start) // longest
         scatter_T += inside * (shift + row * more)
-        gathers.append(pad(gather_BL, (0, more)))
+        gathers.append(pad(gather_BL, (0, more, 0, max(0, 2 - count))))
         start += gather_BL.numel()
-        shift += count * more
-    return replace(segments, gathers=gathers, scatter_T=pad(scatter_T, (0, added)))
+        shift += gathers[-1].numel() - gather_BL.numel()
+    if len(gathers) < 2:
+        gathers.append(gathers[0].new_zeros(2, STEP))
+    return replace(
+        segments,
+        gathers=gathers,
+        scatter_T=pad(scatter_T, (0, added)),
+        place_T=pad(segments.place_T, (0, added)),
+    )
 
 
 def _round_rows(rows: MediaRows, last: int) -> MediaRows:

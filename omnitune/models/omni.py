@@ -84,7 +84,13 @@ class OmniModel(PreTrainedModel):
         """
         # Otherwise the backward pass is compiled when it runs, where a failure cannot be caught.
         torch._functorch.config.force_non_lazy_backward_lowering = True
+        # Otherwise lengths that are equal in the first row are taken to be so in every row.
+        torch.fx.experimental._config.use_duck_shape = False
         self._compiled = torch.compile(self._decode, dynamic=True)
+
+    def checkpoint_activations(self) -> None:
+        """Keeps each layer's input only, and computes the rest of it anew in the backward pass."""
+        self.thinker.gradient_checkpointing_enable({"use_reentrant": False})
 
     def match_projector_scales(self) -> None:
         """Brings fresh projectors to the loudness of the thinker's own embeddings."""

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 import torch
 
 if TYPE_CHECKING:
     from omnitune.training.loop import LossBatch, Run
+
+
+T = TypeVar("T")
 
 
 class Fed(NamedTuple):
@@ -56,7 +59,7 @@ def feed(run: Run) -> Iterator[Callable[[int], Fed]]:
         yield wait
 
 
-class Ahead:
+class Ahead(Generic[T]):
     """A function of consecutive numbers, computed one ahead in a thread.
 
     What it raises is raised where its number is asked for.
@@ -66,12 +69,12 @@ class Ahead:
         stop: number that is not reached.
     """
 
-    def __init__(self, make: Callable[[int], Fed], stop: int) -> None:
+    def __init__(self, make: Callable[[int], T], stop: int) -> None:
         self._make, self._stop = make, stop
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="feed")
-        self._next: tuple[int, Future[Fed]] | None = None
+        self._next: tuple[int, Future[T]] | None = None
 
-    def __call__(self, number: int) -> Fed:
+    def __call__(self, number: int) -> T:
         """The function at ``number``; starts on the next one."""
         pending, self._next = self._next, None
         if pending is None or pending[0] != number:
@@ -81,7 +84,7 @@ class Ahead:
             self._next = (number + 1, self._pool.submit(self._make, number + 1))
         return made
 
-    def __enter__(self) -> Ahead:
+    def __enter__(self) -> Ahead[T]:
         return self
 
     def __exit__(self, *_: object) -> None:
