@@ -90,7 +90,9 @@ class OmniModel(PreTrainedModel):
 
     def checkpoint_activations(self) -> None:
         """Keeps each layer's input only, and computes the rest of it anew in the backward pass."""
-        self.thinker.gradient_checkpointing_enable({"use_reentrant": False})
+        before = self.thinker.gradient_checkpointing_enable  # its name in older transformers
+        enable = getattr(self.thinker, "activation_checkpointing_enable", before)
+        enable({"use_reentrant": False})
 
     def match_projector_scales(self) -> None:
         """Brings fresh projectors to the loudness of the thinker's own embeddings."""

@@ -34,11 +34,15 @@ def settle(run: Run) -> None:
             run.config.precision, device, run.rounded is not None
         )
     run.log.say(f"precision: {state['precision']} ({why})")
+    if run.compile is None and run.config.compile == "on":
+        run.log.warn("compile is on, but nothing of this stage can be compiled")
     if run.compile is None or run.config.compile == "off":
         state["compile"] = False
     elif run.config.compile == "on":
         state["compile"] = True
-    elif device.type == "cuda" and "compile" not in state:
+    elif "compile" in state:
+        pass  # as the run began
+    elif device.type == "cuda":
         state["compile"] = run.plan.total_steps - run.step > WORTH_COMPILING_ON_GPU
     elif not has_compiler():
         state["compile"] = False
