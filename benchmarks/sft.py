@@ -14,7 +14,9 @@ import multiprocessing
 import os
 import resource
 import statistics
-import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -22,32 +24,16 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.table import Table
+from torch import nn
 
 from benchmarks.versions import VERSIONS, WARM_UP, Omnitune
-from benchmarks.workload import BATCH_SIZE, WORKLOADS, Bench, corpus_folder, make
+from benchmarks.workload import WORKLOADS, Bench, corpus_folder, make
 from omnitune.data.batching import pack
+from omnitune.training.compute import matmul_rate
 
-TRAINER, OMNITUNE = list(VERSIONS)[:2]
+COMPARED = list(VERSIONS)[:6]
 EPOCHS = 5  # of the usual configuration: over so many the one pass of the encoders is spread
-PEAK_SIZE = 2048  # side of the matrix product that is taken as the peak
-
-
-def peak_flops(dtype: torch.dtype, rounds: int = 5) -> float:
-    """Best rate (FLOP/s) of a square matrix product; 0 where it is hopelessly slow."""
-    small = torch.randn(256, 256).to(dtype)
-    started = time.perf_counter()
-    small @ small
-    if time.perf_counter() - started > 0.5:
-        return 0.0
-    a = torch.randn(PEAK_SIZE // (1 if dtype == torch.float32 else 4), PEAK_SIZE).to(dtype)
-    b = torch.randn(PEAK_SIZE, PEAK_SIZE).to(dtype)
-    best = 0.0
-    for _ in range(rounds):
-        started = time.perf_counter()
-        a @ b
-        flops = 2 * a.shape[0] * PEAK_SIZE * PEAK_SIZE
-        best = max(best, flops / (time.perf_counter() - started))
-    return best
+PEAK_SECONDS = 1.0  # for measuring the matrix product that is taken as the peak
 
 
 def step_flops(bench: Bench, first: int, steps: int) -> tuple[float, float]:
@@ -62,7 +48,7 @@ def step_flops(bench: Bench, first: int, steps: int) -> tuple[float, float]:
     settings = thinker.config
     width = settings.num_attention_heads * settings.head_dim
     total = supervised = 0.0
-    for k in range(first, first + steps * BATCH_SIZE):
+    for k in range(first, first + steps * bench.batch_size):
         item = reader.item(bench.sample(k))
         batch = pack([item])
         tokens = len(batch.tokens_T)
@@ -75,64 +61,99 @@ def step_flops(bench: Bench, first: int, steps: int) -> tuple[float, float]:
     return total / steps, supervised / steps
 
 
-def serve(pipe: Connection, name: str, workload: str, data: str, alone: bool, bf16: bool) -> None:
+def serve(
+    pipe: Connection, name: str, build: Callable[[], Bench], alone: bool, bf16: bool, device: str
+) -> None:
     """One version in a process of its own: runs as many steps as it is sent."""
     os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    version = VERSIONS[name](make(WORKLOADS[workload], Path(data)), alone, bf16)
+    bench = build()
+    nn.Module.to(bench.model, device)
+    version = VERSIONS[name](bench, alone, bf16)
     pipe.send(version.encoding_seconds if isinstance(version, Omnitune) else 0.0)
     while (asked := pipe.recv()) is not None:
         timing = version.run(*asked)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        pipe.send((timing.seconds, dict(timing.parts), peak))
+        pipe.send((timing.seconds, dict(timing.parts), peak_memory()))
 
 
-def compare(workload: str, data: Path, alone: bool, rounds: int, steps: int) -> dict[str, Any]:
-    """Runs all versions of a workload by turns; medians by version."""
-    peaks = {str(d).removeprefix("torch."): peak_flops(d) for d in (torch.float32, torch.bfloat16)}
+def peak_memory() -> float:
+    """Most memory (MB) that this process held so far: of its GPU, or of the machine."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def compare(
+    build: Callable[[], Bench],
+    names: Sequence[str],
+    rounds: int,
+    steps: int,
+    alone: bool = False,
+    device: str = "cpu",
+) -> dict[str, Any]:
+    """Runs versions by turns; medians by version.
+
+    Args:
+        build: makes the workload; it is called in each version's process.
+        names: of ``VERSIONS``; the first is what the second is held against.
+    """
+    types = (torch.float32, torch.bfloat16)
+    peaks = {str(d).removeprefix("torch."): matmul_rate(d, device, PEAK_SECONDS) for d in types}
     bf16 = peaks["bfloat16"] > peaks["float32"]
     if not bf16:  # no bf16 units: a share of such a peak would say nothing
         peaks["bfloat16"] = 0.0
-    context = multiprocessing.get_context("spawn")
-    pipes, processes, encoding = {}, [], {}
-    for name in VERSIONS:
-        pipes[name], theirs = context.Pipe()
-        process = context.Process(
-            target=serve, args=(theirs, name, workload, str(data), alone, bf16), daemon=True
-        )
-        process.start()
-        processes.append(process)
-        encoding[name] = pipes[name].recv()
-    seconds: dict[str, list[float]] = {name: [] for name in VERSIONS}
-    parts: dict[str, dict[str, float]] = {name: {} for name in VERSIONS}
-    memory: dict[str, float] = {}
-    for turn in range(rounds):
-        first = turn * (WARM_UP + steps) * BATCH_SIZE
-        for name, pipe in pipes.items():
-            pipe.send((first, steps))
-            taken, by_part, memory[name] = pipe.recv()
-            seconds[name].append(statistics.fmean(taken))
-            for part, spent in by_part.items():
-                spread = spent / (rounds * steps)
-                parts[name][part] = parts[name].get(part, 0.0) + spread
-    for pipe in pipes.values():
-        pipe.send(None)
-    bench = make(WORKLOADS[workload], data)
+    seconds, parts, encoding, memory = _take_turns(
+        build, names, rounds, steps, (alone, bf16, device)
+    )
+    bench = build()
     flops, supervised = step_flops(bench, 0, rounds * (WARM_UP + steps))
-    epoch = bench.mixture.epoch_size / BATCH_SIZE  # steps
-    rows = {}
-    for name in VERSIONS:
+    epoch = bench.mixture.epoch_size / bench.batch_size  # steps
+    rows: dict[str, dict[str, Any]] = {}
+    for name in names:
         step = statistics.median(seconds[name]) + encoding[name] / (EPOCHS * epoch)
         rows[name] = {
-            "samples_per_second": BATCH_SIZE / step,
+            "samples_per_second": bench.batch_size / step,
             "supervised_tokens_per_second": supervised / step,
             "flops_share": {d: flops / step / peak if peak else None for d, peak in peaks.items()},
             "peak_memory_mb": memory[name],
             "step_seconds": seconds[name],
             "parts": shares(parts[name], encoding[name] / (EPOCHS * epoch)),
         }
-    ratio = rows[OMNITUNE]["samples_per_second"] / rows[TRAINER]["samples_per_second"]
-    return {"peaks": peaks, "bf16": bf16, "versions": rows, "speedup_vs_trainer": ratio}
+    ratio = rows[names[1]]["samples_per_second"] / rows[names[0]]["samples_per_second"]
+    return {
+        "batch_size": bench.batch_size,
+        "peaks": peaks,
+        "bf16": bf16,
+        "versions": rows,
+        "speedup_vs_trainer": ratio,
+    }
+
+
+def _take_turns(
+    build: Callable[[], Bench], names: Sequence[str], rounds: int, steps: int, how: tuple[Any, ...]
+) -> tuple[dict[str, list[float]], dict[str, dict[str, float]], dict[str, float], dict[str, float]]:
+    """By version: mean step seconds of each round, seconds by part, of encoding, and memory."""
+    context = multiprocessing.get_context("spawn")
+    pipes, encoding = {}, {}
+    for name in names:
+        pipes[name], theirs = context.Pipe()
+        context.Process(target=serve, args=(theirs, name, build, *how), daemon=True).start()
+        theirs.close()  # so that a version that has failed is noticed, not waited for
+        encoding[name] = pipes[name].recv()
+    batch_size = build().batch_size
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    parts: dict[str, dict[str, float]] = {name: defaultdict(float) for name in names}
+    memory: dict[str, float] = {}
+    for turn in range(rounds):
+        for name, pipe in pipes.items():
+            pipe.send((turn * (WARM_UP + steps) * batch_size, steps))
+            taken, by_part, memory[name] = pipe.recv()
+            seconds[name].append(statistics.fmean(taken))
+            for part, spent in by_part.items():
+                parts[name][part] += spent / (rounds * steps)
+    for pipe in pipes.values():
+        pipe.send(None)
+    return seconds, parts, encoding, memory
 
 
 def shares(parts: dict[str, float], encoders: float) -> dict[str, float]:
@@ -145,13 +166,13 @@ def shares(parts: dict[str, float], encoders: float) -> dict[str, float]:
 
 def show(workload: str, found: dict[str, Any]) -> None:
     """Prints the table of a workload."""
-    table = Table(title=f"{workload}: stage E, batches of {BATCH_SIZE}, medians")
+    table = Table(title=f"{workload}: stage E, batches of {found['batch_size']}, medians")
     table.add_column("version", no_wrap=True)
     for title in ("samples/s", "x Trainer", "supervised tok/s", "of fp32 peak", "of bf16 peak"):
         table.add_column(title, justify="right")
     table.add_column("MB", justify="right")
     table.add_column("time by part")
-    slowest = found["versions"][TRAINER]["samples_per_second"]
+    slowest = next(iter(found["versions"].values()))["samples_per_second"]
     for name, row in found["versions"].items():
         share = row["flops_share"]
         table.add_row(
@@ -183,15 +204,23 @@ def main() -> None:
     data = options.data or corpus_folder()
     results = {}
     for workload in options.workloads.split(","):
-        results[workload] = compare(workload, data, options.alone, options.rounds, options.steps)
+        build = partial(make, WORKLOADS[workload], data)
+        results[workload] = compare(
+            build, COMPARED, options.rounds, options.steps, alone=options.alone
+        )
         show(workload, results[workload])
+    report(results, options.json)
+
+
+def report(results: dict[str, dict[str, Any]], path: Path | None) -> None:
+    """Prints the ratios to the Trainer; writes everything to a JSON file if one is named."""
     summary = {name: found["speedup_vs_trainer"] for name, found in results.items()}
     print(
         "samples/s against the Trainer: " + ", ".join(f"{n} {r:.2f}x" for n, r in summary.items())
     )
-    if options.json:
+    if path:
         values = {"speedup_vs_trainer": summary, "workloads": results}
-        options.json.write_text(json.dumps(values, indent=1) + "\n")
+        path.write_text(json.dumps(values, indent=1) + "\n")
 
 
 if __name__ == "__main__":

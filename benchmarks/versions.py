@@ -10,17 +10,22 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers.utils import is_flash_attn_2_available
 
-from benchmarks.workload import BATCH_SIZE, Bench
+from benchmarks.workload import Bench
 from omnitune.config import SftConfig
 from omnitune.data.batching import Item, pack, share_prefix
+from omnitune.data.rounding import round_up
 from omnitune.evaluation.evaluate import encode_once
+from omnitune.models import attention
+from omnitune.training.feed import Ahead
 from omnitune.training.optim import build_optimizer, rate_factor, set_rate
 
 IGNORED = -100  # the label that the library's loss leaves out
@@ -46,7 +51,8 @@ class PaddedOmni(nn.Module):
     def __init__(self, bench: Bench) -> None:
         super().__init__()
         self.omni = bench.model
-        self.omni.thinker.set_attn_implementation("sdpa")
+        flash = torch.cuda.is_available() and is_flash_attn_2_available()
+        self.omni.thinker.set_attn_implementation("flash_attention_2" if flash else "sdpa")
 
     def forward(
         self,
@@ -126,7 +132,7 @@ class LibraryTrainer:
 
         arguments = TrainingArguments(
             output_dir=str(self.folder),
-            per_device_train_batch_size=BATCH_SIZE,
+            per_device_train_batch_size=self.bench.batch_size,
             max_steps=WARM_UP + steps,
             learning_rate=1e-4,
             lr_scheduler_type="cosine",
@@ -174,18 +180,33 @@ class Omnitune:
         shared: questions alone share the tokens that all begin with.
         padded: right-padded rows and every logit, in place of one row.
         few_logits: logits at supervised positions only.
+        compiled, checkpointed: as the settings of these names.
+        varlen: attention without padding, where there is such.
     """
 
     def __init__(
         self,
         bench: Bench,
         alone: bool,
+        bf16: bool = False,
         cached: bool = True,
         shared: bool = True,
         padded: bool = False,
         few_logits: bool = True,
+        compiled: bool = False,
+        checkpointed: bool = False,
+        varlen: bool = True,
     ) -> None:
         self.bench, self.alone, self.shared = bench, alone, shared
+        self.device = bench.model.device
+        self.bf16, self.padded = bf16, padded
+        self.rounded = bf16 or compiled or self.device.type == "cuda"
+        if compiled:
+            bench.model.compile_decoder()
+        if checkpointed:
+            bench.model.checkpoint_activations()
+        if not varlen:
+            attention.varlen_attn = None
         self.encoding_seconds = 0.0
         features = None
         if cached:
@@ -199,7 +220,6 @@ class Omnitune:
             self.model = _PaddedOnFeatures(bench)
         elif not few_logits:
             self.model = _EveryLogit(bench)
-        self.padded = padded
         config = SftConfig(output_dir=Path("unused"))
         self.optimizer = build_optimizer(self.model, config)
         self.parameters = [p for g in self.optimizer.param_groups for p in g["params"]]
@@ -208,44 +228,63 @@ class Omnitune:
         """Trains ``steps`` steps from sample ``first`` on."""
         timing = Timing([])
         self.model.train()
-        for n in range(WARM_UP + steps):
-            parts: Counter[str] = Counter()
-            started = time.perf_counter()
-            self._step(first + n * BATCH_SIZE, _clock(parts))
-            if n >= WARM_UP:
-                timing.seconds.append(time.perf_counter() - started)
-                timing.parts += parts
+        batches = range(WARM_UP + steps)
+        with self._batches(first, len(batches)) as batch_at:
+            for n in batches:
+                parts: Counter[str] = Counter()
+                started = time.perf_counter()
+                self._step(n, batch_at, _clock(parts))
+                if n >= WARM_UP:
+                    timing.seconds.append(time.perf_counter() - started)
+                    timing.parts += parts
         return timing
 
-    def _step(self, first: int, lap: Callable[[str], None]) -> None:
+    def _batches(self, first: int, count: int) -> Any:
+        """Batches by number, from sample ``first`` on; on a GPU one ahead, as the loop has them."""
+
+        def make(n: int) -> Any:
+            return self._batch(first + n * self.bench.batch_size)
+
+        return Ahead(make, count) if self.device.type == "cuda" else nullcontext(make)
+
+    def _batch(self, first: int) -> Any:
         items = []
-        for k in range(first, first + BATCH_SIZE):
+        for k in range(first, first + self.bench.batch_size):
             found = self.bench.items(self.reader, k, self.alone)
             if self.shared and not self.padded:
                 share_prefix(found)
             items += found
-        batch = collate(items) if self.padded else pack(items)
-        lap("data")
         if self.padded:
-            loss = self.model(**batch)["loss"]
-        else:
-            sums_G, counts_G = self.model(batch)
-            loss = sums_G.sum() / counts_G.sum()
+            return collate(items)
+        batch = pack(items)
+        return (round_up(batch) if self.rounded else batch).to(self.device)
+
+    def _step(self, n: int, batch_at: Callable[[int], Any], lap: Callable[[str], None]) -> None:
+        batch = batch_at(n)
+        lap("data")
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            if self.padded:
+                loss = self.model(**batch)["loss"]
+            else:
+                sums_G, counts_G = self.model(batch)
+                loss = sums_G.sum() / counts_G.sum()
         lap("forward")
         loss.backward()
         lap("backward")
         nn.utils.clip_grad_norm_(self.parameters, 1.0, foreach=True)
-        set_rate(self.optimizer, rate_factor(first, 10_000, 500, 0.1))
+        set_rate(self.optimizer, rate_factor(n, 10_000, 500, 0.1))
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         lap("optimiser")
 
 
 def _clock(parts: Counter[str]) -> Callable[[str], None]:
-    """Books the time since the last call under a name."""
+    """Books the time since the last call under a name; a GPU is waited for."""
     last = [time.perf_counter()]
 
     def lap(name: str) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
         now = time.perf_counter()
         parts[name] += now - last[0]  # type: ignore[assignment]
         last[0] = now
@@ -270,18 +309,26 @@ class _EveryLogit(nn.Module):
 
     def forward(self, batch: Any) -> tuple[Tensor, Tensor]:
         """The same losses from all logits."""
-        places = torch.arange(len(batch.tokens_T))
+        places = torch.arange(len(batch.tokens_T), device=batch.tokens_T.device)
         logits_TV = self.omni._logits(replace(batch, predict_N=places))
         logits_NV = logits_TV.index_select(0, batch.predict_N)
         nll_N = self.omni._nll(logits_NV, batch.labels_N)
         return nll_N.sum()[None], batch.weight_N.sum()[None]
 
 
+def _omnitune(**options: bool) -> Callable[[Bench, bool, bool], Omnitune]:
+    return lambda bench, alone, bf16: Omnitune(bench, alone, bf16, **options)
+
+
 VERSIONS: dict[str, Callable[[Bench, bool, bool], Any]] = {
-    "Trainer, padded rows": lambda bench, alone, bf16: LibraryTrainer(bench, alone, bf16),
-    "omnitune": lambda bench, alone, bf16: Omnitune(bench, alone),
-    "  without the feature cache": lambda b, alone, bf16: Omnitune(b, alone, cached=False),
-    "  with padded rows": lambda b, alone, bf16: Omnitune(b, alone, padded=True),
-    "  with every logit": lambda b, alone, bf16: Omnitune(b, alone, few_logits=False),
-    "  without shared questions": lambda b, alone, bf16: Omnitune(b, alone, shared=False),
+    "Trainer, padded rows": LibraryTrainer,
+    "omnitune": _omnitune(),
+    "  without the feature cache": _omnitune(cached=False),
+    "  with padded rows": _omnitune(padded=True),
+    "  with every logit": _omnitune(few_logits=False),
+    "  without shared questions": _omnitune(shared=False),
+    "omnitune, compiled": _omnitune(compiled=True),
+    "  with checkpointed activations": _omnitune(compiled=True, checkpointed=True),
+    "  with padded attention": _omnitune(compiled=True, varlen=False),
+    "  compiled, without the cache": _omnitune(compiled=True, cached=False),
 }

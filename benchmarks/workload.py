@@ -75,6 +75,7 @@ class Bench:
     tokenizer: Tokenizer
     training: dict[str, list[Sample]]
     mixture: Mixture
+    batch_size: int = BATCH_SIZE
 
     def sample(self, k: int) -> Sample:
         """Sample k of the run."""

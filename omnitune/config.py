@@ -67,6 +67,12 @@ class RunConfig(Config):
     save_every: int = Field(500, ge=1, description="steps between two checkpoints")
     keep_checkpoints: int = Field(3, ge=1, description="newest checkpoints kept")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to train")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="of the forward pass; auto: bf16 where the hardware is faster in it"
+    )
+    compile: Literal["auto", "on", "off"] = Field(
+        "auto", description="the thinker's layers; auto: where the run is long enough to repay it"
+    )
 
     @property
     def out(self) -> Path:
@@ -133,6 +139,10 @@ class SftConfig(RunConfig):
     max_tokens: int = Field(1024, ge=16, description="longest sample, media included")
     feature_cache: Literal["auto", "on", "off"] = Field(
         "auto", description="encode each medium once, if the encoders are frozen"
+    )
+    activation_checkpointing: bool = Field(
+        False,
+        description="keep less for the backward pass: less memory, a third slower",
     )
     probe_questions: int = Field(16, ge=1, description="held-out questions a task, each log_every")
     epoch_questions: int = Field(100, ge=1, description="held-out questions a task, each epoch")

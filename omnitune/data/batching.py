@@ -6,6 +6,7 @@ R feature rows, D feature width.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
@@ -30,10 +31,16 @@ class Segments:
             long segments apart, as the work grows with the square of the longest.
         scatter_T: position in all of the flattened ``gathers``, end to end, of each token of the
             row, in the first segment that it belongs to.
+        order_P: the same without padding: position in the row of each segment's tokens.
+        bounds_B: where in ``order_P`` each segment begins, and where the last ends (int32).
+        place_T: as ``scatter_T``, in ``order_P``.
     """
 
     gathers: list[Tensor]
     scatter_T: Tensor
+    order_P: Tensor
+    bounds_B: Tensor
+    place_T: Tensor
 
 
 @dataclass
@@ -210,7 +217,18 @@ def _segments(items: Sequence[Item], rows: list[list[int]]) -> Segments:
             first = start + place * longest
             scatter_T[own] = torch.arange(first + items[n].shared, first + len(rows[n]))
         start += len(group) * longest
-    return Segments(gathers, scatter_T)
+    bounds = [0, *itertools.accumulate(map(len, rows))]
+    places = [
+        torch.arange(first + item.shared, first + len(row))
+        for first, item, row in zip(bounds, items, rows, strict=False)
+    ]
+    return Segments(
+        gathers,
+        scatter_T,
+        order_P=torch.tensor([place for row in rows for place in row]),
+        bounds_B=torch.tensor(bounds, dtype=torch.int32),
+        place_T=torch.cat(places),
+    )
 
 
 def _by_length(lengths: list[int]) -> list[list[int]]:
@@ -253,8 +271,9 @@ def _collect_media(items: Sequence[Item], rows: list[list[int]]) -> dict[str, Me
 
 
 def _move(value, device):  # type: ignore[no-untyped-def]
-    """Moves every tensor of a nested batch."""
+    """Moves every tensor of a nested batch; to a GPU from pinned memory, without waiting for it."""
     if isinstance(value, Tensor):
+        value = value.pin_memory() if device.type == "cuda" and not value.is_cuda else value
         return value.to(device, non_blocking=True)
     if isinstance(value, dict):
         return {key: _move(v, device) for key, v in value.items()}

@@ -2,14 +2,17 @@
 
 The projections run on the padding-free row; only the attention itself sees a padded
 ``[B, L]`` view, where plain causal attention is exact because padding comes last. This costs
-about B times less than one masked square over the row.
+about B times less than one masked square over the row. In half precision on a GPU torch's
+variable-length attention takes the segments as they are, without padding.
 
 Shape suffixes: H heads, K key-value heads, T row tokens, B segments, L longest segment,
-D head width.
+P tokens of all segments, D head width.
 """
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -20,6 +23,22 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from omnitune.data.batching import Segments
 
 NAME = "omnitune_segments"
+CAUSAL = (-1, 0)  # window: all that went before, nothing that comes
+
+
+def _load_varlen() -> Callable[..., Any] | None:
+    """torch's variable-length attention where there is a GPU for it, and it takes our options."""
+    if not torch.cuda.is_available():
+        return None
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+    except ImportError:
+        return None
+    options = inspect.signature(varlen_attn).parameters
+    return varlen_attn if {"scale", "window_size", "enable_gqa"} <= options.keys() else None
+
+
+varlen_attn = _load_varlen()
 
 
 def segment_attention(
@@ -40,6 +59,8 @@ def segment_attention(
         return sdpa_attention_forward(
             module, q_1HTD, k_1KTD, v_1KTD, attention_mask, scaling=scaling, **kwargs
         )
+    if varlen_attn is not None and _suits_varlen(v_1KTD):
+        return _attend_unpadded(q_1HTD, k_1KTD, v_1KTD, scaling, segments), None
     flat = []
     for gather_BL in segments.gathers:
         out_BHLD = nn.functional.scaled_dot_product_attention(
@@ -52,6 +73,38 @@ def segment_attention(
         )
         flat.append(out_BHLD.transpose(1, 2).flatten(0, 1))
     return torch.cat(flat).index_select(0, segments.scatter_T).unsqueeze(0), None
+
+
+def _suits_varlen(v_1KTD: Tensor) -> bool:
+    """What flash attention is written for."""
+    half = v_1KTD.dtype in (torch.bfloat16, torch.float16)
+    width = v_1KTD.shape[-1]
+    return v_1KTD.is_cuda and half and width <= 256 and width % 8 == 0
+
+
+def _attend_unpadded(
+    q_1HTD: Tensor, k_1KTD: Tensor, v_1KTD: Tensor, scaling: float | None, segments: Segments
+) -> Tensor:
+    """``[1, T, H, D]``; queries and keys take the precision of the values, as under autocast."""
+    assert varlen_attn is not None
+    q_PHD, k_PKD, v_PKD = (
+        x[0].transpose(0, 1).index_select(0, segments.order_P).to(v_1KTD.dtype)
+        for x in (q_1HTD, k_1KTD, v_1KTD)
+    )
+    longest = max(gather_BL.shape[1] for gather_BL in segments.gathers)
+    out_PHD = varlen_attn(
+        q_PHD,
+        k_PKD,
+        v_PKD,
+        segments.bounds_B,
+        segments.bounds_B,
+        longest,
+        longest,
+        scale=scaling,
+        window_size=CAUSAL,
+        enable_gqa=q_1HTD.shape[1] != k_1KTD.shape[1],
+    )
+    return out_PHD.index_select(0, segments.place_T).unsqueeze(0)
 
 
 def _unpack(x_1HTD: Tensor, gather_BL: Tensor) -> Tensor:

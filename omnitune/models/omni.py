@@ -5,13 +5,15 @@ Shape suffixes: T row tokens, E embedding width, R feature rows, N supervised to
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
-from omnitune.data.batching import Batch, MediaRows
+from omnitune.data.batching import Batch, MediaRows, Segments
 from omnitune.modalities.base import Modality, Projector
 from omnitune.modalities.registry import MODALITIES
 from omnitune.models import attention
@@ -67,11 +69,30 @@ class OmniModel(PreTrainedModel):
         for name, modality in self.modalities.items():
             self.encoders[name] = modality.build_encoder()
             self.add_module(modality.projector, modality.build_projector(width))
+        self._compiled: Callable[[Tensor, Tensor, Segments], Tensor] | None = None
         self.post_init()
 
     def projector(self, name: str) -> nn.Module:
         """The projector of a modality."""
         return getattr(self, self.modalities[name].projector)
+
+    def compile_decoder(self) -> None:
+        """Compiles the decoder's training pass, at its first call, for rows of any length.
+
+        Scoring stays as it is: it comes in other shapes, and each would be compiled. Where
+        compiling fails a warning says so and training goes on without.
+        """
+        # Otherwise the backward pass is compiled when it runs, where a failure cannot be caught.
+        torch._functorch.config.force_non_lazy_backward_lowering = True
+        # Otherwise lengths that are equal in the first row are taken to be so in every row.
+        torch.fx.experimental._config.use_duck_shape = False
+        self._compiled = torch.compile(self._decode, dynamic=True)
+
+    def checkpoint_activations(self) -> None:
+        """Keeps each layer's input only, and computes the rest of it anew in the backward pass."""
+        before = self.thinker.gradient_checkpointing_enable  # its name in older transformers
+        enable = getattr(self.thinker, "activation_checkpointing_enable", before)
+        enable({"use_reentrant": False})
 
     def match_projector_scales(self) -> None:
         """Brings fresh projectors to the loudness of the thinker's own embeddings."""
@@ -159,14 +180,28 @@ class OmniModel(PreTrainedModel):
 
     def _logits(self, batch: Batch) -> Tensor:
         """Logits at the supervised positions only: ``[N, V]``."""
-        hidden_1TE = self.thinker.get_decoder()(
-            inputs_embeds=self.embed_batch(batch).unsqueeze(0),
-            position_ids=batch.positions_T.unsqueeze(0),
-            segments=batch.segments,
-            use_cache=False,
-        ).last_hidden_state
+        hidden_TE = self._hidden(self.embed_batch(batch), batch.positions_T, batch.segments)
         head = self.thinker.get_output_embeddings()
-        return head(hidden_1TE[0].index_select(0, batch.predict_N))
+        return head(hidden_TE.index_select(0, batch.predict_N))
+
+    def _hidden(self, embeds_TE: Tensor, positions_T: Tensor, segments: Segments) -> Tensor:
+        """The decoder's last hidden states ``[T, E]``; compiled where that was asked for."""
+        if self._compiled is not None and self.training:
+            try:
+                return self._compiled(embeds_TE, positions_T, segments)
+            except torch._dynamo.exc.TorchDynamoException as error:
+                reason = str(error).strip().splitlines()[0]
+                warnings.warn(f"not compiled, going on without: {reason}", stacklevel=2)
+                self._compiled = None
+        return self._decode(embeds_TE, positions_T, segments)
+
+    def _decode(self, embeds_TE: Tensor, positions_T: Tensor, segments: Segments) -> Tensor:
+        return self.thinker.get_decoder()(
+            inputs_embeds=embeds_TE.unsqueeze(0),
+            position_ids=positions_T.unsqueeze(0),
+            segments=segments,
+            use_cache=False,
+        ).last_hidden_state[0]
 
     @staticmethod
     def _nll(logits_NV: Tensor, labels_N: Tensor) -> Tensor:

@@ -172,7 +172,7 @@ class CtcModel(nn.Module):
 def ctc(logits_BTV: Tensor, lengths_B: Tensor, targets: list[Tensor]) -> Tensor:
     """CTC loss summed over the clips; the last class is the blank."""
     return nn.functional.ctc_loss(
-        logits_BTV.log_softmax(dim=-1).transpose(0, 1),
+        logits_BTV.float().log_softmax(dim=-1).transpose(0, 1),
         torch.cat(targets),
         lengths_B,
         torch.tensor([t.numel() for t in targets]),

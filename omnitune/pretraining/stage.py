@@ -39,6 +39,7 @@ class Stage:
         better: whether the first scores beat the second.
         save_best: writes the model with its scores.
         line: what to print of the scores.
+        rounded, compile: as those of a :class:`Run`.
     """
 
     config: RunConfig
@@ -50,6 +51,8 @@ class Stage:
     better: Callable[[Scores, Scores], bool]
     save_best: Callable[[Scores], None]
     line: Callable[[Scores], str]
+    rounded: Callable[[Any], LossBatch] | None = None
+    compile: Callable[[], None] | None = None
 
 
 def fresh_directory(config: RunConfig, name: str, resume: bool, overwrite: bool) -> Output:
@@ -94,6 +97,8 @@ def run_stage(stage: Stage, resume: bool) -> None:
         log=RunLog(config.out, stage.groups, lines, config.num_epochs),
         groups=stage.groups,
         score=score,
+        rounded=stage.rounded,
+        compile=stage.compile,
     )
     if resume and checkpoint.restore(run):
         print(f"going on from step {run.step} of {plan.total_steps}")

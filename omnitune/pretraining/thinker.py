@@ -18,6 +18,7 @@ from omnitune.data.chat import SPECIAL_TOKENS, ChatRenderer
 from omnitune.data.loader import BatchStream, SampleReader
 from omnitune.data.mixture import Mixture
 from omnitune.data.records import read_available, split_of
+from omnitune.data.rounding import round_up
 from omnitune.evaluation.scoreboard import token_scoreboard
 from omnitune.modalities.registry import MODALITIES
 from omnitune.models.components import save_thinker
@@ -130,6 +131,8 @@ def pretrain(config: ThinkerConfig, resume: bool = False, overwrite: bool = Fals
             better=lambda new, old: new["loss"] < old["loss"],
             save_best=lambda scores: save_thinker(out.path, model, tokenizer, scores=scores),
             line=lambda s: f"loss={s['loss']:.3f} answer tokens right: {s['token_acc']:.1%}",
+            rounded=round_up,
+            compile=model.compile_decoder,
         ),
         resume,
     )

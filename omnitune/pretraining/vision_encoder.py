@@ -22,6 +22,7 @@ from omnitune.data.chat import ChatRenderer
 from omnitune.data.loader import BatchStream, SampleReader
 from omnitune.data.mixture import Mixture
 from omnitune.data.records import STAND_INS, read_available, split_of
+from omnitune.data.rounding import round_up
 from omnitune.evaluation.scoreboard import token_scoreboard
 from omnitune.models.components import load_tokenizer, save_encoder
 from omnitune.models.omni import OmniConfig, OmniModel
@@ -135,6 +136,8 @@ def pretrain(config: VisionEncoderConfig, resume: bool = False, overwrite: bool 
             better=lambda new, old: new["loss"] < old["loss"],
             save_best=save_best,
             line=lambda s: f"loss={s['loss']:.3f} caption tokens right: {s['token_acc']:.1%}",
+            rounded=round_up,
+            compile=omni.compile_decoder,
         ),
         resume,
     )
@@ -170,7 +173,7 @@ class Captioning(nn.Module):
 
     def spotting_loss(self, features_BSD: Tensor, words_BW: Tensor) -> Tensor:
         """Negative log-likelihood (nats, summed) of which words are seen in any slot."""
-        unseen_BSW = nn.functional.logsigmoid(-self.spotting_head(features_BSD))
+        unseen_BSW = nn.functional.logsigmoid(-self.spotting_head(features_BSD).float())
         unseen_BW = unseen_BSW.sum(1).clamp(max=-1e-6)
         seen_BW = torch.log(-torch.expm1(unseen_BW))
         return -(words_BW * seen_BW + (1 - words_BW) * unseen_BW).sum()

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -15,7 +15,8 @@ import torch
 from torch import nn
 
 from omnitune.config import RunConfig
-from omnitune.training import checkpoint
+from omnitune.training import checkpoint, compute
+from omnitune.training.feed import Fed, feed
 from omnitune.training.optim import rate_factor, set_rate
 from omnitune.training.progress import RunLog
 
@@ -64,7 +65,10 @@ class Run:
         batch_at: micro-batch by its number, counted over the whole run.
         score: called with (step, epoch_ended) every ``log_every`` steps and after each epoch;
             what it returns is logged.
+        rounded: brings a batch to one of few shapes without changing its losses, or None.
+        compile: compiles what is worth it of the model, or None.
         state: JSON-able values that are saved and restored with the run.
+        pace: seconds of the first steps, until it is decided whether to compile.
         updating: between the first changed weight and the counting of the step.
         saving: the checkpoint that is being written. snapshot: the copy it is written from.
     """
@@ -77,11 +81,24 @@ class Run:
     log: RunLog
     groups: list[str]
     score: Callable[[int, bool], dict[str, Any]]
+    rounded: Callable[[Any], LossBatch] | None = None
+    compile: Callable[[], None] | None = None
     state: dict[str, Any] = field(default_factory=dict)
     step: int = 0
+    pace: list[float] = field(default_factory=list)
     updating: bool = False
     saving: Future[None] | None = None
     snapshot: dict[str, Any] | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self.model.parameters()).device
+
+    def autocast(self) -> torch.autocast:
+        """The run's precision: bf16 products over fp32 weights, or nothing special."""
+        bf16 = self.state["precision"] == "bf16"
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=bf16)
 
 
 def train(run: Run) -> None:
@@ -90,14 +107,19 @@ def train(run: Run) -> None:
     Ctrl-C takes effect after the step under way: the state is saved, then the interrupt goes on.
     """
     config, plan = run.config, run.plan
+    compute.settle(run)
     run.model.train()
-    with run.log.training_bar(plan.total_steps, run.step), _patient_interrupts() as asked_to_stop:
+    with (
+        run.log.training_bar(plan.total_steps, run.step),
+        _patient_interrupts() as asked_to_stop,
+        feed(run) as fed,
+    ):
         try:
             _score_if_due(run)
             while run.step < plan.total_steps:
                 if asked_to_stop():
                     raise KeyboardInterrupt
-                _one_step(run)
+                _one_step(run, fed)
                 _score_if_due(run)
                 if run.step % config.save_every == 0 and run.step < plan.total_steps:
                     checkpoint.save(run)
@@ -135,19 +157,19 @@ def _patient_interrupts() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
-def _one_step(run: Run) -> None:
+def _one_step(run: Run, fed: Callable[[int], Fed]) -> None:
     """One optimiser update; the step counts only once it is whole."""
     config = run.config
     started = time.perf_counter()
     first = run.step * config.gradient_accumulation
-    batches = [run.batch_at(first + n) for n in range(config.gradient_accumulation)]
-    targets = sum(batch.num_targets for batch in batches)
-    device = next(run.model.parameters()).device
+    batches = [fed(first + n) for n in range(config.gradient_accumulation)]
+    targets = sum(found.targets for found in batches)
     factor = rate_factor(run.step, run.plan.total_steps, config.warmup_steps, config.min_lr_ratio)
     set_rate(run.optimizer, factor)
     loss_sums, counts = [], []
-    for batch in batches:
-        sums_G, counts_G = run.model(batch.to(device))
+    for found in batches:
+        with run.autocast():
+            sums_G, counts_G = run.model(found.batch)
         (sums_G.sum() / max(1.0, targets)).backward()
         loss_sums.append(sums_G.detach())
         counts.append(counts_G)
@@ -166,14 +188,16 @@ def _one_step(run: Run) -> None:
     run.optimizer.zero_grad(set_to_none=True)
     run.step += 1
     run.updating = False
+    seconds = time.perf_counter() - started
     run.log.step(
         run.step,
         torch.stack(loss_sums).sum(0).tolist(),
         torch.stack(counts).sum(0).tolist(),
         grad_norm=float(norm),
         learning_rate=config.learning_rate * factor,
-        seconds=time.perf_counter() - started,
+        seconds=seconds,
     )
+    compute.reconsider(run, seconds)
 
 
 def _score_if_due(run: Run) -> None:
@@ -184,7 +208,9 @@ def _score_if_due(run: Run) -> None:
         return
     started = time.perf_counter()
     run.model.eval()
-    scores = run.score(run.step, epoch_ended)
+    # Answers grow by a token at a time: on a CPU bf16 would build kernels for each length.
+    with run.autocast() if run.device.type == "cuda" else nullcontext():
+        scores = run.score(run.step, epoch_ended)
     run.model.train()
     seconds = time.perf_counter() - started
     run.log.scores(run.step, run.plan.epoch(run.step), scores, epoch_ended, seconds)

@@ -22,7 +22,14 @@ LEFT_BY_A_RUN = (
     "curves.png",
     "answers.png",
 )
-FREE = {"output_dir", "log_every", "save_every", "keep_checkpoints", "device"}
+FREE = {
+    "output_dir",
+    "log_every",
+    "save_every",
+    "keep_checkpoints",
+    "device",
+    "activation_checkpointing",
+}
 
 
 def claim_folder(

@@ -107,9 +107,13 @@ class RunLog:
         self._print(epoch, self.formatter(step, entry))
         self._reset()
 
+    def say(self, message: str) -> None:
+        """Prints a line without disturbing the bar."""
+        print(message, flush=True)
+
     def warn(self, message: str) -> None:
         """Prints a warning without disturbing the bar."""
-        print(f"warning: {message}", flush=True)
+        self.say(f"warning: {message}")
 
     def _print(self, epoch: int, lines: list[str]) -> None:
         if epoch != self._printed_epoch:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
 
 from omnitune.config import SftConfig
+from omnitune.data.batching import Batch
 from omnitune.data.chat import ChatRenderer
 from omnitune.data.features import FeatureStore
 from omnitune.data.loader import BatchStream, SampleReader
 from omnitune.data.mixture import Mixture
 from omnitune.data.records import check_media, data_files, read_source, split_of
+from omnitune.data.rounding import round_up
 from omnitune.evaluation.evaluate import encode_once, score_splits
 from omnitune.evaluation.report import scores_table, write_report
 from omnitune.evaluation.scoreboard import HEADLINES, score_lines, scoreboard
@@ -25,10 +27,12 @@ from omnitune.sample import Sample, UserError
 from omnitune.storage import write_json
 from omnitune.training import checkpoint
 from omnitune.training.loop import Plan, Run, train
+from omnitune.training.memory import estimate_memory
 from omnitune.training.optim import build_optimizer, trainable
 from omnitune.training.outputs import claim_folder, finish
 from omnitune.training.progress import RunLog
 
+GIB = 2**30
 # What is scored between epochs: the tasks whose scores are printed.
 PROBED = tuple(task for task, _ in HEADLINES.values())
 
@@ -47,15 +51,20 @@ def finetune(config: SftConfig, resume: bool = False, overwrite: bool = False) -
     nn.Module.to(model, pick_device(config.device))
     if config.freeze_encoders:
         model.freeze_encoders()
+    if config.activation_checkpointing:
+        model.checkpoint_activations()
     features = encode_media(config, model, [s for found in samples.values() for s in found])
     reader = SampleReader(ChatRenderer(tokenizer), model.modalities, features, config.max_tokens)
     run = build_run(config, model, reader, samples)
     if resume and checkpoint.restore(run):
         print(f"going on from step {run.step} of {run.plan.total_steps}")
     describe(run)
+    if run.device.type == "cuda":
+        tell_memory(config, model, run)
     train(run)
     results = final_scores(config, model, reader, samples)
     results["seconds"] = round(time.monotonic() - started, 1)
+    results["precision"], results["compiled"] = run.state["precision"], run.state.get("compile")
     write_json(config.out / "results.json", results)
     save_omni(result, model, tokenizer, step=run.step)
     finish(config)
@@ -132,6 +141,8 @@ def build_run(
         log=RunLog(config.out, stream.groups, score_lines, config.num_epochs),
         groups=stream.groups,
         score=score,
+        rounded=round_up,
+        compile=model.compile_decoder,
     )
 
 
@@ -158,6 +169,31 @@ def describe(run: Run) -> None:
         f"training {count / 1e6:.2f} of {total / 1e6:.2f} million weights, "
         f"{run.plan.total_steps} steps of {run.config.batch_size} samples"
     )
+
+
+def tell_memory(config: SftConfig, model: OmniModel, run: Run) -> None:
+    """Says what a step is expected to take of the GPU's memory, and warns if it is not there.
+
+    Judged by the longest of the first few batches.
+    """
+    first = run.step * config.gradient_accumulation
+    batches = [cast(Batch, run.batch_at(first + n)) for n in range(4)]
+    needed = estimate_memory(
+        model,
+        tokens=max(len(batch.tokens_T) for batch in batches),
+        targets=max(len(batch.labels_N) for batch in batches),
+        bf16=config.precision != "fp32",
+        checkpointed=config.activation_checkpointing,
+    )
+    there = torch.cuda.mem_get_info(run.device)[0] + torch.cuda.memory_reserved(run.device)
+    parts = ", ".join(f"{name} {size / GIB:.1f}" for name, size in needed.items())
+    total = sum(needed.values())
+    run.log.say(f"memory, in GiB: {parts}; in all {total / GIB:.1f} of {there / GIB:.1f}")
+    if total > there:
+        run.log.warn(
+            "that may not fit: take a smaller batch_size with more gradient_accumulation, or "
+            "activation_checkpointing"
+        )
 
 
 def final_scores(

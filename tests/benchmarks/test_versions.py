@@ -38,6 +38,7 @@ def test_useful_work_grows_with_the_tokens(tmp_path: Path) -> None:
         chosen = [samples[n] for n in numbers]
         return SimpleNamespace(
             model=model,
+            batch_size=8,
             reader=lambda: tiny_reader(model),
             sample=lambda k: chosen[k % len(chosen)],
         )

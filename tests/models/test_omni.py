@@ -1,6 +1,7 @@
 """The assembly: what is frozen, what moves, what has gradients."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from helpers import conversation, mixed_samples, tiny_model, tiny_reader
 from torch import Tensor
 
 from omnitune.data.batching import Batch, pack
+from omnitune.data.rounding import round_up
 from omnitune.models.omni import OmniModel
 from omnitune.sample import Sample
 
@@ -173,3 +175,70 @@ def test_features_reach_the_thinker_through_their_own_projector(whole: Batch) ->
     after = model.embed(whole.tokens_T, whole.media)
     changed = (before != after).any(dim=1).nonzero().squeeze(1)
     assert torch.equal(changed, whole.media["audio"].slots_R.sort().values)
+
+
+def gradients(model: OmniModel, batch: Batch) -> list[Tensor]:
+    model.zero_grad()
+    model(batch)[0].sum().backward()
+    return [p.grad.clone() for p in model.parameters() if p.grad is not None]
+
+
+@pytest.mark.parametrize("freeze", [True, False])
+def test_bf16_products_over_fp32_weights(whole: Batch, freeze: bool) -> None:
+    """Near the loss of fp32, with gradients and features in the weights' own precision."""
+    model = frozen() if freeze else tiny_model()
+    expected = model(whole)[0]
+    with torch.autocast("cpu", torch.bfloat16):
+        found = model(round_up(whole))[0]
+        assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected, rtol=0.03, atol=0)
+    found.sum().backward()
+    grads = [p.grad for p in model.parameters() if p.grad is not None]
+    assert {g.dtype for g in grads} == {torch.float32}
+    assert all(g.isfinite().all() for g in grads)
+
+
+def test_activations_computed_anew_are_the_same(whole: Batch) -> None:
+    plain, model = frozen(), frozen()
+    model.checkpoint_activations()
+    for found, expected in zip(gradients(model, whole), gradients(plain, whole), strict=True):
+        assert torch.equal(found, expected)
+    assert torch.equal(model.eval()(whole)[0], plain.eval()(whole)[0])
+
+
+@pytest.mark.slow
+def test_compiled_equals_plain(samples: list[Sample], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of unlike lengths and numbers of segments, traced once; the weights keep their names."""
+    compiler, traced = torch.compile, []
+
+    def count(graph: Any, inputs: Any) -> Any:
+        traced.append(graph)
+        return graph  # runs the trace without building kernels of it
+
+    monkeypatch.setattr(torch, "compile", lambda f, **rest: compiler(f, backend=count, **rest))
+    reader = tiny_reader(tiny_model())
+    plain, compiled = frozen(), frozen()
+    compiled.compile_decoder()
+    for chosen in ([0, 1, 2], [4, 3], [0], [0, 1, 2, 3, 4, 1]):
+        batch = pack([reader.item(samples[n]) for n in chosen])
+        expected = gradients(plain, batch)
+        for found, grad in zip(gradients(compiled, round_up(batch)), expected, strict=True):
+            torch.testing.assert_close(found, grad, atol=1e-4, rtol=1e-3)
+    assert len(traced) == 1
+    assert compiled.state_dict().keys() == plain.state_dict().keys()
+
+
+def test_what_cannot_be_compiled_runs_without(
+    whole: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(graph: Any, inputs: Any) -> Any:
+        raise RuntimeError("no such instruction")
+
+    compiler = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda f, **rest: compiler(f, backend=broken, **rest))
+    plain, model = frozen(), frozen()
+    model.compile_decoder()
+    with pytest.warns(UserWarning, match="not compiled, going on without"):
+        found = gradients(model, whole)
+    for one, other in zip(found, gradients(plain, whole), strict=True):
+        assert torch.equal(one, other)

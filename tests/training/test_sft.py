@@ -166,6 +166,22 @@ def test_same_losses_with_and_without_the_cache(home: Path, cache: str) -> None:
     assert count.sum() > 0
 
 
+@pytest.mark.parametrize("there", [1_000, 2**40])
+def test_memory_that_is_not_there_is_warned_of(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], there: int
+) -> None:
+    config = settings(home, "memory")
+    model = tiny_model()
+    reader = sft.SampleReader(sft.ChatRenderer(tiny_tokenizer()), model.modalities)
+    run = build_run(config, model, reader, read_samples(config))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (there, there))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 0)
+    sft.tell_memory(config, model, run)
+    said = capsys.readouterr().out
+    assert "memory, in GiB: weights 0.0, gradients 0.0, optimiser 0.0, activations 0.0" in said
+    assert ("warning: that may not fit" in said) is (there == 1_000)
+
+
 def test_narrow_thinkers_take_larger_steps_and_projectors_larger_yet(home: Path) -> None:
     samples = read_samples(settings(home))
     reader = sft.SampleReader(sft.ChatRenderer(tiny_tokenizer()), tiny_model().modalities)

@@ -1,0 +1,86 @@
+"""Batches brought to few shapes: each new shape costs a compilation or the building of a kernel.
+
+Shape suffixes: T tokens of the row, B segments, L longest segment, N supervised tokens,
+R feature rows, D feature width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from torch import Tensor
+from torch.nn.functional import pad
+
+from omnitune.data.batching import Batch, MediaRows, Segments
+
+STEP = 16  # smallest distance between two sizes
+
+
+def bucket(size: int) -> int:
+    """The next size up of eight between two powers of two: at most an eighth is added to 128."""
+    step = max(STEP, (1 << (size - 1).bit_length()) // 16)
+    return -(-size // step) * step
+
+
+def round_up(batch: Batch) -> Batch:
+    """The batch with its lengths rounded up; losses, counts and gradients are the same.
+
+    The row ends in tokens that no segment holds, so no other token sees them. Added supervised
+    tokens stand there and weigh nothing; added feature rows are written over them.
+    """
+    length = bucket(len(batch.tokens_T) + 1)  # at least one, for the others to stand on
+    added = length - len(batch.tokens_T)
+    last = length - 1
+    more = bucket(len(batch.labels_N)) - len(batch.labels_N) if len(batch.labels_N) else 0
+    return replace(
+        batch,
+        tokens_T=pad(batch.tokens_T, (0, added)),
+        positions_T=pad(batch.positions_T, (0, added)),
+        segments=_round_segments(batch.segments, added),
+        predict_N=pad(batch.predict_N, (0, more), value=last),
+        labels_N=_repeat_first(batch.labels_N, more),
+        weight_N=pad(batch.weight_N, (0, more)),
+        group_N=_repeat_first(batch.group_N, more),
+        turn_N=_repeat_first(batch.turn_N, more),
+        media={name: _round_rows(rows, last) for name, rows in batch.media.items()},
+    )
+
+
+def _repeat_first(x_N: Tensor, more: int) -> Tensor:
+    """Another of the first, so that it is of a label, group and turn that there are."""
+    return pad(x_N, (0, more), value=int(x_N[0])) if more else x_N
+
+
+def _round_segments(segments: Segments, added: int) -> Segments:
+    """Two views always, of two segments at least: other numbers would be compiled apart."""
+    gathers: list[Tensor] = []
+    scatter_T = segments.scatter_T.clone()
+    start = shift = 0
+    for gather_BL in segments.gathers:
+        count, longest = gather_BL.shape
+        more = bucket(longest) - longest
+        inside = (segments.scatter_T >= start) & (segments.scatter_T < start + gather_BL.numel())
+        row = (segments.scatter_T - start) // longest
+        scatter_T += inside * (shift + row * more)
+        gathers.append(pad(gather_BL, (0, more, 0, max(0, 2 - count))))
+        start += gather_BL.numel()
+        shift += gathers[-1].numel() - gather_BL.numel()
+    if len(gathers) < 2:
+        gathers.append(gathers[0].new_zeros(2, STEP))
+    return replace(
+        segments,
+        gathers=gathers,
+        scatter_T=pad(scatter_T, (0, added)),
+        place_T=pad(segments.place_T, (0, added)),
+    )
+
+
+def _round_rows(rows: MediaRows, last: int) -> MediaRows:
+    if rows.features_RD is None:
+        return rows
+    more = bucket(len(rows.slots_R)) - len(rows.slots_R)
+    return replace(
+        rows,
+        slots_R=pad(rows.slots_R, (0, more), value=last),
+        features_RD=pad(rows.features_RD, (0, 0, 0, more)),
+    )

@@ -1,0 +1,132 @@
+"""How a run computes: its precision and whether it is compiled, chosen once and then kept.
+
+Both are kept in the run's state, so that a resumed run goes on as it began.
+"""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+import time
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from omnitune.training.loop import Run
+
+BF16_PAYS = 1.5  # times the rate of fp32 from which on bf16 is chosen on a CPU
+# Of torch.compile on a CPU, measured: what it costs at the start and saves of each step.
+COMPILE_SECONDS = 90.0
+COMPILE_GAIN = 0.15
+COMPILE_PAYS = 2.0  # times its cost that it must save
+WATCHED_STEPS = 20  # steps that are timed before it is decided
+WORTH_COMPILING_ON_GPU = 300  # steps
+
+
+def settle(run: Run) -> None:
+    """Chooses precision and compilation, or takes over what the run began with."""
+    state, device = run.state, run.device
+    if "precision" in state:
+        why = "as the run began"
+    else:
+        state["precision"], why = choose_precision(
+            run.config.precision, device, run.rounded is not None
+        )
+    run.log.say(f"precision: {state['precision']} ({why})")
+    if run.compile is None and run.config.compile == "on":
+        run.log.warn("compile is on, but nothing of this stage can be compiled")
+    if run.compile is None or run.config.compile == "off":
+        state["compile"] = False
+    elif run.config.compile == "on":
+        state["compile"] = True
+    elif "compile" in state:
+        pass  # as the run began
+    elif device.type == "cuda":
+        state["compile"] = run.plan.total_steps - run.step > WORTH_COMPILING_ON_GPU
+    elif not has_compiler():
+        state["compile"] = False
+    if state.get("compile"):
+        _compile(run)
+
+
+def reconsider(run: Run, seconds: float) -> None:
+    """Compiles once some steps have shown that the rest of the run will repay it.
+
+    Args:
+        seconds: that the last step took.
+    """
+    if "compile" in run.state or run.compile is None:
+        return
+    run.pace.append(seconds)
+    if len(run.pace) < WATCHED_STEPS:
+        return
+    left = run.plan.total_steps - run.step
+    run.state["compile"] = compile_pays(left, statistics.median(run.pace))
+    if run.state["compile"]:
+        _compile(run)
+
+
+def compile_pays(steps: int, seconds_per_step: float) -> bool:
+    """Whether compiling saves a multiple of what it costs, on a CPU."""
+    return steps * seconds_per_step * COMPILE_GAIN > COMPILE_PAYS * COMPILE_SECONDS
+
+
+def has_compiler() -> bool:
+    """Whether there is the C++ compiler that torch.compile needs on a CPU."""
+    return any(shutil.which(name) for name in ("g++", "clang++"))
+
+
+def choose_precision(asked: str, device: torch.device, roundable: bool) -> tuple[str, str]:
+    """``bf16`` or ``fp32``, and why.
+
+    Args:
+        asked: ``auto``, or the answer.
+        roundable: whether batches can be brought to few shapes. On a CPU each new shape costs
+            bf16 the building of a kernel, which takes longer than it saves.
+    """
+    if asked != "auto":
+        return asked, "as configured"
+    if device.type == "cuda":
+        if torch.cuda.is_bf16_supported(including_emulation=False):
+            return "bf16", "the GPU has bf16 units"
+        return "fp32", "the GPU has no bf16 units"
+    if not roundable:
+        return "fp32", "the batches come in many shapes"
+    ratio = matmul_rate(torch.bfloat16) / matmul_rate(torch.float32)
+    why = f"in bf16 a matrix product runs at {ratio:.2g} times the rate of fp32"
+    return ("bf16" if ratio >= BF16_PAYS else "fp32"), why
+
+
+def matmul_rate(
+    dtype: torch.dtype, device: torch.device | str = "cpu", seconds: float = 0.025
+) -> float:
+    """Best rate (FLOP/s) of a square matrix product, warm, of growing size.
+
+    Sizes double from 64 for as long as the next is expected to fit into ``seconds``: without bf16
+    units a product of 2048 rows would take a minute.
+    """
+    best, size, budget = 0.0, 64, seconds
+    draw = torch.Generator(device).manual_seed(0)  # not the run's own
+    while True:
+        a, b = (torch.rand(size, size, generator=draw, device=device).to(dtype) for _ in "ab")
+        fastest = min(_timed_product(a, b) for _ in range(4))  # the first builds the kernel
+        best = max(best, 2 * size**3 / fastest)
+        budget -= 4 * fastest
+        size *= 2
+        if 4 * 8 * fastest > budget or size > 8192:
+            return best
+
+
+def _timed_product(a: torch.Tensor, b: torch.Tensor) -> float:
+    started = time.perf_counter()
+    a @ b
+    if a.is_cuda:
+        torch.cuda.synchronize(a.device)
+    return time.perf_counter() - started
+
+
+def _compile(run: Run) -> None:
+    assert run.compile is not None
+    run.log.say(f"step {run.step}: compiling the model, which takes a minute or two once")
+    run.compile()

@@ -1,0 +1,77 @@
+"""Attention without padding is that with padding, whatever the segments share."""
+
+import itertools
+
+import pytest
+import torch
+from helpers import conversation, tiny_model, tiny_reader
+from torch import Tensor
+
+from omnitune.data.batching import Item, pack, share_prefix
+from omnitune.data.rounding import round_up
+from omnitune.models import attention
+from omnitune.models.omni import OmniModel
+
+
+def plain_varlen(
+    q_PHD: Tensor,
+    k_PKD: Tensor,
+    v_PKD: Tensor,
+    bounds: Tensor,
+    key_bounds: Tensor,
+    longest: int,
+    longest_key: int,
+    *,
+    scale: float | None,
+    window_size: tuple[int, int],
+    enable_gqa: bool,
+) -> Tensor:
+    """What torch promises of its variable-length attention, segment by segment."""
+    assert bounds.dtype == torch.int32
+    assert torch.equal(bounds, key_bounds)
+    assert max(e - b for b, e in itertools.pairwise(bounds.tolist())) <= longest == longest_key
+    assert window_size == (-1, 0)
+    out = [
+        torch.nn.functional.scaled_dot_product_attention(
+            *(x[begin:end].transpose(0, 1)[None] for x in (q_PHD, k_PKD, v_PKD)),
+            is_causal=True,
+            scale=scale,
+            enable_gqa=enable_gqa,
+        )[0].transpose(0, 1)
+        for begin, end in itertools.pairwise(bounds.tolist())
+    ]
+    return torch.cat(out)
+
+
+def items(model: OmniModel) -> list[Item]:
+    """Four questions of which two share a beginning, and segments of unlike length."""
+    reader = tiny_reader(model)
+    turns = ("which color?", "red.", "which color is it?", "red or blue.", "which?", "the air.")
+    album = conversation("a", *turns, independent_turns=True)
+    shared = [reader.item(single) for single in album.alone()]
+    share_prefix(shared)
+    assert any(item.shared for item in shared)
+    return [reader.item(conversation("x", "hello " * 9, "the sky")), *shared]
+
+
+@pytest.mark.parametrize("rounded", [True, False])
+def test_without_padding_is_as_with_padding(monkeypatch: pytest.MonkeyPatch, rounded: bool) -> None:
+    model = tiny_model()
+    batch = pack(items(model))
+    batch = round_up(batch) if rounded else batch
+    results = []
+    for function in (None, plain_varlen):
+        monkeypatch.setattr(attention, "varlen_attn", function)
+        monkeypatch.setattr(attention, "_suits_varlen", lambda values: True)
+        model.zero_grad()
+        loss = model(batch)[0].sum()
+        loss.backward()
+        results.append([loss.detach(), *(p.grad for p in model.thinker.parameters())])
+        results[-1] = [x.clone() for x in results[-1]]
+    for padded, unpadded in zip(*results, strict=True):
+        torch.testing.assert_close(unpadded, padded, atol=1e-4, rtol=1e-3)
+
+
+def test_single_precision_and_cpu_are_padded() -> None:
+    for dtype in (torch.float32, torch.bfloat16):
+        assert not attention._suits_varlen(torch.zeros(1, 2, 3, 8, dtype=dtype))

@@ -1,0 +1,164 @@
+"""Precision and compilation: chosen once, said, kept on resuming."""
+
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from omnitune.config import SftConfig
+from omnitune.training import checkpoint, compute
+from omnitune.training.compute import WATCHED_STEPS, choose_precision, compile_pays, matmul_rate
+from omnitune.training.loop import Plan, Run, train
+from omnitune.training.optim import build_optimizer
+from omnitune.training.progress import RunLog
+
+CPU = torch.device("cpu")
+
+
+class Line(nn.Module):
+    """Notes the type in which its product comes out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+        self.seen: list[torch.dtype] = []
+
+    def forward(self, batch: Any) -> tuple[Tensor, Tensor]:
+        out = self.layer(torch.ones(2, 4))
+        self.seen.append(out.dtype)
+        return out.float().sum()[None], torch.ones(1)
+
+
+class One:
+    num_targets = 1
+
+    def to(self, device: torch.device) -> "One":
+        return self
+
+
+def start(folder: Path, steps: int = 2, **rest: Any) -> Run:
+    values = {"max_steps": steps, "save_every": 1, "log_every": 100, **rest}
+    config = SftConfig(output_dir=folder, **values)
+    model = Line()
+    return Run(
+        model=model,
+        optimizer=build_optimizer(model, config),
+        batch_at=lambda n: One(),
+        plan=Plan(1000, steps),
+        config=config,
+        log=RunLog(folder, ["all"], lambda step, entry: [], 1),
+        groups=["all"],
+        score=lambda step, ended: {},
+        rounded=lambda batch: batch,
+    )
+
+
+def rates(monkeypatch: pytest.MonkeyPatch, bf16: float, fp32: float = 100.0) -> None:
+    found = {torch.bfloat16: bf16, torch.float32: fp32}
+    monkeypatch.setattr(compute, "matmul_rate", found.__getitem__)
+
+
+@pytest.mark.parametrize(("bf16", "chosen"), [(1.0, "fp32"), (149.0, "fp32"), (151.0, "bf16")])
+def test_bf16_only_where_it_is_clearly_faster(
+    monkeypatch: pytest.MonkeyPatch, bf16: float, chosen: str
+) -> None:
+    rates(monkeypatch, bf16)
+    assert choose_precision("auto", CPU, True)[0] == chosen
+    assert choose_precision("auto", CPU, False)[0] == "fp32"
+    assert choose_precision("fp32", CPU, True)[0] == "fp32"
+    assert choose_precision("bf16", CPU, False)[0] == "bf16"
+
+
+def test_measurement_is_short_and_leaves_the_seed_alone() -> None:
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    for dtype in (torch.float32, torch.bfloat16):
+        started = time.perf_counter()
+        assert matmul_rate(dtype) > 0
+        assert time.perf_counter() - started < 1  # 25 ms, on a machine with nothing else to do
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("name", ["bf16", "fp32"])
+def test_products_are_in_the_precision_and_weights_are_not(
+    tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = start(tmp_path, precision=name)
+    train(run)
+    assert run.model.seen == [{"bf16": torch.bfloat16, "fp32": torch.float32}[name]] * 2
+    assert all(p.dtype == torch.float32 for p in run.model.parameters())
+    assert f"precision: {name} (as configured)" in capsys.readouterr().out
+
+
+def test_resumed_run_keeps_its_precision(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rates(monkeypatch, 200.0)
+    train(start(tmp_path))
+    assert "in bf16 a matrix product runs at 2 times the rate" in capsys.readouterr().out
+    rates(monkeypatch, 1.0)
+    again = start(tmp_path, steps=3)
+    assert checkpoint.restore(again)
+    train(again)
+    assert set(again.model.seen) == {torch.bfloat16}
+    assert "precision: bf16 (as the run began)" in capsys.readouterr().out
+
+
+def test_batches_are_rounded_where_shapes_are_costly(tmp_path: Path) -> None:
+    for name, expected in (("fp32", 0), ("bf16", 2)):
+        seen: list[Any] = []
+        run = start(tmp_path / name, precision=name)
+        run.rounded = lambda batch, seen=seen: seen.append(batch) or batch
+        train(run)
+        assert len(seen) == expected
+
+
+def test_compiling_pays_on_long_runs_only() -> None:
+    assert not compile_pays(4_000, 0.047)
+    assert compile_pays(40_000, 0.047)
+    assert compile_pays(4_000, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("asked", "pays", "compiler", "at"),
+    [
+        ("on", False, True, 0),
+        ("off", True, True, None),
+        ("auto", True, True, WATCHED_STEPS),
+        ("auto", False, True, None),
+        ("auto", True, False, None),
+    ],
+)
+def test_when_it_is_compiled(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    asked: str,
+    pays: bool,
+    compiler: bool,
+    at: int | None,
+) -> None:
+    monkeypatch.setattr(compute, "compile_pays", lambda steps, seconds: pays)
+    monkeypatch.setattr(compute, "has_compiler", lambda: compiler)
+    total = WATCHED_STEPS + 2
+    run = start(tmp_path, steps=total, compile=asked, precision="fp32", save_every=total - 1)
+    calls: list[int] = []
+    run.compile = lambda: calls.append(run.step)
+    train(run)
+    assert calls == ([] if at is None else [at])
+    assert run.state["compile"] is (at is not None)
+    again = start(tmp_path, steps=total, compile=asked, precision="fp32")
+    again.compile = lambda: calls.append(-1)
+    assert checkpoint.restore(again)
+    train(again)
+    assert calls[1:] == ([] if at is None else [-1])  # resumed as it was left
+
+
+def test_gpu_precision_is_what_its_units_offer(monkeypatch: pytest.MonkeyPatch) -> None:
+    device: Any = SimpleNamespace(type="cuda")
+    for there in (True, False):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda there=there, **_: there)
+        assert choose_precision("auto", device, False)[0] == ("bf16" if there else "fp32")

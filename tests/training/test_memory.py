@@ -1,0 +1,67 @@
+"""The memory estimate against what autograd keeps."""
+
+import pytest
+import torch
+from helpers import conversation, tiny_tokenizer
+
+from omnitune.data.batching import pack
+from omnitune.data.chat import ChatRenderer
+from omnitune.data.loader import SampleReader
+from omnitune.models.omni import OmniConfig, OmniModel
+from omnitune.pretraining.thinker import ThinkerConfig
+from omnitune.training.memory import estimate_memory, kept_per_token
+
+
+def model_of(layers: int) -> OmniModel:
+    config = ThinkerConfig(
+        hidden_size=64, num_layers=layers, num_heads=4, num_kv_heads=2, intermediate_size=192
+    )
+    return OmniModel(OmniConfig(thinker=config.architecture(300)))
+
+
+def kept(layers: int, bf16: bool) -> tuple[int, int]:
+    """Bytes of all storages that a forward pass keeps, and tokens of its row."""
+    model = model_of(layers)
+    reader = SampleReader(ChatRenderer(tiny_tokenizer()), {})
+    batch = pack([reader.item(conversation("x", "the sky " * 60, "the air"))])
+    weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    storages: dict[int, int] = {}
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            storages[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with (
+        torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor),
+        torch.autocast("cpu", torch.bfloat16, enabled=bf16),
+    ):
+        loss = model(batch)[0]
+    del loss
+    return sum(storages.values()), len(batch.tokens_T)
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_a_layer_keeps_about_what_is_estimated(bf16: bool) -> None:
+    (one, tokens), (three, _) = kept(1, bf16), kept(3, bf16)
+    copies = 2 * sum(p.numel() for p in model_of(1).thinker.get_decoder().layers.parameters())
+    found = (three - one) / 2 - (copies if bf16 else 0)  # of the weights, not of the row
+    estimate = tokens * kept_per_token(model_of(1), bf16)
+    assert 0.75 < estimate / found < 1.35
+
+
+def test_arithmetic() -> None:
+    model = model_of(2)
+    weights = sum(p.numel() for p in model.parameters())
+    plain = estimate_memory(model, tokens=100, targets=10, bf16=False)
+    assert plain["weights"] == plain["gradients"] == 4 * weights
+    assert plain["optimiser"] == 8 * weights
+    layer = 16 * 64 + 20 * 64 + 20 * 32 + 16 * 192
+    assert plain["activations"] == 2 * 100 * layer + 12 * 10 * 300
+    less = estimate_memory(model, tokens=100, targets=10, bf16=False, checkpointed=True)
+    assert less["activations"] == 100 * (layer + 2 * 4 * 64) + 12 * 10 * 300
+    model.thinker.get_input_embeddings().requires_grad_(False)
+    frozen = estimate_memory(model, tokens=100, targets=10, bf16=True)
+    assert frozen["gradients"] == 4 * (weights - 300 * 64)
+    assert frozen["weights"] == 6 * weights
