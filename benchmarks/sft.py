@@ -28,15 +28,17 @@ from torch import nn
 
 from benchmarks.versions import VERSIONS, WARM_UP, Omnitune
 from benchmarks.workload import WORKLOADS, Bench, corpus_folder, make
-from omnitune.data.batching import pack
+from omnitune.config import SftConfig
+from omnitune.data.batching import pack, share_prefix
 from omnitune.training.compute import matmul_rate
 
 COMPARED = list(VERSIONS)[:6]
+SHARE = SftConfig.model_fields["conversation_share"].default
 EPOCHS = 5  # of the usual configuration: over so many the one pass of the encoders is spread
 PEAK_SECONDS = 1.0  # for measuring the matrix product that is taken as the peak
 
 
-def step_flops(bench: Bench, first: int, steps: int) -> tuple[float, float]:
+def step_flops(bench: Bench, share: float, steps: int) -> tuple[float, float]:
     """Useful FLOPs and supervised tokens a step: no padding, no unread logit, no encoder.
 
     Six for each weight and token (forward two, backward four), and causal attention.
@@ -48,12 +50,13 @@ def step_flops(bench: Bench, first: int, steps: int) -> tuple[float, float]:
     settings = thinker.config
     width = settings.num_attention_heads * settings.head_dim
     total = supervised = 0.0
-    for k in range(first, first + steps * bench.batch_size):
-        item = reader.item(bench.sample(k))
-        batch = pack([item])
-        tokens = len(batch.tokens_T)
-        total += 6 * (hidden * tokens + head * len(batch.labels_N))
-        total += 6 * settings.num_hidden_layers * width * tokens**2
+    for k in range(steps * bench.batch_size):
+        items = bench.items(reader, k, share)
+        share_prefix(items)
+        batch = pack(items)
+        total += 6 * (hidden * len(batch.tokens_T) + head * len(batch.labels_N))
+        seen = sum(len(item.rendered.tokens) ** 2 - item.shared**2 for item in items)
+        total += 6 * settings.num_hidden_layers * width * seen
         for name, rows in batch.media.items():
             weights = sum(p.numel() for p in bench.model.projector(name).parameters())
             total += 6 * weights * len(rows.slots_R)
@@ -62,14 +65,14 @@ def step_flops(bench: Bench, first: int, steps: int) -> tuple[float, float]:
 
 
 def serve(
-    pipe: Connection, name: str, build: Callable[[], Bench], alone: bool, bf16: bool, device: str
+    pipe: Connection, name: str, build: Callable[[], Bench], share: float, bf16: bool, device: str
 ) -> None:
     """One version in a process of its own: runs as many steps as it is sent."""
     os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     bench = build()
     nn.Module.to(bench.model, device)
-    version = VERSIONS[name](bench, alone, bf16)
+    version = VERSIONS[name](bench, share, bf16)
     pipe.send(version.encoding_seconds if isinstance(version, Omnitune) else 0.0)
     while (asked := pipe.recv()) is not None:
         timing = version.run(*asked)
@@ -88,13 +91,14 @@ def compare(
     names: Sequence[str],
     rounds: int,
     steps: int,
-    alone: bool = False,
+    share: float = SHARE,
     device: str = "cpu",
 ) -> dict[str, Any]:
     """Runs versions by turns; medians by version.
 
     Args:
         build: makes the workload; it is called in each version's process.
+        share: of the samples whose questions are one conversation; the others ask each alone.
         names: of ``VERSIONS``; the first is what the second is held against.
     """
     types = (torch.float32, torch.bfloat16)
@@ -103,10 +107,10 @@ def compare(
     if not bf16:  # no bf16 units: a share of such a peak would say nothing
         peaks["bfloat16"] = 0.0
     seconds, parts, encoding, memory = _take_turns(
-        build, names, rounds, steps, (alone, bf16, device)
+        build, names, rounds, steps, (share, bf16, device)
     )
     bench = build()
-    flops, supervised = step_flops(bench, 0, rounds * (WARM_UP + steps))
+    flops, supervised = step_flops(bench, share, rounds * (WARM_UP + steps))
     epoch = bench.mixture.epoch_size / bench.batch_size  # steps
     rows: dict[str, dict[str, Any]] = {}
     for name in names:
@@ -197,7 +201,10 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=10, help="timed steps a round")
     parser.add_argument("--data", type=Path, help="folder of a corpus [a small one is made]")
     parser.add_argument(
-        "--alone", action="store_true", help="each question alone with its medium, as stage E does"
+        "--conversation-share",
+        type=float,
+        default=SHARE,
+        help="of the samples whose questions are one conversation [as stage E has it]",
     )
     parser.add_argument("--json", type=Path, help="write the numbers to this file too")
     options = parser.parse_args()
@@ -206,7 +213,7 @@ def main() -> None:
     for workload in options.workloads.split(","):
         build = partial(make, WORKLOADS[workload], data)
         results[workload] = compare(
-            build, COMPARED, options.rounds, options.steps, alone=options.alone
+            build, COMPARED, options.rounds, options.steps, share=options.conversation_share
         )
         show(workload, results[workload])
     report(results, options.json)

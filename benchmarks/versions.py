@@ -111,8 +111,8 @@ def collate(items: list[Item]) -> dict[str, Any]:
 class LibraryTrainer:
     """The Trainer of transformers, with its own loader, optimiser and precision."""
 
-    def __init__(self, bench: Bench, alone: bool, bf16: bool) -> None:
-        self.bench, self.alone, self.bf16 = bench, alone, bf16
+    def __init__(self, bench: Bench, share: float, bf16: bool) -> None:
+        self.bench, self.share, self.bf16 = bench, share, bf16
         self.model = PaddedOmni(bench)
         self.folder = Path(tempfile.mkdtemp())
 
@@ -149,7 +149,7 @@ class LibraryTrainer:
             self.model,
             arguments,
             data_collator=lambda samples: collate([i for found in samples for i in found]),
-            train_dataset=_Samples(self.bench, self.alone, first),
+            train_dataset=_Samples(self.bench, self.share, first),
             callbacks=[Stamps()],
         )
         trainer.remove_callback(PrinterCallback)
@@ -161,15 +161,15 @@ class LibraryTrainer:
 class _Samples(torch.utils.data.Dataset):
     """Sample k as the items that it is read as; media are read from their files."""
 
-    def __init__(self, bench: Bench, alone: bool, first: int) -> None:
-        self.bench, self.alone, self.first = bench, alone, first
+    def __init__(self, bench: Bench, share: float, first: int) -> None:
+        self.bench, self.share, self.first = bench, share, first
         self.reader = bench.reader()
 
     def __len__(self) -> int:
         return 1_000_000
 
     def __getitem__(self, n: int) -> list[Item]:
-        return self.bench.items(self.reader, self.first + n, self.alone)
+        return self.bench.items(self.reader, self.first + n, self.share)
 
 
 class Omnitune:
@@ -177,6 +177,7 @@ class Omnitune:
 
     Args:
         cached: encoders run once, before the first step.
+        share: of the samples whose questions are one conversation; the others ask each alone.
         shared: questions alone share the tokens that all begin with.
         padded: right-padded rows and every logit, in place of one row.
         few_logits: logits at supervised positions only.
@@ -187,7 +188,7 @@ class Omnitune:
     def __init__(
         self,
         bench: Bench,
-        alone: bool,
+        share: float,
         bf16: bool = False,
         cached: bool = True,
         shared: bool = True,
@@ -197,7 +198,7 @@ class Omnitune:
         checkpointed: bool = False,
         varlen: bool = True,
     ) -> None:
-        self.bench, self.alone, self.shared = bench, alone, shared
+        self.bench, self.share, self.shared = bench, share, shared
         self.device = bench.model.device
         self.bf16, self.padded = bf16, padded
         self.rounded = bf16 or compiled or self.device.type == "cuda"
@@ -250,7 +251,7 @@ class Omnitune:
     def _batch(self, first: int) -> Any:
         items = []
         for k in range(first, first + self.bench.batch_size):
-            found = self.bench.items(self.reader, k, self.alone)
+            found = self.bench.items(self.reader, k, self.share)
             if self.shared and not self.padded:
                 share_prefix(found)
             items += found
@@ -317,10 +318,10 @@ class _EveryLogit(nn.Module):
 
 
 def _omnitune(**options: bool) -> Callable[[Bench, bool, bool], Omnitune]:
-    return lambda bench, alone, bf16: Omnitune(bench, alone, bf16, **options)
+    return lambda bench, share, bf16: Omnitune(bench, share, bf16, **options)
 
 
-VERSIONS: dict[str, Callable[[Bench, bool, bool], Any]] = {
+VERSIONS: dict[str, Callable[[Bench, float, bool], Any]] = {
     "Trainer, padded rows": LibraryTrainer,
     "omnitune": _omnitune(),
     "  without the feature cache": _omnitune(cached=False),

@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 from omnitune.data.batching import Item
 from omnitune.data.chat import ChatRenderer
 from omnitune.data.features import FeatureStore
-from omnitune.data.loader import SampleReader
+from omnitune.data.loader import SampleReader, as_asked
 from omnitune.data.mixture import Mixture
 from omnitune.data.records import read_available, split_of
 from omnitune.models.omni import OmniConfig, OmniModel
@@ -82,10 +82,10 @@ class Bench:
         source, index = self.mixture.sample_at(k)
         return self.training[source][index]
 
-    def items(self, reader: SampleReader, k: int, alone: bool) -> list[Item]:
-        """Sample k as it is read: one item a question, or one in all."""
-        sample = self.sample(k)
-        return [reader.item(s) for s in (sample.alone() if alone else [sample])]
+    def items(self, reader: SampleReader, k: int, share: float) -> list[Item]:
+        """Sample k as it is asked: an item a question or, in a share of the samples, one in all."""
+        singles = as_asked(self.sample(k), k, self.mixture.seed, share)
+        return [reader.item(single) for single in singles]
 
     def reader(self, features: dict[str, FeatureStore] | None = None) -> SampleReader:
         """Reads samples, with or without cached features."""

@@ -124,8 +124,13 @@ class BatchStream:
 
     def _items(self, k: int, sample: Sample, group: int) -> list[Item]:
         """Sample ``k`` of the run, as a conversation or question by question."""
-        draw = random.Random(f"{self.mixture.seed}/conversation/{k}").random()
-        singles = [sample] if draw < self.conversation_share else sample.alone()
+        singles = as_asked(sample, k, self.mixture.seed, self.conversation_share)
         items = [self.reader.item(self.show(single), group) for single in singles]
         share_prefix(items)
         return items
+
+
+def as_asked(sample: Sample, k: int, seed: int, conversation_share: float) -> list[Sample]:
+    """Sample ``k`` of a run as one conversation, or each of its questions alone with its media."""
+    draw = random.Random(f"{seed}/conversation/{k}").random()
+    return [sample] if draw < conversation_share else sample.alone()

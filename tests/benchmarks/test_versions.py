@@ -40,10 +40,10 @@ def test_useful_work_grows_with_the_tokens(tmp_path: Path) -> None:
             model=model,
             batch_size=8,
             reader=lambda: tiny_reader(model),
-            sample=lambda k: chosen[k % len(chosen)],
+            items=lambda reader, k, share: [reader.item(chosen[k % len(chosen)])],
         )
 
-    short, long, both = (step_flops(bench(*numbers), 0, 1) for numbers in ((0,), (3,), (0, 3)))
+    short, long, both = (step_flops(bench(*numbers), 1.0, 1) for numbers in ((0,), (3,), (0, 3)))
     assert both[0] == pytest.approx((short[0] + long[0]) / 2)
     assert both[1] == pytest.approx((short[1] + long[1]) / 2)
 
