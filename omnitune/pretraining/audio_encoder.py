@@ -37,7 +37,7 @@ class AudioEncoderConfig(RunConfig):
     thinker_ckpt: Path = Field(
         Path("checkpoints/thinker_tiny/thinker_best.pt"), description="whose tokenizer to use"
     )
-    num_epochs: int = Field(4, ge=1)
+    num_epochs: int = Field(5, ge=1)
     optimizer: Literal["adamw", "muon"] = Field("muon")
     batch_size: int = Field(24, ge=1)
     learning_rate: float = Field(2e-3, gt=0, le=1)

@@ -51,7 +51,7 @@ class ThinkerConfig(RunConfig):
         0.2, ge=0, le=1, description="how often the questions of one record are one conversation"
     )
     batch_size: int = Field(16, ge=1)
-    learning_rate: float = Field(3e-3, gt=0, le=1)
+    learning_rate: float = Field(2e-2, gt=0, le=1)
     warmup_steps: int = Field(100, ge=0)
     vocab_size: int = Field(1600, ge=300, le=65_536, description="subwords of the tokenizer")
     hidden_size: int = Field(128, ge=16, description="width")
@@ -59,6 +59,7 @@ class ThinkerConfig(RunConfig):
     num_heads: int = Field(4, ge=1, description="query heads")
     num_kv_heads: int = Field(4, ge=1, description="key-value heads")
     intermediate_size: int = Field(384, ge=16, description="width of the feed-forward part")
+    rope_theta: float = Field(1000.0, gt=1, description="base of the rotary position embedding")
     max_positions: int = Field(2048, ge=64, description="longest context in tokens")
     max_tokens: int = Field(1024, ge=16, description="longest sample")
 
@@ -82,7 +83,7 @@ class ThinkerConfig(RunConfig):
             tie_word_embeddings=True,
             # The library's 0.02 suits widths in the thousands; narrow layers start too quiet.
             initializer_range=0.5 / self.hidden_size**0.5,
-            rope_parameters={"rope_type": "default", "rope_theta": 10_000.0},
+            rope_parameters={"rope_type": "default", "rope_theta": self.rope_theta},
         ).to_dict()
 
 

@@ -47,7 +47,7 @@ class Sizes:
 
 
 SIZES = {
-    "train": Sizes(conversations=2000, images=4000, utterances=4000, pairs=1000),
+    "train": Sizes(conversations=2000, images=3600, utterances=3600, pairs=800),
     "validation": Sizes(conversations=160, images=160, utterances=200, pairs=100),
     "test": Sizes(conversations=300, images=300, utterances=400, pairs=200),
     "test_composition": Sizes(conversations=0, images=200, utterances=0, pairs=0),
