@@ -20,6 +20,7 @@ BF16_PAYS = 1.5  # times the rate of fp32 from which on bf16 is chosen on a CPU
 COMPILE_SECONDS = 90.0
 COMPILE_GAIN = 0.15
 COMPILE_PAYS = 2.0  # times its cost that it must save
+MATMUL_SIZES = (128, 512, 2048)
 WATCHED_STEPS = 20  # steps that are timed before it is decided
 WORTH_COMPILING_ON_GPU = 300  # steps
 
@@ -93,29 +94,38 @@ def choose_precision(asked: str, device: torch.device, roundable: bool) -> tuple
         return "fp32", "the GPU has no bf16 units"
     if not roundable:
         return "fp32", "the batches come in many shapes"
+    if not has_bf16_units():
+        return "fp32", "the processor has no bf16 units"
     ratio = matmul_rate(torch.bfloat16) / matmul_rate(torch.float32)
     why = f"in bf16 a matrix product runs at {ratio:.2g} times the rate of fp32"
     return ("bf16" if ratio >= BF16_PAYS else "fp32"), why
 
 
 def matmul_rate(
-    dtype: torch.dtype, device: torch.device | str = "cpu", seconds: float = 0.025
+    dtype: torch.dtype, device: torch.device | str = "cpu", seconds: float = 0.1
 ) -> float:
-    """Best rate (FLOP/s) of a square matrix product, warm, of growing size.
+    """Best rate (FLOP/s) of a square matrix product, of growing size, in about so many seconds.
 
-    Sizes double from 64 for as long as the next is expected to fit into ``seconds``: without bf16
-    units a product of 2048 rows would take a minute.
+    Without bf16 units a large product would take a minute: a small one tells first. The best of
+    many counts, as other work on the machine makes single ones slow.
     """
-    best, size, budget = 0.0, 64, seconds
+    best = 0.0
     draw = torch.Generator(device).manual_seed(0)  # not the run's own
-    while True:
+    for size in MATMUL_SIZES:
         a, b = (torch.rand(size, size, generator=draw, device=device).to(dtype) for _ in "ab")
-        fastest = min(_timed_product(a, b) for _ in range(4))  # the first builds the kernel
+        ends = time.perf_counter() + seconds / len(MATMUL_SIZES)
+        fastest = min(_timed_product(a, b) for _ in range(3))  # the first builds the kernel
+        while time.perf_counter() < ends:
+            fastest = min(fastest, _timed_product(a, b))
         best = max(best, 2 * size**3 / fastest)
-        budget -= 4 * fastest
-        size *= 2
-        if 4 * 8 * fastest > budget or size > 8192:
-            return best
+        if fastest * 64 > 4 * seconds:  # the next is 64 times the work
+            break
+    return best
+
+
+def has_bf16_units() -> bool:
+    """Whether the processor multiplies in bf16 by itself."""
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 def _timed_product(a: torch.Tensor, b: torch.Tensor) -> float:
