@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from itertools import groupby
+from operator import attrgetter
+from typing import Any, NamedTuple
 
 import torch
 
 from omnitune.data.batching import Item, pack
 from omnitune.data.loader import SampleReader
+from omnitune.data.records import outlines
 from omnitune.evaluation.metrics import exact_match, word_error_rate
 from omnitune.generation import generate
 from omnitune.models.omni import OmniModel
 from omnitune.sample import Message, Sample
 
 SCORE_BATCH = 16
+SCORE_WINDOW = 4096
 MAX_ANSWER_TOKENS = 48
 # Tasks whose answers are generated and compared; the others are judged by their tokens.
 EXACT_TASKS = ("image_qa", "audio_qa", "image_audio_qa", "caption")
@@ -117,28 +121,67 @@ def scoreboard(
         ``image_qa_acc`` exact match; ``audio_wer`` the corpus word error rate; ``tasks`` holds
         each task's own, ``kinds`` within it the finer groups.
     """
-    by_task: dict[str, list[Sample]] = {}
-    for sample in samples:
-        for single in sample.alone():
-            if tasks is None or single.task in tasks:
-                by_task.setdefault(single.task, []).append(single)
-    if max_questions is not None:
-        by_task = {task: _choose(found, max_questions, seed) for task, found in by_task.items()}
     scores: dict[str, dict[str, Any]] = {}
     predictions: list[Prediction] = []
     totals = []
-    for task, singles in by_task.items():
-        task_totals = token_totals(model, [reader.item(s) for s in singles])
+    for task, chosen in choose(samples, max_questions, seed, tasks).items():
+        task_totals: list[tuple[float, float, int]] = []
+        answered: list[Prediction] = []
+        # A window at a time, so that memory does not grow with the split.
+        for first in range(0, len(chosen), SCORE_WINDOW):
+            singles = list(_fetch(samples, chosen[first : first + SCORE_WINDOW]))
+            task_totals += token_totals(model, [reader.item(s) for s in singles])
+            questions = [q for s in singles for q in questions_of(s)]
+            if task in EXACT_TASKS or task in WER_TASKS:
+                answered += answer(model, reader, questions, tick)
+            else:
+                tick(len(questions))
         totals += task_totals
         scores[task] = _mean(task_totals)
-        if task in EXACT_TASKS or task in WER_TASKS:
-            answered = answer(model, reader, [q for s in singles for q in questions_of(s)], tick)
+        if answered:
             scores[task] |= score_answers(task, answered)
             predictions += answered
-        else:
-            tick(sum(len(questions_of(s)) for s in singles))
-        scores[task]["questions"] = sum(len(questions_of(s)) for s in singles)
+        scores[task]["questions"] = sum(single.questions for single in chosen)
     return _summary(scores, totals), predictions
+
+
+class Single(NamedTuple):
+    """One of the samples that ``Sample.alone`` gives: which, and how many questions it asks."""
+
+    sample: int
+    place: int
+    questions: int
+
+
+def choose(
+    samples: Sequence[Sample],
+    max_questions: int | None = None,
+    seed: int = 0,
+    tasks: Sequence[str] | None = None,
+) -> dict[str, list[Single]]:
+    """What :func:`scoreboard` scores, by task; reads no sample of an indexed file."""
+    by_task: dict[str, list[Single]] = {}
+    for number, outline in enumerate(outlines(samples)):
+        for place, (task, questions) in enumerate(outline):
+            if tasks is None or task in tasks:
+                by_task.setdefault(task, []).append(Single(number, place, questions))
+    if max_questions is None:
+        return by_task
+    return {task: _choose(found, max_questions, seed) for task, found in by_task.items()}
+
+
+def pick(
+    samples: Sequence[Sample], max_questions: int, seed: int, tasks: Sequence[str] | None = None
+) -> list[Sample]:
+    """What :func:`scoreboard` would score, read once to be scored many times."""
+    chosen = choose(samples, max_questions, seed, tasks)
+    return [single for found in chosen.values() for single in _fetch(samples, found)]
+
+
+def _fetch(samples: Sequence[Sample], chosen: Iterable[Single]) -> Iterator[Sample]:
+    for number, places in groupby(chosen, key=attrgetter("sample")):
+        alone = samples[number].alone()
+        yield from (alone[single.place] for single in places)
 
 
 def answer(
@@ -214,13 +257,12 @@ def _share(predictions: Sequence[Prediction]) -> float:
     return sum(exact_match(p.answer, p.reference) for p in predictions) / len(predictions)
 
 
-def _choose(samples: list[Sample], count: int, seed: int) -> list[Sample]:
-    """Samples in an order of the seed, as long as their questions are no more than ``count``."""
-    chosen: list[Sample] = []
+def _choose(singles: list[Single], count: int, seed: int) -> list[Single]:
+    """Singles in an order of the seed, as long as their questions are no more than ``count``."""
+    chosen: list[Single] = []
     questions = 0
-    for sample in random.Random(seed).sample(samples, len(samples)):
-        found = len(questions_of(sample))
-        if questions + found <= count or not chosen:
-            chosen.append(sample)
-            questions += found
+    for single in random.Random(seed).sample(singles, len(singles)):
+        if questions + single.questions <= count or not chosen:
+            chosen.append(single)
+            questions += single.questions
     return chosen
