@@ -71,7 +71,8 @@ class Index:
         """Numbers of the records of a split, in order."""
         if name not in self.splits:
             return self.order_N[:0]
-        code = np.int32(self.splits.index(name))  # of another type all codes would be copied
+        # Of another type it would have all codes copied.
+        code = self.split_N.dtype.type(self.splits.index(name))
         first, last = (
             np.searchsorted(self.split_N, code, side, sorter=self.order_N)
             for side in ("left", "right")
@@ -126,7 +127,7 @@ def build_index(
         OSError: the file cannot be read.
         UserError: the file is no JSON list, or a record of it is wrong.
     """
-    places, splits, singles, tasks, questions, media = (array("q") for _ in range(6))
+    places, splits, singles, tasks, questions, media = (array(code) for code in "qiqhiq")
     split_codes, task_codes, modality_codes = _Codes(), _Codes(), _Codes()
     seen: set[int] = set()  # hashes: a set of a million paths would not be small
     read = 0
@@ -151,14 +152,14 @@ def build_index(
                 media.extend((number, modality_codes[medium.modality]))
         advance(start + length - read)
         read = start + length
-    split_N = np.array(splits, np.int32)
+    split_N = np.array(splits)
     return Index(
         place_N2=np.array(places).reshape(-1, 2),
         split_N=split_N,
         order_N=np.argsort(split_N, kind="stable"),
         single_N=np.array(singles),
-        task_S=np.array(tasks, np.int16),
-        questions_S=np.array(questions, np.int32),
+        task_S=np.array(tasks),
+        questions_S=np.array(questions),
         media_M2=np.array(media).reshape(-1, 2),
         splits=list(split_codes),
         tasks=list(task_codes),

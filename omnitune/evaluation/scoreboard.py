@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from array import array
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import groupby
-from operator import attrgetter
-from typing import Any, NamedTuple
+from operator import itemgetter
+from typing import Any
 
+import numpy as np
 import torch
 
 from omnitune.data.batching import Item, pack
@@ -141,16 +143,8 @@ def scoreboard(
         if answered:
             scores[task] |= score_answers(task, answered)
             predictions += answered
-        scores[task]["questions"] = sum(single.questions for single in chosen)
+        scores[task]["questions"] = int(chosen[:, 2].sum())
     return _summary(scores, totals), predictions
-
-
-class Single(NamedTuple):
-    """One of the samples that ``Sample.alone`` gives: which, and how many questions it asks."""
-
-    sample: int
-    place: int
-    questions: int
 
 
 def choose(
@@ -158,16 +152,22 @@ def choose(
     max_questions: int | None = None,
     seed: int = 0,
     tasks: Sequence[str] | None = None,
-) -> dict[str, list[Single]]:
-    """What :func:`scoreboard` scores, by task; reads no sample of an indexed file."""
-    by_task: dict[str, list[Single]] = {}
+) -> dict[str, np.ndarray]:
+    """What :func:`scoreboard` scores, by task; reads no sample of an indexed file.
+
+    Returns:
+        of each single ``[K, 3]``: the sample's number, the place among those that its ``alone``
+        gives, and the number of its questions.
+    """
+    by_task: dict[str, array[int]] = {}
     for number, outline in enumerate(outlines(samples)):
         for place, (task, questions) in enumerate(outline):
             if tasks is None or task in tasks:
-                by_task.setdefault(task, []).append(Single(number, place, questions))
+                by_task.setdefault(task, array("q")).extend((number, place, questions))
+    singles = {task: np.array(found).reshape(-1, 3) for task, found in by_task.items()}
     if max_questions is None:
-        return by_task
-    return {task: _choose(found, max_questions, seed) for task, found in by_task.items()}
+        return singles
+    return {task: _choose(found, max_questions, seed) for task, found in singles.items()}
 
 
 def pick(
@@ -178,10 +178,10 @@ def pick(
     return [single for found in chosen.values() for single in _fetch(samples, found)]
 
 
-def _fetch(samples: Sequence[Sample], chosen: Iterable[Single]) -> Iterator[Sample]:
-    for number, places in groupby(chosen, key=attrgetter("sample")):
+def _fetch(samples: Sequence[Sample], chosen_K3: np.ndarray) -> Iterator[Sample]:
+    for number, rows in groupby(chosen_K3.tolist(), key=itemgetter(0)):
         alone = samples[number].alone()
-        yield from (alone[single.place] for single in places)
+        yield from (alone[place] for _, place, _ in rows)
 
 
 def answer(
@@ -257,12 +257,13 @@ def _share(predictions: Sequence[Prediction]) -> float:
     return sum(exact_match(p.answer, p.reference) for p in predictions) / len(predictions)
 
 
-def _choose(singles: list[Single], count: int, seed: int) -> list[Single]:
+def _choose(singles_K3: np.ndarray, count: int, seed: int) -> np.ndarray:
     """Singles in an order of the seed, as long as their questions are no more than ``count``."""
-    chosen: list[Single] = []
-    questions = 0
-    for single in random.Random(seed).sample(singles, len(singles)):
-        if questions + single.questions <= count or not chosen:
-            chosen.append(single)
-            questions += single.questions
-    return chosen
+    chosen: list[int] = []
+    total = 0
+    for n in random.Random(seed).sample(range(len(singles_K3)), len(singles_K3)):
+        questions = int(singles_K3[n, 2])
+        if total + questions <= count or not chosen:
+            chosen.append(n)
+            total += questions
+    return singles_K3[chosen]
