@@ -9,9 +9,9 @@ and encodes the media; the second finds both kept; the third goes on from a chec
 tenths of the run. The second processes of all sizes take turns in training; medians are compared.
 
 Times are from the launch of a process to the end of its first step, the import of libraries
-included; on a busy machine look at the processor's time instead. Memory is ``RssAnon`` (what the
-kernel cannot drop, so no mapped file), the largest found after the first step and after each
-round, scores on held-out questions included.
+included; on a busy machine look at the processor's time instead, which holds the first scores on
+held-out questions as well. Memory is ``RssAnon`` (what the kernel cannot drop, so no
+mapped file), the largest found after the first step and after each round, scores included.
 """
 
 from __future__ import annotations

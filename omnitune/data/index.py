@@ -192,7 +192,7 @@ def open_index(path: Path, source: str, root: Path, parse: Parse) -> Index:
     if size < BAR_FROM:
         index = build_index(path, folder.name, parse)
     else:
-        with progress_bar(f"indexing {source} (MB)", round(size / 1e6)) as advance:
+        with progress_bar(f"indexing {source} (MB)", -(-size // 10**6)) as advance:
             index = build_index(path, folder.name, parse, lambda n: advance(n / 1e6))
     try:
         for old in root.glob(f"{source}-*"):  # of other content, damaged or half written
