@@ -10,8 +10,8 @@ tenths of the run. The second processes of all sizes take turns in training; med
 
 Times are from the launch of a process to the end of its first step, the import of libraries
 included; on a busy machine look at the processor's time instead, which holds the first scores on
-held-out questions as well. Memory is ``RssAnon`` (what the kernel cannot drop, so no
-mapped file), the largest found after the first step and after each round, scores included.
+held-out questions as well. Memory is ``RssAnon`` (what the kernel cannot drop, so no mapped file),
+the largest found after the first step and after each round, scores included.
 """
 
 from __future__ import annotations
