@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import zlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,7 @@ class Bench:
 
     model: OmniModel
     tokenizer: Tokenizer
-    training: dict[str, list[Sample]]
+    training: Mapping[str, Sequence[Sample]]
     mixture: Mixture
     batch_size: int = BATCH_SIZE
 
@@ -101,19 +102,11 @@ def corpus_folder() -> Path:
 
 def make(workload: Workload, data_dir: Path) -> Bench:
     """Builds the model and chooses the samples."""
-    torch.manual_seed(0)
-    training = {name: split_of(x, "train") for name, x in read_available(data_dir).items()}
-    words = (put_into_words(s) for samples in training.values() for s in samples)
-    thinker = ThinkerConfig(output_dir=data_dir, max_positions=4096, **workload.thinker)
-    tokenizer = train_tokenizer(words, thinker.vocab_size)
-    vision = VisionEncoderConfig(output_dir=data_dir, **workload.vision)
-    encoders = {
-        "image": vision.encoder(),
-        "audio": AudioEncoderConfig(output_dir=data_dir).encoder(),
+    training: Mapping[str, Sequence[Sample]] = {
+        name: split_of(found, "train") for name, found in read_available(data_dir).items()
     }
-    architecture = thinker.architecture(tokenizer.get_vocab_size())
-    model = OmniModel(OmniConfig(thinker=architecture, encoders=encoders))
-    model.match_projector_scales()
+    samples = (s for found in training.values() for s in found)
+    model, tokenizer = build_model(workload, samples)
     model.freeze_encoders()
     if workload.seconds:
         training = {
@@ -122,6 +115,22 @@ def make(workload: Workload, data_dir: Path) -> Bench:
         }
     sizes = {name: len(samples) for name, samples in training.items()}
     return Bench(model, tokenizer, training, Mixture(sizes, WEIGHTS, seed=0))
+
+
+def build_model(workload: Workload, samples: Iterable[Sample]) -> tuple[OmniModel, Tokenizer]:
+    """The model, of random weights, and a tokenizer of the samples' words."""
+    torch.manual_seed(0)
+    unused = Path("unused")
+    thinker = ThinkerConfig(output_dir=unused, max_positions=4096, **workload.thinker)
+    tokenizer = train_tokenizer((put_into_words(s) for s in samples), thinker.vocab_size)
+    encoders = {
+        "image": VisionEncoderConfig(output_dir=unused, **workload.vision).encoder(),
+        "audio": AudioEncoderConfig(output_dir=unused).encoder(),
+    }
+    architecture = thinker.architecture(tokenizer.get_vocab_size())
+    model = OmniModel(OmniConfig(thinker=architecture, encoders=encoders))
+    model.match_projector_scales()
+    return model, tokenizer
 
 
 def _lengthened(sample: Sample, folder: Path, seconds: float) -> Sample:

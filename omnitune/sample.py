@@ -111,3 +111,10 @@ class Sample:
             task = answer.task
             singles.append(replace(self, id=name, messages=(asked, answer), task=task))
         return singles
+
+    def outline(self) -> list[tuple[str, int]]:
+        """Task and number of questions of each sample that ``alone`` gives."""
+        tasks = [message.task for message in self.messages if message.role == "assistant"]
+        if self.independent_turns:
+            return [(task, 1) for task in tasks]
+        return [(self.task, len(tasks))]

@@ -7,7 +7,9 @@ import json
 import os
 import pickle
 import threading
+import time
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,8 @@ from omnitune.sample import UserError
 
 MANIFEST = "manifest.json"
 _EDITING = threading.Lock()  # a step's checkpoint is written while training goes on
+# Seconds after which a file that is written anew has another time stamp on any file system.
+SETTLED = 2.0
 
 
 def write_checkpoint(path: Path, values: dict[str, Any]) -> None:
@@ -92,9 +96,28 @@ def write_json(path: Path, values: Any) -> None:
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
+    """SHA-256 of a file, in hexadecimal; of an unchanged file found once in a process."""
+    state = file_state(path)
+    return _sha256(path, state) if state else _sha256.__wrapped__(path, state)
+
+
+@lru_cache(maxsize=64)
+def _sha256(path: Path, state: str) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def file_state(path: Path) -> str:
+    """What changes whenever a file's content does; "" for one that was changed just now.
+
+    Raises:
+        OSError: there is no such file.
+    """
+    found = path.stat()
+    changed = max(found.st_mtime_ns, found.st_ctime_ns)
+    if time.time_ns() - changed < SETTLED * 1e9:
+        return ""  # the next change might bear the same time
+    return f"{found.st_size}/{found.st_mtime_ns}/{found.st_ctime_ns}"
 
 
 def write_json_lines(path: Path, rows: Iterable[Any]) -> None:

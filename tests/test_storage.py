@@ -12,7 +12,9 @@ from omnitune.sample import UserError
 from omnitune.storage import (
     MANIFEST,
     edit_manifest,
+    file_state,
     read_checkpoint,
+    sha256,
     write_checkpoint,
     write_json,
     write_json_lines,
@@ -132,3 +134,21 @@ def test_json_lines_are_one_value_a_line(tmp_path: Path) -> None:
     write_json_lines(tmp_path / "rows.jsonl", rows)
     lines = (tmp_path / "rows.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line) for line in lines] == rows
+
+
+def test_digest_follows_the_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a file that lies still it is found once; of one just written every time."""
+    path = tmp_path / "file"
+    path.write_text("one")
+    first = sha256(path)
+    path.write_text("two")  # within one tick of the clock, of the same size
+    assert file_state(path) == ""
+    assert sha256(path) != first
+    monkeypatch.setattr(storage, "SETTLED", 0.0)
+    assert file_state(path) != ""
+    second = sha256(path)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", lambda *a: pytest.fail("read again"))
+        assert sha256(path) == second
+    path.write_text("three")
+    assert len({first, second, sha256(path)}) == 3

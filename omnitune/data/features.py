@@ -1,8 +1,9 @@
 """Frozen features: with frozen encoders each medium is encoded once and its rows are kept.
 
-A store is one file of half-precision rows and one JSON index, keyed by the encoder's weights and
-settings; a medium is found by the hash of its content. Neither can go stale: a changed encoder
-is another folder, a changed file another entry.
+A store is a file of half-precision rows that only grows, and a table of where each medium's lie,
+in a folder keyed by the encoder's weights and settings; a medium is found by the hash of its
+content. Neither can go stale: a changed encoder is another folder, a changed file another entry.
+That a file is unchanged is seen from its size and times, so that it is not read at every start.
 """
 
 from __future__ import annotations
@@ -10,17 +11,24 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from omnitune.data.table import Table
 from omnitune.modalities.base import Modality
+from omnitune.sample import UserError
+from omnitune.storage import file_state
 
+FEATURES_FOLDER = ".features"
 ENCODE_BATCH = 64
-VERSION = 1
+KEEP_EVERY = 20.0  # seconds between two times that the table is written while encoding
+VERSION = 2
 
 
 class FeatureStore:
@@ -34,56 +42,64 @@ class FeatureStore:
 
     def __init__(self, modality: Modality, encoder: nn.Module, root: Path | None) -> None:
         self.modality, self.encoder = modality, encoder
-        self._hashes: dict[Path, str] = {}
-        self._places: dict[str, tuple[int, int]] = {}
-        self._chunks: list[np.ndarray] = []
-        self._rows: np.ndarray = np.zeros((0, modality.feature_dim), np.float16)
         self.folder = root / f"{modality.name}-{encoder_key(modality, encoder)}" if root else None
-        if self.folder and (self.folder / "index.json").exists():
-            self._open()  # damaged or half deleted: everything is encoded anew
+        self._writable = self.folder is not None
+        self._row_bytes = 2 * modality.feature_dim
+        self._in_memory: dict[str, np.ndarray] = {}  # by content; what no folder takes
+        self._digest = lru_cache(maxsize=1 << 16)(_digest)
+        self._kept = time.monotonic()
+        self._table = Table(self.folder / "places.bin" if self.folder else None)
+        if self.folder and self._table.furthest() * self._row_bytes > self._size():
+            # Half deleted: everything is encoded anew.
+            self._table.clear()
 
     def __call__(self, path: Path) -> Tensor:
         """Feature rows ``[R, D]`` (float32) of a medium; encodes it if it is new."""
-        place = self._places.get(self._hash(path))
-        if place is None:
+        rows = self._find(path)
+        if rows is None:
             self.prepare([path])
-            place = self._places[self._hash(path)]
-        start, stop = place
-        return torch.from_numpy(self._rows[start:stop].astype(np.float32))
+            rows = self._find(path)
+            assert rows is not None
+        return torch.from_numpy(rows.astype(np.float32))
 
     def missing(self, paths: Iterable[Path]) -> list[Path]:
         """Media that are not in the store, each content once."""
         new: dict[str, Path] = {}
         for path in paths:
-            digest = self._hash(path)
-            if digest not in self._places:
-                new.setdefault(digest, path)
+            if self._place(path) is None:
+                digest = self._content(path)
+                if digest not in self._in_memory:
+                    new.setdefault(digest, path)
+        self._keep()
         return list(new.values())
 
     def prepare(self, paths: Iterable[Path], tick: Callable[[int], None] = lambda n: None) -> None:
         """Encodes what is missing, in batches of like length, and keeps it.
 
+        An interruption loses what was encoded in the last ``KEEP_EVERY`` seconds at most.
+
         Args:
             tick: called with the number of media just done.
         """
         todo = self.missing(paths)
-        if not todo:
-            return
-        total = self._rows.shape[0]
-        added: list[np.ndarray] = [self._rows]
-        places = dict(self._places)  # entered only once their rows are kept
-        for chunk, features in self._encode(todo):
-            for path, rows in zip(chunk, features, strict=True):
-                places[self._hash(path)] = (total, total + len(rows))
-                total += len(rows)
-                added.append(rows)
-            tick(len(chunk))
-        self._rows, self._places = np.concatenate(added), places
+        try:
+            for chunk, features in self._encode(todo):
+                self._add(chunk, features)
+                tick(len(chunk))
+                if time.monotonic() - self._kept > KEEP_EVERY:
+                    self._keep()
+        finally:
+            self._keep()
+
+    def holds(self, key: str) -> bool:
+        """Whether all the media are here that :meth:`hold` was told of under a key."""
+        return self._table.get(key) is not None
+
+    def hold(self, key: str) -> None:
+        """Notes under a key of 32 characters that all the media it stands for are here."""
         if self.folder:
-            try:
-                self._save()
-            except OSError as error:  # a full or read-only disk costs time on the next run only
-                print(f"warning: {self.folder}: features cannot be kept ({error.strerror})")
+            self._table.put(key, (0, 0))
+            self._keep()
 
     def _encode(self, paths: list[Path]) -> Iterator[tuple[list[Path], list[np.ndarray]]]:
         """Reads a window of media, sorts it by length and encodes it in batches."""
@@ -99,41 +115,98 @@ class FeatureStore:
                     rows = self.modality.encode(self.encoder, batch)
                 yield chunk, [r.half().cpu().numpy() for r in rows]
 
-    def _hash(self, path: Path) -> str:
-        if path not in self._hashes:
-            digest = hashlib.blake2b(path.read_bytes(), digest_size=16)
-            self._hashes[path] = digest.hexdigest()
-        return self._hashes[path]
-
-    def _open(self) -> None:
+    def _find(self, path: Path) -> np.ndarray | None:
+        place = self._place(path)
+        if place is None:
+            return self._in_memory.get(self._content(path)) if self._in_memory else None
         assert self.folder is not None
+        start, stop = place
+        with self._file.open("rb", buffering=0) as file:
+            size = (stop - start) * self._row_bytes
+            data = os.pread(file.fileno(), size, start * self._row_bytes)
+        return np.frombuffer(data, np.float16).reshape(-1, self.modality.feature_dim)
+
+    def _place(self, path: Path) -> tuple[int, int] | None:
+        """First row of a medium in the file and the one after its last."""
+        state = self._state(path)
+        unchanged = _key(f"{path}/{state}") if state else None
+        place = self._table.get(unchanged) if unchanged else None
+        if place is None:
+            place = self._table.get(self._content(path))
+            if place and unchanged:
+                self._table.put(unchanged, place)
+        return place
+
+    def _state(self, path: Path) -> str:
         try:
-            index = json.loads((self.folder / "index.json").read_text())
-            rows = np.load(self.folder / index["file"], mmap_mode="r")
-            places = {digest: (start, stop) for digest, (start, stop) in index["places"].items()}
-        except (OSError, ValueError, KeyError, TypeError):
-            return
-        if rows.shape == (index["rows"], self.modality.feature_dim):
-            self._rows, self._places = rows, places
+            return file_state(path)
+        except OSError as error:
+            self.modality.check(path)  # says what is wrong
+            raise UserError(f"{path}: cannot be read ({error.strerror})") from None
 
-    def _save(self) -> None:
-        """Writes rows under a new name, then the index that points to them, then drops the old."""
+    def _content(self, path: Path) -> str:
+        """Hash of a file's content; read once if the file is unchanged."""
+        state = self._state(path)
+        return self._digest(path, state) if state else _digest(path, state)
+
+    @property
+    def _file(self) -> Path:
         assert self.folder is not None
-        self.folder.mkdir(parents=True, exist_ok=True)
-        name = f"rows-{len(self._rows)}.npy"
-        temporary = self.folder / f"{name}.tmp"
-        with temporary.open("wb") as file:
-            np.save(file, self._rows)
-        os.replace(temporary, self.folder / name)
-        index = self.folder / "index.json.tmp"
-        index.write_text(
-            json.dumps({"file": name, "rows": len(self._rows), "places": self._places})
-        )
-        os.replace(index, self.folder / "index.json")
-        for old in self.folder.glob("rows-*.npy"):
-            if old.name != name:
-                old.unlink()
-        self._rows = np.load(self.folder / name, mmap_mode="r")
+        return self.folder / "rows-f16.bin"
+
+    def _size(self) -> int:
+        return self._file.stat().st_size if self._file.exists() else 0
+
+    def _add(self, paths: list[Path], features: list[np.ndarray]) -> None:
+        """Appends the rows of some media to the file, or to what is in memory."""
+        digests = [self._content(path) for path in paths]
+        if self._writable:
+            try:
+                start = self._append(b"".join(rows.tobytes() for rows in features))
+                for digest, rows in zip(digests, features, strict=True):
+                    self._table.put(digest, (start, start + len(rows)))
+                    start += len(rows)
+                for path in paths:  # enters that it is unchanged
+                    self._place(path)
+                return
+            except OSError as error:
+                self._cannot_keep(error)
+        self._in_memory |= zip(digests, features, strict=True)
+
+    def _append(self, data: bytes) -> int:
+        """Appends rows to the file; returns the number of the first. Processes may take turns."""
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        with self._file.open("ab") as file:
+            torn = -file.seek(0, os.SEEK_END) % self._row_bytes  # by a process that was killed
+            file.write(bytes(torn) + data)
+            file.flush()
+            return (file.tell() - len(data)) // self._row_bytes
+
+    def _keep(self) -> None:
+        """Writes the table, the rows it speaks of first."""
+        self._kept = time.monotonic()
+        if not self._table.changed or not self._writable:
+            return
+        try:
+            if self._file.exists():
+                with self._file.open("rb") as file:
+                    os.fsync(file.fileno())
+            self._table.keep()
+        except OSError as error:
+            self._cannot_keep(error)
+
+    def _cannot_keep(self, error: OSError) -> None:
+        """A full or read-only disk costs time on the next run only."""
+        print(f"warning: {self.folder}: features cannot be kept ({error.strerror})")
+        self._writable = False
+
+
+def _key(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def _digest(path: Path, state: str) -> str:
+    return hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
 
 
 def encoder_key(modality: Modality, encoder: nn.Module) -> str:

@@ -62,7 +62,10 @@ class SampleReader:
             if medium.modality not in self.modalities:
                 raise UserError(f"sample {id}: this model has no encoder for {medium.modality}")
         raw = frozenset(m.modality for m in media) - self.features.keys()
-        tensors = [self._tensor(medium) for medium in media]
+        try:
+            tensors = [self._tensor(medium) for medium in media]
+        except UserError as error:
+            raise UserError(f"sample {id}: {error}") from None
         counts = [
             self.modalities[m.modality].num_slots(t) if m.modality in raw else t.shape[0]
             for m, t in zip(media, tensors, strict=True)
@@ -98,7 +101,7 @@ class BatchStream:
     def __init__(
         self,
         reader: SampleReader,
-        samples: dict[str, list[Sample]],
+        samples: Mapping[str, Sequence[Sample]],
         mixture: Mixture,
         batch_size: int,
         prompt_weight: float = 0.0,

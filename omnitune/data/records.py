@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from omnitune.data.index import Samples, Source, first_shown, open_index
 from omnitune.modalities.registry import MODALITIES
 from omnitune.sample import ROLES, Media, Message, Part, Sample, Text, UserError
 
@@ -26,24 +28,40 @@ REQUIRED_MEDIA: dict[str, tuple[str, ...]] = {
     "image_audio_text": ("image", "audio"),
 }
 STAND_INS = {"image": "caption", "audio": "transcript"}
+INDEX_FOLDER = ".index"
 VALIDATION_SHARE = 0.05
 TASKS = ("text", "image_qa", "caption", "transcription", "audio_qa", "image_audio_qa")
 
 _TAGS = re.compile("|".join(f"(<{name}>)" for name in MODALITIES))
 
 
-def read_source(data_dir: Path, source: str) -> list[Sample]:
-    """Reads one source's file into samples, in the order of the file.
+def read_source(data_dir: Path, source: str) -> Samples:
+    """The samples of one source's file, in its order; every record is checked.
 
     Raises:
         UserError: the file is missing, empty or not a JSON list, or a record is wrong.
     """
     path = data_dir / FILES[source]
-    records = _read_list(path, source)
-    return [_Record(path, source, n, record).sample() for n, record in enumerate(records)]
+
+    def parse(number: int, values: Any) -> Sample:
+        return _Record(path, source, number, values).sample()
+
+    try:
+        index = open_index(path, source, data_dir / INDEX_FOLDER, parse)
+    except FileNotFoundError:
+        raise UserError(
+            f"{path}: no such file, but the source {source} has weight; make it with "
+            f"`omnitune corpus`, or give {source} the weight 0"
+        ) from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    count = len(index.place_N2)
+    if not count:
+        raise UserError(f"{path}: is an empty list; the source {source} needs records")
+    return Samples([(Source(path, index, parse), range(count))])
 
 
-def read_available(data_dir: Path) -> dict[str, list[Sample]]:
+def read_available(data_dir: Path) -> dict[str, Samples]:
     """Reads every source whose file is there (a folder with only some of the files will do)."""
     if not data_dir.is_dir():
         raise UserError(f"{data_dir}: no such data folder; `omnitune corpus` makes an example")
@@ -59,23 +77,52 @@ def data_files(data_dir: Path, sources: Iterable[str] = tuple(FILES)) -> list[Pa
     return [data_dir / FILES[source] for source in sources]
 
 
-def split_of(samples: Iterable[Sample], split: str) -> list[Sample]:
+def join(parts: Iterable[Samples]) -> Samples:
+    """The samples of several sources, one after the other."""
+    return Samples(piece for part in parts for piece in part.pieces)
+
+
+def split_of(samples: Samples, split: str) -> Samples:
     """The samples of one split, in order."""
-    return [sample for sample in samples if sample.split == split]
+    return samples.of_split(split)
 
 
-def check_media(samples: Iterable[Sample]) -> None:
-    """Checks the header of every medium once; a UserError names the first that is unusable."""
-    seen: set[Media] = set()
-    for sample in samples:
-        for media in sample.media:
-            if media in seen:
-                continue
-            seen.add(media)
-            try:
-                MODALITIES[media.modality].check(media.path)
-            except UserError as error:
-                raise UserError(f"sample {sample.id} ({sample.source}): {error}") from None
+def media_of(samples: Sequence[Sample]) -> Iterator[tuple[Media, Sample]]:
+    """Distinct media, each with the first sample that shows it."""
+    return samples.media() if isinstance(samples, Samples) else first_shown(samples)
+
+
+def media_key(samples: Sequence[Sample]) -> str | None:
+    """What stands for the media if they are too many to look at each one at every start."""
+    return samples.media_key if isinstance(samples, Samples) else None
+
+
+def outlines(samples: Sequence[Sample]) -> Iterator[list[tuple[str, int]]]:
+    """``Sample.outline`` of each sample; those of an indexed file are not read for it."""
+    if isinstance(samples, Samples):
+        return samples.outlines()
+    return (sample.outline() for sample in samples)
+
+
+def check_media(samples: Sequence[Sample], root: Path | None = None) -> None:
+    """Checks the header of every medium once; a UserError names the first that is unusable.
+
+    Args:
+        root: the data folder, where it is noted that very many media were checked. One that is
+            lost afterwards is an error when it is read.
+    """
+    key = media_key(samples)
+    note = root / INDEX_FOLDER / f"checked-{key}" if root and key else None
+    if note and note.exists():
+        return
+    for medium, sample in media_of(samples):
+        try:
+            MODALITIES[medium.modality].check(medium.path)
+        except UserError as error:
+            raise UserError(f"sample {sample.id} ({sample.source}): {error}") from None
+    if note:
+        with suppress(OSError):  # a read-only folder: they are checked again
+            note.touch()
 
 
 def task_of(modalities: set[str], record_task: str, kind: str) -> str:
@@ -87,25 +134,6 @@ def task_of(modalities: set[str], record_task: str, kind: str) -> str:
     if modalities == {"audio"}:
         return "transcription" if record_task == "transcription" else "audio_qa"
     return "text"
-
-
-def _read_list(path: Path, source: str) -> list[Any]:
-    try:
-        records = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(
-            f"{path}: no such file, but the source {source} has weight; make it with "
-            f"`omnitune corpus`, or give {source} the weight 0"
-        ) from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not valid JSON ({error}); expected a list of records") from None
-    if not isinstance(records, list):
-        raise UserError(f"{path}: holds a JSON {type(records).__name__}, expected a list")
-    if not records:
-        raise UserError(f"{path}: is an empty list; the source {source} needs records")
-    return records
 
 
 class _Record:
@@ -236,10 +264,6 @@ class _Record:
         kind = message.kind or kind
         task = task_of(media, message.task or task, kind)
         return Message(message.role, message.parts, kind, task)
-
-    def _stand_ins(self, media: dict[str, Media]) -> dict[str, str]:
-        keys = {name: STAND_INS[name] for name in media if STAND_INS[name] in self.values}
-        return {name: self._text(key, "") for name, key in keys.items()}
 
     def _split(self) -> str:
         if "split" in self.values:

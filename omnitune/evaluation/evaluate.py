@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from omnitune.console import progress_bar
 from omnitune.data.chat import ChatRenderer
 from omnitune.data.features import FeatureStore
+from omnitune.data.index import MANY_MEDIA
 from omnitune.data.loader import SampleReader
-from omnitune.data.records import check_media, read_available, split_of
-from omnitune.evaluation.scoreboard import as_json, questions_of, scoreboard
+from omnitune.data.records import (
+    check_media,
+    join,
+    media_key,
+    media_of,
+    outlines,
+    read_available,
+    split_of,
+)
+from omnitune.evaluation.scoreboard import as_json, scoreboard
 from omnitune.models.components import load_omni
 from omnitune.models.omni import OmniModel
 from omnitune.sample import Sample, UserError
@@ -30,16 +40,16 @@ def evaluate_checkpoint(
         the scores, in the form of ``results.json``.
     """
     model, tokenizer, values = load_omni(ckpt_dir)
-    samples = [s for found in read_available(data_dir).values() for s in found]
-    splits = sorted({s.split for s in samples} - {"train"}) if split == "all" else [split]
+    samples = join(read_available(data_dir).values())
+    splits = sorted(samples.splits - {"train"}) if split == "all" else [split]
     limit = values.get("max_tokens", model.config.thinker["max_position_embeddings"])
     chosen = {name: split_of(samples, name) for name in splits}
     for name, found in chosen.items():
         if not found:
-            there = ", ".join(sorted({s.split for s in samples}))
+            there = ", ".join(sorted(samples.splits))
             raise UserError(f"{data_dir}: no samples in the split {name!r}; there are: {there}")
         check_media(found)
-    features = encode_once(model, [s for found in chosen.values() for s in found], None)
+    features = encode_once(model, join(chosen.values()), None)
     reader = SampleReader(ChatRenderer(tokenizer), model.modalities, features, limit)
     return score_splits(model, reader, chosen, predictions)
 
@@ -54,27 +64,32 @@ def encode_once(
     """
     model.eval()
     stores = {}
+    key = media_key(samples)
     for name, modality in model.modalities.items():
-        store = FeatureStore(modality, model.encoders[name], root)
-        paths = [m.path for sample in samples for m in sample.media if m.modality == name]
-        todo = store.missing(paths)
-        if todo:
-            with progress_bar(f"encoding {name}", len(todo)) as advance:
-                store.prepare(todo, advance)
-        stores[name] = store
+        store = stores[name] = FeatureStore(modality, model.encoders[name], root)
+        if key and store.holds(key):
+            continue
+        paths = (m.path for m, _ in media_of(samples) if m.modality == name)
+        while some := list(islice(paths, MANY_MEDIA)):
+            todo = store.missing(some)
+            if todo:
+                with progress_bar(f"encoding {name}", len(todo)) as advance:
+                    store.prepare(todo, advance)
+        if key:
+            store.hold(key)
     return stores
 
 
 def score_splits(
     model: OmniModel,
     reader: SampleReader,
-    splits: dict[str, list[Sample]],
+    splits: Mapping[str, Sequence[Sample]],
     predictions: Path | None = None,
 ) -> dict[str, Any]:
     """Scores of each split under ``splits``; those of ``test`` (else of the first) on top."""
     by_split, answers = {}, []
     for split, samples in splits.items():
-        questions = sum(len(questions_of(s)) for s in samples)
+        questions = sum(count for outline in outlines(samples) for _, count in outline)
         with progress_bar(f"scoring {split}", questions) as advance:
             by_split[split], found = scoreboard(model, reader, samples, tick=advance)
         answers += [{"split": split, **as_json(p)} for p in found]

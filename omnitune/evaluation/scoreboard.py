@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from array import array
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
+import numpy as np
 import torch
 
 from omnitune.data.batching import Item, pack
 from omnitune.data.loader import SampleReader
+from omnitune.data.records import outlines
 from omnitune.evaluation.metrics import exact_match, word_error_rate
 from omnitune.generation import generate
 from omnitune.models.omni import OmniModel
 from omnitune.sample import Message, Sample
 
 SCORE_BATCH = 16
+SCORE_WINDOW = 4096
 MAX_ANSWER_TOKENS = 48
 # Tasks whose answers are generated and compared; the others are judged by their tokens.
 EXACT_TASKS = ("image_qa", "audio_qa", "image_audio_qa", "caption")
@@ -117,28 +123,65 @@ def scoreboard(
         ``image_qa_acc`` exact match; ``audio_wer`` the corpus word error rate; ``tasks`` holds
         each task's own, ``kinds`` within it the finer groups.
     """
-    by_task: dict[str, list[Sample]] = {}
-    for sample in samples:
-        for single in sample.alone():
-            if tasks is None or single.task in tasks:
-                by_task.setdefault(single.task, []).append(single)
-    if max_questions is not None:
-        by_task = {task: _choose(found, max_questions, seed) for task, found in by_task.items()}
     scores: dict[str, dict[str, Any]] = {}
     predictions: list[Prediction] = []
     totals = []
-    for task, singles in by_task.items():
-        task_totals = token_totals(model, [reader.item(s) for s in singles])
+    for task, chosen in choose(samples, max_questions, seed, tasks).items():
+        task_totals: list[tuple[float, float, int]] = []
+        answered: list[Prediction] = []
+        # A window at a time, so that memory does not grow with the split.
+        for first in range(0, len(chosen), SCORE_WINDOW):
+            singles = list(_fetch(samples, chosen[first : first + SCORE_WINDOW]))
+            task_totals += token_totals(model, [reader.item(s) for s in singles])
+            questions = [q for s in singles for q in questions_of(s)]
+            if task in EXACT_TASKS or task in WER_TASKS:
+                answered += answer(model, reader, questions, tick)
+            else:
+                tick(len(questions))
         totals += task_totals
         scores[task] = _mean(task_totals)
-        if task in EXACT_TASKS or task in WER_TASKS:
-            answered = answer(model, reader, [q for s in singles for q in questions_of(s)], tick)
+        if answered:
             scores[task] |= score_answers(task, answered)
             predictions += answered
-        else:
-            tick(sum(len(questions_of(s)) for s in singles))
-        scores[task]["questions"] = sum(len(questions_of(s)) for s in singles)
+        scores[task]["questions"] = int(chosen[:, 2].sum())
     return _summary(scores, totals), predictions
+
+
+def choose(
+    samples: Sequence[Sample],
+    max_questions: int | None = None,
+    seed: int = 0,
+    tasks: Sequence[str] | None = None,
+) -> dict[str, np.ndarray]:
+    """What :func:`scoreboard` scores, by task; reads no sample of an indexed file.
+
+    Returns:
+        of each single ``[K, 3]``: the sample's number, the place among those that its ``alone``
+        gives, and the number of its questions.
+    """
+    by_task: dict[str, array[int]] = {}
+    for number, outline in enumerate(outlines(samples)):
+        for place, (task, questions) in enumerate(outline):
+            if tasks is None or task in tasks:
+                by_task.setdefault(task, array("q")).extend((number, place, questions))
+    singles = {task: np.array(found).reshape(-1, 3) for task, found in by_task.items()}
+    if max_questions is None:
+        return singles
+    return {task: _choose(found, max_questions, seed) for task, found in singles.items()}
+
+
+def pick(
+    samples: Sequence[Sample], max_questions: int, seed: int, tasks: Sequence[str] | None = None
+) -> list[Sample]:
+    """What :func:`scoreboard` would score, read once to be scored many times."""
+    chosen = choose(samples, max_questions, seed, tasks)
+    return [single for found in chosen.values() for single in _fetch(samples, found)]
+
+
+def _fetch(samples: Sequence[Sample], chosen_K3: np.ndarray) -> Iterator[Sample]:
+    for number, rows in groupby(chosen_K3.tolist(), key=itemgetter(0)):
+        alone = samples[number].alone()
+        yield from (alone[place] for _, place, _ in rows)
 
 
 def answer(
@@ -214,13 +257,13 @@ def _share(predictions: Sequence[Prediction]) -> float:
     return sum(exact_match(p.answer, p.reference) for p in predictions) / len(predictions)
 
 
-def _choose(samples: list[Sample], count: int, seed: int) -> list[Sample]:
-    """Samples in an order of the seed, as long as their questions are no more than ``count``."""
-    chosen: list[Sample] = []
-    questions = 0
-    for sample in random.Random(seed).sample(samples, len(samples)):
-        found = len(questions_of(sample))
-        if questions + found <= count or not chosen:
-            chosen.append(sample)
-            questions += found
-    return chosen
+def _choose(singles_K3: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Singles in an order of the seed, as long as their questions are no more than ``count``."""
+    chosen: list[int] = []
+    total = 0
+    for n in random.Random(seed).sample(range(len(singles_K3)), len(singles_K3)):
+        questions = int(singles_K3[n, 2])
+        if total + questions <= count or not chosen:
+            chosen.append(n)
+            total += questions
+    return singles_K3[chosen]

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
 import torch
+from tokenizers import Tokenizer
 from torch import nn
 
 from omnitune.config import SftConfig
 from omnitune.data.batching import Batch
 from omnitune.data.chat import ChatRenderer
-from omnitune.data.features import FeatureStore
+from omnitune.data.features import FEATURES_FOLDER, FeatureStore
+from omnitune.data.index import Samples
 from omnitune.data.loader import BatchStream, SampleReader
 from omnitune.data.mixture import Mixture
-from omnitune.data.records import check_media, data_files, read_source, split_of
+from omnitune.data.records import check_media, data_files, join, read_source, split_of
 from omnitune.data.rounding import round_up
 from omnitune.evaluation.evaluate import encode_once, score_splits
 from omnitune.evaluation.report import scores_table, write_report
-from omnitune.evaluation.scoreboard import HEADLINES, score_lines, scoreboard
+from omnitune.evaluation.scoreboard import HEADLINES, pick, score_lines, scoreboard
 from omnitune.models.components import assemble, save_omni
 from omnitune.models.omni import OmniModel
 from omnitune.sample import Sample, UserError
@@ -45,6 +49,36 @@ def finetune(config: SftConfig, resume: bool = False, overwrite: bool = False) -
     if claim_folder(config, result, resume, overwrite, inputs):
         return result
     started = time.monotonic()
+    joint = prepare(config, resume)
+    run = joint.run
+    describe(run)
+    if run.device.type == "cuda":
+        tell_memory(config, joint.model, run)
+    train(run)
+    results = final_scores(config, joint.model, joint.reader, joint.samples)
+    results["seconds"] = round(time.monotonic() - started, 1)
+    results["precision"], results["compiled"] = run.state["precision"], run.state.get("compile")
+    write_json(config.out / "results.json", results)
+    save_omni(result, joint.model, joint.tokenizer, step=run.step)
+    finish(config)
+    print("\n".join(scores_table(results)))
+    print(f"model: {result}\nreport: {write_report(config.out, config.data_dir)}")
+    return result
+
+
+@dataclass
+class Joint:
+    """All that a joint fine-tuning needs."""
+
+    model: OmniModel
+    tokenizer: Tokenizer
+    reader: SampleReader
+    samples: dict[str, Samples]
+    run: Run
+
+
+def prepare(config: SftConfig, resume: bool = False) -> Joint:
+    """Everything before the first step; ``resume`` goes on from the newest checkpoint."""
     torch.manual_seed(config.seed)
     samples = read_samples(config)
     model, tokenizer = assemble(config.thinker_ckpt, config.encoder_ckpts)
@@ -53,38 +87,27 @@ def finetune(config: SftConfig, resume: bool = False, overwrite: bool = False) -
         model.freeze_encoders()
     if config.activation_checkpointing:
         model.checkpoint_activations()
-    features = encode_media(config, model, [s for found in samples.values() for s in found])
+    features = encode_media(config, model, join(samples.values()))
     reader = SampleReader(ChatRenderer(tokenizer), model.modalities, features, config.max_tokens)
     run = build_run(config, model, reader, samples)
     if resume and checkpoint.restore(run):
         print(f"going on from step {run.step} of {run.plan.total_steps}")
-    describe(run)
-    if run.device.type == "cuda":
-        tell_memory(config, model, run)
-    train(run)
-    results = final_scores(config, model, reader, samples)
-    results["seconds"] = round(time.monotonic() - started, 1)
-    results["precision"], results["compiled"] = run.state["precision"], run.state.get("compile")
-    write_json(config.out / "results.json", results)
-    save_omni(result, model, tokenizer, step=run.step)
-    finish(config)
-    print("\n".join(scores_table(results)))
-    print(f"model: {result}\nreport: {write_report(config.out, config.data_dir)}")
-    return result
+    return Joint(model, tokenizer, reader, samples, run)
 
 
-def read_samples(config: SftConfig) -> dict[str, list[Sample]]:
+def read_samples(config: SftConfig) -> dict[str, Samples]:
     """Every split of the sources with weight; media checked before anything is trained."""
     samples = {source: read_source(config.data_dir, source) for source in config.data_mix.weights()}
     for source, found in samples.items():
         if not split_of(found, "train"):
             raise UserError(f"{config.data_dir}: the source {source} has no training samples")
-    if not any(split_of(found, "validation") for found in samples.values()):
+    everything = join(samples.values())
+    if not split_of(everything, "validation"):
         raise UserError(
             f"{config.data_dir}: no source has validation samples, so there is nothing to watch "
             'the training by; give some records "split": "validation"'
         )
-    check_media(sample for found in samples.values() for sample in found)
+    check_media(everything, config.data_dir)
     return samples
 
 
@@ -106,11 +129,11 @@ def encode_media(
                 "change with every step: freeze_encoders true, or feature_cache auto"
             )
         return {}
-    return encode_once(model, samples, config.data_dir / ".features")
+    return encode_once(model, samples, config.data_dir / FEATURES_FOLDER)
 
 
 def build_run(
-    config: SftConfig, model: OmniModel, reader: SampleReader, samples: dict[str, list[Sample]]
+    config: SftConfig, model: OmniModel, reader: SampleReader, samples: Mapping[str, Samples]
 ) -> Run:
     """Puts together what the loop needs."""
     training = {source: split_of(found, "train") for source, found in samples.items()}
@@ -124,13 +147,16 @@ def build_run(
         conversation_share=config.conversation_share,
     )
     rates = learning_rates(config, model.thinker.config.hidden_size)
-    held_out = [s for found in samples.values() for s in split_of(found, "validation")]
+    held_out = split_of(join(samples.values()), "validation")
+
+    @cache
+    def chosen(epoch_ended: bool) -> list[Sample]:
+        if epoch_ended:
+            return pick(held_out, config.epoch_questions, config.seed)
+        return pick(held_out, config.probe_questions, config.seed, PROBED)
 
     def score(step: int, epoch_ended: bool) -> dict[str, Any]:
-        if epoch_ended:
-            return scoreboard(model, reader, held_out, config.epoch_questions, config.seed)[0]
-        count = config.probe_questions
-        return scoreboard(model, reader, held_out, count, config.seed, tasks=PROBED)[0]
+        return scoreboard(model, reader, chosen(epoch_ended))[0]
 
     return Run(
         model=model,
@@ -197,11 +223,11 @@ def tell_memory(config: SftConfig, model: OmniModel, run: Run) -> None:
 
 
 def final_scores(
-    config: SftConfig, model: OmniModel, reader: SampleReader, samples: dict[str, list[Sample]]
+    config: SftConfig, model: OmniModel, reader: SampleReader, samples: Mapping[str, Samples]
 ) -> dict[str, Any]:
     """Scores of every held-out split but validation, which the run was watched on."""
-    everything = [s for found in samples.values() for s in found]
-    names = sorted({s.split for s in everything} - {"train", "validation"}) or ["validation"]
+    everything = join(samples.values())
+    names = sorted(everything.splits - {"train", "validation"}) or ["validation"]
     model.eval()
     splits = {name: split_of(everything, name) for name in names}
     return score_splits(model, reader, splits, config.out / "predictions.jsonl")

@@ -1,5 +1,6 @@
 """Frozen features: what is kept equals what would be encoded, and cannot go stale."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 from helpers import tiny_model, write_image, write_wave
 from torch import Tensor, nn
 
+from omnitune import storage
 from omnitune.data import features
 from omnitune.data.features import FeatureStore, encoder_key
 from omnitune.models.omni import OmniModel
@@ -146,3 +148,98 @@ def test_file_that_cannot_be_read_spoils_no_other(
         torch.testing.assert_close(
             store(path), directly(model, "image", path).detach(), atol=4e-3, rtol=2e-3
         )
+
+
+@pytest.fixture
+def settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files are taken for unchanged however young they are."""
+    monkeypatch.setattr(storage, "SETTLED", 0.0)
+
+
+@pytest.mark.usefixtures("settled")
+def test_unchanged_media_are_not_read_again(
+    model: OmniModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [write_image(tmp_path / f"{n}.png", seed=n) for n in range(3)]
+    first = store_of(model, "image", tmp_path / "store")
+    first.prepare(paths)
+    rows = [first(path) for path in paths]
+    again = store_of(model, "image", tmp_path / "store")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", lambda path: pytest.fail(f"{path} is read"))
+        assert again.missing(paths) == []
+        assert all(torch.equal(again(p), r) for p, r in zip(paths, rows, strict=True))
+    os.utime(paths[1], (1e9, 1e9))  # touched, not changed
+    moved = paths[2].rename(tmp_path / "moved.png")
+    last = store_of(model, "image", tmp_path / "store")
+    assert last.missing([paths[1], moved]) == []
+    assert torch.equal(last(moved), rows[2])
+
+
+def test_interrupted_encoding_goes_on(
+    model: OmniModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(features, "ENCODE_BATCH", 2)
+    paths = [write_image(tmp_path / f"{n}.png", seed=n) for n in range(6)]
+    store = store_of(model, "image", tmp_path / "store")
+    done: list[int] = []
+
+    def stop(count: int) -> None:
+        done.append(count)
+        if len(done) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        store.prepare(paths, stop)
+    again = store_of(model, "image", tmp_path / "store")
+    assert len(again.missing(paths)) == 2
+    with (again.folder / "rows-f16.bin").open("ab") as file:
+        file.write(b"torn")  # by a process that was killed
+    again.prepare(paths)
+    for path in paths:
+        torch.testing.assert_close(
+            again(path), directly(model, "image", path).detach(), atol=4e-3, rtol=2e-3
+        )
+
+
+@pytest.mark.parametrize("lost", ["rows-f16.bin", "places.bin"])
+def test_half_deleted_store_is_made_anew(
+    model: OmniModel, media: dict[str, list[Path]], tmp_path: Path, lost: str
+) -> None:
+    paths = media["image"]
+    store_of(model, "image", tmp_path).prepare(paths)
+    (store_of(model, "image", tmp_path).folder / lost).unlink()
+    store = store_of(model, "image", tmp_path)
+    assert store.missing(paths) == paths
+    torch.testing.assert_close(
+        store(paths[0]), directly(model, "image", paths[0]).detach(), atol=4e-3, rtol=2e-3
+    )
+
+
+def test_folder_that_cannot_be_written(
+    model: OmniModel,
+    media: dict[str, list[Path]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "store").write_text("a file stands in the way")
+    store = store_of(model, "image", tmp_path / "store")
+    store.prepare(media["image"])
+    assert store.missing(media["image"]) == []
+    for path in media["image"]:
+        torch.testing.assert_close(
+            store(path), directly(model, "image", path).detach(), atol=4e-3, rtol=2e-3
+        )
+    assert capsys.readouterr().out.count("features cannot be kept") == 1
+
+
+def test_medium_that_is_gone_is_named(model: OmniModel, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"gone\.png: no such image file"):
+        store_of(model, "image", tmp_path)(tmp_path / "gone.png")
+
+
+def test_all_media_of_a_file_are_noted(model: OmniModel, tmp_path: Path) -> None:
+    assert not store_of(model, "image", tmp_path).holds("a" * 32)
+    store_of(model, "image", tmp_path).hold("a" * 32)
+    assert store_of(model, "image", tmp_path).holds("a" * 32)
+    assert not store_of(model, "image", tmp_path).holds("b" * 32)

@@ -50,6 +50,14 @@ def test_modality_without_an_encoder_is_named(samples: list[Sample]) -> None:
         tiny_reader(deaf).item(samples[2])
 
 
+@pytest.mark.parametrize("cached", [True, False])
+def test_medium_that_is_gone_is_named(model: OmniModel, tmp_path: Path, cached: bool) -> None:
+    reader = tiny_reader(model, features=stores(model, "audio") if cached else None)
+    clip = Media("audio", tmp_path / "gone.wav")
+    with pytest.raises(UserError, match=r"sample x: .*gone\.wav: no such sound file"):
+        reader.item(conversation("x", "?", "y", media=(clip,)))
+
+
 def test_prompt_is_the_beginning_of_the_item(model: OmniModel, samples: list[Sample]) -> None:
     reader = tiny_reader(model)
     for sample in samples:

@@ -13,6 +13,7 @@ from omnitune.evaluation import scoreboard as module
 from omnitune.evaluation.scoreboard import (
     Prediction,
     Question,
+    pick,
     questions_of,
     score_answers,
     score_lines,
@@ -178,6 +179,35 @@ def test_at_most_so_many_questions_a_task(
     assert scores["tasks"]["audio_qa"]["questions"] == 4
     assert scores["tasks"]["text"]["questions"] <= 4
     assert sum(done) == sum(task["questions"] for task in scores["tasks"].values())
+
+
+def test_what_was_picked_once_is_what_would_be_scored(
+    model: OmniModel, reader: SampleReader, scripted: dict[str, str]
+) -> None:
+    turns = ("a?", "b", "c?", "d")
+    talks = [conversation(f"t{n}", *turns, independent_turns=n % 2 == 0) for n in range(9)]
+    samples = [*talks, *many(9)]
+    for tasks in (None, ["text"], ["audio_qa"]):
+        picked = pick(samples, 4, 0, tasks)
+        assert scoreboard(model, reader, picked) == scoreboard(
+            model, reader, samples, 4, 0, tasks=tasks
+        )
+
+
+def test_windows_do_not_change_the_scores(
+    model: OmniModel,
+    reader: SampleReader,
+    samples: list[Sample],
+    scripted: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    talks = [*samples, *many(7)]
+    scores, predictions = scoreboard(model, reader, talks)
+    monkeypatch.setattr(module, "SCORE_WINDOW", 2)
+    found, again = scoreboard(model, reader, talks)
+    assert again == predictions
+    assert found["loss"] == pytest.approx(scores["loss"], rel=1e-5)
+    assert found["tasks"].keys() == scores["tasks"].keys()
 
 
 def test_scores_by_task_and_on_top(

@@ -1,0 +1,310 @@
+"""An index of a JSON data file: where each record lies, its split, its questions, its media.
+
+A first pass reads the file piece by piece, checks every record and keeps what it found under
+``<data_dir>/.index``, in a folder named by the hash of the file's content: it cannot go stale.
+Later starts map it into memory, and a record is read from the file when it is asked for, so that
+neither start-up nor memory grows with the number of records.
+
+Shape suffixes: N records, S singles (what ``Sample.alone`` gives), M distinct media.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from array import array
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+
+from omnitune.console import progress_bar
+from omnitune.data.scan import scan
+from omnitune.sample import Media, Sample, UserError
+from omnitune.storage import sha256, write_json
+
+VERSION = 1
+# Below so many bytes a file is read again sooner than its index is looked up and kept.
+KEEP_FROM = 2 << 20
+BAR_FROM = 32 << 20
+# More distinct media than this are looked at once and not at every start.
+MANY_MEDIA = 20_000
+
+# Number of a record and its JSON value to its sample; raises UserError.
+Parse = Callable[[int, Any], Sample]
+
+
+@dataclass(frozen=True)
+class Index:
+    """What is known of a file's records without reading them.
+
+    Attributes:
+        place_N2: first byte and number of bytes.
+        split_N: place in ``splits``.
+        order_N: the numbers of the records, sorted by split, within a split in order.
+        single_N: place in ``task_S`` of the record's first single; its last entry is S.
+        task_S: place in ``tasks``.
+        questions_S: number of answers to give.
+        media_M2: the first record that shows it, and its place in ``modalities``.
+        name: stands for the file's content.
+    """
+
+    place_N2: np.ndarray
+    split_N: np.ndarray
+    order_N: np.ndarray
+    single_N: np.ndarray
+    task_S: np.ndarray
+    questions_S: np.ndarray
+    media_M2: np.ndarray
+    splits: list[str]
+    tasks: list[str]
+    modalities: list[str]
+    name: str
+
+    def of_split(self, name: str) -> np.ndarray:
+        """Numbers of the records of a split, in order."""
+        if name not in self.splits:
+            return self.order_N[:0]
+        # Of another type it would have all codes copied.
+        code = self.split_N.dtype.type(self.splits.index(name))
+        first, last = (
+            np.searchsorted(self.split_N, code, side, sorter=self.order_N)
+            for side in ("left", "right")
+        )
+        return self.order_N[first:last]
+
+    def outline(self, number: int) -> list[tuple[str, int]]:
+        """Task and number of questions of each single of a record."""
+        span = slice(int(self.single_N[number]), int(self.single_N[number + 1]))
+        pairs = zip(self.task_S[span].tolist(), self.questions_S[span].tolist(), strict=True)
+        return [(self.tasks[task], questions) for task, questions in pairs]
+
+    def save(self, folder: Path) -> None:
+        """Writes the index as a folder of arrays; raises OSError."""
+        temporary = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
+        temporary.mkdir(parents=True)
+        try:
+            for name in _ARRAYS:
+                np.save(temporary / f"{name}.npy", getattr(self, name))
+            write_json(temporary / "names.json", {name: getattr(self, name) for name in _NAMES})
+            temporary.rename(folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+    @classmethod
+    def load(cls, folder: Path) -> Index | None:
+        """Maps an index that was kept; None if there is none, or it is damaged."""
+        try:
+            names = json.loads((folder / "names.json").read_text(encoding="utf-8"))
+            files = {name: folder / f"{name}.npy" for name in _ARRAYS}
+            values: dict[str, Any] = {name: names[name] for name in _NAMES}
+            values |= {name: np.asarray(np.load(p, mmap_mode="r")) for name, p in files.items()}
+            return cls(**values, name=folder.name)
+        except (OSError, EOFError, ValueError, KeyError, TypeError):
+            return None
+
+
+_ARRAYS = [field.name for field in fields(Index) if field.type == "np.ndarray"]
+_NAMES = [field.name for field in fields(Index) if field.type == "list[str]"]
+
+
+def build_index(
+    path: Path, name: str, parse: Parse, advance: Callable[[int], None] = lambda n: None
+) -> Index:
+    """Reads a file's records one by one, checks them and notes what an index holds.
+
+    Args:
+        name: stands for the file's content.
+        advance: called with the number of bytes just read.
+
+    Raises:
+        OSError: the file cannot be read.
+        UserError: the file is no JSON list, or a record of it is wrong.
+    """
+    places, splits, singles, tasks, questions, media = (array(code) for code in "qiqhiq")
+    split_codes, task_codes, modality_codes = _Codes(), _Codes(), _Codes()
+    seen: set[int] = set()  # hashes: a set of a million paths would not be small
+    read = 0
+    singles.append(0)
+    records = scan(path)
+    for number, (start, length, values) in enumerate(records):
+        try:
+            sample = parse(number, values)
+        except UserError:
+            for _ in records:  # what is wrong with the whole file is said first
+                pass
+            raise
+        places.extend((start, length))
+        splits.append(split_codes[sample.split])
+        for task, count in sample.outline():
+            tasks.append(task_codes[task])
+            questions.append(count)
+        singles.append(len(tasks))
+        for medium in sample.media:
+            if hash(medium) not in seen:
+                seen.add(hash(medium))
+                media.extend((number, modality_codes[medium.modality]))
+        advance(start + length - read)
+        read = start + length
+    split_N = np.array(splits)
+    return Index(
+        place_N2=np.array(places).reshape(-1, 2),
+        split_N=split_N,
+        order_N=np.argsort(split_N, kind="stable"),
+        single_N=np.array(singles),
+        task_S=np.array(tasks),
+        questions_S=np.array(questions),
+        media_M2=np.array(media).reshape(-1, 2),
+        splits=list(split_codes),
+        tasks=list(task_codes),
+        modalities=list(modality_codes),
+        name=name,
+    )
+
+
+class _Codes(dict[str, int]):
+    """Numbers names in the order in which they come."""
+
+    def __missing__(self, name: str) -> int:
+        self[name] = len(self)
+        return self[name]
+
+
+def open_index(path: Path, source: str, root: Path, parse: Parse) -> Index:
+    """The index of a source's file: the one that is kept, or a new one, which is kept.
+
+    Args:
+        root: folder of the indices; a small file's index is not kept.
+    """
+    size = path.stat().st_size
+    folder = root / f"{source}-{VERSION}-{sha256(path)[:24]}"
+    if size < KEEP_FROM:
+        return build_index(path, folder.name, parse)
+    index = Index.load(folder)
+    if index:
+        return index
+    if size < BAR_FROM:
+        index = build_index(path, folder.name, parse)
+    else:
+        with progress_bar(f"indexing {source} (MB)", -(-size // 10**6)) as advance:
+            index = build_index(path, folder.name, parse, lambda n: advance(n / 1e6))
+    try:
+        for old in root.glob(f"{source}-*"):  # of other content, damaged or half written
+            shutil.rmtree(old, ignore_errors=True)
+        index.save(folder)
+    except OSError as error:  # read-only, full: it costs time on the next run only
+        if not folder.exists():  # else another process was faster
+            print(f"warning: {folder}: the index cannot be kept ({error.strerror})")
+    return Index.load(folder) or index
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file with its index."""
+
+    path: Path
+    index: Index
+    parse: Parse
+
+    def sample(self, number: int) -> Sample:
+        """Reads one record; raises UserError if the file was changed meanwhile."""
+        start, length = self.index.place_N2[number].tolist()
+        try:
+            with self.path.open("rb", buffering=0) as file:
+                values = json.loads(os.pread(file.fileno(), length, start))
+        except (OSError, ValueError):
+            raise UserError(
+                f"{self.path}: record {number + 1} is not where it was; was the file changed?"
+            ) from None
+        return self.parse(number, values)
+
+
+class Samples(Sequence[Sample]):
+    """Samples of one or more files in order, each read when it is asked for.
+
+    Args:
+        pieces: a source and the numbers of its records; a range stands for all of them.
+    """
+
+    def __init__(self, pieces: Iterable[tuple[Source, Sequence[int] | np.ndarray]]) -> None:
+        self.pieces = list(pieces)
+        self._ends = list(accumulate(len(numbers) for _, numbers in self.pieces))
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    @overload
+    def __getitem__(self, place: int) -> Sample: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[Sample]: ...
+    def __getitem__(self, place: int | slice) -> Sample | list[Sample]:
+        if isinstance(place, slice):
+            return [self[n] for n in range(*place.indices(len(self)))]
+        source, number = self._locate(place)
+        return source.sample(number)
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (source.sample(int(n)) for source, numbers in self.pieces for n in numbers)
+
+    def _locate(self, place: int) -> tuple[Source, int]:
+        place += len(self) if place < 0 else 0
+        if not 0 <= place < len(self):
+            raise IndexError(place)
+        n = bisect_right(self._ends, place)
+        source, numbers = self.pieces[n]
+        return source, int(numbers[place - self._ends[n]])  # counted from the piece's end
+
+    @property
+    def splits(self) -> set[str]:
+        """Names of the splits that the files hold."""
+        return {name for source, _ in self.pieces for name in source.index.splits}
+
+    def of_split(self, name: str) -> Samples:
+        """The samples of one split; of whole files only."""
+        assert self.whole
+        return Samples((source, source.index.of_split(name)) for source, _ in self.pieces)
+
+    @property
+    def whole(self) -> bool:
+        """Whether these are all the samples of their files."""
+        return all(isinstance(numbers, range) for _, numbers in self.pieces)
+
+    def outlines(self) -> Iterator[list[tuple[str, int]]]:
+        """``Sample.outline`` of each, without reading it."""
+        return (source.index.outline(int(n)) for source, numbers in self.pieces for n in numbers)
+
+    def media(self) -> Iterator[tuple[Media, Sample]]:
+        """Each distinct medium of a file, with the first sample that shows it."""
+        if not self.whole:
+            yield from first_shown(self)
+            return
+        for source, _ in self.pieces:
+            for number, modality in source.index.media_M2.tolist():
+                sample = source.sample(number)
+                name = source.index.modalities[modality]
+                yield next(m for m in sample.media if m.modality == name), sample
+
+    @property
+    def media_key(self) -> str | None:
+        """What stands for the media if they are too many to look at each one at every start."""
+        count = sum(len(source.index.media_M2) for source, _ in self.pieces)
+        if count <= MANY_MEDIA or not self.whole:
+            return None
+        names = "/".join(source.index.name for source, _ in self.pieces)
+        return hashlib.sha256(names.encode()).hexdigest()[:32]
+
+
+def first_shown(samples: Iterable[Sample]) -> Iterator[tuple[Media, Sample]]:
+    """Each distinct medium with the first sample that shows it."""
+    seen: set[Media] = set()
+    for sample in samples:
+        for medium in sample.media:
+            if medium not in seen:
+                seen.add(medium)
+                yield medium, sample

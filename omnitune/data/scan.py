@@ -1,0 +1,120 @@
+"""Reads a JSON list piece by piece: one record at a time, and never the whole file."""
+
+from __future__ import annotations
+
+import codecs
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from omnitune.sample import UserError
+
+CHUNK = 1 << 20  # bytes read at once
+LONGEST_TOKEN = 16  # characters; longer than any literal or escape that the end of a piece may cut
+
+_BLANK = re.compile(r"[ \t\n\r]*")
+_DECODER = json.JSONDecoder()
+
+
+def scan(path: Path) -> Iterator[tuple[int, int, Any]]:
+    """Yields first byte, number of bytes and value of each record of a file's JSON list.
+
+    Raises:
+        OSError: the file cannot be read.
+        UserError: the file is not valid JSON or not a list; names the line.
+    """
+    with path.open("rb") as file:
+        window = _Window(path, file)
+        if window.next() != "[":
+            kind = type(window.value()).__name__
+            window.expect_end()
+            raise UserError(f"{path}: holds a JSON {kind}, expected a list")
+        window.take(window.position + 1)
+        separator = "]" if window.next() == "]" else ","
+        while separator == ",":
+            window.next()
+            start = window.byte
+            value = window.value()
+            yield start, window.byte - start, value
+            separator = window.next()
+            if separator not in (",", "]"):
+                raise window.wrong("Expecting ',' delimiter", window.position)
+            window.take(window.position + (separator == ","))
+        window.take(window.position + 1)
+        window.expect_end()
+
+
+class _Window:
+    """The piece of a file that is being read: grows at its end and is cut off at its start.
+
+    Attributes:
+        text: the piece.
+        position: in ``text``, of the next character.
+        byte: in the file, of the next character.
+    """
+
+    def __init__(self, path: Path, file: BinaryIO) -> None:
+        self.path, self.file = path, file
+        self.text, self.position, self.byte, self.line = "", 0, 0, 1
+        self._ended = False
+        self._utf8 = codecs.getincrementaldecoder("utf-8")()
+
+    def next(self) -> str:
+        """Goes to the next character that is not blank; "" at the end of the file."""
+        while True:
+            blank = _BLANK.match(self.text, self.position)
+            assert blank is not None
+            self.take(blank.end())
+            if self.position < len(self.text):
+                return self.text[self.position]
+            if self._ended:
+                return ""
+            self._grow()
+
+    def value(self) -> Any:
+        """Reads the JSON value that begins here."""
+        while True:
+            try:
+                value, end = _DECODER.raw_decode(self.text, self.position)
+                if end < len(self.text) or self._ended:  # else a number may go on
+                    self.take(end)
+                    return value
+            except json.JSONDecodeError as error:
+                cut = error.msg.startswith("Unterminated string")
+                cut = cut or error.pos >= len(self.text) - LONGEST_TOKEN
+                if self._ended or not cut:
+                    raise self.wrong(error.msg, error.pos) from None
+            except (RecursionError, ValueError) as error:  # too deep, or a number too long
+                raise self.wrong(str(error), self.position) from None
+            self._grow()
+
+    def take(self, end: int) -> None:
+        """Goes on to a position in ``text``."""
+        piece = self.text[self.position : end]
+        self.byte += len(piece.encode())
+        self.line += piece.count("\n")
+        self.position = end
+
+    def expect_end(self) -> None:
+        """Raises a UserError if anything but blanks follows."""
+        if self.next():
+            raise self.wrong("Extra data", self.position)
+
+    def wrong(self, what: str, position: int) -> UserError:
+        """An error that says where."""
+        line = self.line + self.text.count("\n", self.position, position)
+        return UserError(
+            f"{self.path}: not valid JSON ({what}: line {line}); expected a list of records"
+        )
+
+    def _grow(self) -> None:
+        # At least doubled: a long record is not begun again too often.
+        data = self.file.read(max(CHUNK, len(self.text) - self.position))
+        self._ended = not data
+        try:
+            more = self._utf8.decode(data, final=self._ended)
+        except UnicodeDecodeError as error:
+            raise self.wrong(f"not UTF-8 text, {error.reason}", len(self.text)) from None
+        self.text, self.position = self.text[self.position :] + more, 0

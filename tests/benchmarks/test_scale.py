@@ -1,0 +1,55 @@
+"""The benchmark of growth: its records, and one run of it in miniature."""
+
+import json
+import tempfile
+from itertools import islice
+from pathlib import Path
+
+import pytest
+
+from benchmarks import scale
+from benchmarks.scale import COLUMNS, SHARES, make_data, records
+from omnitune.data.mixture import Mixture
+from omnitune.data.records import join, read_available, split_of
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path
+
+
+def test_smaller_data_are_the_beginning_of_larger() -> None:
+    for source in SHARES:
+        assert list(records(source, 5)) == list(islice(records(source, 50), 5))
+        texts = {pair["question"] for r in records(source, 50) for pair in r["qa"]}
+        assert len(texts) == 100
+
+
+def test_data_can_be_read_and_share_their_media(home: Path) -> None:
+    folder = make_data(200)
+    assert make_data(200) == folder
+    found = read_available(folder)
+    assert {name: len(samples) for name, samples in found.items()} == {
+        "text_only": 80,
+        "image_text": 60,
+        "audio_text": 60,
+    }
+    everything = join(found.values())
+    assert everything.splits == {"train", "validation"}
+    assert len(list(everything.media())) == 2 * scale.MEDIA
+    sizes = {name: len(split_of(samples, "train")) for name, samples in found.items()}
+    assert Mixture(sizes, SHARES, 0).epoch_size < 200
+
+
+@pytest.mark.slow
+def test_miniature(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = home / "found.json"
+    scale.main(["--sizes", "100,200", "--rounds", "1", "--steps", "2", "--json", str(path)])
+    found = json.loads(path.read_text())["sizes"]
+    assert list(found) == ["100", "200"]
+    for row in found.values():
+        assert set(row) == set(COLUMNS)
+        assert all(value > 0 for value in row.values())
+    assert "stage E by number of records" in capsys.readouterr().out
+    assert found["200"]["resumed_at_step"] > found["100"]["resumed_at_step"]

@@ -1,0 +1,175 @@
+"""Samples of an indexed file: the same as of a plain parse, also when the index is kept."""
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers import write_image, write_wave
+
+from omnitune.data import index as indexing
+from omnitune.data import records
+from omnitune.data.index import Samples, first_shown
+from omnitune.data.records import (
+    FILES,
+    check_media,
+    join,
+    media_of,
+    outlines,
+    read_available,
+    read_source,
+    split_of,
+)
+from omnitune.sample import Sample, UserError
+
+SPLITS = ("train", "train", "validation", "test")
+
+
+@pytest.fixture
+def kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small files are indexed as large ones are."""
+    monkeypatch.setattr(indexing, "KEEP_FROM", 0)
+
+
+def some_records(source: str, count: int = 40) -> list[dict[str, Any]]:
+    """Records of all forms and lengths, with and without a split."""
+    draw = random.Random(source)
+    found = []
+    for n in range(count):
+        qa = [{"question": f'"{n}" ü?', "answer": "x" * draw.randint(1, 50)}] * draw.randint(1, 3)
+        turns = [{"role": r, "content": f"{n} {{]"} for r in ("user", "assistant") * 2]
+        record: dict[str, Any] = {"qa": qa} if n % 3 else {"messages": turns}
+        record |= {"split": SPLITS[n % 4]} if n % 5 else {}
+        record |= {"id": f"{source}-{n}"} if n % 2 else {}
+        if "image" in source:
+            record |= {"image": f"{n % 7}.png", "kind": ("count", "caption")[n % 2]}
+        if "audio" in source:
+            record |= {"audio": f"{n % 5}.wav", "task": ("transcription", "other")[n % 2]}
+        found.append(record)
+    return found
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    for source, name in FILES.items():
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text(json.dumps(some_records(source), indent=1), encoding="utf-8")
+    return tmp_path
+
+
+def plainly(data: Path, source: str) -> list[Sample]:
+    """The samples as a parse of the whole file gives them."""
+    path = data / FILES[source]
+    values = json.loads(path.read_text(encoding="utf-8"))
+    return [records._Record(path, source, n, record).sample() for n, record in enumerate(values)]
+
+
+@pytest.mark.usefixtures("kept")
+@pytest.mark.parametrize("source", list(FILES))
+def test_indexed_samples_equal_a_plain_parse(
+    data: Path, source: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = plainly(data, source)
+    new = read_source(data, source)
+    monkeypatch.setattr(indexing, "build_index", lambda *a: pytest.fail("indexed again"))
+    for samples in (new, read_source(data, source)):
+        assert list(samples) == [samples[n] for n in range(len(samples))] == expected
+        assert (samples[-1], samples[3:9:2]) == (expected[-1], expected[3:9:2])
+        with pytest.raises(IndexError):
+            samples[len(expected)]
+        for split in (*SPLITS, "other"):
+            chosen = split_of(samples, split)
+            assert list(chosen) == [s for s in expected if s.split == split]
+            assert list(outlines(chosen)) == [s.outline() for s in chosen]
+        assert samples.splits == {s.split for s in expected}
+        assert list(media_of(samples)) == list(first_shown(expected))
+        held_out = split_of(samples, "test")
+        assert list(media_of(held_out)) == list(first_shown(list(held_out)))
+
+
+def test_outline_is_what_alone_gives(data: Path) -> None:
+    for sample in join(read_available(data).values()):
+        answers = [[m for m in s.messages if m.role == "assistant"] for s in sample.alone()]
+        expected = [(s.task, len(a)) for s, a in zip(sample.alone(), answers, strict=True)]
+        assert sample.outline() == expected
+
+
+def test_joined_sources_follow_each_other(data: Path) -> None:
+    found = read_available(data)
+    expected = [s for samples in found.values() for s in samples]
+    joined = join(found.values())
+    assert list(joined) == expected == [joined[n] for n in range(len(joined))]
+    tests = split_of(joined, "test")
+    assert [s.id for s in tests] == [s.id for s in expected if s.split == "test"]
+    assert join([]) == join([]) or len(join([])) == 0
+
+
+@pytest.mark.usefixtures("kept")
+def test_changed_file_is_indexed_anew(data: Path) -> None:
+    path = data / FILES["text_only"]
+    before = read_source(data, "text_only")
+    others = json.loads(path.read_text())[::-1]
+    path.write_text(json.dumps(others, indent=1))
+    assert path.stat().st_size  # of the same size or not
+    assert [s.messages for s in read_source(data, "text_only")] == [
+        s.messages for s in plainly(data, "text_only")
+    ]
+    assert len(list((data / ".index").glob("text_only-*"))) == 1
+    path.write_text("[]")
+    with pytest.raises(UserError, match="record 3 is not where it was"):
+        before[2]
+
+
+@pytest.mark.usefixtures("kept")
+def test_damaged_index_is_made_anew(data: Path) -> None:
+    read_source(data, "text_only")
+    (folder,) = (data / ".index").iterdir()
+    (folder / "place_N2.npy").write_bytes(b"")
+    assert list(read_source(data, "text_only")) == plainly(data, "text_only")
+    assert list(read_source(data, "text_only")) == plainly(data, "text_only")
+
+
+@pytest.mark.usefixtures("kept")
+def test_folder_that_cannot_be_written(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (data / ".index").write_text("a file stands in the way")
+    assert list(read_source(data, "text_only")) == plainly(data, "text_only")
+    assert "the index cannot be kept" in capsys.readouterr().out
+
+
+def test_small_file_leaves_no_index(data: Path) -> None:
+    read_available(data)
+    assert not (data / ".index").exists()
+
+
+@pytest.mark.usefixtures("kept")
+def test_wrong_record_leaves_no_index(data: Path) -> None:
+    path = data / FILES["text_only"]
+    path.write_text(json.dumps([*some_records("text_only"), {"answer": 4}]))
+    for _ in range(2):
+        with pytest.raises(UserError, match="record 41: "):
+            read_source(data, "text_only")
+
+
+@pytest.mark.usefixtures("kept")
+def test_very_many_media_are_checked_once(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder in ("images", "audio", "omni"):
+        for n in range(7):
+            write_image(data / folder / f"{n}.png", seed=n)
+            write_wave(data / folder / f"{n}.wav", seed=n)
+
+    def samples() -> Samples:
+        return join(read_available(data).values())
+
+    check_media(samples(), data)
+    (data / "images" / "3.png").rename(data / "images" / "gone.png")
+    with pytest.raises(UserError, match=r"sample .* \(image_text\): .*3\.png: no such"):
+        check_media(samples(), data)
+    monkeypatch.setattr(indexing, "MANY_MEDIA", 3)
+    with pytest.raises(UserError, match=r"3\.png: no such"):
+        check_media(samples(), data)
+    (data / "images" / "gone.png").rename(data / "images" / "3.png")
+    check_media(samples(), data)
+    (data / "images" / "3.png").unlink()
+    check_media(samples(), data)  # it was there; that it is gone is said when it is read
+    assert split_of(samples(), "test").media_key is None

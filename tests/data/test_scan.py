@@ -1,0 +1,100 @@
+"""Reading a JSON list piece by piece: the same records as all at once, wherever a piece ends."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from omnitune.data import scan as scanning
+from omnitune.data.scan import scan
+from omnitune.sample import UserError
+
+RECORDS: list[Any] = [
+    {"a": 'quote " and \\ and \n and }]', "b": {"c": [1, [2, {"d": "]"}]]}},
+    {"ü": "日本 \U0001f600"},
+    [],
+    {},
+    -12.5e3,
+    True,
+    None,
+    "text",
+    {"n": [1234567890123, 0.1, -1, False]},
+]
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "records.json"
+    path.write_bytes(text.encode())
+    return path
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 3, 7, 64, 1 << 20])
+@pytest.mark.parametrize("form", [{}, {"indent": 1}, {"ensure_ascii": False}])
+def test_same_records_wherever_a_piece_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int, form: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(scanning, "CHUNK", chunk)
+    path = write(tmp_path, f" \r\n\t{json.dumps(RECORDS, **form)}\n ")
+    found = list(scan(path))
+    assert [value for _, _, value in found] == RECORDS
+    content = path.read_bytes()
+    assert [json.loads(content[start : start + n]) for start, n, _ in found] == RECORDS
+
+
+def test_empty_list(tmp_path: Path) -> None:
+    assert list(scan(write(tmp_path, " [ ] "))) == []
+
+
+@pytest.mark.parametrize("chunk", [1, 1 << 20])
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "Expecting value: line 1"),
+        ("  \n ", "Expecting value: line 2"),
+        ("[", "Expecting value"),
+        ("[1,]", "Expecting value"),
+        ("[1\n2]", "Expecting ',' delimiter: line 2"),
+        ("[1", "Expecting ',' delimiter"),
+        ('[{"a": 1},\n{"b": tru}]', "Expecting value: line 2"),
+        ('[{"a": "b}]', "Unterminated string"),
+        ('[{"a": "\\x"}]', "Invalid"),
+        ("[1] 2", "Extra data"),
+        ("{} 2", "Extra data"),
+        ('{"a": 1}', "holds a JSON dict, expected a list"),
+        ('"a"', "holds a JSON str, expected a list"),
+        ("12", "holds a JSON int, expected a list"),
+        ("[" * 100_000, "recursion"),
+    ],
+)
+def test_wrong_file_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, words: str, chunk: int
+) -> None:
+    monkeypatch.setattr(scanning, "CHUNK", chunk)
+    path = write(tmp_path, text)
+    with pytest.raises(UserError) as error:
+        list(scan(path))
+    assert str(error.value).startswith(f"{path}: ")
+    assert words in str(error.value)
+
+
+def test_file_that_is_not_utf8(tmp_path: Path) -> None:
+    path = tmp_path / "records.json"
+    path.write_bytes(b'["a",\n"\xff"]')
+    with pytest.raises(UserError, match="not UTF-8 text"):
+        list(scan(path))
+
+
+def test_never_holds_the_whole_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scanning, "CHUNK", 100)
+    longest = 0
+    take = scanning._Window.take
+
+    def watched(window: scanning._Window, end: int) -> None:
+        nonlocal longest
+        longest = max(longest, len(window.text))
+        take(window, end)
+
+    monkeypatch.setattr(scanning._Window, "take", watched)
+    assert len(list(scan(write(tmp_path, json.dumps(["x" * 40] * 1000))))) == 1000
+    assert longest < 300
