@@ -18,6 +18,7 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, overload
@@ -33,6 +34,7 @@ VERSION = 1
 # Below so many bytes a file is read again sooner than its index is looked up and kept.
 KEEP_FROM = 2 << 20
 BAR_FROM = 32 << 20
+KEPT_RECORDS = 1 << 14
 # More distinct media than this are looked at once and not at every start.
 MANY_MEDIA = 20_000
 
@@ -204,15 +206,20 @@ def open_index(path: Path, source: str, root: Path, parse: Parse) -> Index:
     return Index.load(folder) or index
 
 
-@dataclass(frozen=True)
 class Source:
-    """A file with its index."""
+    """A file with its index; so many records as are met again in a small file's passes stay read.
 
-    path: Path
-    index: Index
-    parse: Parse
+    Args:
+        path: of the JSON file.
+        index: of its records.
+        parse: turns a record into a sample.
+    """
 
-    def sample(self, number: int) -> Sample:
+    def __init__(self, path: Path, index: Index, parse: Parse) -> None:
+        self.path, self.index, self.parse = path, index, parse
+        self.sample = lru_cache(maxsize=KEPT_RECORDS)(self._sample)
+
+    def _sample(self, number: int) -> Sample:
         """Reads one record; raises UserError if the file was changed meanwhile."""
         start, length = self.index.place_N2[number].tolist()
         try:

@@ -40,7 +40,7 @@ class SampleReader:
         self.features: Mapping[str, FeatureSource] = features or {}
         self.max_tokens = max_tokens
         # The questions of one sample follow each other: its media are read once.
-        self._read = lru_cache(maxsize=64)(lambda m: self.modalities[m.modality].read(m.path))
+        self._tensor = lru_cache(maxsize=64)(self._read)
 
     def item(self, sample: Sample, group: int = 0) -> Item:
         """Reads and renders one sample."""
@@ -78,10 +78,10 @@ class SampleReader:
             )
         return Item(id, rendered, tensors, group, raw)
 
-    def _tensor(self, medium: Media) -> Tensor:
+    def _read(self, medium: Media) -> Tensor:
         if medium.modality in self.features:
             return self.features[medium.modality](medium.path)
-        return self._read(medium)
+        return self.modalities[medium.modality].read(medium.path)
 
 
 class BatchStream:
