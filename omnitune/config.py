@@ -101,6 +101,13 @@ class DataMix(Config):
         return {name: getattr(self, name) for name in SOURCES if getattr(self, name) > 0}
 
 
+def tokens_per_batch() -> Any:
+    """The field of this name, of the stages whose batches are rows of tokens."""
+    return Field(
+        None, ge=16, description="in place of batch_size: about so many tokens, of like length"
+    )
+
+
 class SftConfig(RunConfig):
     """Stage E, the joint fine-tuning."""
 
@@ -119,6 +126,7 @@ class SftConfig(RunConfig):
     data_mix: DataMix = Field(
         DataMix(text_only=0.4, image_text=0.3, audio_text=0.3), description="weight of each source"
     )
+    tokens_per_batch: int | None = tokens_per_batch()
     rate_width: int = Field(
         1024,
         ge=1,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
+from heapq import heappop, heappush
 from pathlib import Path
 
 from torch import Tensor
@@ -14,6 +15,9 @@ from omnitune.data.chat import ChatRenderer, Rendered
 from omnitune.data.mixture import Mixture
 from omnitune.modalities.base import Modality
 from omnitune.sample import Media, Message, Sample, UserError
+
+WINDOW = 16  # batches whose lengths are balanced together
+MEASURED = 256  # samples at the start of a run whose mean length stands for all
 
 # Feature rows of a medium (cached), by modality.
 FeatureSource = Callable[[Path], Tensor]
@@ -96,6 +100,8 @@ class BatchStream:
         conversation_share: how often a sample of several independent questions is shown as one
             conversation; otherwise each of its questions is asked alone, as it is when scored.
         show: the form in which a sample is read.
+        tokens_per_batch: in place of ``batch_size``: as many samples a batch as have about so many
+            tokens, and batches of like length.
     """
 
     def __init__(
@@ -107,11 +113,17 @@ class BatchStream:
         prompt_weight: float = 0.0,
         conversation_share: float = 1.0,
         show: Callable[[Sample], Sample] = lambda sample: sample,
+        tokens_per_batch: int | None = None,
     ) -> None:
         self.reader, self.samples, self.mixture = reader, samples, mixture
         self.batch_size, self.prompt_weight = batch_size, prompt_weight
         self.conversation_share, self.show = conversation_share, show
         self.groups = mixture.names
+        self.balanced = tokens_per_batch is not None
+        if tokens_per_batch is not None:
+            mean = sum(_tokens(self._items(k)) for k in range(MEASURED)) / MEASURED
+            self.batch_size = max(1, round(tokens_per_batch / mean))
+        self._window = lru_cache(maxsize=2)(self._make_window)
 
     def __len__(self) -> int:
         """Batches in one epoch."""
@@ -119,18 +131,51 @@ class BatchStream:
 
     def __call__(self, number: int) -> Batch:
         """Batch ``number`` of the run, counted from 0 over all epochs."""
-        items = []
-        for k in range(number * self.batch_size, (number + 1) * self.batch_size):
-            source, index = self.mixture.sample_at(k)
-            items += self._items(k, self.samples[source][index], self.groups.index(source))
+        if self.balanced:
+            window, place = divmod(number, WINDOW)
+            return self._pack(self._window(window)[place])
+        first = number * self.batch_size
+        return self._pack([self._items(k) for k in range(first, first + self.batch_size)])
+
+    def _pack(self, samples: list[list[Item]]) -> Batch:
+        items = [item for found in samples for item in found]
         return pack(items, len(self.groups), self.prompt_weight)
 
-    def _items(self, k: int, sample: Sample, group: int) -> list[Item]:
+    def _make_window(self, window: int) -> list[list[list[Item]]]:
+        """The samples of ``WINDOW`` batches, dealt out so that each has about as many tokens."""
+        count = WINDOW * self.batch_size
+        samples = [self._items(k) for k in range(window * count, (window + 1) * count)]
+        dealt = balance([_tokens(items) for items in samples], WINDOW)
+        return [[samples[n] for n in numbers] for numbers in dealt]
+
+    def _items(self, k: int) -> list[Item]:
         """Sample ``k`` of the run, as a conversation or question by question."""
+        source, index = self.mixture.sample_at(k)
+        sample, group = self.samples[source][index], self.groups.index(source)
         singles = as_asked(sample, k, self.mixture.seed, self.conversation_share)
         items = [self.reader.item(self.show(single), group) for single in singles]
         share_prefix(items)
         return items
+
+
+def balance(lengths: Sequence[int], bins: int) -> list[list[int]]:
+    """Deals numbers into bins of about the same sum of lengths; each bin's in rising order.
+
+    The longest first, each into the emptiest (Graham 1969): no bin is above the mean by more
+    than one length.
+    """
+    dealt: list[list[int]] = [[] for _ in range(bins)]
+    filled = [(0, place) for place in range(bins)]
+    for number in sorted(range(len(lengths)), key=lambda n: -lengths[n]):
+        total, place = heappop(filled)
+        dealt[place].append(number)
+        heappush(filled, (total + lengths[number], place))
+    return [sorted(numbers) for numbers in dealt]
+
+
+def _tokens(items: Sequence[Item]) -> int:
+    """Tokens that some items take of a row."""
+    return sum(len(item.rendered.tokens) - item.shared for item in items)
 
 
 def as_asked(sample: Sample, k: int, seed: int, conversation_share: float) -> list[Sample]:

@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import Qwen3Config
 
-from omnitune.config import DataMix, RunConfig, check_heads
+from omnitune.config import DataMix, RunConfig, check_heads, tokens_per_batch
 from omnitune.data.chat import SPECIAL_TOKENS, ChatRenderer
 from omnitune.data.loader import BatchStream, SampleReader
 from omnitune.data.mixture import Mixture
@@ -51,6 +51,7 @@ class ThinkerConfig(RunConfig):
         0.2, ge=0, le=1, description="how often the questions of one record are one conversation"
     )
     batch_size: int = Field(16, ge=1)
+    tokens_per_batch: int | None = tokens_per_batch()
     learning_rate: float = Field(2e-2, gt=0, le=1)
     warmup_steps: int = Field(100, ge=0)
     vocab_size: int = Field(1600, ge=300, le=65_536, description="subwords of the tokenizer")
@@ -119,6 +120,7 @@ def pretrain(config: ThinkerConfig, resume: bool = False, overwrite: bool = Fals
         prompt_weight=config.prompt_weight,
         conversation_share=config.conversation_share,
         show=lambda sample: shown(sample, config),
+        tokens_per_batch=config.tokens_per_batch,
     )
     items = [reader.item(shown(one, config)) for sample in held_out for one in sample.alone()]
     run_stage(

@@ -145,6 +145,7 @@ def build_run(
         mixture,
         config.batch_size,
         conversation_share=config.conversation_share,
+        tokens_per_batch=config.tokens_per_batch,
     )
     rates = learning_rates(config, model.thinker.config.hidden_size)
     held_out = split_of(join(samples.values()), "validation")
@@ -191,9 +192,11 @@ def describe(run: Run) -> None:
     """Says what is about to be trained."""
     count = sum(p.numel() for _, p in trainable(run.model))
     total = sum(p.numel() for p in run.model.parameters())
+    tokens = getattr(run.config, "tokens_per_batch", None)
+    batch = f"about {tokens} tokens" if tokens else f"{run.config.batch_size} samples"
     print(
         f"training {count / 1e6:.2f} of {total / 1e6:.2f} million weights, "
-        f"{run.plan.total_steps} steps of {run.config.batch_size} samples"
+        f"{run.plan.total_steps} steps of {batch}"
     )
 
 

@@ -8,7 +8,7 @@ from helpers import conversation, tiny_model, tiny_reader, write_wave
 
 from omnitune.data.batching import pack
 from omnitune.data.features import FeatureStore
-from omnitune.data.loader import BatchStream
+from omnitune.data.loader import WINDOW, BatchStream, balance
 from omnitune.data.mixture import Mixture
 from omnitune.models.omni import OmniConfig, OmniModel
 from omnitune.sample import Media, Sample, UserError
@@ -23,6 +23,42 @@ def stream(model: OmniModel, samples: list[Sample], batch_size: int = 4) -> Batc
     sizes = {name: len(found) for name, found in groups.items()}
     mixture = Mixture(sizes, {"text_only": 1, "image_text": 1, "audio_text": 2}, seed=0)
     return BatchStream(tiny_reader(model), groups, mixture, batch_size)
+
+
+def by_tokens(model: OmniModel, samples: list[Sample], tokens: int) -> BatchStream:
+    plain = stream(model, samples)
+    return BatchStream(plain.reader, plain.samples, plain.mixture, 4, tokens_per_batch=tokens)
+
+
+def test_batches_of_so_many_tokens_hold_every_sample_once(
+    model: OmniModel, samples: list[Sample]
+) -> None:
+    batches = by_tokens(model, samples, 400)
+    count = batches.batch_size
+    plain = BatchStream(batches.reader, batches.samples, batches.mixture, count)
+    expected = [i for n in range(WINDOW) for i in plain(n).ids]
+    assert sorted(i for n in range(WINDOW) for i in batches(n).ids) == sorted(expected)
+    lengths = [len(batches(n).tokens_T) for n in range(WINDOW)]
+    longest = max(len(batches.reader.item(sample).rendered.tokens) for sample in samples)
+    assert max(lengths) - min(lengths) <= longest
+    assert sum(lengths) / WINDOW == pytest.approx(400, rel=0.2)
+    assert len(batches) == len(plain)
+
+
+def test_batch_of_so_many_tokens_depends_on_its_number_alone(
+    model: OmniModel, samples: list[Sample]
+) -> None:
+    straight, later = (by_tokens(model, samples, 300) for _ in range(2))
+    ahead = [straight(n).tokens_T for n in range(40)]
+    for number in (37, 2, 21):
+        assert torch.equal(later(number).tokens_T, ahead[number])
+
+
+def test_dealt_lengths_are_even() -> None:
+    dealt = balance([9, 1, 8, 2, 7, 3, 6, 4], 4)
+    assert sorted(n for numbers in dealt for n in numbers) == list(range(8))
+    assert [numbers == sorted(numbers) for numbers in dealt] == [True] * 4
+    assert {sum([9, 1, 8, 2, 7, 3, 6, 4][n] for n in numbers) for numbers in dealt} == {10}
 
 
 def test_too_long_a_sample_is_refused_and_never_cut(
