@@ -25,7 +25,7 @@ from omnitune.pretraining.audio_encoder import AudioEncoderConfig
 from omnitune.pretraining.thinker import ThinkerConfig, put_into_words, train_tokenizer
 from omnitune.pretraining.vision_encoder import VisionEncoderConfig
 from omnitune.sample import Media, Sample
-from omnitune.synthetic.corpus import build_corpus
+from omnitune.synthetic.corpus import VERSION, build_corpus
 
 WEIGHTS = {"text_only": 0.4, "image_text": 0.3, "audio_text": 0.3}
 BATCH_SIZE = 8
@@ -95,7 +95,7 @@ class Bench:
 
 def corpus_folder() -> Path:
     """A small corpus, made once and kept in the folder of temporary files."""
-    folder = Path(tempfile.gettempdir()) / f"omnitune-bench-{CORPUS_SCALE}"
+    folder = Path(tempfile.gettempdir()) / f"omnitune-bench-{VERSION}-{CORPUS_SCALE}"
     build_corpus(folder, scale=CORPUS_SCALE)
     return folder
 
