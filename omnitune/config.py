@@ -146,7 +146,7 @@ class SftConfig(RunConfig):
     )
     max_tokens: int = Field(1024, ge=16, description="longest sample, media included")
     feature_cache: Literal["auto", "on", "off"] = Field(
-        "auto", description="encode each medium once, if the encoders are frozen"
+        "auto", description="encode each medium once; auto: if the encoders are frozen and it pays"
     )
     activation_checkpointing: bool = Field(
         False,

@@ -13,8 +13,10 @@ from omnitune.storage import sha256, write_json
 from omnitune.training.checkpoint import step_files
 
 RUN_FILE = "run.json"
+CACHE_NOTE = "feature_cache.json"
 # Settings that say how a run is watched, not what it learns: they may differ on resuming.
 LEFT_BY_A_RUN = (
+    CACHE_NOTE,
     "metrics.jsonl",
     "results.json",
     "predictions.jsonl",

@@ -13,15 +13,23 @@ import torch
 from tokenizers import Tokenizer
 from torch import nn
 
-from omnitune.config import SftConfig
+from omnitune.config import SftConfig, read_json_object
 from omnitune.data.batching import Batch
 from omnitune.data.chat import ChatRenderer
 from omnitune.data.features import FEATURES_FOLDER, FeatureStore
 from omnitune.data.index import Samples
 from omnitune.data.loader import BatchStream, SampleReader
 from omnitune.data.mixture import Mixture
-from omnitune.data.records import check_media, data_files, join, read_source, split_of
+from omnitune.data.records import (
+    check_media,
+    data_files,
+    join,
+    media_key,
+    read_source,
+    split_of,
+)
 from omnitune.data.rounding import round_up
+from omnitune.evaluation.caching import estimate
 from omnitune.evaluation.evaluate import encode_once, score_splits
 from omnitune.evaluation.report import scores_table, write_report
 from omnitune.evaluation.scoreboard import HEADLINES, pick, score_lines, scoreboard
@@ -33,7 +41,7 @@ from omnitune.training import checkpoint
 from omnitune.training.loop import Plan, Run, train
 from omnitune.training.memory import estimate_memory
 from omnitune.training.optim import build_optimizer, trainable
-from omnitune.training.outputs import claim_folder, finish
+from omnitune.training.outputs import CACHE_NOTE, claim_folder, finish
 from omnitune.training.progress import RunLog
 
 GIB = 2**30
@@ -121,7 +129,7 @@ def pick_device(name: str) -> torch.device:
 def encode_media(
     config: SftConfig, model: OmniModel, samples: Sequence[Sample]
 ) -> dict[str, FeatureStore]:
-    """Encodes every medium once, if the encoders are frozen and the cache is not off."""
+    """Encodes every medium once, if the encoders are frozen and it pays or was asked for."""
     if config.feature_cache == "off" or not config.freeze_encoders:
         if config.feature_cache == "on":
             raise UserError(
@@ -129,7 +137,25 @@ def encode_media(
                 "change with every step: freeze_encoders true, or feature_cache auto"
             )
         return {}
-    return encode_once(model, samples, config.data_dir / FEATURES_FOLDER)
+    root = config.data_dir / FEATURES_FOLDER
+    if config.feature_cache == "auto" and not cache_pays(config, model, samples, root):
+        return {}
+    return encode_once(model, samples, root)
+
+
+def cache_pays(config: SftConfig, model: OmniModel, samples: Sequence[Sample], root: Path) -> bool:
+    """Decided once for a run, by measurement: resumed, it goes on as it began."""
+    note = config.out / CACHE_NOTE
+    if note.exists():
+        return bool(read_json_object(note)["pays"])
+    found = None
+    if media_key(samples) is None:
+        found = estimate(model, samples, root, uses=config.num_epochs)
+    if found is not None:
+        print(found)
+    pays = found is None or found.pays
+    write_json(note, {"pays": pays})
+    return pays
 
 
 def build_run(

@@ -1,6 +1,7 @@
 """Stage E from data files and part checkpoints to the model, stopped and gone on with."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from helpers import ENCODERS, tiny_model, tiny_tokenizer, write_image, write_wav
 
 from omnitune.config import SftConfig
 from omnitune.data.records import FILES
+from omnitune.evaluation.caching import Estimate
 from omnitune.models.components import load_omni, save_encoder, save_thinker
 from omnitune.sample import UserError
 from omnitune.storage import read_checkpoint
@@ -164,6 +166,23 @@ def test_same_losses_with_and_without_the_cache(home: Path, cache: str) -> None:
     expected, _ = model(build_run(config, model, direct, samples).batch_at(0))
     torch.testing.assert_close(loss, expected, rtol=5e-3, atol=5e-2)
     assert count.sum() > 0
+
+
+def test_cache_is_decided_once_for_a_run(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = settings(home, "decided")
+    samples = [s for found in read_samples(config).values() for s in found]
+    model = tiny_model()
+    model.freeze_encoders()
+    dear = Estimate(media=9, once=2.0, each_time=1.0, size=1, free=10**9)
+    cheap = replace(dear, once=0.5)
+    for found, expected in ((dear, set()), (cheap, set())):  # the second time it stays as it was
+        monkeypatch.setattr(sft, "estimate", lambda *a, found=found, **k: found)
+        assert set(encode_media(config, model, samples)) == expected
+    assert capsys.readouterr().out.count("nothing is kept") == 1
+    other = settings(home, "other")
+    assert set(encode_media(other, model, samples)) == set(ENCODERS)
 
 
 @pytest.mark.parametrize("there", [1_000, 2**40])
