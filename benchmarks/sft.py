@@ -35,6 +35,7 @@ from omnitune.training.compute import matmul_rate
 COMPARED = list(VERSIONS)[:6]
 SHARE = SftConfig.model_fields["conversation_share"].default
 EPOCHS = 5  # of the usual configuration: over so many the one pass of the encoders is spread
+UPKEEP = "upkeep"
 PEAK_SECONDS = 1.0  # for measuring the matrix product that is taken as the peak
 
 
@@ -75,6 +76,9 @@ def serve(
     version = VERSIONS[name](bench, share, bf16)
     pipe.send(version.encoding_seconds if isinstance(version, Omnitune) else 0.0)
     while (asked := pipe.recv()) is not None:
+        if asked == UPKEEP:
+            pipe.send(version.upkeep())
+            continue
         timing = version.run(*asked)
         pipe.send((timing.seconds, dict(timing.parts), peak_memory()))
 
@@ -155,6 +159,8 @@ def _take_turns(
             seconds[name].append(statistics.fmean(taken))
             for part, spent in by_part.items():
                 parts[name][part] += spent / (rounds * steps)
+    pipes[names[1]].send(UPKEEP)
+    parts[names[1]] |= pipes[names[1]].recv()
     for pipe in pipes.values():
         pipe.send(None)
     return seconds, parts, encoding, memory

@@ -24,11 +24,15 @@ from omnitune.config import SftConfig
 from omnitune.data.batching import Item, pack, share_prefix
 from omnitune.data.rounding import round_up
 from omnitune.evaluation.evaluate import encode_once
+from omnitune.evaluation.scoreboard import pick, scoreboard
 from omnitune.models import attention
+from omnitune.training.checkpoint import copied
 from omnitune.training.feed import Ahead
 from omnitune.training.optim import build_optimizer, rate_factor, set_rate
+from omnitune.training.sft import PROBED
 
 IGNORED = -100  # the label that the library's loss leaves out
+SCORED_FROM = 200  # samples of each source
 WARM_UP = 3  # steps whose time does not count
 
 
@@ -239,6 +243,27 @@ class Omnitune:
                     timing.seconds.append(time.perf_counter() - started)
                     timing.parts += parts
         return timing
+
+    def upkeep(self) -> dict[str, float]:
+        """Seconds a step of scoring and of saving, spread over the steps between two of each.
+
+        Of scoring an upper bound: weights that have learnt nothing answer at full length.
+        """
+        config = SftConfig(output_dir=Path("unused"))
+        some = [s for samples in self.bench.training.values() for s in samples[:SCORED_FROM]]
+        singles = pick(some, config.probe_questions, config.seed, PROBED)
+        started = time.perf_counter()
+        self.bench.model.eval()
+        scoreboard(self.bench.model, self.reader, singles)
+        scored = time.perf_counter()
+        values = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+        snapshot = copied(values, None)  # the first takes new memory, those after it do not
+        copying = time.perf_counter()
+        copied(values, snapshot)
+        return {
+            "evaluation": (scored - started) / config.log_every,
+            "checkpoint": (time.perf_counter() - copying) / config.save_every,
+        }
 
     def _batches(self, first: int, count: int) -> Any:
         """Batches by number, from sample ``first`` on; on a GPU one ahead, as the loop has them."""

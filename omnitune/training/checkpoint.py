@@ -38,7 +38,7 @@ def save(run: Run) -> None:
         "state": run.state,
         "config": json.loads(run.config.model_dump_json()),
     }
-    run.snapshot = _copied(values, run.snapshot)
+    run.snapshot = copied(values, run.snapshot)
     run.saving = _WRITER.submit(_write, path, run.snapshot, run.config.keep_checkpoints)
 
 
@@ -56,7 +56,7 @@ def _write(path: Path, values: dict[str, Any], keep: int) -> None:
         edit_manifest(path.parent, old.name, None)
 
 
-def _copied(value: Any, into: Any) -> Any:
+def copied(value: Any, into: Any) -> Any:
     """Nested values whose tensors the next step does not change.
 
     Args:
@@ -67,10 +67,10 @@ def _copied(value: Any, into: Any) -> Any:
         return into.copy_(value) if fits else value.detach().to("cpu", copy=True)
     if isinstance(value, dict):
         by_key = into if isinstance(into, dict) else {}
-        return {key: _copied(v, by_key.get(key)) for key, v in value.items()}
+        return {key: copied(v, by_key.get(key)) for key, v in value.items()}
     if isinstance(value, list | tuple):
         before = into[: len(value)] if isinstance(into, list | tuple) else ()
-        return type(value)(_copied(v, old) for v, old in zip_longest(value, before))
+        return type(value)(copied(v, old) for v, old in zip_longest(value, before))
     return value
 
 
