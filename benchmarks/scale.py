@@ -177,6 +177,7 @@ def serve(pipe: Connection, folder: Path, resume: bool, launched: float) -> None
         pipe.send({"step_seconds": np.diff(marks).tolist(), "memory": memory()})
     run.step = late
     checkpoint.save(run)
+    checkpoint.finish_saving(run)
     pipe.send(None)
 
 
