@@ -34,7 +34,7 @@ class ThinkerConfig(RunConfig):
     """Stage A: a small Qwen3 (grouped-query attention, QK norm, SwiGLU)."""
 
     stage: Literal["thinker"] = "thinker"
-    num_epochs: int = Field(2, ge=1)
+    num_epochs: int = Field(3, ge=1)
     optimizer: Literal["adamw", "muon"] = Field("muon")
     data_mix: DataMix = Field(
         DataMix(text_only=0.35, image_text=0.5, audio_text=0.14, image_audio_text=0.01),
@@ -52,7 +52,7 @@ class ThinkerConfig(RunConfig):
     )
     batch_size: int = Field(16, ge=1)
     tokens_per_batch: int | None = tokens_per_batch()
-    learning_rate: float = Field(2e-2, gt=0, le=1)
+    learning_rate: float = Field(1.5e-2, gt=0, le=1)
     warmup_steps: int = Field(100, ge=0)
     vocab_size: int = Field(1600, ge=300, le=65_536, description="subwords of the tokenizer")
     hidden_size: int = Field(128, ge=16, description="width")
