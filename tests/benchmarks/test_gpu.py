@@ -20,7 +20,7 @@ def test_both_engines_train_on_all_three_sources(tmp_path: Path) -> None:
     bench = make(TOY, tmp_path, batch_size=4)
     assert isinstance(bench.model.modalities["audio"], WhisperModality)
     assert MODALITIES["audio"] is AudioModality  # the package's own is left alone
-    items = [bench.items(bench.reader(), k, False)[0] for k in range(8)]
+    items = [bench.items(bench.reader(), k, 0.0)[0] for k in range(8)]
     batch = pack(items)
     assert set(batch.media) == {"image", "audio"}
     slots = {name: len(rows.slots_R) // len(rows.inputs) for name, rows in batch.media.items()}
@@ -29,7 +29,7 @@ def test_both_engines_train_on_all_three_sources(tmp_path: Path) -> None:
     assert flops > 1e6
     assert supervised > 4 * TOY.words / 2
     before = bench.model.proj_a.down.weight.clone()
-    for engine in (Omnitune(bench, False), LibraryTrainer(bench, False, False)):
+    for engine in (Omnitune(bench, 0.0), LibraryTrainer(bench, 0.0, False)):
         timing = engine.run(0, 2)
         assert len(timing.seconds) == 2
         assert all(seconds > 0 for seconds in timing.seconds)
@@ -39,6 +39,7 @@ def test_both_engines_train_on_all_three_sources(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_program_prints_its_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("accelerate")
     path = tmp_path / "found.json"
     names = ("Trainer, padded rows", "omnitune")
     sizes = ["--batch", "2", "--rounds", "1", "--steps", "1"]
