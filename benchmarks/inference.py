@@ -9,7 +9,6 @@ no token is taken for the end. Media are read and encoded anew for every answer,
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Sequence
@@ -23,6 +22,7 @@ from benchmarks.workload import WORKLOADS, Bench, corpus_folder, make
 from omnitune.data.batching import Item
 from omnitune.generation import stream
 from omnitune.sample import Message, Sample
+from omnitune.storage import write_json
 
 NEVER = -1  # an end that no token is
 
@@ -89,7 +89,7 @@ def main(arguments: list[str] | None = None) -> None:
     results: dict[str, Any] = measure(bench, options.rounds, options.tokens, options.batch)
     show(results)
     if options.json:
-        options.json.write_text(json.dumps({"inference": results}, indent=1) + "\n")
+        write_json(options.json, {"inference": results})
 
 
 if __name__ == "__main__":

@@ -54,7 +54,6 @@ from omnitune.training.sft import prepare
 MEDIA = 32  # of each kind
 SYLLABLES = [a + b for a in "bdfglmnprst" for b in ("a", "e", "i", "o", "u", "an", "el", "ir")]
 LATE = 0.9  # of the run: where it is gone on from
-SHARES = {"text_only": 0.4, "image_text": 0.3, "audio_text": 0.3}
 
 
 def make_data(size: int) -> Path:
@@ -62,7 +61,7 @@ def make_data(size: int) -> Path:
     folder = Path(tempfile.gettempdir()) / f"omnitune-scale-{size}"
     if (folder / "done").exists():
         return folder
-    for source in SHARES:
+    for source in WEIGHTS:
         (folder / FILES[source]).parent.mkdir(parents=True, exist_ok=True)
     noise = np.random.default_rng(0)
     for n in range(MEDIA):
@@ -71,7 +70,7 @@ def make_data(size: int) -> Path:
         wave = noise.uniform(-0.1, 0.1, 16_000 + 1000 * n)
         soundfile.write(folder / "audio" / f"{n}.wav", wave, 16_000)
     with progress_bar(f"writing {size} records", size) as advance:
-        for source, share in SHARES.items():
+        for source, share in WEIGHTS.items():
             with (folder / FILES[source]).open("w", encoding="utf-8") as file:
                 for n, record in enumerate(records(source, round(size * share))):
                     file.write(("[\n" if n == 0 else ",\n") + json.dumps(record))
@@ -106,7 +105,7 @@ def save_parts(folder: Path) -> None:
     """The tiny model's parts, of random weights, as stages A to C would leave them."""
     samples = [
         Sample(record["id"], source, (Message("user", (Text(pair["question"]),)),), "text", "train")
-        for source in SHARES
+        for source in WEIGHTS
         for record in records(source, 500)
         for pair in record["qa"]
     ]

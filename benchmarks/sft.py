@@ -9,7 +9,6 @@ are compared. Every version trains the same samples of the same model, eight a s
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import os
 import resource
@@ -30,6 +29,7 @@ from benchmarks.versions import VERSIONS, WARM_UP, Omnitune
 from benchmarks.workload import WORKLOADS, Bench, corpus_folder, make
 from omnitune.config import SftConfig
 from omnitune.data.batching import pack, share_prefix
+from omnitune.storage import write_json
 from omnitune.training.compute import matmul_rate
 
 COMPARED = list(VERSIONS)[:6]
@@ -233,7 +233,7 @@ def report(results: dict[str, dict[str, Any]], path: Path | None) -> None:
     )
     if path:
         values = {"speedup_vs_trainer": summary, "workloads": results}
-        path.write_text(json.dumps(values, indent=1) + "\n")
+        write_json(path, values)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks import scale
-from benchmarks.scale import COLUMNS, SHARES, make_data, records
+from benchmarks.scale import COLUMNS, make_data, records
+from benchmarks.workload import WEIGHTS
 from omnitune.data.mixture import Mixture
 from omnitune.data.records import join, read_available, split_of
 
@@ -20,7 +21,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_smaller_data_are_the_beginning_of_larger() -> None:
-    for source in SHARES:
+    for source in WEIGHTS:
         assert list(records(source, 5)) == list(islice(records(source, 50), 5))
         texts = {pair["question"] for r in records(source, 50) for pair in r["qa"]}
         assert len(texts) == 100
@@ -39,7 +40,7 @@ def test_data_can_be_read_and_share_their_media(home: Path) -> None:
     assert everything.splits == {"train", "validation"}
     assert len(list(everything.media())) == 2 * scale.MEDIA
     sizes = {name: len(split_of(samples, "train")) for name, samples in found.items()}
-    assert Mixture(sizes, SHARES, 0).epoch_size < 200
+    assert Mixture(sizes, WEIGHTS, 0).epoch_size < 200
 
 
 @pytest.mark.slow
