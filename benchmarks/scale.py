@@ -191,7 +191,7 @@ class Start:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         arguments = (theirs, folder, resume, time.time())
-        self._process = context.Process(target=serve, args=arguments, daemon=True)
+        self._process = context.Process(target=serve, args=arguments)
         self._process.start()
         theirs.close()  # so that its end is seen here
         self.first: dict[str, Any] = self._pipe.recv()

@@ -32,7 +32,7 @@ from omnitune.data.batching import pack, share_prefix
 from omnitune.storage import write_json
 from omnitune.training.compute import matmul_rate
 
-COMPARED = list(VERSIONS)[:6]
+COMPARED = list(VERSIONS)[:8]
 SHARE = SftConfig.model_fields["conversation_share"].default
 EPOCHS = 5  # of the usual configuration: over so many the one pass of the encoders is spread
 UPKEEP = "upkeep"
@@ -75,19 +75,33 @@ def serve(
     nn.Module.to(bench.model, device)
     version = VERSIONS[name](bench, share, bf16)
     pipe.send(version.encoding_seconds if isinstance(version, Omnitune) else 0.0)
-    while (asked := pipe.recv()) is not None:
-        if asked == UPKEEP:
-            pipe.send(version.upkeep())
-            continue
-        timing = version.run(*asked)
-        pipe.send((timing.seconds, dict(timing.parts), peak_memory()))
+    try:
+        while (asked := pipe.recv()) is not None:
+            if asked == UPKEEP:
+                pipe.send(version.upkeep())
+                continue
+            timing = version.run(*asked)
+            pipe.send((timing.seconds, dict(timing.parts), peak_memory()))
+    finally:
+        version.close()
 
 
 def peak_memory() -> float:
-    """Most memory (MB) that this process held so far: of its GPU, or of the machine."""
+    """Most memory (MB) that a version held so far: of its GPU, or of the machine.
+
+    Memory that its processes share is counted in each of them.
+    """
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return own + sum(_peak_of(child.pid) for child in multiprocessing.active_children())
+
+
+def _peak_of(pid: int | None) -> float:
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) / 1024
+    return 0.0
 
 
 def compare(
@@ -145,7 +159,7 @@ def _take_turns(
     pipes, encoding = {}, {}
     for name in names:
         pipes[name], theirs = context.Pipe()
-        context.Process(target=serve, args=(theirs, name, build, *how), daemon=True).start()
+        context.Process(target=serve, args=(theirs, name, build, *how)).start()
         theirs.close()  # so that a version that has failed is noticed, not waited for
         encoding[name] = pipes[name].recv()
     batch_size = build().batch_size

@@ -9,11 +9,11 @@ import itertools
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -21,19 +21,23 @@ from transformers.utils import is_flash_attn_2_available
 
 from benchmarks.workload import Bench
 from omnitune.config import SftConfig
-from omnitune.data.batching import Item, pack, share_prefix
+from omnitune.data.batching import WHOLE, Item, Part, pack, share_prefix
+from omnitune.data.loader import take
 from omnitune.data.rounding import round_up
 from omnitune.evaluation.evaluate import encode_once
 from omnitune.evaluation.scoreboard import pick, scoreboard
 from omnitune.models import attention
 from omnitune.training.checkpoint import copied
-from omnitune.training.feed import Ahead
-from omnitune.training.optim import build_optimizer, rate_factor, set_rate
+from omnitune.training.feed import Ahead, Fed
+from omnitune.training.loop import Plan, Run, update
+from omnitune.training.optim import build_optimizer
+from omnitune.training.ranks import Helper, choose_ranks, team_of
 from omnitune.training.sft import PROBED
 
 IGNORED = -100  # the label that the library's loss leaves out
 SCORED_FROM = 200  # samples of each source
 WARM_UP = 3  # steps whose time does not count
+MANY_STEPS = 10_000
 
 
 @dataclass
@@ -161,6 +165,9 @@ class LibraryTrainer:
         kept = stamps[WARM_UP - 1 :]
         return Timing([b - a for a, b in itertools.pairwise(kept)])
 
+    def close(self) -> None:
+        """Nothing is open."""
+
 
 class _Samples(torch.utils.data.Dataset):
     """Sample k as the items that it is read as; media are read from their files."""
@@ -187,6 +194,8 @@ class Omnitune:
         few_logits: logits at supervised positions only.
         compiled, checkpointed: as the settings of these names.
         varlen: attention without padding, where there is such.
+        workers: processes that share a step; None for as many as the loop takes.
+        few_rows: of the last layer's feed-forward part only rows that are read.
     """
 
     def __init__(
@@ -201,6 +210,8 @@ class Omnitune:
         compiled: bool = False,
         checkpointed: bool = False,
         varlen: bool = True,
+        workers: int | None = None,
+        few_rows: bool = True,
     ) -> None:
         self.bench, self.share, self.shared = bench, share, shared
         self.device = bench.model.device
@@ -212,6 +223,8 @@ class Omnitune:
             bench.model.checkpoint_activations()
         if not varlen:
             attention.varlen_attn = None
+        if not few_rows:
+            bench.model._last_layer = None
         self.encoding_seconds = 0.0
         features = None
         if cached:
@@ -225,24 +238,77 @@ class Omnitune:
             self.model = _PaddedOnFeatures(bench)
         elif not few_logits:
             self.model = _EveryLogit(bench)
-        config = SftConfig(output_dir=Path("unused"))
+        config = SftConfig(output_dir=Path("unused"), workers=workers)
         self.optimizer = build_optimizer(self.model, config)
-        self.parameters = [p for g in self.optimizer.param_groups for p in g["params"]]
+        self.step = Run(
+            model=self.model,
+            optimizer=self.optimizer,
+            batch_at=self._batch_at,
+            plan=Plan(MANY_STEPS, MANY_STEPS),
+            config=config,
+            log=cast(Any, None),
+            groups=["all"],
+            score=lambda step, ended: {},
+            state={"precision": "bf16" if bf16 else "fp32"},
+        )
+        self._open = ExitStack()
+        ranks = 1 if compiled else choose_ranks(config, self.model)
+        self.team = self._open.enter_context(team_of(ranks, self.optimizer, self._help))
+
+    def close(self) -> None:
+        """Ends the other processes."""
+        self._open.close()
 
     def run(self, first: int, steps: int) -> Timing:
         """Trains ``steps`` steps from sample ``first`` on."""
         timing = Timing([])
         self.model.train()
-        batches = range(WARM_UP + steps)
-        with self._batches(first, len(batches)) as batch_at:
-            for n in batches:
+        start = first // self.bench.batch_size
+        last = start + WARM_UP + steps
+        with self._batches(last) as batch_at:
+            for number in range(start, last):
                 parts: Counter[str] = Counter()
                 started = time.perf_counter()
-                self._step(n, batch_at, _clock(parts))
-                if n >= WARM_UP:
+                self._step(number, batch_at, _clock(parts))
+                if number >= start + WARM_UP:
                     timing.seconds.append(time.perf_counter() - started)
                     timing.parts += parts
         return timing
+
+    def _step(
+        self, number: int, batch_at: Callable[[int], Any], lap: Callable[[str], None]
+    ) -> None:
+        """A step of the loop, with its time booked by part."""
+        run, team = self.step, self.team
+        run.step = number
+
+        def fed(number: int) -> Fed:
+            batch = batch_at(number)
+            lap("data")
+            return Fed(batch, batch.num_targets)
+
+        def add_gradients(values: Sequence[float]) -> list[float]:
+            lap("backward")
+            found = type(team).add_gradients(team, values)
+            lap("other ranks")
+            return found
+
+        team.begin_step(number)
+        forward = self.model.register_forward_hook(lambda *_: lap("forward"))
+        team.add_gradients = add_gradients  # type: ignore[method-assign]
+        update(run, fed, team)
+        forward.remove()
+        lap("optimiser")
+        team.end_step()
+        lap("other ranks")
+
+    def _help(self, team: Helper) -> None:
+        """The steps of another rank."""
+        self.model.train()
+        for number in team.steps():
+            self.step.step = number
+            batch = self._batch_at(number, team.part)
+            update(self.step, lambda n, b=batch: Fed(b, b.num_targets), team)
 
     def upkeep(self) -> dict[str, float]:
         """Seconds a step of scoring and of saving, spread over the steps between two of each.
@@ -265,43 +331,24 @@ class Omnitune:
             "checkpoint": (time.perf_counter() - copying) / config.save_every,
         }
 
-    def _batches(self, first: int, count: int) -> Any:
-        """Batches by number, from sample ``first`` on; on a GPU one ahead, as the loop has them."""
+    def _batches(self, stop: int) -> Any:
+        """Batches by number; on a GPU one ahead, as the loop has them."""
+        if self.device.type == "cuda":
+            return Ahead(self._batch_at, stop)
+        return nullcontext(lambda number: self._batch_at(number, self.team.part))
 
-        def make(n: int) -> Any:
-            return self._batch(first + n * self.bench.batch_size)
-
-        return Ahead(make, count) if self.device.type == "cuda" else nullcontext(make)
-
-    def _batch(self, first: int) -> Any:
-        items = []
+    def _batch_at(self, number: int, part: Part = WHOLE) -> Any:
+        first = number * self.bench.batch_size
+        samples = []
         for k in range(first, first + self.bench.batch_size):
-            found = self.bench.items(self.reader, k, self.share)
+            samples.append(self.bench.items(self.reader, k, self.share))
             if self.shared and not self.padded:
-                share_prefix(found)
-            items += found
+                share_prefix(samples[-1])
+        items = [item for found in take(samples, part) for item in found]
         if self.padded:
-            return collate(items)
+            return PaddedBatch(collate(items))
         batch = pack(items)
         return (round_up(batch) if self.rounded else batch).to(self.device)
-
-    def _step(self, n: int, batch_at: Callable[[int], Any], lap: Callable[[str], None]) -> None:
-        batch = batch_at(n)
-        lap("data")
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            if self.padded:
-                loss = self.model(**batch)["loss"]
-            else:
-                sums_G, counts_G = self.model(batch)
-                loss = sums_G.sum() / counts_G.sum()
-        lap("forward")
-        loss.backward()
-        lap("backward")
-        nn.utils.clip_grad_norm_(self.parameters, 1.0, foreach=True)
-        set_rate(self.optimizer, rate_factor(n, 10_000, 500, 0.1))
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        lap("optimiser")
 
 
 def _clock(parts: Counter[str]) -> Callable[[str], None]:
@@ -318,12 +365,31 @@ def _clock(parts: Counter[str]) -> Callable[[str], None]:
     return lap
 
 
-class _PaddedOnFeatures(PaddedOmni):
+@dataclass
+class PaddedBatch:
+    """Padded rows as the loop takes a batch."""
+
+    columns: dict[str, Any]
+
+    @property
+    def num_targets(self) -> int:
+        """Supervised tokens; the library does not predict a row's first."""
+        return int((self.columns["labels"][:, 1:] != IGNORED).sum())
+
+
+class _PaddedOnFeatures(nn.Module):
     """Padded rows whose media are encoded already."""
 
     def __init__(self, bench: Bench) -> None:
-        super().__init__(bench)
-        self.omni.encode = lambda name, features: features  # type: ignore[method-assign]
+        super().__init__()
+        self.padded = PaddedOmni(bench)
+        self.padded.omni.encode = lambda name, features: features  # type: ignore[method-assign]
+
+    def forward(self, batch: PaddedBatch) -> tuple[Tensor, Tensor]:
+        """The library's loss as the loop takes it."""
+        loss = self.padded(**batch.columns)["loss"]
+        count = loss.new_tensor([batch.num_targets])
+        return loss * count, count
 
 
 class _EveryLogit(nn.Module):
@@ -342,7 +408,7 @@ class _EveryLogit(nn.Module):
         return nll_N.sum()[None], batch.weight_N.sum()[None]
 
 
-def _omnitune(**options: bool) -> Callable[[Bench, bool, bool], Omnitune]:
+def _omnitune(**options: Any) -> Callable[[Bench, bool, bool], Omnitune]:
     return lambda bench, share, bf16: Omnitune(bench, share, bf16, **options)
 
 
@@ -353,6 +419,8 @@ VERSIONS: dict[str, Callable[[Bench, float, bool], Any]] = {
     "  with padded rows": _omnitune(padded=True),
     "  with every logit": _omnitune(few_logits=False),
     "  without shared questions": _omnitune(shared=False),
+    "  in one process": _omnitune(workers=1),
+    "  with every row of the last layer": _omnitune(few_rows=False),
     "omnitune, compiled": _omnitune(compiled=True),
     "  with checkpointed activations": _omnitune(compiled=True, checkpointed=True),
     "  with padded attention": _omnitune(compiled=True, varlen=False),

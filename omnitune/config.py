@@ -67,6 +67,9 @@ class RunConfig(Config):
     save_every: int = Field(500, ge=1, description="steps between two checkpoints")
     keep_checkpoints: int = Field(3, ge=1, description="newest checkpoints kept")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to train")
+    workers: int | None = Field(
+        None, ge=1, description="processes that share each step on a CPU [one a core where it pays]"
+    )
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="of the forward pass; auto: bf16 where the hardware is faster in it"
     )

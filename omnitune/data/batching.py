@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,6 +19,16 @@ from omnitune.sample import UserError
 
 # A second attention call pays from this share of the work on.
 WORTH_A_CALL = 0.7
+
+
+class Part(NamedTuple):
+    """What one of several processes takes of a micro-batch: about one in ``of``."""
+
+    rank: int
+    of: int
+
+
+WHOLE = Part(0, 1)
 
 
 @dataclass

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from omnitune.data.batching import Batch, Item, pack, share_prefix
+from omnitune.data.batching import WHOLE, Batch, Item, Part, pack, share_prefix
 from omnitune.data.chat import ChatRenderer, Rendered
 from omnitune.data.mixture import Mixture
 from omnitune.modalities.base import Modality
@@ -129,13 +129,20 @@ class BatchStream:
         """Batches in one epoch."""
         return max(1, -(-self.mixture.epoch_size // self.batch_size))
 
-    def __call__(self, number: int) -> Batch:
-        """Batch ``number`` of the run, counted from 0 over all epochs."""
+    def __call__(self, number: int, part: Part = WHOLE) -> Batch | None:
+        """Batch ``number`` of the run, counted from 0 over all epochs; None for an empty part.
+
+        The parts of a batch hold its samples once each, and about as many tokens.
+        """
+        samples = take(self._samples(number), part)
+        return self._pack(samples) if samples else None
+
+    def _samples(self, number: int) -> list[list[Item]]:
         if self.balanced:
             window, place = divmod(number, WINDOW)
-            return self._pack(self._window(window)[place])
+            return self._window(window)[place]
         first = number * self.batch_size
-        return self._pack([self._items(k) for k in range(first, first + self.batch_size)])
+        return [self._items(k) for k in range(first, first + self.batch_size)]
 
     def _pack(self, samples: list[list[Item]]) -> Batch:
         items = [item for found in samples for item in found]
@@ -171,6 +178,14 @@ def balance(lengths: Sequence[int], bins: int) -> list[list[int]]:
         dealt[place].append(number)
         heappush(filled, (total + lengths[number], place))
     return [sorted(numbers) for numbers in dealt]
+
+
+def take(samples: list[list[Item]], part: Part) -> list[list[Item]]:
+    """A part of a batch's samples: each is in one of the parts, which have about as many tokens."""
+    if part.of == 1:
+        return samples
+    dealt = balance([_tokens(items) for items in samples], part.of)
+    return [samples[n] for n in dealt[part.rank]]
 
 
 def _tokens(items: Sequence[Item]) -> int:

@@ -6,7 +6,8 @@ Shape suffixes: T row tokens, E embedding width, R feature rows, N supervised to
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -18,6 +19,9 @@ from omnitune.modalities.base import Modality, Projector
 from omnitune.modalities.registry import MODALITIES
 from omnitune.models import attention
 from omnitune.sample import UserError
+
+# Share of the rows up to which it pays to compute only those that are read.
+WORTH_CHOOSING = 0.7
 
 
 class OmniConfig(PretrainedConfig):
@@ -48,6 +52,36 @@ class TokenScores(NamedTuple):
     correct_N: Tensor
 
 
+class ReadRows:
+    """Lets a feed-forward part compute the rows that are read, and give zeros for the others.
+
+    After the last layer's attention nothing passes between positions: the rest of it concerns
+    only the positions whose logits are asked for.
+
+    Attributes:
+        read_R: positions that are read, each once; None for all.
+    """
+
+    def __init__(self, feed_forward: Any) -> None:
+        self.read_R: Tensor | None = None
+        self._length = 0
+        feed_forward.register_forward_pre_hook(self._choose)
+        feed_forward.register_forward_hook(self._place)
+
+    def _choose(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> Any:
+        if self.read_R is None:
+            return None
+        self._length = inputs[0].shape[1]
+        return (inputs[0].index_select(1, self.read_R),)
+
+    def _place(self, module: nn.Module, inputs: object, output_BRE: Tensor) -> Tensor | None:
+        if self.read_R is None:
+            return None
+        batch, _, width = output_BRE.shape
+        zeros_BTE = output_BRE.new_zeros(batch, self._length, width)
+        return zeros_BTE.index_copy(1, self.read_R, output_BRE)
+
+
 class OmniModel(PreTrainedModel):
     """A thinker with, for each modality, an encoder and a projector (``proj_v``, ``proj_a``)."""
 
@@ -70,6 +104,10 @@ class OmniModel(PreTrainedModel):
             self.encoders[name] = modality.build_encoder()
             self.add_module(modality.projector, modality.build_projector(width))
         self._compiled: Callable[[Tensor, Tensor, Segments], Tensor] | None = None
+        self._computes_anew = False
+        last = getattr(self.thinker.get_decoder().layers[-1], "mlp", None)
+        # A mixture of experts gives more than rows.
+        self._last_layer = ReadRows(last) if type(last).__name__.endswith("MLP") else None
         self.post_init()
 
     def projector(self, name: str) -> nn.Module:
@@ -93,6 +131,7 @@ class OmniModel(PreTrainedModel):
         before = self.thinker.gradient_checkpointing_enable  # its name in older transformers
         enable = getattr(self.thinker, "activation_checkpointing_enable", before)
         enable({"use_reentrant": False})
+        self._computes_anew = True
 
     def match_projector_scales(self) -> None:
         """Brings fresh projectors to the loudness of the thinker's own embeddings."""
@@ -180,9 +219,24 @@ class OmniModel(PreTrainedModel):
 
     def _logits(self, batch: Batch) -> Tensor:
         """Logits at the supervised positions only: ``[N, V]``."""
-        hidden_TE = self._hidden(self.embed_batch(batch), batch.positions_T, batch.segments)
+        with self._reading(batch):
+            hidden_TE = self._hidden(self.embed_batch(batch), batch.positions_T, batch.segments)
         head = self.thinker.get_output_embeddings()
         return head(hidden_TE.index_select(0, batch.predict_N))
+
+    @contextmanager
+    def _reading(self, batch: Batch) -> Iterator[None]:
+        """Tells the last layer which rows are read, where leaving the others out is worth it."""
+        rows = self._last_layer
+        eager = self._compiled is None and not self._computes_anew
+        if rows is not None and eager and batch.tokens_T.device.type == "cpu":
+            read_R = batch.predict_N.unique()
+            rows.read_R = read_R if len(read_R) < WORTH_CHOOSING * len(batch.tokens_T) else None
+        try:
+            yield
+        finally:
+            if rows is not None:
+                rows.read_R = None
 
     def _hidden(self, embeds_TE: Tensor, positions_T: Tensor, segments: Segments) -> Tensor:
         """The decoder's last hidden states ``[T, E]``; compiled where that was asked for."""

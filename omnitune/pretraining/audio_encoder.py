@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -19,6 +19,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from torch import Tensor, nn
 
 from omnitune.config import RunConfig, check_heads
+from omnitune.data.batching import WHOLE, Part
 from omnitune.data.records import STAND_INS, read_available, split_of
 from omnitune.evaluation.metrics import word_error_rate
 from omnitune.modalities.audio import AudioModality, duration, pad
@@ -122,12 +123,10 @@ class CtcModel(nn.Module):
         self._middle: Tensor | None = None
         layers = cast(nn.ModuleList, self.encoder.layers)
         layers[config.middle - 1].register_forward_hook(self._keep_middle)
-        self.masks = (config.time_masks, config.frequency_masks)
 
     def forward(self, batch: CtcBatch) -> tuple[Tensor, Tensor]:
         """Sum of the clips' two CTC losses and the number of subwords: ``[1]`` each."""
-        inputs = [self._mask(x) for x in batch.inputs] if self.training else batch.inputs
-        last_BTD, lengths_B = self._encode(inputs)
+        last_BTD, lengths_B = self._encode(batch.inputs)
         assert self._middle is not None
         loss = ctc(self.head(last_BTD), lengths_B, batch.targets)
         loss = loss + ctc(self.unit_head(self._middle), lengths_B, batch.units)
@@ -154,20 +153,6 @@ class CtcModel(nn.Module):
             found.append(merged[merged != blank].tolist())
         return found
 
-    def _mask(self, mel_TM: Tensor) -> Tensor:
-        """SpecAugment (Park et al. 2019): blanks random stretches of time and bands of bins."""
-        mel_TM = mel_TM.clone()
-        frames, bins = mel_TM.shape
-        for _ in range(self.masks[0]):
-            width = int(torch.randint(0, max(1, min(25, frames // 10)) + 1, ()))
-            start = int(torch.randint(0, max(1, frames - width), ()))
-            mel_TM[start : start + width] = 0
-        for _ in range(self.masks[1]):
-            width = int(torch.randint(0, bins // 5 + 1, ()))
-            start = int(torch.randint(0, max(1, bins - width), ()))
-            mel_TM[:, start : start + width] = 0
-        return mel_TM
-
 
 def ctc(logits_BTV: Tensor, lengths_B: Tensor, targets: list[Tensor]) -> Tensor:
     """CTC loss summed over the clips; the last class is the blank."""
@@ -180,6 +165,21 @@ def ctc(logits_BTV: Tensor, lengths_B: Tensor, targets: list[Tensor]) -> Tensor:
         reduction="sum",
         zero_infinity=True,
     )
+
+
+def blanked(mel_TM: Tensor, time_masks: int, frequency_masks: int, draw: random.Random) -> Tensor:
+    """SpecAugment (Park et al. 2019): blanks random stretches of time and bands of bins."""
+    mel_TM = mel_TM.clone()
+    frames, bins = mel_TM.shape
+    for _ in range(time_masks):
+        width = draw.randint(0, max(1, min(25, frames // 10)))
+        start = draw.randrange(max(1, frames - width))
+        mel_TM[start : start + width] = 0
+    for _ in range(frequency_masks):
+        width = draw.randint(0, bins // 5)
+        start = draw.randrange(max(1, bins - width))
+        mel_TM[:, start : start + width] = 0
+    return mel_TM
 
 
 class Clips:
@@ -226,17 +226,29 @@ class LengthBatches:
     """Batches of clips of like length, by number, so that little is padding.
 
     Each epoch is a permutation of the clips, cut into windows; inside a window the clips are
-    sorted by length into batches, which come in shuffled order.
+    sorted by length into batches, which come in shuffled order. What is blanked of a clip depends
+    on the epoch and the clip alone.
+
+    Args:
+        masks: stretches of time and bands of bins that are blanked.
     """
 
-    def __init__(self, clips: Clips, batch_size: int, seed: int) -> None:
-        self.clips, self.batch_size, self.seed = clips, batch_size, seed
+    def __init__(
+        self, clips: Clips, batch_size: int, seed: int, masks: tuple[int, int] = (0, 0)
+    ) -> None:
+        self.clips, self.batch_size, self.seed, self.masks = clips, batch_size, seed, masks
         self.per_epoch = -(-len(clips.samples) // batch_size)
 
-    def __call__(self, number: int) -> CtcBatch:
-        """Batch ``number`` of the run, counted from 0 over all epochs."""
+    def __call__(self, number: int, part: Part = WHOLE) -> CtcBatch | None:
+        """Batch ``number`` of the run, counted from 0 over all epochs; None for an empty part."""
         epoch, place = divmod(number, self.per_epoch)
-        return self.clips.batch(self._epoch(epoch)[place])
+        chosen = self._epoch(epoch)[place][part.rank :: part.of]
+        if not chosen:
+            return None
+        batch = self.clips.batch(chosen)
+        draws = (random.Random(f"{self.seed}/{epoch}/masks/{n}") for n in chosen)
+        inputs = [blanked(x, *self.masks, d) for x, d in zip(batch.inputs, draws, strict=True)]
+        return replace(batch, inputs=inputs)
 
     def _epoch(self, epoch: int) -> list[list[int]]:
         if getattr(self, "_held", (None,))[0] != epoch:
@@ -279,7 +291,12 @@ def pretrain(config: AudioEncoderConfig, resume: bool = False, overwrite: bool =
         Stage(
             config=config,
             model=model,
-            batch_at=LengthBatches(train, config.batch_size, config.seed),
+            batch_at=LengthBatches(
+                train,
+                config.batch_size,
+                config.seed,
+                masks=(config.time_masks, config.frequency_masks),
+            ),
             batches_per_epoch=batches,
             groups=[NAME],
             score=lambda: held_out_wer(model, held_out),

@@ -13,7 +13,7 @@ from omnitune.config import RunConfig
 from omnitune.data.records import data_files
 from omnitune.storage import write_json
 from omnitune.training import checkpoint
-from omnitune.training.loop import LossBatch, Plan, Run, train
+from omnitune.training.loop import BatchAt, LossBatch, Plan, Run, train
 from omnitune.training.optim import build_optimizer
 from omnitune.training.outputs import claim_folder, finish
 from omnitune.training.progress import RunLog
@@ -44,7 +44,7 @@ class Stage:
 
     config: RunConfig
     model: nn.Module
-    batch_at: Callable[[int], LossBatch]
+    batch_at: BatchAt
     batches_per_epoch: int
     groups: list[str]
     score: Callable[[], Scores]

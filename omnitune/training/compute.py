@@ -25,8 +25,12 @@ WATCHED_STEPS = 20  # steps that are timed before it is decided
 WORTH_COMPILING_ON_GPU = 300  # steps
 
 
-def settle(run: Run) -> None:
-    """Chooses precision and compilation, or takes over what the run began with."""
+def settle(run: Run, ranks: int = 1) -> None:
+    """Chooses precision and compilation, or takes over what the run began with.
+
+    Args:
+        ranks: processes that share a step; they cannot be compiled.
+    """
     state, device = run.state, run.device
     if "precision" in state:
         why = "as the run began"
@@ -37,7 +41,7 @@ def settle(run: Run) -> None:
     run.log.say(f"precision: {state['precision']} ({why})")
     if run.compile is None and run.config.compile == "on":
         run.log.warn("compile is on, but nothing of this stage can be compiled")
-    if run.compile is None or run.config.compile == "off":
+    if run.compile is None or run.config.compile == "off" or ranks > 1:
         state["compile"] = False
     elif run.config.compile == "on":
         state["compile"] = True

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 import torch
 
+from omnitune.data.batching import WHOLE, Part
+
 if TYPE_CHECKING:
     from omnitune.training.loop import LossBatch, Run
 
@@ -17,15 +19,18 @@ T = TypeVar("T")
 
 
 class Fed(NamedTuple):
-    """A batch on the device, and its number of targets as counted before it was sent there."""
+    """A batch on the device, and its number of targets as counted before it was sent there.
 
-    batch: LossBatch
+    None of a batch that has nothing for this rank.
+    """
+
+    batch: LossBatch | None
     targets: float
 
 
 @contextmanager
-def feed(run: Run) -> Iterator[Callable[[int], Fed]]:
-    """Yields what gives a run's micro-batch by its number.
+def feed(run: Run, part: Part = WHOLE) -> Iterator[Callable[[int], Fed]]:
+    """Yields what gives a run's micro-batch, or a rank's part of it, by its number.
 
     On a CPU each is made when it is asked for: a thread would only take time from the step. On a
     GPU a batch must be kept until its step has been waited for (the step does so when it reads
@@ -34,7 +39,9 @@ def feed(run: Run) -> Iterator[Callable[[int], Fed]]:
     device = run.device
 
     def make(number: int) -> Fed:
-        batch = run.batch_at(number)
+        batch = run.batch_at(number, part)
+        if batch is None:
+            return Fed(None, 0.0)
         if run.rounded and (device.type == "cuda" or _costly_shapes(run)):
             batch = run.rounded(batch)
         return Fed(batch.to(device), batch.num_targets)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
 import time
@@ -9,16 +10,19 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from functools import partial
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import nn
 
 from omnitune.config import RunConfig
+from omnitune.data.batching import Part
 from omnitune.training import checkpoint, compute
 from omnitune.training.feed import Fed, feed
 from omnitune.training.optim import rate_factor, set_rate
 from omnitune.training.progress import RunLog
+from omnitune.training.ranks import Helper, Team, choose_ranks, team_of
 
 
 class LossBatch(Protocol):
@@ -30,6 +34,13 @@ class LossBatch(Protocol):
 
     def to(self, device: torch.device) -> LossBatch:
         """The batch on another device."""
+
+
+class BatchAt(Protocol):
+    """The micro-batches of a run."""
+
+    def __call__(self, number: int, part: Part = ..., /) -> LossBatch | None:
+        """A micro-batch, counted over the whole run, or a part of it; None for an empty part."""
 
 
 @dataclass
@@ -62,7 +73,7 @@ class Run:
 
     Attributes:
         model: ``loss_sums, counts = model(batch)``, by group.
-        batch_at: micro-batch by its number, counted over the whole run.
+        batch_at: micro-batch by its number, counted over the whole run, or a part of it.
         score: called with (step, epoch_ended) every ``log_every`` steps and after each epoch;
             what it returns is logged.
         rounded: brings a batch to one of few shapes without changing its losses, or None.
@@ -75,7 +86,7 @@ class Run:
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
-    batch_at: Callable[[int], LossBatch]
+    batch_at: BatchAt
     plan: Plan
     config: RunConfig
     log: RunLog
@@ -107,20 +118,22 @@ def train(run: Run) -> None:
     Ctrl-C takes effect after the step under way: the state is saved, then the interrupt goes on.
     """
     config, plan = run.config, run.plan
-    compute.settle(run)
+    ranks = choose_ranks(config, run.model)
+    compute.settle(run, ranks)
     run.model.train()
     with (
-        run.log.training_bar(plan.total_steps, run.step),
         _patient_interrupts() as asked_to_stop,
-        feed(run) as fed,
+        team_of(ranks, run.optimizer, partial(_help, run)) as team,
+        run.log.training_bar(plan.total_steps, run.step),
+        feed(run, team.part) as fed,
     ):
         try:
-            _score_if_due(run)
+            _score_if_due(run, team)
             while run.step < plan.total_steps:
                 if asked_to_stop():
                     raise KeyboardInterrupt
-                _one_step(run, fed)
-                _score_if_due(run)
+                _one_step(run, fed, team)
+                _score_if_due(run, team)
                 if run.step % config.save_every == 0 and run.step < plan.total_steps:
                     checkpoint.save(run)
             if asked_to_stop():
@@ -157,50 +170,97 @@ def _patient_interrupts() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
-def _one_step(run: Run, fed: Callable[[int], Fed]) -> None:
+class Stepped(NamedTuple):
+    """What a step did, over all its micro-batches and ranks.
+
+    Attributes:
+        loss_sums, counts: by group.
+        norm: of the gradient of the mean loss; not finite if the update was left out.
+    """
+
+    loss_sums: list[float]
+    counts: list[float]
+    norm: float
+
+
+def _one_step(run: Run, fed: Callable[[int], Fed], team: Team) -> None:
     """One optimiser update; the step counts only once it is whole."""
-    config = run.config
     started = time.perf_counter()
-    first = run.step * config.gradient_accumulation
-    batches = [fed(first + n) for n in range(config.gradient_accumulation)]
-    targets = sum(found.targets for found in batches)
-    factor = rate_factor(run.step, run.plan.total_steps, config.warmup_steps, config.min_lr_ratio)
-    set_rate(run.optimizer, factor)
-    loss_sums, counts = [], []
-    for found in batches:
-        with run.autocast():
-            sums_G, counts_G = run.model(found.batch)
-        (sums_G.sum() / max(1.0, targets)).backward()
-        loss_sums.append(sums_G.detach())
-        counts.append(counts_G)
-    parameters = [p for group in run.optimizer.param_groups for p in group["params"]]
-    norm = nn.utils.clip_grad_norm_(parameters, config.max_grad_norm, foreach=True)
-    run.updating = True
-    if torch.isfinite(norm):
-        run.optimizer.step()
-    else:  # left out of the record too: a NaN there would spoil every mean
-        run.log.warn(f"step {run.step + 1}: the gradient is not finite; the update is left out")
-        norm, loss_sums, counts = (
-            torch.zeros_like(norm),
-            [torch.zeros_like(x) for x in loss_sums],
-            [torch.zeros_like(x) for x in counts],
-        )
-    run.optimizer.zero_grad(set_to_none=True)
+    rate = run.config.learning_rate * _rate_factor(run)
+    team.begin_step()
+    found = update(run, fed, team)
+    team.end_step()
     run.step += 1
     run.updating = False
+    if not math.isfinite(found.norm):  # left out of the record too: a NaN would spoil every mean
+        run.log.warn(f"step {run.step}: the gradient is not finite; the update is left out")
+        zeros = [0.0] * len(run.groups)
+        found = Stepped(zeros, zeros, 0.0)
     seconds = time.perf_counter() - started
     run.log.step(
         run.step,
-        torch.stack(loss_sums).sum(0).tolist(),
-        torch.stack(counts).sum(0).tolist(),
-        grad_norm=float(norm),
-        learning_rate=config.learning_rate * factor,
+        found.loss_sums,
+        found.counts,
+        grad_norm=found.norm,
+        learning_rate=rate,
         seconds=seconds,
     )
     compute.reconsider(run, seconds)
 
 
-def _score_if_due(run: Run) -> None:
+def _help(run: Run, team: Helper) -> None:
+    """What a rank other than 0 does."""
+    with feed(run, team.part) as fed:
+        for _ in team.steps():
+            # What dropout draws must differ by rank, and not depend on where the run was started.
+            torch.manual_seed(hash((run.config.seed, run.step, team.part.rank)))
+            update(run, fed, team)
+            run.step += 1
+
+
+def update(run: Run, fed: Callable[[int], Fed], team: Team) -> Stepped:
+    """Gradients of this rank's part, their sum over the ranks, and the update of what it owns."""
+    config = run.config
+    first = run.step * config.gradient_accumulation
+    set_rate(run.optimizer, _rate_factor(run))
+    loss_sums, counts = torch.zeros(2, len(run.groups), device=run.device)
+    targets = 0.0
+    for n in range(config.gradient_accumulation):
+        found = fed(first + n)
+        if found.batch is None:
+            continue
+        with run.autocast():
+            sums_G, counts_G = run.model(found.batch)
+        sums_G.sum().backward()
+        loss_sums += sums_G.detach()
+        counts += counts_G
+        targets += found.targets
+    summed = team.add_gradients([targets, *loss_sums.tolist(), *counts.tolist()])
+    # The mean over the whole step's tokens, which only now is known.
+    targets, sums = max(1.0, summed[0]), summed[1:]
+    gradients = [
+        p.grad
+        for group in run.optimizer.param_groups
+        for p in group["params"]
+        if p.grad is not None
+    ]
+    norm = math.sqrt(team.add(float(nn.utils.get_total_norm(gradients, foreach=True)) ** 2))
+    norm /= targets
+    run.updating = True
+    if gradients and math.isfinite(norm):
+        clip = min(1.0, config.max_grad_norm / (norm + 1e-6))
+        torch._foreach_mul_(gradients, clip / targets)
+        run.optimizer.step()
+    run.optimizer.zero_grad(set_to_none=True)
+    return Stepped(sums[: len(run.groups)], sums[len(run.groups) :], norm)
+
+
+def _rate_factor(run: Run) -> float:
+    config = run.config
+    return rate_factor(run.step, run.plan.total_steps, config.warmup_steps, config.min_lr_ratio)
+
+
+def _score_if_due(run: Run, team: Team) -> None:
     """Scores every ``log_every`` steps and after each epoch; once, also if that was interrupted."""
     epoch_ended = run.step % run.plan.steps_per_epoch == 0 or run.step == run.plan.total_steps
     due = run.step % run.config.log_every == 0 or epoch_ended
@@ -209,7 +269,7 @@ def _score_if_due(run: Run) -> None:
     started = time.perf_counter()
     run.model.eval()
     # Answers grow by a token at a time: on a CPU bf16 would build kernels for each length.
-    with run.autocast() if run.device.type == "cuda" else nullcontext():
+    with team.resting(), run.autocast() if run.device.type == "cuda" else nullcontext():
         scores = run.score(run.step, epoch_ended)
     run.model.train()
     seconds = time.perf_counter() - started

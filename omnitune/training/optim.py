@@ -63,6 +63,28 @@ class Muon(torch.optim.AdamW):
         return parameter.grad.lerp(state["momentum"], MOMENTUM)
 
 
+def begin_state(optimizer: torch.optim.Optimizer) -> None:
+    """Makes the state that an optimiser would make at a weight's first gradient."""
+    if not isinstance(optimizer, torch.optim.AdamW):
+        return
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            state = optimizer.state[parameter]
+            moments = ("momentum",) if group.get("orthogonal") else ("exp_avg", "exp_avg_sq")
+            if not state:
+                state["step"] = torch.zeros(())
+                state |= {name: torch.zeros_like(parameter) for name in moments}
+
+
+def step_cost(group: dict[str, Any], parameter: nn.Parameter) -> float:
+    """About how many operations an update of a weight takes."""
+    if not group.get("orthogonal"):
+        return 10.0 * parameter.numel()
+    rows, columns = parameter.flatten(1).shape
+    small = min(rows, columns)
+    return NEWTON_SCHULZ_STEPS * parameter.numel() * small * (4 + 2 * small / max(rows, columns))
+
+
 def orthogonalize(matrices_BMN: Tensor) -> Tensor:
     """Brings every singular value of each matrix near 1, by Newton-Schulz iteration."""
     wide = matrices_BMN.shape[1] <= matrices_BMN.shape[2]

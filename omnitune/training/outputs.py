@@ -30,6 +30,7 @@ FREE = {
     "save_every",
     "keep_checkpoints",
     "device",
+    "workers",
     "activation_checkpointing",
 }
 

@@ -29,8 +29,14 @@ def test_both_engines_train_on_all_three_sources(tmp_path: Path) -> None:
     assert flops > 1e6
     assert supervised > 4 * TOY.words / 2
     before = bench.model.proj_a.down.weight.clone()
-    for engine in (Omnitune(bench, 0.0), LibraryTrainer(bench, 0.0, False)):
+    engines = (
+        Omnitune(bench, 0.0, workers=1),
+        Omnitune(bench, 0.0, workers=2),
+        LibraryTrainer(bench, 0.0, False),
+    )
+    for engine in engines:
         timing = engine.run(0, 2)
+        engine.close()
         assert len(timing.seconds) == 2
         assert all(seconds > 0 for seconds in timing.seconds)
     assert WARM_UP > 0

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from omnitune.data.batching import Batch, pack
 from omnitune.data.rounding import round_up
+from omnitune.models import omni
 from omnitune.models.omni import OmniModel
 from omnitune.sample import Sample
 
@@ -196,6 +197,27 @@ def test_bf16_products_over_fp32_weights(whole: Batch, freeze: bool) -> None:
     grads = [p.grad for p in model.parameters() if p.grad is not None]
     assert {g.dtype for g in grads} == {torch.float32}
     assert all(g.isfinite().all() for g in grads)
+
+
+def test_last_layer_computes_what_is_read(whole: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same losses and gradients, from fewer rows."""
+    model = frozen()
+    rows: list[int] = []
+    last = model.thinker.get_decoder().layers[-1].mlp
+    last.gate_proj.register_forward_hook(lambda m, inputs, out: rows.append(inputs[0].shape[1]))
+
+    def gradients() -> tuple[Tensor, list[Tensor]]:
+        sums_G, _ = model(whole)
+        trained = [p for p in model.parameters() if p.requires_grad]
+        return sums_G.detach(), list(torch.autograd.grad(sums_G.sum(), trained))
+
+    few = gradients()
+    monkeypatch.setattr(omni, "WORTH_CHOOSING", 0.0)
+    every = gradients()
+    assert rows == [len(whole.predict_N.unique()), len(whole.tokens_T)]
+    torch.testing.assert_close(few, every, atol=1e-4, rtol=1e-4)
+    assert model._last_layer is not None
+    assert model._last_layer.read_R is None  # nothing else is to be computed in part
 
 
 def test_activations_computed_anew_are_the_same(whole: Batch) -> None:

@@ -79,7 +79,6 @@ def test_ctc_equals_the_sum_over_all_alignments() -> None:
 def test_overfits_and_then_writes_the_words(clips: Clips) -> None:
     model = build(clips)
     batch: CtcBatch = clips.batch(list(range(len(WORDS))))
-    model.masks = (0, 0)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     for _ in range(150):
         optimizer.zero_grad()

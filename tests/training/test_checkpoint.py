@@ -56,7 +56,7 @@ def start(config: SftConfig) -> Run:
     return Run(
         model=model,
         optimizer=build_optimizer(model, config),
-        batch_at=Point,
+        batch_at=lambda n, part: Point(n),
         plan=Plan(20, 9),
         config=config,
         log=RunLog(config.out, ["all"], lambda step, entry: [], 1),
@@ -204,7 +204,7 @@ def test_nothing_whole_is_a_start_from_nothing_without_doubles(tmp_path: Path) -
 def test_killed_before_the_first_checkpoint_leaves_no_doubles(tmp_path: Path) -> None:
     config = settings(tmp_path, save_every=100)
     run = start(config)
-    run.batch_at = lambda n: Point(n) if n < 3 else exec("raise SystemExit")
+    run.batch_at = lambda n, part: Point(n) if n < 3 else exec("raise SystemExit")
     with pytest.raises(SystemExit):
         train(run)
     assert steps_logged(tmp_path) == [1, 2, 3]

@@ -41,13 +41,13 @@ class One:
 
 
 def start(folder: Path, steps: int = 2, **rest: Any) -> Run:
-    values = {"max_steps": steps, "save_every": 1, "log_every": 100, **rest}
+    values = {"max_steps": steps, "save_every": 1, "log_every": 100, "workers": 1, **rest}
     config = SftConfig(output_dir=folder, **values)
     model = Line()
     return Run(
         model=model,
         optimizer=build_optimizer(model, config),
-        batch_at=lambda n: One(),
+        batch_at=lambda n, part: One(),
         plan=Plan(1000, steps),
         config=config,
         log=RunLog(folder, ["all"], lambda step, entry: [], 1),
@@ -158,6 +158,13 @@ def test_when_it_is_compiled(
     assert checkpoint.restore(again)
     train(again)
     assert calls[1:] == ([] if at is None else [-1])  # resumed as it was left
+
+
+def test_several_processes_are_not_compiled(tmp_path: Path) -> None:
+    run = start(tmp_path)
+    run.compile = lambda: pytest.fail("compiled")
+    compute.settle(run, ranks=2)
+    assert run.state["compile"] is False
 
 
 def test_gpu_precision_is_what_its_units_offer(monkeypatch: pytest.MonkeyPatch) -> None:

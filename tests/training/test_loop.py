@@ -12,6 +12,7 @@ from helpers import conversation, mixed_samples, tiny_model, tiny_reader
 from torch import Tensor, nn
 
 from omnitune.config import SftConfig
+from omnitune.data.batching import Part
 from omnitune.data.loader import BatchStream
 from omnitune.data.mixture import Mixture
 from omnitune.sample import Sample
@@ -174,10 +175,10 @@ def test_interrupted_equals_uninterrupted(
     straight = start(settings(tmp_path / "straight", **rest), samples, freeze=freeze)
     train(straight)
 
-    def stop_at_five(number: int) -> Any:
+    def stop_at_five(number: int, part: Part) -> Any:
         if number >= 5 * accumulation:
             raise SystemExit  # as if killed: nothing is saved on the way out
-        return first.stream(number)
+        return first.stream(number, part)
 
     first = start(settings(tmp_path / "broken", **rest), samples, freeze=freeze)
     first.stream = first.batch_at  # type: ignore[attr-defined]
@@ -323,7 +324,7 @@ def test_gradient_that_is_not_finite_skips_the_update(
     run = Run(
         model=model,
         optimizer=build_optimizer(model, config),
-        batch_at=lambda n: Number(bad if n == 2 else 1.0),
+        batch_at=lambda n, part: Number(bad if n == 2 else 1.0),
         plan=Plan(10, 4),
         config=config,
         log=RunLog(tmp_path, ["all"], lambda step, entry: [], 1),

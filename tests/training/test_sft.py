@@ -125,10 +125,10 @@ def test_stopped_and_resumed_equals_straight(
         run = real(*arguments)
         batch_at = run.batch_at
 
-        def until_the_third(number: int) -> Any:
+        def until_the_third(number: int, part: Any) -> Any:
             if number == 3:
                 raise KeyboardInterrupt
-            return batch_at(number)
+            return batch_at(number, part)
 
         run.batch_at = until_the_third
         return run
