@@ -104,6 +104,25 @@ class DataMix(Config):
         return {name: getattr(self, name) for name in SOURCES if getattr(self, name) > 0}
 
 
+def questions_per_draw() -> Any:
+    """The field of this name, of the stages that ask the questions of records."""
+    return Field(
+        7,
+        ge=1,
+        description="of a record's independent questions, at most so many at a time, drawn anew",
+    )
+
+
+def length_power() -> Any:
+    """The field of this name, of the stages that learn answers of all lengths."""
+    return Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="in the loss an answer of n tokens weighs n^(1 - this): 0 by tokens, 1 alike",
+    )
+
+
 def tokens_per_batch() -> Any:
     """The field of this name, of the stages whose batches are rows of tokens."""
     return Field(
@@ -147,6 +166,8 @@ class SftConfig(RunConfig):
         le=1,
         description="how often the questions of one record are one conversation, not each alone",
     )
+    questions_per_draw: int | None = questions_per_draw()
+    length_power: float = length_power()
     max_tokens: int = Field(1024, ge=16, description="longest sample, media included")
     feature_cache: Literal["auto", "on", "off"] = Field(
         "auto", description="encode each medium once; auto: if the encoders are frozen and it pays"

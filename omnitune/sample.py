@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -111,6 +112,20 @@ class Sample:
             task = answer.task
             singles.append(replace(self, id=name, messages=(asked, answer), task=task))
         return singles
+
+    @property
+    def num_questions(self) -> int:
+        """Answers of the assistant."""
+        return sum(message.role == "assistant" for message in self.messages)
+
+    def only(self, numbers: Sequence[int]) -> Sample:
+        """Some of the independent questions, with the media."""
+        pairs = [self.messages[2 * n : 2 * n + 2] for n in numbers]
+        messages = [message for pair in pairs for message in pair]
+        there = [part for message in messages for part in message.parts]
+        missing = [medium for medium in self.media if medium not in there]
+        messages[0] = replace(messages[0], parts=(*missing, *messages[0].parts))
+        return replace(self, messages=tuple(messages), task=messages[1].task)
 
     def outline(self) -> list[tuple[str, int]]:
         """Task and number of questions of each sample that ``alone`` gives."""

@@ -127,12 +127,18 @@ class Item:
     shared: int = 0
 
 
-def pack(items: Sequence[Item], num_groups: int = 1, prompt_weight: float = 0.0) -> Batch:
+def pack(
+    items: Sequence[Item],
+    num_groups: int = 1,
+    prompt_weight: float = 0.0,
+    length_power: float = 0.0,
+) -> Batch:
     """Packs samples into one row; labels are shifted here and nowhere else.
 
     Args:
         prompt_weight: of the tokens that are not the assistant's (pretraining); at 0 they are
             no targets.
+        length_power: an answer of n tokens weighs n to the power of 1 less this, in all.
 
     Raises:
         UserError: a medium has another number of feature rows than slots; names the sample.
@@ -155,7 +161,7 @@ def pack(items: Sequence[Item], num_groups: int = 1, prompt_weight: float = 0.0)
         for place in range(max(1, item.shared), len(row)):
             turn += place in opens
             if rendered.supervised[place] or prompt_weight:
-                weights.append(1.0 if rendered.supervised[place] else prompt_weight)
+                weights.append(1.0 if rendered.supervised[place] else -prompt_weight)
                 predict.append(row[place - 1])
                 labels.append(rendered.tokens[place])
                 groups.append(item.group)
@@ -167,7 +173,7 @@ def pack(items: Sequence[Item], num_groups: int = 1, prompt_weight: float = 0.0)
         segments=_segments(items, rows),
         predict_N=torch.tensor(predict, dtype=torch.long),
         labels_N=torch.tensor(labels, dtype=torch.long),
-        weight_N=torch.tensor(weights),
+        weight_N=_weigh(torch.tensor(weights), torch.tensor(turns), length_power),
         group_N=torch.tensor(groups, dtype=torch.long),
         turn_N=torch.tensor(turns, dtype=torch.long),
         num_groups=num_groups,
@@ -176,6 +182,15 @@ def pack(items: Sequence[Item], num_groups: int = 1, prompt_weight: float = 0.0)
         added_M=torch.tensor([token for token, _ in added], dtype=torch.long),
         at_M=torch.tensor([place for _, place in added], dtype=torch.long),
     )
+
+
+def _weigh(marked_N: Tensor, turn_N: Tensor, length_power: float) -> Tensor:
+    """Weights in the loss: of answers (marked 1) by length, of the rest (-weight) as marked."""
+    if not length_power or not len(marked_N):
+        return marked_N.abs()
+    turn_N = turn_N - turn_N.min()
+    length_N = torch.bincount(turn_N, weights=(marked_N > 0).float())[turn_N]
+    return torch.where(marked_N > 0, length_N**-length_power, -marked_N)
 
 
 def share_prefix(items: Sequence[Item]) -> None:

@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from heapq import heappop, heappush
+from itertools import zip_longest
 from pathlib import Path
 
 from torch import Tensor
@@ -97,8 +98,10 @@ class BatchStream:
         mixture: which record is sample k.
         batch_size: samples a batch.
         prompt_weight: in the loss, of tokens that are not the assistant's.
+        length_power: an answer of n tokens weighs n to the power of 1 less this, in all.
         conversation_share: how often a sample of several independent questions is shown as one
             conversation; otherwise each of its questions is asked alone, as it is when scored.
+        questions_per_draw: so many of a sample's independent questions, others each time.
         show: the form in which a sample is read.
         tokens_per_batch: in place of ``batch_size``: as many samples a batch as have about so many
             tokens, and batches of like length.
@@ -111,13 +114,17 @@ class BatchStream:
         mixture: Mixture,
         batch_size: int,
         prompt_weight: float = 0.0,
+        length_power: float = 0.0,
         conversation_share: float = 1.0,
+        questions_per_draw: int | None = None,
         show: Callable[[Sample], Sample] = lambda sample: sample,
         tokens_per_batch: int | None = None,
     ) -> None:
         self.reader, self.samples, self.mixture = reader, samples, mixture
         self.batch_size, self.prompt_weight = batch_size, prompt_weight
+        self.length_power = length_power
         self.conversation_share, self.show = conversation_share, show
+        self.questions_per_draw = questions_per_draw
         self.groups = mixture.names
         self.balanced = tokens_per_batch is not None
         if tokens_per_batch is not None:
@@ -146,7 +153,7 @@ class BatchStream:
 
     def _pack(self, samples: list[list[Item]]) -> Batch:
         items = [item for found in samples for item in found]
-        return pack(items, len(self.groups), self.prompt_weight)
+        return pack(items, len(self.groups), self.prompt_weight, self.length_power)
 
     def _make_window(self, window: int) -> list[list[list[Item]]]:
         """The samples of ``WINDOW`` batches, dealt out so that each has about as many tokens."""
@@ -159,7 +166,8 @@ class BatchStream:
         """Sample ``k`` of the run, as a conversation or question by question."""
         source, index = self.mixture.sample_at(k)
         sample, group = self.samples[source][index], self.groups.index(source)
-        singles = as_asked(sample, k, self.mixture.seed, self.conversation_share)
+        seed, share = self.mixture.seed, self.conversation_share
+        singles = as_asked(sample, k, seed, share, self.questions_per_draw)
         items = [self.reader.item(self.show(single), group) for single in singles]
         share_prefix(items)
         return items
@@ -193,7 +201,27 @@ def _tokens(items: Sequence[Item]) -> int:
     return sum(len(item.rendered.tokens) - item.shared for item in items)
 
 
-def as_asked(sample: Sample, k: int, seed: int, conversation_share: float) -> list[Sample]:
-    """Sample ``k`` of a run as one conversation, or each of its questions alone with its media."""
-    draw = random.Random(f"{seed}/conversation/{k}").random()
-    return [sample] if draw < conversation_share else sample.alone()
+def as_asked(
+    sample: Sample, k: int, seed: int, conversation_share: float, at_most: int | None = None
+) -> list[Sample]:
+    """Sample ``k`` of a run as one conversation, or each of its questions alone with its media.
+
+    Args:
+        at_most: of independent questions so many, of as many kinds as there are.
+    """
+    draw = random.Random(f"{seed}/conversation/{k}")
+    together = draw.random() < conversation_share
+    if at_most is not None and sample.independent_turns and sample.num_questions > at_most:
+        sample = sample.only(choose_questions(sample, at_most, draw))
+    return [sample] if together else sample.alone()
+
+
+def choose_questions(sample: Sample, count: int, draw: random.Random) -> list[int]:
+    """Numbers of ``count`` of a sample's questions: one of each kind in turn."""
+    kinds: dict[str, list[int]] = {}
+    for number, message in enumerate(m for m in sample.messages if m.role == "assistant"):
+        kinds.setdefault(f"{message.task}/{message.kind}", []).append(number)
+    turns = [draw.sample(numbers, len(numbers)) for numbers in kinds.values()]
+    draw.shuffle(turns)
+    in_turn = [n for some in zip_longest(*turns) for n in some if n is not None]
+    return sorted(in_turn[:count])

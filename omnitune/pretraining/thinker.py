@@ -13,7 +13,14 @@ from pydantic import Field, model_validator
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import Qwen3Config
 
-from omnitune.config import DataMix, RunConfig, check_heads, tokens_per_batch
+from omnitune.config import (
+    DataMix,
+    RunConfig,
+    check_heads,
+    length_power,
+    questions_per_draw,
+    tokens_per_batch,
+)
 from omnitune.data.chat import SPECIAL_TOKENS, ChatRenderer
 from omnitune.data.loader import BatchStream, SampleReader
 from omnitune.data.mixture import Mixture
@@ -50,6 +57,8 @@ class ThinkerConfig(RunConfig):
     conversation_share: float = Field(
         0.2, ge=0, le=1, description="how often the questions of one record are one conversation"
     )
+    questions_per_draw: int | None = questions_per_draw()
+    length_power: float = length_power()
     batch_size: int = Field(16, ge=1)
     tokens_per_batch: int | None = tokens_per_batch()
     learning_rate: float = Field(1.5e-2, gt=0, le=1)
@@ -119,6 +128,8 @@ def pretrain(config: ThinkerConfig, resume: bool = False, overwrite: bool = Fals
         config.batch_size,
         prompt_weight=config.prompt_weight,
         conversation_share=config.conversation_share,
+        questions_per_draw=config.questions_per_draw,
+        length_power=config.length_power,
         show=lambda sample: shown(sample, config),
         tokens_per_batch=config.tokens_per_batch,
     )

@@ -45,7 +45,7 @@ def questions(
     Args:
         picture: The scene, digits or word to ask about.
         rng: The source of randomness.
-        count: How many questions at most; a word or a single digit may allow fewer.
+        count: How many questions at most; a picture may allow fewer.
         focus: Pairs of colour and shape that the questions should be about. Pairs
             that are held out are only ever named when this holds them.
 
@@ -53,9 +53,9 @@ def questions(
         The questions, no two alike, in random order.
     """
     if isinstance(picture, Digits):
-        found = _digit_questions(picture, rng)
+        found = _digit_questions(picture, rng, count)
     elif isinstance(picture, Word):
-        found = _word_questions(picture, rng)
+        found = _word_questions(picture, rng, count)
     else:
         found = _scene_questions(picture, rng, count, focus)
     return found[:count]
@@ -65,7 +65,7 @@ def _scene_questions(scene: Scene, rng: Dice, count: int, focus: frozenset[Pair]
     makers = list(_MAKERS)
     rng.shuffle(makers)
     found: dict[str, Question] = {}
-    for maker in makers * 3:
+    for maker in makers * max(3, count // 2):
         if len(found) == count:
             break
         question = maker(scene, rng, focus)
@@ -138,7 +138,8 @@ def _absent_pair(scene: Scene, rng: Dice, focus: frozenset[Pair]) -> Pair:
     """
     things = [thing for thing in scene.things if thing.pair in focus] or list(scene.things)
     present = {thing.pair for thing in scene.things}
-    banned = present | (HELD_OUT - focus)
+    # A scene that is only told may hold such pairs: then others of them are asked for in vain.
+    banned = present if present & HELD_OUT else present | (HELD_OUT - focus)
     colours = {thing.colour for thing in things}
     shapes = {thing.shape for thing in things}
     near = [(c, s) for c in COLOURS for s in SHAPES if (c, s) not in banned]
@@ -225,7 +226,7 @@ def _spatial(scene: Scene, rng: Dice, focus: frozenset[Pair]) -> Question | None
 _MAKERS: tuple[Maker, ...] = (_attribute, _count, _existence, _comparison, _spatial)
 
 
-def _digit_questions(digits: Digits, rng: Dice) -> list[Question]:
+def _digit_questions(digits: Digits, rng: Dice, count: int) -> list[Question]:
     values = digits.values
     shown = Question("what digits are shown?", " ".join(map(str, values)), "digits")
     others = [Question("how many digits are there?", str(len(values)), "digits")]
@@ -238,10 +239,13 @@ def _digit_questions(digits: Digits, rng: Dice) -> list[Question]:
     rng.shuffle(others)
     if rng.random() < 0.5 or len(others) == 1:
         others.insert(0, _digit_existence(digits, rng))
-    found = [shown, *others[:2]]
+    found = [shown, *others[: max(2, count - 4)]]
     if len(values) > 1:
         total = Question("what is the sum of the digits?", str(sum(values)), "digit_sum")
         found.insert(2, total)
+    for _ in range(count - len(found)):
+        another = _digit_existence(digits, rng)
+        found += [another] * (another not in found)
     return found
 
 
@@ -251,17 +255,25 @@ def _digit_existence(digits: Digits, rng: Dice) -> Question:
     return Question(f"is there a digit {digit}?", _yes(present), "existence")
 
 
-def _word_questions(word: Word, rng: Dice) -> list[Question]:
+def _word_existence(word: Word, rng: Dice) -> Question:
     present = rng.toss("word existence")
     alike = [w for w in PRINTED_WORDS if w != word.text and len(w) == len(word.text)]
     asked = word.text if present else rng.choice(alike)
+    return Question(f"is the word {asked}?", _yes(present), "existence")
+
+
+def _word_questions(word: Word, rng: Dice, count: int) -> list[Question]:
     others = [
-        Question(f"is the word {asked}?", _yes(present), "existence"),
+        _word_existence(word, rng),
         Question("what is the first letter?", word.text[0], "word"),
         Question("how many letters are there?", str(len(word.text)), "word"),
     ]
     rng.shuffle(others)
-    return [Question("what word is written?", word.text, "word"), *others]
+    found = [Question("what word is written?", word.text, "word"), *others]
+    for _ in range(count - len(found)):
+        another = _word_existence(word, rng)
+        found += [another] * (another not in found)
+    return found
 
 
 def statement(picture: Picture, rng: Dice) -> tuple[str, bool]:

@@ -2,6 +2,7 @@
 
 import functools
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
@@ -17,7 +18,9 @@ from omnitune.synthetic.speech import TEST_VOICES, TRAIN_VOICES, Utterance, samp
 from omnitune.synthetic.words import Sentence, sample_sentence
 
 Record = dict[str, Any]
-QA_SHARE = 0.25
+QA_SHARE = 0.25  # of the held-out utterances
+# Of each picture: a run draws a few of them each time, so that they are not learnt by heart.
+TRAINING_QUESTIONS = 20
 TRANSCRIBE = ("write down what you hear.", "what is said?", "write the words you hear.")
 IS_TRUE = "is this true?"
 
@@ -111,7 +114,7 @@ def _image_questions(picture: Picture, rng: Dice, split: str) -> list[Question]:
     focus: frozenset[tuple[str, str]] = frozenset()
     if split == "test_composition" and isinstance(picture, Scene):
         focus = HELD_OUT
-    count = 6 if split == "train" else 4
+    count = TRAINING_QUESTIONS if split == "train" else 4
     return [*questions(picture, rng, count, focus), describe(picture)]
 
 
@@ -137,17 +140,25 @@ def _family_picture(rng: random.Random, split: str, index: int) -> Picture:
     return sample_picture(rng, split)
 
 
-def _utterance_fields(sentence: Sentence, rng: random.Random, asks: bool) -> Record:
-    if asks:
-        fact = rng.choice(sentence.facts)
-        kind = f"audio_{fact.kind}"
-        return {"question": fact.question, "answer": fact.answer, "task": "qa", "kind": kind}
+def _transcribe(sentence: Sentence, rng: random.Random) -> Record:
     return {
         "question": rng.choice(TRANSCRIBE),
         "answer": sentence.text,
         "task": "transcription",
         "kind": "transcription",
     }
+
+
+def _fact_question(facts: Sequence[Question], rng: random.Random) -> Record:
+    fact = rng.choice(facts)
+    kind = f"audio_{fact.kind}"
+    return {"question": fact.question, "answer": fact.answer, "task": "qa", "kind": kind}
+
+
+def _utterance_questions(sentence: Sentence, rng: random.Random) -> list[Record]:
+    """The request to write it down, and a question about every fact."""
+    facts = [_fact_question([fact], rng) for fact in sentence.facts]
+    return [_transcribe(sentence, rng), *facts]
 
 
 def plan_speech(plan: Plan, seed: int, split: str, count: int) -> None:
@@ -165,12 +176,18 @@ def plan_speech(plan: Plan, seed: int, split: str, count: int) -> None:
         name = f"speech-{split}-{index:05d}"
         path = PurePosixPath("audio/clips") / f"{name}.wav"
         utterance = sample_utterance(rng, sentence.text, voices)
+        if split == "train":
+            fields: Record = {"qa": _utterance_questions(sentence, rng)}
+        elif index % every == 1:
+            fields = _fact_question(sentence.facts, rng)
+        else:
+            fields = _transcribe(sentence, rng)
         record = {
             "id": name,
             "audio": str(path.relative_to("audio")),
             "transcript": sentence.text,
             "voice": utterance.voice,
-            **_utterance_fields(sentence, rng, index % every == 1),
+            **fields,
             "split": split,
         }
         plan.audio.append(record)

@@ -171,6 +171,8 @@ def build_run(
         mixture,
         config.batch_size,
         conversation_share=config.conversation_share,
+        questions_per_draw=config.questions_per_draw,
+        length_power=config.length_power,
         tokens_per_batch=config.tokens_per_batch,
     )
     rates = learning_rates(config, model.thinker.config.hidden_size)

@@ -70,6 +70,21 @@ def test_pretraining_supervises_every_token_but_the_first(items: list[Item]) -> 
     assert not starts & {n + 1 for n in batch.predict_N.tolist()}
 
 
+def test_answers_weigh_by_a_power_of_their_length(items: list[Item]) -> None:
+    turns = [
+        sum(item.rendered.supervised[first:past])
+        for item in items
+        for _, first, past in item.rendered.turns
+    ]
+    lengths = [n for n in turns if n]
+    assert len(set(lengths)) > 1
+    assert pack(items).num_targets == sum(lengths)
+    assert pack(items, length_power=1.0).num_targets == pytest.approx(len(lengths))
+    half = pack(items, prompt_weight=0.25, length_power=0.5)
+    rest = sum(len(item.rendered.tokens) - 1 for item in items) - sum(lengths)
+    assert half.num_targets == pytest.approx(sum(n**0.5 for n in lengths) + 0.25 * rest)
+
+
 def test_packed_equals_separate(model: OmniModel, items: list[Item]) -> None:
     """Media of both modalities, unlike lengths, any order."""
     alone = [nll(model, [item])[0] for item in items]

@@ -1,17 +1,19 @@
 """From samples to batches: a batch is a function of its number, and nothing is cut."""
 
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from helpers import conversation, tiny_model, tiny_reader, write_wave
 
-from omnitune.data.batching import pack
+from omnitune.data.batching import Part, pack
 from omnitune.data.features import FeatureStore
-from omnitune.data.loader import WINDOW, BatchStream, balance
+from omnitune.data.loader import WINDOW, BatchStream, as_asked, balance
 from omnitune.data.mixture import Mixture
 from omnitune.models.omni import OmniConfig, OmniModel
-from omnitune.sample import Media, Sample, UserError
+from omnitune.sample import Media, Message, Sample, Text, UserError
 
 
 def stores(model: OmniModel, *names: str) -> dict[str, FeatureStore]:
@@ -59,6 +61,21 @@ def test_dealt_lengths_are_even() -> None:
     assert sorted(n for numbers in dealt for n in numbers) == list(range(8))
     assert [numbers == sorted(numbers) for numbers in dealt] == [True] * 4
     assert {sum([9, 1, 8, 2, 7, 3, 6, 4][n] for n in numbers) for numbers in dealt} == {10}
+
+
+@pytest.mark.parametrize("count", [2, 3, 6])
+def test_parts_of_a_batch_hold_its_samples_once(
+    model: OmniModel, samples: list[Sample], count: int
+) -> None:
+    batches = stream(model, samples)
+    for number in range(4):
+        parts = [batches(number, Part(rank, count)) for rank in range(count)]
+        found = [part for part in parts if part is not None]
+        assert len(found) == min(count, 4)
+        whole = batches(number)
+        assert whole is not None
+        assert sorted(name for part in found for name in part.ids) == sorted(whole.ids)
+        assert sum(part.num_targets for part in found) == whole.num_targets
 
 
 def test_too_long_a_sample_is_refused_and_never_cut(
@@ -175,3 +192,52 @@ def test_independent_questions_are_asked_alone_by_share(model: OmniModel) -> Non
     assert ids(0.5) == ids(0.5)
     whole = sum("#" not in name for found in ids(0.5) for name in found)
     assert 0 < whole < 16
+
+
+def album(kinds: str, folder: Path) -> Sample:
+    """A picture with a question for each letter, which is its kind."""
+    image = Media("image", folder / "a.png")
+    turns = [f"{kind}{n}" for n, kind in enumerate(kinds) for _ in range(2)]
+    whole = conversation("a", *turns, media=(image,), independent_turns=True)
+    messages = [replace(m, kind=m.text[0] if m.role == "assistant" else "") for m in whole.messages]
+    return replace(whole, messages=tuple(messages))
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_some_questions_of_a_record_of_every_kind(tmp_path: Path, share: float) -> None:
+    """As many as asked for, each with the picture, of kinds by turns, others each time."""
+    sample = album("aaaaabbbbbc", tmp_path)
+    seen: Counter[str] = Counter()
+    for k in range(40):
+        found = as_asked(sample, k, 0, share, at_most=4)
+        assert found == as_asked(sample, k, 0, share, at_most=4)
+        assert [len(single.media) for single in found] == [1] * (1 if share else 4)
+        answers = [m for single in found for m in single.messages if m.role == "assistant"]
+        kinds = Counter(message.kind for message in answers)
+        assert kinds["c"] == 1
+        assert sorted(kinds.values()) == [1, 1, 2]
+        assert all(
+            question.parts[-1] == Text(answer.text)
+            for single in found
+            for question, answer in zip(single.messages[::2], single.messages[1::2], strict=True)
+        )
+        seen.update(message.text for message in answers)
+    assert len(seen) == 11
+    few = as_asked(sample, 0, 0, share, at_most=11)
+    assert sum(single.num_questions for single in few) == 11
+    whole = conversation("b", "x", "y", "z", "w")
+    assert as_asked(whole, 0, 0, share, at_most=1) == [whole]  # its turns build on each other
+
+
+def test_a_medium_that_stands_in_a_later_question_stays_there() -> None:
+    image = Media("image", Path("a.png"))
+    messages = (
+        Message("user", (Text("x"),)),
+        Message("assistant", (Text("y"),), task="image_qa"),
+        Message("user", (image, Text("z"))),
+        Message("assistant", (Text("w"),), task="image_qa"),
+    )
+    sample = Sample("a", "image_text", messages, "image_qa", "train", independent_turns=True)
+    assert sample.only([1]).messages == messages[2:]
+    assert sample.only([0]).messages[0].parts == (image, Text("x"))
+    assert sample.only([0, 1]) == sample

@@ -7,6 +7,7 @@ import torch
 from helpers import conversation, tiny_tokenizer, write_wave
 
 from omnitune.config import load_config
+from omnitune.data.batching import Part
 from omnitune.modalities.audio import AudioModality
 from omnitune.pretraining.audio_encoder import (
     AudioEncoderConfig,
@@ -55,6 +56,23 @@ def test_batches_hold_clips_of_like_length(clips: Clips) -> None:
     for n in range(batches.per_epoch):
         lengths = sorted(x.shape[0] for x in batches(n).inputs)
         assert lengths[-1] - lengths[0] <= 11  # neighbours differ by 0.1 s, ten frames
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_parts_hold_each_clip_once_and_blank_it_alike(clips: Clips, count: int) -> None:
+    batches = LengthBatches(clips, batch_size=2, seed=0, masks=(2, 1))
+    for number in (0, batches.per_epoch):
+        whole = batches(number)
+        parts = [batches(number, Part(rank, count)) for rank in range(count)]
+        found = [x for part in parts if part is not None for x in part.inputs]
+        assert whole is not None
+        assert len(found) == 2
+        assert all(torch.equal(x, y) for x, y in zip(whole.inputs, found, strict=True))
+    unblanked = LengthBatches(clips, batch_size=2, seed=0)
+    assert any(
+        (x == 0).sum() > (y == 0).sum()
+        for x, y in zip(batches(0).inputs, plain.inputs, strict=True)
+    )
 
 
 def test_a_batch_loses_what_its_clips_lose_alone(clips: Clips) -> None:

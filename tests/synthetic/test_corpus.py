@@ -104,7 +104,12 @@ def test_image_records_have_the_agreed_format(records: Records) -> None:
 
 def test_audio_records_have_the_agreed_format(records: Records) -> None:
     plain = [row for row in records["audio"] if "image" not in row]
-    for row in plain:
+    trained = [row for row in plain if row["split"] == "train"]
+    for row in trained:
+        assert [qa["task"] for qa in row["qa"]] == ["transcription"] + ["qa"] * (len(row["qa"]) - 1)
+        assert len({qa["question"] for qa in row["qa"]}) == len(row["qa"]) >= 2
+    held_out = [row for row in plain if row["split"] != "train"]
+    for row in [*held_out, *({**full, **qa} for full in trained for qa in full["qa"])]:
         if row["task"] == "transcription":
             assert row["kind"] == "transcription"
             assert row["answer"] == row["transcript"]
@@ -113,8 +118,8 @@ def test_audio_records_have_the_agreed_format(records: Records) -> None:
             assert row["kind"].startswith("audio_")
             assert f" {row['answer']} " in f" {row['transcript']} "
             assert 1 <= len(row["answer"].split()) <= 3
-    asked = sum(row["task"] == "qa" for row in plain) / len(plain)
-    assert 0.2 < asked < 0.3
+    asked = sum(row["task"] == "qa" for row in held_out) / len(held_out)
+    assert 0.2 < asked <= 0.3
     statements = [row for row in records["audio"] if "image" in row]
     assert {row["answer"] for row in statements} == {"yes", "no"}
     assert {row["question"] for row in statements} == {"is this true?"}
@@ -195,16 +200,19 @@ def test_no_sentence_or_conversation_is_in_two_splits(records: Records) -> None:
 def test_held_out_pairs_are_only_in_their_own_split(records: Records) -> None:
     pattern = re.compile("|".join(rf"\b{colour} {shape}" for colour, shape in HELD_OUT))
     assert len({part for pair in HELD_OUT for part in pair}) == 2 * len(HELD_OUT)
-    composition = 0
-    for rows in records.values():
+    composition = told = 0
+    for name, rows in records.items():
         for row in rows:
             named = any(pattern.search(text) for text in texts(row))
             if row["split"] == "test_composition":
                 composition += 1
                 assert pattern.search(row["caption"])
+            elif name == "text" and row["split"] == "train":
+                told += named  # to be able to say what it has never seen
             else:
                 assert not named, row
     assert composition >= 10
+    assert told > 0
 
 
 def test_test_voices_are_new(records: Records) -> None:
