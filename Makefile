@@ -13,7 +13,7 @@ export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo bench test test-fast lint format hooks clean distclean
+.PHONY: help install demo bench scores test test-fast lint format hooks clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -52,6 +52,10 @@ demo: $(STAMP) ## build the corpus, train the three parts, join them, score, ans
 bench: $(STAMP) ## measure stage E against the Trainer of transformers
 	$(PY) -m pip install $(PIP_FLAGS) -q -c constraints.txt -e ".[corpus,bench]"
 	$(PY) -m benchmarks.sft
+
+scores: $(STAMP) ## train everything with three seeds and write docs/results.md
+	$(VENV)/bin/omnitune corpus
+	$(PY) -m benchmarks.scores
 
 test: $(STAMP) ## run all tests
 	$(PY) -m pytest
