@@ -13,7 +13,13 @@ from omnitune.synthetic.basics import Dice, Question, spoken_words, stable_numbe
 from omnitune.synthetic.conversations import sample_conversation, shared_kinds
 from omnitune.synthetic.questions import describe, questions, statement
 from omnitune.synthetic.scenes import HELD_OUT, Digits, Picture, Scene, caption, sample_picture
-from omnitune.synthetic.speech import TEST_VOICES, TRAIN_VOICES, Utterance, sample_utterance
+from omnitune.synthetic.speech import (
+    TEST_VOICES,
+    TRAIN_VOICES,
+    Utterance,
+    accent_group,
+    sample_utterance,
+)
 from omnitune.synthetic.words import Sentence, sample_sentence
 
 Record = dict[str, Any]
@@ -137,7 +143,7 @@ def _family_picture(rng: random.Random, split: str, index: int) -> Picture:
     return sample_picture(rng, split)
 
 
-def _utterance_fields(sentence: Sentence, rng: random.Random, asks: bool) -> Record:
+def _utterance_fields(sentence: Sentence, rng: random.Random, voice: str, asks: bool) -> Record:
     if asks:
         fact = rng.choice(sentence.facts)
         kind = f"audio_{fact.kind}"
@@ -146,7 +152,7 @@ def _utterance_fields(sentence: Sentence, rng: random.Random, asks: bool) -> Rec
         "question": rng.choice(TRANSCRIBE),
         "answer": sentence.text,
         "task": "transcription",
-        "kind": "transcription",
+        "kind": f"{accent_group(voice)}_accent",
     }
 
 
@@ -170,7 +176,7 @@ def plan_speech(plan: Plan, seed: int, split: str, count: int) -> None:
             "audio": str(path.relative_to("audio")),
             "transcript": sentence.text,
             "voice": utterance.voice,
-            **_utterance_fields(sentence, rng, index % every == 1),
+            **_utterance_fields(sentence, rng, utterance.voice, index % every == 1),
             "split": split,
         }
         plan.audio.append(record)

@@ -16,7 +16,6 @@ from omnitune.evaluation.scoreboard import (
     pick,
     questions_of,
     score_answers,
-    score_lines,
     scoreboard,
     token_scoreboard,
     token_totals,
