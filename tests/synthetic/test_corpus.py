@@ -18,7 +18,7 @@ from omnitune.synthetic import corpus
 from omnitune.synthetic.basics import partition
 from omnitune.synthetic.corpus import FILES, MARKER, SUMMARY, CorpusError, build_corpus
 from omnitune.synthetic.scenes import HELD_OUT
-from omnitune.synthetic.speech import TEST_VOICES, TRAIN_VOICES
+from omnitune.synthetic.speech import TEST_VOICES, TRAIN_VOICES, accent_group
 
 SEED, SCALE = 3, 0.01
 Records = dict[str, list[dict[str, Any]]]
@@ -106,7 +106,7 @@ def test_audio_records_have_the_agreed_format(records: Records) -> None:
     plain = [row for row in records["audio"] if "image" not in row]
     for row in plain:
         if row["task"] == "transcription":
-            assert row["kind"] == "transcription"
+            assert row["kind"] == f"{accent_group(row['voice'])}_accent"
             assert row["answer"] == row["transcript"]
         else:
             assert row["task"] == "qa"
