@@ -29,7 +29,7 @@ from omnitune.models import attention
 from omnitune.training.checkpoint import copied
 from omnitune.training.feed import Ahead
 from omnitune.training.optim import build_optimizer, rate_factor, set_rate
-from omnitune.training.sft import PROBED
+from omnitune.training.watch import PROBED
 
 IGNORED = -100  # the label that the library's loss leaves out
 SCORED_FROM = 200  # samples of each source
