@@ -77,6 +77,7 @@ class Sample:
             scored alone with the media, never with the reference answers of the others in view.
         stand_ins: by modality, a text that says what the medium holds (caption, transcript).
         tags: further groups of the scores, such as the voice.
+        record: id of the sample that ``alone`` took this one out of, else empty.
     """
 
     id: str
@@ -88,6 +89,7 @@ class Sample:
     independent_turns: bool = False
     stand_ins: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
+    record: str = ""
 
     @property
     def media(self) -> tuple[Media, ...]:
@@ -109,8 +111,9 @@ class Sample:
             unseen = [m for m in self.media if m not in asked.parts]
             asked = replace(asked, parts=(*unseen, *asked.parts))
             name = f"{self.id}#{n // 2}" if len(answers) > 1 else self.id
-            task = answer.task
-            singles.append(replace(self, id=name, messages=(asked, answer), task=task))
+            task, record = answer.task, self.record or self.id
+            single = replace(self, id=name, messages=(asked, answer), task=task, record=record)
+            singles.append(single)
         return singles
 
     @property

@@ -78,9 +78,9 @@ def test_parts_are_where_the_configuration_expects_them(folder: Path) -> None:
 def test_lines_are_printed_in_the_promised_form(folder: Path) -> None:
     log = (folder / "sft.log").read_text(encoding="utf-8")
     block = (
-        r"Epoch 1/2:\nStep \d+: loss=\d+\.\d{3} text_acc=\d+\.\d%\n"
-        r"→ Image QA acc: \d+\.\d%\n→ Audio transcription WER: \d+\.\d%\n"
-    )
+        r"Epoch 1/2:\nStep \d+: loss=\d+\.\d{3} text_acc=\d+\.\d%SPREAD\n"
+        r"→ Image QA acc: \d+\.\d%SPREAD\n→ Audio transcription WER: \d+\.\d%SPREAD\n"
+    ).replace("SPREAD", r"( \(\d+\.\d to \d+\.\d\))?")
     assert re.search(block, log), log
     assert "Epoch 2/2:" in log
 
@@ -93,7 +93,10 @@ def test_model_file_holds_thinker_and_projectors(out: Path) -> None:
 def test_results_and_metrics_are_written(out: Path) -> None:
     results = json.loads((out / "results.json").read_text())
     for key in ("loss", "text_acc", "image_qa_acc", "audio_wer"):
-        assert results[key] >= 0
+        low, high = results["intervals"][key]
+        assert 0 <= low <= results[key] <= high
+    assert results["reliance"].keys() == {"image", "audio"}
+    assert "prior" in results["tasks"]["image_qa"]
     assert {"test", "test_composition", "test_voices"} == results["splits"].keys()
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert len({line["step"] for line in lines}) == len(lines)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,8 @@ from omnitune.data.records import (
     read_available,
     split_of,
 )
-from omnitune.evaluation.scoreboard import as_json, scoreboard
+from omnitune.evaluation.priors import answer_priors
+from omnitune.evaluation.scoreboard import Priors, as_json, scoreboard
 from omnitune.models.components import load_omni
 from omnitune.models.omni import OmniModel
 from omnitune.sample import Sample, UserError
@@ -51,7 +52,8 @@ def evaluate_checkpoint(
         check_media(found)
     features = encode_once(model, join(chosen.values()), None)
     reader = SampleReader(ChatRenderer(tokenizer), model.modalities, features, limit)
-    return score_splits(model, reader, chosen, predictions)
+    priors = answer_priors(split_of(samples, "train"))
+    return score_splits(model, reader, chosen, predictions, priors)
 
 
 def encode_once(
@@ -85,15 +87,22 @@ def score_splits(
     reader: SampleReader,
     splits: Mapping[str, Sequence[Sample]],
     predictions: Path | None = None,
+    priors: Priors | None = None,
 ) -> dict[str, Any]:
     """Scores of each split under ``splits``; those of ``test`` (else of the first) on top."""
     by_split, answers = {}, []
     for split, samples in splits.items():
         questions = sum(count for outline in outlines(samples) for _, count in outline)
         with progress_bar(f"scoring {split}", questions) as advance:
-            by_split[split], found = scoreboard(model, reader, samples, tick=advance)
+            by_split[split], found = scoreboard(model, reader, samples, tick=advance, priors=priors)
         answers += [{"split": split, **as_json(p)} for p in found]
     if predictions:
         write_json_lines(predictions, answers)
-    top = "test" if "test" in by_split else next(iter(by_split))
+    top = top_split(by_split)
     return {**by_split[top], "scored_split": top, "splits": by_split}
+
+
+def top_split(names: Iterable[str]) -> str:
+    """The split that stands for all: ``test``, else the first."""
+    names = list(names)
+    return "test" if "test" in names else names[0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from operator import itemgetter
@@ -16,7 +16,8 @@ import torch
 from omnitune.data.batching import Item, pack
 from omnitune.data.loader import SampleReader
 from omnitune.data.records import outlines
-from omnitune.evaluation.metrics import exact_match, word_error_rate
+from omnitune.evaluation.intervals import Ratio, Records
+from omnitune.evaluation.metrics import exact_match, normalise_answer, word_errors
 from omnitune.generation import generate
 from omnitune.models.omni import OmniModel
 from omnitune.sample import Message, Sample
@@ -27,6 +28,9 @@ MAX_ANSWER_TOKENS = 48
 # Tasks whose answers are generated and compared; the others are judged by their tokens.
 EXACT_TASKS = ("image_qa", "audio_qa", "image_audio_qa", "caption")
 WER_TASKS = ("transcription",)
+
+# The most frequent training answer by (task, kind); under the kind "" that of the whole task.
+Priors = Mapping[tuple[str, str], str]
 
 # The scores that stand for the whole: name, task and the task's own score.
 HEADLINES = {
@@ -108,6 +112,7 @@ def scoreboard(
     seed: int = 0,
     tick: Callable[[int], None] = lambda n: None,
     tasks: Sequence[str] | None = None,
+    priors: Priors | None = None,
 ) -> tuple[dict[str, Any], list[Prediction]]:
     """Scores a model on held-out samples.
 
@@ -116,35 +121,45 @@ def scoreboard(
         max_questions: at most so many questions of each task, a fixed choice of the seed.
         tick: called with the number of questions just scored.
         tasks: score these only.
+        priors: scored too, as if they were a model's answers.
 
     Returns:
         the scores, and the answers that were generated. ``loss`` and ``token_acc`` are means
         over all supervised tokens; ``text_acc`` the token accuracy of text conversations;
         ``image_qa_acc`` exact match; ``audio_wer`` the corpus word error rate; ``tasks`` holds
-        each task's own, ``kinds`` within it the finer groups.
+        each task's own, ``kinds`` within it the finer groups, ``intervals`` the 95 % bootstrap
+        intervals.
     """
     scores: dict[str, dict[str, Any]] = {}
     predictions: list[Prediction] = []
-    totals = []
+    totals, records = [], []
+    number = Records()
     for task, chosen in choose(samples, max_questions, seed, tasks).items():
         task_totals: list[tuple[float, float, int]] = []
         answered: list[Prediction] = []
+        of_single: list[int] = []
+        of_answer: list[int] = []
         # A window at a time, so that memory does not grow with the split.
         for first in range(0, len(chosen), SCORE_WINDOW):
             singles = list(_fetch(samples, chosen[first : first + SCORE_WINDOW]))
             task_totals += token_totals(model, [reader.item(s) for s in singles])
-            questions = [q for s in singles for q in questions_of(s)]
+            of_single += [number(s) for s in singles]
+            asked = [(q, number(s)) for s in singles for q in questions_of(s)]
             if task in EXACT_TASKS or task in WER_TASKS:
-                answered += answer(model, reader, questions, tick)
+                answered += answer(model, reader, [q for q, _ in asked], tick)
+                of_answer += [record for _, record in asked]
             else:
-                tick(len(questions))
+                tick(len(asked))
         totals += task_totals
-        scores[task] = _mean(task_totals)
+        records += of_single
+        scores[task] = _mean(task_totals, of_single)
         if answered:
-            scores[task] |= score_answers(task, answered)
+            found = score_answers(task, answered, of_answer, priors)
+            found["intervals"] |= scores[task]["intervals"]
+            scores[task] |= found
             predictions += answered
         scores[task]["questions"] = int(chosen[:, 2].sum())
-    return _summary(scores, totals), predictions
+    return _summary(scores, _mean(totals, records)), predictions
 
 
 def choose(
@@ -203,29 +218,49 @@ def answer(
     return predictions
 
 
-def score_answers(task: str, predictions: Sequence[Prediction]) -> dict[str, Any]:
-    """Word error rate of transcriptions, exact match of the rest; also by kind."""
-    kinds = sorted({p.kind for p in predictions})
-    groups = {kind: [p for p in predictions if p.kind == kind] for kind in kinds}
+def answer_ratio(
+    task: str, predictions: Sequence[Prediction], records: Sequence[int]
+) -> tuple[str, Ratio]:
+    """How good answers are: word error rate of transcriptions, exact match of the rest.
+
+    Args:
+        records: number of the record that each answer belongs to.
+
+    Returns:
+        the measure's name and the measure.
+    """
     if task in WER_TASKS:
-        scored = {"wer": _wer(predictions)}
-        by_kind = {kind: _wer(group) for kind, group in groups.items()}
+        pairs = [word_errors(p.answer, p.reference) for p in predictions]
     else:
-        scored = {"exact_match": _share(predictions)}
-        by_kind = {kind: _share(group) for kind, group in groups.items()}
-    return {**scored, "kinds": by_kind} if len(kinds) > 1 else dict(scored)
+        pairs = [(int(exact_match(p.answer, p.reference)), 1) for p in predictions]
+    above_Q, below_Q = np.array(pairs, dtype=float).reshape(-1, 2).T
+    name = "wer" if task in WER_TASKS else "exact_match"
+    return name, Ratio(above_Q, below_Q, np.array(records, dtype=int))
 
 
-def score_lines(step: int, entry: dict[str, Any]) -> list[str]:
-    """The printed form of one moment of a run: ``entry`` is a line of ``metrics.jsonl``."""
-    scores = entry["validation"]
-    text = f" text_acc={scores['text_acc']:.1%}" if "text_acc" in scores else ""
-    lines = [f"Step {step}: loss={scores['loss']:.3f}{text}"]
-    if "image_qa_acc" in scores:
-        lines.append(f"→ Image QA acc: {scores['image_qa_acc']:.1%}")
-    if "audio_wer" in scores:
-        lines.append(f"→ Audio transcription WER: {scores['audio_wer']:.1%}")
-    return lines
+def score_answers(
+    task: str,
+    predictions: Sequence[Prediction],
+    records: Sequence[int],
+    priors: Priors | None = None,
+) -> dict[str, Any]:
+    """The score of some answers with its interval, also by kind, and that of the priors."""
+    name, ratio = answer_ratio(task, predictions, records)
+    scores: dict[str, Any] = {name: ratio.value, "intervals": _intervals({name: ratio})}
+    kinds: dict[str, list[int]] = {}
+    for place, prediction in enumerate(predictions):
+        kinds.setdefault(prediction.kind, []).append(place)
+    by_kind = {kind: ratio.of(places) for kind, places in sorted(kinds.items())}
+    if len(kinds) > 1:
+        scores["kinds"] = {kind: found.value for kind, found in by_kind.items()}
+        scores["kind_intervals"] = _intervals(by_kind)
+        scores["kind_questions"] = {kind: len(kinds[kind]) for kind in by_kind}
+    if priors and task in EXACT_TASKS:
+        right = np.array([_is_prior(priors, p) for p in predictions], dtype=float)
+        scores["prior"] = right.mean().item()
+        if len(kinds) > 1:
+            scores["kind_priors"] = {kind: right[kinds[kind]].mean().item() for kind in by_kind}
+    return scores
 
 
 def as_json(prediction: Prediction) -> dict[str, str]:
@@ -233,28 +268,36 @@ def as_json(prediction: Prediction) -> dict[str, str]:
     return asdict(prediction)
 
 
-def _summary(
-    tasks: dict[str, dict[str, Any]], totals: list[tuple[float, float, int]]
-) -> dict[str, Any]:
-    summary: dict[str, Any] = _mean(totals)
+def _summary(tasks: dict[str, dict[str, Any]], whole: dict[str, Any]) -> dict[str, Any]:
+    intervals = {name: x for name, x in whole["intervals"].items() if name == "loss"}
+    summary = {**whole, "intervals": intervals}
     for name, (task, score) in HEADLINES.items():
         if task in tasks:
             summary[name] = tasks[task][score]
+            if score in tasks[task]["intervals"]:
+                intervals[name] = tasks[task]["intervals"][score]
     return summary | {"tasks": tasks}
 
 
-def _mean(totals: list[tuple[float, float, int]]) -> dict[str, Any]:
-    count = max(1, sum(n for _, _, n in totals))
-    loss, right = sum(t[0] for t in totals), sum(t[1] for t in totals)
-    return {"loss": loss / count, "token_acc": right / count, "tokens": count}
+def _mean(totals: list[tuple[float, float, int]], records: list[int]) -> dict[str, Any]:
+    nll, right, count = np.array(totals, dtype=float).reshape(-1, 3).T
+    record_N = np.array(records, dtype=int)
+    ratios = {"loss": Ratio(nll, count, record_N), "token_acc": Ratio(right, count, record_N)}
+    means = {name: ratio.value for name, ratio in ratios.items()}
+    return {**means, "tokens": int(count.sum()), "intervals": _intervals(ratios)}
 
 
-def _wer(predictions: Sequence[Prediction]) -> float:
-    return word_error_rate([p.answer for p in predictions], [p.reference for p in predictions])
+def _intervals(ratios: Mapping[str, Ratio]) -> dict[str, list[float]]:
+    found = {name: ratio.interval() for name, ratio in ratios.items()}
+    return {name: interval for name, interval in found.items() if interval is not None}
 
 
-def _share(predictions: Sequence[Prediction]) -> float:
-    return sum(exact_match(p.answer, p.reference) for p in predictions) / len(predictions)
+def _is_prior(priors: Priors, prediction: Prediction) -> bool:
+    """Whether the most frequent answer of the question's kind, or else of its task, is right."""
+    task = priors.get((prediction.task, ""))
+    return priors.get((prediction.task, prediction.kind), task) == normalise_answer(
+        prediction.reference
+    )
 
 
 def _choose(singles_K3: np.ndarray, count: int, seed: int) -> np.ndarray:

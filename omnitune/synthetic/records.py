@@ -14,7 +14,13 @@ from omnitune.synthetic.basics import Dice, Question, spoken_words, stable_numbe
 from omnitune.synthetic.conversations import sample_conversation, shared_kinds
 from omnitune.synthetic.questions import describe, questions, statement
 from omnitune.synthetic.scenes import HELD_OUT, Digits, Picture, Scene, caption, sample_picture
-from omnitune.synthetic.speech import TEST_VOICES, TRAIN_VOICES, Utterance, sample_utterance
+from omnitune.synthetic.speech import (
+    TEST_VOICES,
+    TRAIN_VOICES,
+    Utterance,
+    accent_group,
+    sample_utterance,
+)
 from omnitune.synthetic.words import Sentence, sample_sentence
 
 Record = dict[str, Any]
@@ -140,12 +146,12 @@ def _family_picture(rng: random.Random, split: str, index: int) -> Picture:
     return sample_picture(rng, split)
 
 
-def _transcribe(sentence: Sentence, rng: random.Random) -> Record:
+def _transcribe(sentence: Sentence, rng: random.Random, voice: str) -> Record:
     return {
         "question": rng.choice(TRANSCRIBE),
         "answer": sentence.text,
         "task": "transcription",
-        "kind": "transcription",
+        "kind": f"{accent_group(voice)}_accent",
     }
 
 
@@ -155,10 +161,10 @@ def _fact_question(facts: Sequence[Question], rng: random.Random) -> Record:
     return {"question": fact.question, "answer": fact.answer, "task": "qa", "kind": kind}
 
 
-def _utterance_questions(sentence: Sentence, rng: random.Random) -> list[Record]:
+def _utterance_questions(sentence: Sentence, rng: random.Random, voice: str) -> list[Record]:
     """The request to write it down, and a question about every fact."""
     facts = [_fact_question([fact], rng) for fact in sentence.facts]
-    return [_transcribe(sentence, rng), *facts]
+    return [_transcribe(sentence, rng, voice), *facts]
 
 
 def plan_speech(plan: Plan, seed: int, split: str, count: int) -> None:
@@ -177,11 +183,11 @@ def plan_speech(plan: Plan, seed: int, split: str, count: int) -> None:
         path = PurePosixPath("audio/clips") / f"{name}.wav"
         utterance = sample_utterance(rng, sentence.text, voices)
         if split == "train":
-            fields: Record = {"qa": _utterance_questions(sentence, rng)}
+            fields: Record = {"qa": _utterance_questions(sentence, rng, utterance.voice)}
         elif index % every == 1:
             fields = _fact_question(sentence.facts, rng)
         else:
-            fields = _transcribe(sentence, rng)
+            fields = _transcribe(sentence, rng, utterance.voice)
         record = {
             "id": name,
             "audio": str(path.relative_to("audio")),

@@ -29,7 +29,17 @@ _CALLBACK = ctypes.CFUNCTYPE(
     ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p
 )
 
-_ACCENTS = ("en-us", "en", "en-gb-scotland", "en-gb-x-rp", "en-029", "en-us-nyc", "en-gb-x-gbclan")
+# The library's accents of English, each with the group that the scores name it by: few and large.
+_ACCENTS = {
+    "en-us": "american",
+    "en": "british",
+    "en-gb-scotland": "scottish",
+    "en-gb-x-rp": "british",
+    "en-029": "caribbean",
+    "en-us-nyc": "american",
+    "en-gb-x-gbclan": "british",
+}
+ACCENT_GROUPS = tuple(dict.fromkeys(_ACCENTS.values()))
 # Left out: voices that breathe, since their breath is different every time, and the
 # whispering, robotic and croaking ones, which are hard to understand.
 _TRAIN_VARIANTS = (
@@ -43,9 +53,9 @@ _TEST_VARIANTS = "Gene2 RicishayMax2 edward2 grandpa iven3 klatt2 klatt4 m3 m7 m
 
 
 def _voices(variants: str, accents_each: int) -> tuple[str, ...]:
-    names = variants.split()
+    names, accents = variants.split(), list(_ACCENTS)
     return tuple(
-        f"{_ACCENTS[(index + turn * 3) % len(_ACCENTS)]}+{name}"
+        f"{accents[(index + turn * 3) % len(accents)]}+{name}"
         for index, name in enumerate(names)
         for turn in range(accents_each)
     )
@@ -53,6 +63,11 @@ def _voices(variants: str, accents_each: int) -> tuple[str, ...]:
 
 TRAIN_VOICES = _voices(_TRAIN_VARIANTS, 2)
 TEST_VOICES = _voices(_TEST_VARIANTS, 1)  # speakers that training never hears in any accent
+
+
+def accent_group(voice: str) -> str:
+    """Returns the one of `ACCENT_GROUPS` that a voice such as "en-us+f3" belongs to."""
+    return _ACCENTS[voice.split("+")[0]]
 
 
 @dataclass(frozen=True)

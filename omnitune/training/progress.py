@@ -82,7 +82,10 @@ class RunLog:
         epoch_ended: bool,
         scoring_seconds: float = 0.0,
     ) -> None:
-        """Writes one moment: means since the last one, and the held-out scores."""
+        """Writes one moment: means since the last one, and the held-out scores.
+
+        What the scores hold under ``warnings`` is printed as such.
+        """
         by_group = {
             name: {"loss": loss / count, "tokens": count}
             for name, loss, count in zip(self.groups, self._loss, self._count, strict=True)
@@ -105,6 +108,8 @@ class RunLog:
             file.write(json.dumps(entry) + "\n")
         self._write_board(step, entry)
         self._print(epoch, self.formatter(step, entry))
+        for message in scores.get("warnings", ()):
+            self.warn(message)
         self._reset()
 
     def say(self, message: str) -> None:

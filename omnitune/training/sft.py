@@ -5,9 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 from tokenizers import Tokenizer
@@ -30,9 +29,9 @@ from omnitune.data.records import (
 )
 from omnitune.data.rounding import round_up
 from omnitune.evaluation.caching import estimate
-from omnitune.evaluation.evaluate import encode_once, score_splits
+from omnitune.evaluation.evaluate import encode_once
+from omnitune.evaluation.lines import score_lines
 from omnitune.evaluation.report import scores_table, write_report
-from omnitune.evaluation.scoreboard import HEADLINES, pick, score_lines, scoreboard
 from omnitune.models.components import assemble, save_omni
 from omnitune.models.omni import OmniModel
 from omnitune.sample import Sample, UserError
@@ -43,10 +42,9 @@ from omnitune.training.memory import estimate_memory
 from omnitune.training.optim import build_optimizer, trainable
 from omnitune.training.outputs import CACHE_NOTE, claim_folder, finish
 from omnitune.training.progress import RunLog
+from omnitune.training.watch import Watch, final_scores
 
 GIB = 2**30
-# What is scored between epochs: the tasks whose scores are printed.
-PROBED = tuple(task for task, _ in HEADLINES.values())
 
 
 def finetune(config: SftConfig, resume: bool = False, overwrite: bool = False) -> Path:
@@ -63,7 +61,7 @@ def finetune(config: SftConfig, resume: bool = False, overwrite: bool = False) -
     if run.device.type == "cuda":
         tell_memory(config, joint.model, run)
     train(run)
-    results = final_scores(config, joint.model, joint.reader, joint.samples)
+    results = final_scores(config, joint.model, joint.reader, joint.samples, run.state)
     results["seconds"] = round(time.monotonic() - started, 1)
     results["precision"], results["compiled"] = run.state["precision"], run.state.get("compile")
     write_json(config.out / "results.json", results)
@@ -176,28 +174,20 @@ def build_run(
         tokens_per_batch=config.tokens_per_batch,
     )
     rates = learning_rates(config, model.thinker.config.hidden_size)
-    held_out = split_of(join(samples.values()), "validation")
-
-    @cache
-    def chosen(epoch_ended: bool) -> list[Sample]:
-        if epoch_ended:
-            return pick(held_out, config.epoch_questions, config.seed)
-        return pick(held_out, config.probe_questions, config.seed, PROBED)
-
-    def score(step: int, epoch_ended: bool) -> dict[str, Any]:
-        return scoreboard(model, reader, chosen(epoch_ended))[0]
-
+    plan = Plan.of(config, len(stream))
+    watch = Watch(config, model, reader, samples, plan)
     return Run(
         model=model,
         optimizer=build_optimizer(model, config, rates),
         batch_at=stream,
-        plan=Plan.of(config, len(stream)),
+        plan=plan,
         config=config,
         log=RunLog(config.out, stream.groups, score_lines, config.num_epochs),
         groups=stream.groups,
-        score=score,
+        score=watch,
         rounded=round_up,
         compile=model.compile_decoder,
+        state=watch.state,
     )
 
 
@@ -251,14 +241,3 @@ def tell_memory(config: SftConfig, model: OmniModel, run: Run) -> None:
             "that may not fit: take a smaller batch_size with more gradient_accumulation, or "
             "activation_checkpointing"
         )
-
-
-def final_scores(
-    config: SftConfig, model: OmniModel, reader: SampleReader, samples: Mapping[str, Samples]
-) -> dict[str, Any]:
-    """Scores of every held-out split but validation, which the run was watched on."""
-    everything = join(samples.values())
-    names = sorted(everything.splits - {"train", "validation"}) or ["validation"]
-    model.eval()
-    splits = {name: split_of(everything, name) for name in names}
-    return score_splits(model, reader, splits, config.out / "predictions.jsonl")

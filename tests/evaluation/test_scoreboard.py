@@ -16,7 +16,6 @@ from omnitune.evaluation.scoreboard import (
     pick,
     questions_of,
     score_answers,
-    score_lines,
     scoreboard,
     token_scoreboard,
     token_totals,
@@ -240,17 +239,75 @@ def test_scores_by_kind() -> None:
     def said(kind: str, reference: str, answer: str, task: str = "image_qa") -> Prediction:
         return Prediction("x", task, kind, reference, answer)
 
+    def scored(task: str, answers: list[Prediction]) -> dict[str, Any]:
+        scores = score_answers(task, answers, range(len(answers)))
+        return {name: x for name, x in scores.items() if "interval" not in name}
+
     answers = [said("count", "3", "three"), said("count", "4", "3"), said("color", "red", "red")]
-    assert score_answers("image_qa", answers) == {
+    assert scored("image_qa", answers) == {
         "exact_match": pytest.approx(2 / 3),
         "kinds": {"color": 1.0, "count": 0.5},
+        "kind_questions": {"color": 1, "count": 2},
     }
-    assert score_answers("image_qa", answers[:2]) == {"exact_match": 0.5}
+    assert scored("image_qa", answers[:2]) == {"exact_match": 0.5}
     spoken = [said("a", "quiet river", "river"), said("b", "red", "red")]
-    assert score_answers("transcription", spoken) == {
+    assert scored("transcription", spoken) == {
         "wer": pytest.approx(1 / 3),
         "kinds": {"a": 0.5, "b": 0.0},
+        "kind_questions": {"a": 1, "b": 1},
     }
+
+
+def test_intervals_of_tasks_kinds_and_headlines(
+    model: OmniModel, reader: SampleReader, samples: list[Sample], scripted: dict[str, str]
+) -> None:
+    media = {"image_qa": samples[1].media, "transcription": samples[2].media}
+    other = {"image_qa": samples[4].media[:1], "transcription": samples[3].media}
+    talks = [replace(samples[0], id=f"t{n}") for n in range(3)]
+    for task, shown in media.items():
+        talks += [
+            conversation(
+                f"{task}{n}",
+                *("which?", "the quiet river."),
+                media=(shown if n % 2 else other[task]),
+                task=task,
+                kind="ab"[n // 4],
+            )
+            for n in range(8)
+        ]
+    scripted |= {"image_qa1": "red", "image_qa3": "red", "transcription1": "the river"}
+    scores, _ = scoreboard(model, reader, talks)
+    tasks = scores["tasks"]
+    assert tasks["image_qa"]["intervals"].keys() == {"loss", "token_acc", "exact_match"}
+    assert tasks["transcription"]["intervals"].keys() == {"loss", "token_acc", "wer"}
+    assert tasks["text"]["intervals"].keys() == {"loss", "token_acc"}
+    assert tasks["image_qa"]["intervals"]["exact_match"] == [0.5, 1]  # by picture, of two
+    assert tasks["image_qa"]["kind_intervals"] == {"a": [0, 1], "b": [1, 1]}
+    for name, task, measure in (
+        ("text_acc", "text", "token_acc"),
+        ("image_qa_acc", "image_qa", "exact_match"),
+        ("audio_wer", "transcription", "wer"),
+    ):
+        low, high = scores["intervals"][name]
+        assert [low, high] == tasks[task]["intervals"][measure]
+        assert low <= scores[name] <= high
+    assert scores["intervals"]["loss"][0] < scores["loss"] < scores["intervals"]["loss"][1]
+
+
+def test_priors_are_scored_as_answers_are() -> None:
+    def said(kind: str, reference: str, task: str = "image_qa") -> Prediction:
+        return Prediction("x", task, kind, reference, "wrong")
+
+    priors = {("image_qa", "count"): "2", ("image_qa", "color"): "red", ("image_qa", ""): "yes"}
+    answers = [said("count", "Two."), said("count", "3"), said("color", "red"), said("new", "yes")]
+    scores = score_answers("image_qa", answers, range(4), priors)
+    assert scores["prior"] == 0.75
+    assert scores["kind_priors"] == {"color": 1, "count": 0.5, "new": 1}
+    assert scores["exact_match"] == 0
+    alone = score_answers("image_qa", answers[:2], range(2), priors)
+    assert (alone["prior"], "kind_priors" in alone) == (0.5, False)
+    assert "prior" not in score_answers("transcription", answers, range(4), priors)
+    assert score_answers("audio_qa", [said("x", "yes", "audio_qa")], [0], priors)["prior"] == 0
 
 
 def test_answers_are_the_models_own(
@@ -267,16 +324,6 @@ def test_answers_are_the_models_own(
     predictions = scoreboard(model, reader, others)[1]
     assert [p.answer for p in predictions] == answers
     assert {p.reference for p in predictions} == {"other"}
-
-
-def test_printed_lines() -> None:
-    scores = {"loss": 2.345, "text_acc": 0.734, "image_qa_acc": 0.652, "audio_wer": 0.123}
-    assert score_lines(500, {"validation": scores}) == [
-        "Step 500: loss=2.345 text_acc=73.4%",
-        "→ Image QA acc: 65.2%",
-        "→ Audio transcription WER: 12.3%",
-    ]
-    assert score_lines(1, {"validation": {"loss": 1.0}}) == ["Step 1: loss=1.000"]
 
 
 def test_system_turn_stays_in_view() -> None:

@@ -18,7 +18,7 @@ from omnitune.synthetic import corpus
 from omnitune.synthetic.basics import partition
 from omnitune.synthetic.corpus import FILES, MARKER, SUMMARY, CorpusError, build_corpus
 from omnitune.synthetic.scenes import HELD_OUT
-from omnitune.synthetic.speech import TEST_VOICES, TRAIN_VOICES
+from omnitune.synthetic.speech import TEST_VOICES, TRAIN_VOICES, accent_group
 
 SEED, SCALE = 3, 0.01
 Records = dict[str, list[dict[str, Any]]]
@@ -111,7 +111,7 @@ def test_audio_records_have_the_agreed_format(records: Records) -> None:
     held_out = [row for row in plain if row["split"] != "train"]
     for row in [*held_out, *({**full, **qa} for full in trained for qa in full["qa"])]:
         if row["task"] == "transcription":
-            assert row["kind"] == "transcription"
+            assert row["kind"] == f"{accent_group(row['voice'])}_accent"
             assert row["answer"] == row["transcript"]
         else:
             assert row["task"] == "qa"

@@ -2,6 +2,7 @@
 
 import random
 import re
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,11 +11,13 @@ import pytest
 
 from omnitune.synthetic.basics import partition
 from omnitune.synthetic.speech import (
+    ACCENT_GROUPS,
     NOISES,
     TEST_VOICES,
     TRAIN_VOICES,
     Synthesizer,
     Utterance,
+    accent_group,
     make_noise,
     render,
     sample_utterance,
@@ -68,6 +71,13 @@ def test_there_are_enough_voices_and_test_speakers_are_new() -> None:
     assert len(set(TEST_VOICES)) >= 10
     trained = {voice.split("+")[1] for voice in TRAIN_VOICES}
     assert not trained & {voice.split("+")[1] for voice in TEST_VOICES}
+
+
+def test_every_group_of_accents_has_many_voices_and_new_ones() -> None:
+    for voices, fewest in ((TRAIN_VOICES, 15), (TEST_VOICES, 1)):
+        groups = Counter(accent_group(voice) for voice in voices)
+        assert set(groups) == set(ACCENT_GROUPS)
+        assert min(groups.values()) >= fewest
 
 
 @pytest.mark.parametrize("voice", ["en-us+nobody", "nowhere+m3"])

@@ -23,12 +23,12 @@ MIX = {"text_only": 0.4, "image_text": 0.3, "audio_text": 0.3}
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data folder of twenty records and the three parts."""
+    """A data folder of eight records a source and the three parts."""
     home = tmp_path_factory.mktemp("home")
     data: dict[str, list[dict[str, Any]]] = {"text_only": [], "image_text": [], "audio_text": []}
     for name in data:
         (home / "data" / FILES[name]).parent.mkdir(parents=True)
-    splits = ["train"] * 4 + ["validation", "test"]
+    splits = ["train"] * 4 + ["validation", "test"] * 2
     for n, split in enumerate(splits):
         qa = {"question": "what is it?", "answer": f"number {n}.", "split": split}
         image = write_image(home / "data" / "images" / f"{n}.png", seed=n)
@@ -81,6 +81,8 @@ def test_run_leaves_what_it_promises(finished: SftConfig) -> None:
     results = json.loads((finished.out / "results.json").read_text())
     assert set(results["splits"]) == {"test"}
     assert {"loss", "text_acc", "image_qa_acc", "audio_wer"} <= set(results)
+    assert results["reliance"].keys() == set(ENCODERS)
+    assert results["text_guard"]["start"] != results["text_guard"]["loss"]
     assert json.loads((finished.out / "run.json").read_text())["finished"] is True
     model, _, values = load_omni(finished.out)
     assert values["step"] == 4
@@ -146,7 +148,13 @@ def test_stopped_and_resumed_equals_straight(
     for part in ("thinker", "proj_v", "proj_a"):
         assert all(torch.equal(one[part][key], tensor) for key, tensor in other[part].items())
     scores = [json.loads((c.out / "results.json").read_text()) for c in (config, finished)]
-    assert scores[0]["splits"] == scores[1]["splits"]
+    for key in ("splits", "reliance", "text_guard"):
+        assert scores[0][key] == scores[1][key]
+    watched = [
+        [json.loads(x)["validation"] for x in (c.out / "metrics.jsonl").read_text().splitlines()]
+        for c in (config, finished)
+    ]
+    assert watched[0] == watched[1]
 
 
 @pytest.mark.parametrize("cache", ["auto", "off"])
