@@ -49,13 +49,19 @@ class Question:
 
 @dataclass(frozen=True)
 class Prediction:
-    """One JSON line of ``--predictions``."""
+    """One JSON line of ``--predictions``.
+
+    Attributes:
+        reference_loss: of the reference, summed over its tokens: minus the logarithm of the
+            probability that the model gave it; None where it was not asked for alone.
+    """
 
     id: str
     task: str
     kind: str
     reference: str
     answer: str
+    reference_loss: float | None = None
 
 
 def questions_of(sample: Sample) -> list[Question]:
@@ -132,10 +138,13 @@ def scoreboard(
         # A window at a time, so that memory does not grow with the split.
         for first in range(0, len(chosen), SCORE_WINDOW):
             singles = list(_fetch(samples, chosen[first : first + SCORE_WINDOW]))
-            task_totals += token_totals(model, [reader.item(s) for s in singles])
-            questions = [q for s in singles for q in questions_of(s)]
+            window_totals = token_totals(model, [reader.item(s) for s in singles])
+            task_totals += window_totals
+            asked = [questions_of(s) for s in singles]
+            questions = [q for found in asked for q in found]
             if task in EXACT_TASKS or task in WER_TASKS:
-                answered += answer(model, reader, questions, tick)
+                found = answer(model, reader, questions, tick)
+                answered += _with_losses(found, asked, window_totals)
             else:
                 tick(len(questions))
         totals += task_totals
@@ -228,7 +237,7 @@ def score_lines(step: int, entry: dict[str, Any]) -> list[str]:
     return lines
 
 
-def as_json(prediction: Prediction) -> dict[str, str]:
+def as_json(prediction: Prediction) -> dict[str, Any]:
     """A prediction as a JSON object."""
     return asdict(prediction)
 
@@ -247,6 +256,21 @@ def _mean(totals: list[tuple[float, float, int]]) -> dict[str, Any]:
     count = max(1, sum(n for _, _, n in totals))
     loss, right = sum(t[0] for t in totals), sum(t[1] for t in totals)
     return {"loss": loss / count, "token_acc": right / count, "tokens": count}
+
+
+def _with_losses(
+    predictions: list[Prediction],
+    asked: list[list[Question]],
+    totals: list[tuple[float, float, int]],
+) -> list[Prediction]:
+    """Enters the loss of each reference that is the only one of its sample."""
+    losses = [
+        round(nll, 4) if len(questions) == 1 else None
+        for questions, (nll, _, _) in zip(asked, totals, strict=True)
+        for _ in questions
+    ]
+    pairs = zip(predictions, losses, strict=True)
+    return [replace(p, reference_loss=loss) for p, loss in pairs]
 
 
 def _wer(predictions: Sequence[Prediction]) -> float:
