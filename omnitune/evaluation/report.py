@@ -106,7 +106,7 @@ def write_report(ckpt_dir: Path, data_dir: Path) -> Path:
         *sections.truncation(as_object(results.get("truncation"))),
         sections.gallery(choose_gallery(exhibits), note),
         sections.configuration(flatten(run.config)),
-        sections.environment(_facts(run), _commands(run)),
+        sections.environment(_facts(run), _commands(run), "environment" in run.record),
     ]
     opening = sections.opening(run.splits().get(main, {}), main)
     page = ckpt_dir / "report.html"

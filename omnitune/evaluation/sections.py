@@ -249,9 +249,19 @@ def configuration(settings: Sequence[tuple[str, str]]) -> Section:
     return Section("Configuration", note, pairs(settings))
 
 
-def environment(facts: Sequence[tuple[str, str]], commands: Sequence[tuple[str, str]]) -> Section:
-    """Where and with what the run was made, and the commands that make it again."""
-    note = "Where the run was made and with which versions; with the same seed, data and versions "
-    note += "the commands give the same run again."
+def environment(
+    facts: Sequence[tuple[str, str]], commands: Sequence[tuple[str, str]], of_the_run: bool = True
+) -> Section:
+    """Where and with what the run was made, and the commands that make it again.
+
+    Args:
+        of_the_run: the facts are the run's own; else those of the page's making.
+    """
+    note = (
+        "Where the run was made and with which versions; with the same seed, data and versions "
+        "the commands give the same run again."
+        if of_the_run
+        else "The run did not note where it was made: this is where the page was made."
+    )
     shown = "".join(f"<pre># {escape(what)}\n{escape(line)}</pre>" for what, line in commands)
     return Section("Environment", note, pairs(facts) + shown)

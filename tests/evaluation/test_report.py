@@ -100,6 +100,7 @@ def test_environment_is_that_of_the_run(run_dir: Path, data_dir: Path) -> None:
     results = {**RESULTS, "precision": "bf16", "device": "cuda", "seconds": 12.5}
     (run_dir / "results.json").write_text(json.dumps(results), encoding="utf-8")
     html = read_page(run_dir, data_dir)
+    assert "where the page was made" not in html
     for text in ("9.9.9", "77", "bf16", "cuda", "12.5", *record["commands"]):
         assert text in html
 
@@ -131,6 +132,7 @@ def test_page_shows_what_there_is(run_dir: Path, data_dir: Path) -> None:
     for value in ("0.500", "87.5 %", "50.0 %", "5.2 %"):
         assert f"<dd>{value}</dd>" in html
     assert "95 %" not in html  # there are no intervals
+    assert "where the page was made" in html  # the run did not say where it was
     assert html.count("<svg") == 4
     for text in ("test_<wbr>voices", "125.0&nbsp;%", "1,234", "data_<wbr>mix.<wbr>text_<wbr>only"):
         assert text in html
