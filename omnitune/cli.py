@@ -131,6 +131,22 @@ def report(arguments: list[str]) -> int:
     return 0
 
 
+def compare(arguments: list[str]) -> int:
+    """Puts runs side by side, in the terminal and as a page."""
+    parser = argparse.ArgumentParser(prog="omnitune compare", description=compare.__doc__)
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="a run's output folder")
+    parser.add_argument(
+        "--html", type=Path, default=Path("compare.html"), help="the page [compare.html, here]"
+    )
+    options = parser.parse_args(arguments)
+    from omnitune.evaluation.compare import compare_table, read_runs, write_comparison
+
+    runs = read_runs(options.runs)
+    print("\n".join(compare_table(runs)))
+    print(f"page: {write_comparison(runs, options.html)}")
+    return 0
+
+
 def chat(arguments: list[str]) -> int:
     """Talks to a model."""
     from omnitune.serving.terminal import main as chat_main
@@ -144,6 +160,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "sft": sft,
     "evaluate": evaluate,
     "report": report,
+    "compare": compare,
     "chat": chat,
 }
 

@@ -76,6 +76,18 @@ class RunConfig(Config):
     compile: Literal["auto", "on", "off"] = Field(
         "auto", description="the thinker's layers; auto: where the run is long enough to repay it"
     )
+    trackers: list[Literal["tensorboard", "wandb", "trackio"]] = Field(
+        ["tensorboard"],
+        description="where the curves go as the run does, such as wandb,tensorboard",
+    )
+
+    @field_validator("trackers", mode="before")
+    @classmethod
+    def _names_in_a_row(cls, value: Any) -> Any:
+        """On the command line: names with commas between them; nothing for none."""
+        if not isinstance(value, str):
+            return value
+        return [name.strip() for name in value.split(",") if name.strip()]
 
     @property
     def out(self) -> Path:

@@ -71,6 +71,16 @@ def test_command_line_overrides_the_file(
     assert getattr(load(tmp_path, values, *arguments), name) == expected
 
 
+@pytest.mark.parametrize(
+    ("given", "trackers"),
+    [("wandb", ["wandb"]), ("tensorboard, trackio", ["tensorboard", "trackio"]), ("", [])],
+)
+def test_trackers_are_names_in_a_row(given: str, trackers: list[str]) -> None:
+    assert load_config(SftConfig, None, [f"--trackers={given}"]).trackers == trackers
+    with pytest.raises(UserError, match=r"trackers\.0: Input should be 'tensorboard', 'wandb'"):
+        load_config(SftConfig, None, ["--trackers", "visdom"])
+
+
 def test_numeric_folder_name_is_a_folder(tmp_path: Path) -> None:
     assert load(tmp_path, {}, "--output-dir", "2026").out == Path("2026")
 

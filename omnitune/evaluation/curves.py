@@ -1,18 +1,20 @@
-"""The report's pictures: the curves of a run, and held-out pictures with their answers."""
+"""Draws diagrams, into a PNG or into a page, and held-out pictures with their answers."""
 
 from __future__ import annotations
 
 import io
-import math
 import re
 import textwrap
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omnitune.evaluation.page import Exhibit, thumbnail
+from omnitune.evaluation.diagrams import LEGEND, PALETTE, Curve, Diagram
+from omnitune.evaluation.gallery import Exhibit
+from omnitune.evaluation.media import thumbnail
 from omnitune.sample import UserError
 
 if TYPE_CHECKING:  # matplotlib takes a second to import: only where something is drawn
@@ -28,7 +30,15 @@ COLOURS = {
     "held": "#b9500b",
     "right": "#1a7f37",
     "wrong": "#c0272d",
+    "c1": "#0b6e99",
+    "c2": "#c2410c",
+    "c3": "#15803d",
+    "c4": "#8b3fd9",
+    "c5": "#b91c5c",
+    "c6": "#7a6a00",
 }
+# Told apart without colour too.
+_DASHES = dict(zip(PALETTE, ("-", "--", ":", "-.", (0, (6, 1)), (0, (3, 1, 1, 1))), strict=True))
 _STYLE: Any = {  # matplotlib names every key in its type
     "font.family": "DejaVu Sans",
     "font.size": 10,
@@ -49,88 +59,38 @@ _STYLE: Any = {  # matplotlib names every key in its type
 _NO_METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}
 
 
-@dataclass(frozen=True)
-class Panel:
-    """One diagram: a key of the scores over the steps."""
-
-    title: str
-    key: str
-    from_zero: bool = False
-
-
-PANELS = (
-    Panel("Loss", "loss"),
-    Panel("Text: token accuracy", "text_acc"),
-    Panel("Image QA: exact match", "image_qa_acc", from_zero=True),
-    Panel("Transcription: word error rate", "audio_wer", from_zero=True),
-)
-LEGEND = (
-    ("train", "training"),
-    ("epoch", "validation, end of epoch"),
-    ("probe", "validation in between, few questions"),
-)
-
-
-@dataclass(frozen=True)
-class Curve:
-    """The points of one line; ``role`` is a first word of ``LEGEND``."""
-
-    role: str
-    steps: list[float]
-    values: list[float]
-
-
-def curves_of(entries: Sequence[dict[str, Any]], key: str) -> list[Curve]:
-    """The lines of a score, from the entries of ``metrics.jsonl``; without those of no point."""
-    epochs = [e for e in entries if e.get("epoch_ended")]
-    others = [e for e in entries if not e.get("epoch_ended")]
-    curves = [
-        _curve("probe", others, "validation", key),
-        _curve("epoch", epochs, "validation", key),
-        _curve("train", entries, "train", key),
-    ]
-    return [curve for curve in curves if curve.steps]
-
-
-def draw_curves(entries: Sequence[dict[str, Any]], path: Path) -> None:
-    """Draws all the curves of a run into one PNG."""
-    from matplotlib import rc_context
+def draw_diagrams(diagrams: Sequence[Diagram], path: Path) -> None:
+    """Draws all the diagrams of a run into one PNG."""
     from matplotlib.figure import Figure
 
-    drawn = [(panel, curves) for panel in PANELS if (curves := curves_of(entries, panel.key))]
-    rows = max(1, -(-len(drawn) // 2))
-    with rc_context(_STYLE):
+    rows = max(1, -(-len(diagrams) // 2))
+    with _drawing():
         figure = Figure(figsize=(10, 0.6 + 3.1 * rows), layout="constrained", facecolor="white")
-        for n, (panel, curves) in enumerate(drawn):
+        for n, diagram in enumerate(diagrams):
             axes = figure.add_subplot(rows, 2, n + 1)
-            axes.set_title(panel.title, loc="left", fontsize=11, fontweight="bold")
-            _plot(axes, panel, curves)
-        _add_legend(figure, {curve.role for _, curves in drawn for curve in curves})
+            axes.set_title(diagram.title, loc="left", fontsize=11, fontweight="bold")
+            _plot(axes, diagram)
+        _add_legend(figure, {curve.role for d in diagrams for curve in d.curves})
         figure.savefig(path, dpi=130)
 
 
-def curve_drawings(entries: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
+def inline_drawings(diagrams: Sequence[Diagram]) -> list[tuple[str, str]]:
     """Title and inline SVG of each diagram; colours are the page's style variables."""
-    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     drawings = []
-    for panel in PANELS:
-        curves = curves_of(entries, panel.key)
-        if not curves:
-            continue
-        with rc_context(_STYLE):
+    for diagram in diagrams:
+        with _drawing():
             figure = Figure(figsize=(4.4, 2.6), layout="constrained")
-            _plot(figure.add_subplot(), panel, curves)
+            _plot(figure.add_subplot(), diagram)
             buffer = io.StringIO()
             figure.savefig(buffer, format="svg", transparent=True, metadata=_NO_METADATA)
-        drawings.append((panel.title, _inline(buffer.getvalue(), panel, curves)))
+        drawings.append((diagram.title, _inline(buffer.getvalue(), diagram)))
     return drawings
 
 
 def draw_answers(exhibits: Sequence[Exhibit], path: Path) -> None:
     """Draws a grid of pictures with question, reference and answer into a PNG."""
-    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     columns = min(4, len(exhibits))
@@ -140,9 +100,7 @@ def draw_answers(exhibits: Sequence[Exhibit], path: Path) -> None:
     side, gap, line = 2.5, 0.16, 0.185
     row = side + line * (1 + max(map(len, words)))
     width, height = gap + columns * (side + gap), gap + rows * (row + gap)
-    with rc_context(_STYLE), warnings.catch_warnings():
-        # A letter that the font lacks becomes a box; that is no news to the user.
-        warnings.filterwarnings("ignore", message="Glyph .* missing")
+    with _drawing():
         figure = Figure(figsize=(width, height), facecolor="white")
         for n, exhibit in enumerate(exhibits):
             left = gap + n % columns * (side + gap)
@@ -158,21 +116,23 @@ def draw_answers(exhibits: Sequence[Exhibit], path: Path) -> None:
         figure.savefig(path, dpi=130)
 
 
-def _curve(role: str, entries: Sequence[dict[str, Any]], part: str, key: str) -> Curve:
-    points = [(e.get("step"), (e.get(part) or {}).get(key)) for e in entries]
-    kept = [
-        (float(x), float(y))
-        for x, y in points
-        if isinstance(x, int | float) and isinstance(y, int | float) and math.isfinite(y)
-    ]
-    return Curve(role, [x for x, _ in kept], [y for _, y in kept])
+@contextmanager
+def _drawing() -> Iterator[None]:
+    from matplotlib import rc_context
+
+    with rc_context(_STYLE), warnings.catch_warnings():
+        # A letter that the font lacks becomes a box; that is no news to the user.
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        yield
 
 
-def _plot(axes: Axes, panel: Panel, curves: list[Curve]) -> None:
+def _plot(axes: Axes, diagram: Diagram) -> None:
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-    for curve in curves:
-        axes.plot(curve.steps, curve.values, **_line(curve.role, len(curve.steps)))
+    for step in diagram.marks:
+        axes.axvline(step, color=COLOURS["muted"], linewidth=0.8, linestyle=":")
+    for curve in diagram.curves:
+        _draw_curve(axes, curve)
     axes.set_xlabel("step")
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
@@ -180,15 +140,48 @@ def _plot(axes: Axes, panel: Panel, curves: list[Curve]) -> None:
     axes.grid(axis="y")
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(length=0)
-    values = [value for curve in curves for value in curve.values]
-    if panel.key == "loss":
+    _scale(axes, diagram)
+    if any(curve.label for curve in diagram.curves):
+        columns = 2 if max(len(curve.label) for curve in diagram.curves) > 11 else 3
+        legend = axes.legend(
+            loc="lower left", bbox_to_anchor=(-0.12, 1.0), ncols=columns, frameon=False,
+            fontsize=8, handlelength=2.2, borderaxespad=0.2, labelspacing=0.5, columnspacing=1.6,
+        )  # fmt: skip
+        for text in legend.get_texts():
+            text.set_parse_math(False)
+
+
+def _draw_curve(axes: Axes, curve: Curve) -> None:
+    style = _line(curve.role, len(curve.steps))
+    axes.plot(curve.steps, curve.values, label=curve.label or "_", **style)
+    for step, interval in zip(curve.steps, curve.intervals, strict=False):
+        if interval:
+            axes.plot([step, step], interval, color=style["color"], linewidth=1.2, alpha=0.8)
+
+
+def _scale(axes: Axes, diagram: Diagram) -> None:
+    """The vertical axis: how far it goes and how its numbers are written."""
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    values = [value for curve in diagram.curves for value in curve.values]
+    if diagram.unit == "loss":
         _scale_loss(axes, values)
         return
-    axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{100 * y:g} %"))
-    if panel.from_zero:
+    percent = diagram.unit in ("percent", "points")
+    if percent:
+        axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+        sign = " %" if diagram.unit == "percent" else ""
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{100 * y:g}{sign}"))
+    else:
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:.1e}" if y else "0"))
+    if diagram.unit == "points":
+        axes.axhline(0, color=COLOURS["muted"], linewidth=0.8)
+        axes.set_ylabel("points of percent", fontsize=8)
+    elif diagram.from_zero and percent:
         axes.set_ylim(0, min(1.0, max(0.05, 1.08 * max(values))) * 1.01)
-    if max(values) > 1:
+    elif diagram.from_zero:
+        axes.set_ylim(bottom=0)
+    if diagram.unit == "percent" and max(values) > 1:
         axes.set_xlabel("step (values above 100 % are not shown)")
 
 
@@ -199,7 +192,8 @@ def _scale_loss(axes: Axes, values: list[float]) -> None:
     if min(values) <= 0 or max(values) < 8 * min(values):
         return
     axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 3.0, 5.0)))
+    far = max(values) > 100 * min(values)
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 3.0) if far else (1.0, 2.0, 3.0, 5.0)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.tick_params(which="both", length=0)
@@ -210,8 +204,11 @@ def _line(role: str, points: int) -> dict[str, Any]:
         style: dict[str, Any] = {"color": COLOURS["train"], "linewidth": 1.4}
     elif role == "epoch":
         style = {"color": COLOURS["held"], "linewidth": 1.8, "marker": "o", "markersize": 5}
-    else:
+    elif role == "probe":
         style = {"color": COLOURS["held"], "linewidth": 0.8, "alpha": 0.6}
+    else:
+        style = {"color": COLOURS[role], "linewidth": 1.5, "linestyle": _DASHES[role]}
+        style |= {"marker": "o", "markersize": 3.5} if points <= 30 else {}
     return style if points > 1 else {**style, "marker": "o", "markersize": 4}
 
 
@@ -220,10 +217,11 @@ def _add_legend(figure: Figure, roles: set[str]) -> None:
 
     shown = [(role, words) for role, words in LEGEND if role in roles]
     handles = [Line2D([], [], label=words, **_line(role, 2)) for role, words in shown]
-    figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
+    if handles:
+        figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
 
 
-def _inline(svg: str, panel: Panel, curves: list[Curve]) -> str:
+def _inline(svg: str, diagram: Diagram) -> str:
     """Makes matplotlib's SVG file a part of an HTML page: no prologue, own names, own colours.
 
     Its label says where each line ends, for readers who hear the page.
@@ -231,12 +229,14 @@ def _inline(svg: str, panel: Panel, curves: list[Curve]) -> str:
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", svg).replace("xlink:href", "href")
-    svg = re.sub(r'(\sid="|url\(#|href="#)', rf"\g<1>{panel.key}-", svg)
+    svg = re.sub(r'(\sid="|url\(#|href="#)', rf"\g<1>{diagram.key}-", svg)
     for name, colour in COLOURS.items():
         svg = svg.replace(colour, f"var(--{name})")
     words = dict(LEGEND)
-    ends = "; ".join(f"{words[c.role]} ends at {c.values[-1]:.3g}" for c in curves)
-    label = f"{panel.title} over steps: {ends}"
+    ends = "; ".join(
+        f"{c.label or words.get(c.role, c.role)} ends at {c.values[-1]:.3g}" for c in diagram.curves
+    )
+    label = escape(f"{diagram.title} over steps: {ends}").replace("\\", "\\\\")
     return re.sub(r'width="[^"]*" height="[^"]*"', f'role="img" aria-label="{label}"', svg, count=1)
 
 

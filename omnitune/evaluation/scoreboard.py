@@ -53,13 +53,19 @@ class Question:
 
 @dataclass(frozen=True)
 class Prediction:
-    """One JSON line of ``--predictions``."""
+    """One JSON line of ``--predictions``.
+
+    Attributes:
+        reference_loss: of the reference, summed over its tokens: minus the logarithm of the
+            probability that the model gave it; None where it was not asked for alone.
+    """
 
     id: str
     task: str
     kind: str
     reference: str
     answer: str
+    reference_loss: float | None = None
 
 
 def questions_of(sample: Sample) -> list[Question]:
@@ -142,11 +148,13 @@ def scoreboard(
         # A window at a time, so that memory does not grow with the split.
         for first in range(0, len(chosen), SCORE_WINDOW):
             singles = list(_fetch(samples, chosen[first : first + SCORE_WINDOW]))
-            task_totals += token_totals(model, [reader.item(s) for s in singles])
+            window_totals = token_totals(model, [reader.item(s) for s in singles])
+            task_totals += window_totals
             of_single += [number(s) for s in singles]
             asked = [(q, number(s)) for s in singles for q in questions_of(s)]
             if task in EXACT_TASKS or task in WER_TASKS:
-                answered += answer(model, reader, [q for q, _ in asked], tick)
+                given = answer(model, reader, [q for q, _ in asked], tick)
+                answered += _with_losses(given, singles, window_totals)
                 of_answer += [record for _, record in asked]
             else:
                 tick(len(asked))
@@ -263,7 +271,7 @@ def score_answers(
     return scores
 
 
-def as_json(prediction: Prediction) -> dict[str, str]:
+def as_json(prediction: Prediction) -> dict[str, Any]:
     """A prediction as a JSON object."""
     return asdict(prediction)
 
@@ -290,6 +298,21 @@ def _mean(totals: list[tuple[float, float, int]], records: list[int]) -> dict[st
 def _intervals(ratios: Mapping[str, Ratio]) -> dict[str, list[float]]:
     found = {name: ratio.interval() for name, ratio in ratios.items()}
     return {name: interval for name, interval in found.items() if interval is not None}
+
+
+def _with_losses(
+    predictions: Sequence[Prediction],
+    singles: Sequence[Sample],
+    totals: Sequence[tuple[float, float, int]],
+) -> list[Prediction]:
+    """Enters the loss of each reference that is the only one of its sample."""
+    losses = [
+        round(nll, 4) if single.num_questions == 1 else None
+        for single, (nll, _, _) in zip(singles, totals, strict=True)
+        for _ in range(single.num_questions)
+    ]
+    pairs = zip(predictions, losses, strict=True)
+    return [replace(p, reference_loss=loss) for p, loss in pairs]
 
 
 def _is_prior(priors: Priors, prediction: Prediction) -> bool:

@@ -94,7 +94,7 @@ def run_stage(stage: Stage, resume: bool) -> None:
         batch_at=stage.batch_at,
         plan=plan,
         config=config,
-        log=RunLog(config.out, stage.groups, lines, config.num_epochs),
+        log=RunLog(config.out, stage.groups, lines, config.num_epochs, config),
         groups=stage.groups,
         score=score,
         rounded=stage.rounded,

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from omnitune.config import RunConfig
+from omnitune.evaluation.environment import command, environment
 from omnitune.sample import UserError
 from omnitune.storage import sha256, write_json
 from omnitune.training.checkpoint import step_files
+from omnitune.training.trackers import TRACKER_FILE, check_installed
 
 RUN_FILE = "run.json"
 CACHE_NOTE = "feature_cache.json"
@@ -23,6 +25,7 @@ LEFT_BY_A_RUN = (
     "report.html",
     "curves.png",
     "answers.png",
+    TRACKER_FILE,
 )
 FREE = {
     "output_dir",
@@ -32,6 +35,7 @@ FREE = {
     "device",
     "workers",
     "activation_checkpointing",
+    "trackers",
 }
 
 
@@ -50,9 +54,10 @@ def claim_folder(
 
     Raises:
         UserError: the folder holds another run, or a started one and neither ``resume`` nor
-            ``overwrite`` is given.
+            ``overwrite`` is given; or a tracker is not installed.
     """
     folder = config.out
+    check_installed(config.trackers)
     settings: dict[str, Any] = json.loads(config.model_dump_json())
     digests = {str(path): sha256(path) for path in inputs if path.is_file()}
     found = {} if overwrite else _read(folder / RUN_FILE) or {}
@@ -73,6 +78,8 @@ def claim_folder(
         _clear(folder)
     try:
         run = {"config": settings, "inputs": digests, "finished": False}
+        before = found.get("commands", []) if resume else []
+        run |= {"environment": environment(), "commands": [*before, command()]}
         write_json(folder / RUN_FILE, run)
     except OSError as error:
         raise UserError(f"{folder}: cannot be written to ({error.strerror})") from None

@@ -1,4 +1,4 @@
-"""What a run tells: the live bar, printed lines, ``metrics.jsonl``, TensorBoard."""
+"""What a run tells: the live bar, printed lines, ``metrics.jsonl``, trackers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from omnitune.config import RunConfig
 from omnitune.console import progress_bar
+from omnitune.training.trackers import Trackers
 
 # Turns the scores of one moment into the lines that are printed for them.
 Formatter = Callable[[int, dict[str, Any]], list[str]]
@@ -22,13 +24,22 @@ class RunLog:
         groups: names of the loss groups.
         formatter: lines to print for a moment's scores.
         epochs: in the whole run.
+        config: names the trackers and is shown in them; without it there is TensorBoard only.
     """
 
-    def __init__(self, folder: Path, groups: list[str], formatter: Formatter, epochs: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        groups: list[str],
+        formatter: Formatter,
+        epochs: int,
+        config: RunConfig | None = None,
+    ) -> None:
         self.folder, self.groups, self.formatter, self.epochs = folder, groups, formatter, epochs
+        self.config = config
         folder.mkdir(parents=True, exist_ok=True)
         self._advance: Callable[..., None] = lambda n=1, note="": None
-        self._board: Any = None
+        self._trackers: Trackers | None = None
         self._printed_epoch = 0
         self._reset()
 
@@ -49,15 +60,15 @@ class RunLog:
     @contextmanager
     def training_bar(self, total: int, done: int) -> Iterator[None]:
         """Shows the live bar of the run."""
-        from torch.utils.tensorboard import SummaryWriter
-
-        self._board = SummaryWriter(str(self.folder / "tensorboard"), purge_step=done)
+        names = self.config.trackers if self.config else ["tensorboard"]
+        settings = json.loads(self.config.model_dump_json()) if self.config else {}
+        self._trackers = Trackers(names, self.folder, settings, done, self.warn)
         try:
             with progress_bar("training", total, done) as advance:
                 self._advance = advance
                 yield
         finally:
-            self._board.close()
+            self._trackers.close()
 
     def step(
         self,
@@ -106,7 +117,7 @@ class RunLog:
         }
         with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
-        self._write_board(step, entry)
+        self._track(step, entry)
         self._print(epoch, self.formatter(step, entry))
         for message in scores.get("warnings", ()):
             self.warn(message)
@@ -127,12 +138,10 @@ class RunLog:
         for line in lines:
             print(line, flush=True)
 
-    def _write_board(self, step: int, entry: dict[str, Any]) -> None:
-        if self._board is None:
-            return
-        for part in ("train", "validation"):
-            for name, value in _flat(entry[part]):
-                self._board.add_scalar(f"{part}/{name}", value, step)
+    def _track(self, step: int, entry: dict[str, Any]) -> None:
+        if self._trackers is not None:
+            told = {key: part for key, part in entry.items() if key not in ("step", "epoch_ended")}
+            self._trackers.write(step, dict(_flat(told)))
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:

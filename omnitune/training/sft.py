@@ -64,6 +64,7 @@ def finetune(config: SftConfig, resume: bool = False, overwrite: bool = False) -
     results = final_scores(config, joint.model, joint.reader, joint.samples, run.state)
     results["seconds"] = round(time.monotonic() - started, 1)
     results["precision"], results["compiled"] = run.state["precision"], run.state.get("compile")
+    results["device"] = str(run.device)
     write_json(config.out / "results.json", results)
     save_omni(result, joint.model, joint.tokenizer, step=run.step)
     finish(config)
@@ -182,7 +183,7 @@ def build_run(
         batch_at=stream,
         plan=plan,
         config=config,
-        log=RunLog(config.out, stream.groups, score_lines, config.num_epochs),
+        log=RunLog(config.out, stream.groups, score_lines, config.num_epochs, config),
         groups=stream.groups,
         score=watch,
         rounded=round_up,

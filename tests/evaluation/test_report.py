@@ -4,129 +4,48 @@ import base64
 import io
 import json
 import re
+from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 import soundfile
+from made_up import RESULTS, entry, rich_entry, rich_results, write_lines
 from PIL import Image
 
-from omnitune.evaluation import curves, page
-from omnitune.evaluation.page import Exhibit
-from omnitune.evaluation.report import (
-    choose_gallery,
-    choose_pictures,
-    is_right,
-    score_rows,
-    scores_table,
-    splits_of,
-    write_report,
-)
-from omnitune.evaluation.scoreboard import Prediction
-from omnitune.sample import Media, UserError
-
-HOSTILE = "<script>alert(1)</script> & $x"
-IMAGE_QA = {
-    "loss": 0.4,
-    "token_acc": 0.9,
-    "exact_match": 0.5,
-    "kinds": {"count": 0.25, "color": 0.75},
-    "questions": 1234,
-}
-RESULTS: dict[str, Any] = {
-    "loss": 0.5,
-    "token_acc": 0.91,
-    "text_acc": 0.875,
-    "image_qa_acc": 0.5,
-    "audio_wer": 0.0525,
-    "tasks": {
-        "text": {"loss": 0.6, "token_acc": 0.875, "questions": 20},
-        "image_qa": IMAGE_QA,
-        "transcription": {"loss": 0.1, "token_acc": 0.95, "wer": 0.0525, "questions": 7},
-    },
-    "splits": {
-        "test_voices": {
-            "loss": 0.2,
-            "tasks": {"transcription": {"loss": 0.2, "wer": 1.25, "questions": 3}},
-        }
-    },
-}
-
-
-def entry(step: int, epoch_ended: bool, without: str = "") -> dict[str, Any]:
-    scores = {"loss": 2 / step, "text_acc": 0.8, "image_qa_acc": 0.5, "audio_wer": 30 / step}
-    return {
-        "step": step,
-        "epoch": 1,
-        "epoch_ended": epoch_ended,
-        "train": {"loss": 1 / step, "sources": {}, "grad_norm": 1.0},
-        "validation": {name: score for name, score in scores.items() if name != without},
-    }
-
-
-def write_lines(path: Path, lines: list[dict[str, Any]]) -> None:
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-
-
-def write_records(path: Path, records: list[dict[str, Any]]) -> None:
-    path.write_text(json.dumps([{**r, "split": "test"} for r in records]), encoding="utf-8")
-
-
-@pytest.fixture
-def data_dir(tmp_path: Path) -> Path:
-    folder = tmp_path / "data"
-    for name in ("images", "audio"):
-        (folder / name).mkdir(parents=True)
-    for n, colour in enumerate(("red", "blue")):
-        Image.new("RGB", (32, 24), colour).save(folder / "images" / f"{n}.png")
-    wave = 0.1 * np.sin(np.arange(8000) / 10)
-    soundfile.write(folder / "audio" / "0.wav", wave, 16_000)
-    pairs = [
-        {"question": "what color is it?", "answer": "red", "kind": "color"},
-        {"question": "how many are there?", "answer": "1", "kind": "count"},
-    ]
-    images = [
-        {"id": "i0", "image": "0.png", "qa": pairs},
-        {"id": "i1", "image": "1.png", "question": "is it blue?", "answer": "yes", "kind": "yes"},
-    ]
-    write_records(folder / "images" / "image_qa.json", images)
-    spoken = {"id": "a0", "audio": "0.wav", "question": "what is said?", "answer": "hello there"}
-    write_records(folder / "audio" / "audio_qa.json", [{**spoken, "task": "transcription"}])
-    return folder
-
-
-@pytest.fixture
-def run_dir(tmp_path: Path) -> Path:
-    folder = tmp_path / "my_model"
-    folder.mkdir()
-    write_lines(folder / "metrics.jsonl", [entry(10, False), entry(20, True), entry(30, False)])
-    (folder / "results.json").write_text(json.dumps(RESULTS), encoding="utf-8")
-    config = {"seed": 7, "data_mix": {"text_only": 0.4}, "data_dir": "data/<mine>"}
-    (folder / "run.json").write_text(json.dumps({"config": config}), encoding="utf-8")
-    answers = [
-        ("i0#0", "image_qa", "color", "red", "The red!"),
-        ("i0#1", "image_qa", "count", "1", HOSTILE),
-        ("i1", "image_qa", "yes", "yes", "yes"),
-        ("a0", "transcription", "transcription", "hello there", "hello bear"),
-    ]
-    lines = [dict(zip(Prediction.__dataclass_fields__, a, strict=True)) for a in answers]
-    write_lines(folder / "predictions.jsonl", lines)
-    return folder
-
-
-@pytest.fixture
-def no_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Saves the seconds of drawing where a test does not look at a drawing."""
-    monkeypatch.setattr(curves, "draw_curves", lambda entries, path: None)
-    monkeypatch.setattr(curves, "curve_drawings", lambda entries: [])
-    monkeypatch.setattr(curves, "draw_answers", lambda exhibits, path: None)
+from omnitune.evaluation.report import scores_table, write_report
+from omnitune.sample import UserError
 
 
 def read_page(run_dir: Path, data_dir: Path) -> str:
     path = write_report(run_dir, data_dir)
     assert path == run_dir / "report.html"
     return path.read_text(encoding="utf-8")
+
+
+class Outline(HTMLParser):
+    """Sections, addresses and open elements of a page."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.sections: list[str] = []
+        self.addresses: list[str] = []
+        self.open: list[str] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = dict(attrs)
+        self.addresses += [str(values[key]) for key in ("src", "href", "poster") if key in values]
+        if tag == "section":
+            self.sections.append(str(values["id"]))
+        if tag not in {"meta", "img", "br", "wbr"}:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        self.handle_endtag(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
 
 
 def cards(html: str) -> list[str]:
@@ -137,8 +56,53 @@ def test_page_needs_no_network(run_dir: Path, data_dir: Path) -> None:
     html = read_page(run_dir, data_dir)
     assert "http" not in re.sub(r'xmlns(:\w+)?="[^"]*"', "", html)
     assert not re.search(r"<(script|link|iframe)|@import", html)
-    assert all(s.startswith("data:") for s in re.findall(r'src="([^"]*)"', html))
-    assert all(s.startswith("#") for s in re.findall(r'href="([^"]*)"', html))
+    outline = Outline(html)
+    assert outline.open == []
+    assert all(s.startswith(("data:", "#")) for s in outline.addresses)
+
+
+def test_sections_are_there_if_the_run_tells_of_them(run_dir: Path, data_dir: Path) -> None:
+    always = ["curves", "scoreboard", "held-out-answers", "configuration", "environment"]
+    assert Outline(read_page(run_dir, data_dir)).sections == always
+    (run_dir / "results.json").write_text(json.dumps(rich_results()), encoding="utf-8")
+    write_lines(run_dir / "metrics.jsonl", [rich_entry(10), rich_entry(20, phase=2)])
+    html = read_page(run_dir, data_dir)
+    more = ["modality-reliance", "text-guard", "realised-mix", "truncation"]
+    outline = Outline(html)
+    assert outline.sections == always[:2] + more + always[2:]
+    assert outline.open == []
+    assert {f"#{name}" for name in outline.sections} <= set(outline.addresses)
+    assert html.count("<svg") == 10
+    assert "a new phase begins" in html
+
+
+@pytest.mark.usefixtures("no_drawing")
+def test_malformed_parts_are_left_out(run_dir: Path, data_dir: Path) -> None:
+    odd = {
+        "reliance": {"image": None, "audio": {"own": "much"}},
+        "text_guard": [1, 2],
+        "mix": {"text_only": 3},
+        "truncation": {"text": None},
+        "intervals": {"loss": [1, None], "image_qa_acc": 7},
+    }
+    (run_dir / "results.json").write_text(json.dumps({**RESULTS, **odd}), encoding="utf-8")
+    assert len(Outline(read_page(run_dir, data_dir)).sections) == 5
+
+
+@pytest.mark.usefixtures("no_drawing")
+def test_environment_is_that_of_the_run(run_dir: Path, data_dir: Path) -> None:
+    record = {
+        "config": {},
+        "environment": {"torch": "9.9.9", "cores": "77"},
+        "commands": ["omnitune sft --seed 5", "omnitune sft --seed 5 --resume"],
+    }
+    (run_dir / "run.json").write_text(json.dumps(record), encoding="utf-8")
+    results = {**RESULTS, "precision": "bf16", "device": "cuda", "seconds": 12.5}
+    (run_dir / "results.json").write_text(json.dumps(results), encoding="utf-8")
+    html = read_page(run_dir, data_dir)
+    assert "where the page was made" not in html
+    for text in ("9.9.9", "77", "bf16", "cuda", "12.5", *record["commands"]):
+        assert text in html
 
 
 @pytest.mark.usefixtures("no_drawing")
@@ -167,6 +131,8 @@ def test_page_shows_what_there_is(run_dir: Path, data_dir: Path) -> None:
     assert "<h1>my_model</h1>" in html
     for value in ("0.500", "87.5 %", "50.0 %", "5.2 %"):
         assert f"<dd>{value}</dd>" in html
+    assert "95 %" not in html  # there are no intervals
+    assert "where the page was made" in html  # the run did not say where it was
     assert html.count("<svg") == 4
     for text in ("test_<wbr>voices", "125.0&nbsp;%", "1,234", "data_<wbr>mix.<wbr>text_<wbr>only"):
         assert text in html
@@ -262,19 +228,6 @@ def test_unreadable_medium_is_named(run_dir: Path, data_dir: Path) -> None:
     assert (run_dir / "answers.png").exists()
 
 
-@pytest.mark.usefixtures("no_drawing")
-def test_large_media_are_kept_small(
-    run_dir: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    noise = np.random.default_rng(0).integers(0, 255, (600, 900, 3), dtype=np.uint8)
-    Image.fromarray(noise).save(data_dir / "images" / "0.png")
-    monkeypatch.setattr(page, "SOUND_BUDGET", 1000)
-    html = read_page(run_dir, data_dir)
-    assert "sound left out" in html
-    picture = re.findall(r'src="data:image/jpeg;base64,([^"]*)"', html)[0]
-    assert Image.open(io.BytesIO(base64.b64decode(picture))).size == (256, 171)
-
-
 @pytest.mark.parametrize("name", ["metrics.jsonl", "results.json"])
 def test_missing_file_names_the_command(run_dir: Path, data_dir: Path, name: str) -> None:
     (run_dir / name).unlink()
@@ -314,8 +267,17 @@ def test_table() -> None:
     ]
 
 
+def test_table_shows_intervals_and_priors() -> None:
+    lines = scores_table(rich_results())
+    assert "  image QA exact match    50.0 %  (45.0–55.0)" in lines
+    assert "  loss                     0.500  (0.400–0.600)" in lines
+    text = "\n".join(lines)
+    assert re.search(r"task +score +test +95 % +test_voices", text)
+    assert re.search(r"image_qa +exact match +50.0 % +45.0–55.0 +–\n +answer prior +30.0 %", text)
+
+
 def test_table_stays_narrow() -> None:
-    splits = {f"a_rather_long_name_of_a_split_{n}": RESULTS for n in range(7)}
+    splits = {f"a_rather_long_name_of_a_split_{n}": rich_results() for n in range(7)}
     lines = scores_table({"tasks": {"t" * 50: {"loss": 1.0}}, "splits": splits})
     assert max(map(len, lines)) <= 100
     assert all(any(name in line for line in lines) for name in splits)
@@ -329,45 +291,3 @@ def test_table_of_another_split() -> None:
     assert scores_table({"tasks": None, "splits": None, "loss": float("nan")}) == [
         "there are no scores"
     ]
-
-
-def test_kinds_follow_their_task() -> None:
-    rows = score_rows(splits_of(RESULTS))
-    names = [(row.name, row.is_kind) for row in rows if row.task == "image_qa"]
-    assert names[:3] == [("exact match", False), ("count", True), ("color", True)]
-
-
-def test_what_is_right() -> None:
-    assert is_right(Prediction("", "image_qa", "", "two", "2."))
-    assert not is_right(Prediction("", "image_qa", "", "two", "two red"))
-    assert is_right(Prediction("", "transcription", "", "It's Mr. Smith", "it is mister smith"))
-    assert not is_right(Prediction("", "transcription", "", "a cat", "a bat"))
-
-
-def exhibits(task: str, right: int, wrong: int, kind: str = "") -> list[Exhibit]:
-    return [
-        Exhibit(
-            Prediction(f"{task}{kind}{n}", task, kind, "x", "y"),
-            right=n < right,
-            media=(Media("image", Path(f"{n // 2}.png")),),
-        )
-        for n in range(right + wrong)
-    ]
-
-
-def test_gallery_shows_both_and_every_task() -> None:
-    many = exhibits("image_qa", 500, 100) + exhibits("audio_qa", 50, 10)
-    chosen = choose_gallery(many, 24)
-    assert [e.right for e in chosen] == [False] * 12 + [True] * 12
-    assert sum(e.prediction.task == "audio_qa" for e in chosen) == 12
-    assert chosen == choose_gallery(many, 24)
-    assert sum(e.right for e in choose_gallery(exhibits("image_qa", 50, 2), 24)) == 22
-    assert sum(e.right for e in choose_gallery(exhibits("image_qa", 2, 50), 24)) == 2
-
-
-def test_grid_shows_different_pictures_and_kinds() -> None:
-    many = exhibits("image_qa", 30, 30, "count") + exhibits("caption", 10, 10)
-    other = exhibits("image_qa", 8, 0, "color")
-    chosen = choose_pictures(many + other, 8)
-    assert len({e.media[0].path for e in chosen}) == len(chosen) == 8
-    assert {e.prediction.kind for e in chosen} == {"count", "color"}

@@ -235,6 +235,18 @@ def test_scores_by_task_and_on_top(
     assert sum(task["tokens"] for task in scores["tasks"].values()) == scores["tokens"]
 
 
+def test_an_answer_comes_with_the_loss_of_its_reference(
+    model: OmniModel, reader: SampleReader, samples: list[Sample], scripted: dict[str, str]
+) -> None:
+    """Where a sample asks for it alone; of turns that build on each other the sum is no one's."""
+    media = samples[1].media
+    talk = conversation("talk", "what?", "red", "and what?", "blue", media=media)
+    _, found = scoreboard(model, reader, [samples[1], talk])
+    losses = {prediction.id: prediction.reference_loss for prediction in found}
+    ((total, _, _),) = token_totals(model, [reader.item(samples[1])])
+    assert losses == {"image": pytest.approx(total, abs=1e-4), "talk#0": None, "talk#1": None}
+
+
 def test_scores_by_kind() -> None:
     def said(kind: str, reference: str, answer: str, task: str = "image_qa") -> Prediction:
         return Prediction("x", task, kind, reference, answer)

@@ -1,6 +1,7 @@
 """The output folder: never trained over, never lost."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -126,3 +127,35 @@ def test_folder_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "run").write_text("a file")
     with pytest.raises(UserError, match="run"):
         claim(settings(tmp_path))
+
+
+def test_environment_and_every_command_are_kept(tmp_path: Path) -> None:
+    config = settings(tmp_path)
+    leave_unfinished(config)
+    claim(config, resume=True)
+    found = json.loads((config.out / "run.json").read_text())
+    assert found["environment"]["torch"]
+    assert len(found["commands"]) == 2
+    claim(config, overwrite=True)
+    assert len(json.loads((config.out / "run.json").read_text())["commands"]) == 1
+
+
+def test_a_new_run_has_a_new_name_for_trackers_a_resumed_one_the_old(tmp_path: Path) -> None:
+    config = settings(tmp_path)
+    leave_unfinished(config)
+    (config.out / "trackers.json").write_text("{}")
+    claim(settings(tmp_path, trackers=[]), resume=True)  # how it is watched may differ
+    assert (config.out / "trackers.json").exists()
+    claim(config, overwrite=True)
+    assert not (config.out / "trackers.json").exists()
+
+
+def test_missing_tracker_is_said_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.delitem(sys.modules, "wandb", raising=False)
+    config = settings(tmp_path, trackers=["wandb"])
+    with pytest.raises(UserError, match="pip install wandb"):
+        claim(config)
+    assert not config.out.exists()

@@ -1,0 +1,79 @@
+"""Where and with what a run is made: versions, machine, commit, command."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+PACKAGES = ("torch", "transformers", "omnitune")
+
+
+def environment() -> dict[str, str]:
+    """Facts by name, as they are kept in ``run.json``."""
+    import torch
+
+    facts = {
+        "Python": platform.python_version(),
+        **{name: _version(name) for name in PACKAGES},
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": _processor(),
+        "cores": str(_cores()),
+        "threads": str(torch.get_num_threads()),
+    }
+    if torch.cuda.is_available():
+        count = torch.cuda.device_count()
+        facts["GPU"] = f"{count} x {torch.cuda.get_device_name()}"
+    facts["git commit"] = _commit(Path(__file__).resolve().parents[2])
+    return {name: fact for name, fact in facts.items() if fact}
+
+
+def command() -> str:
+    """The command line of this process, as it can be typed again."""
+    program = Path(sys.argv[0]).name
+    start = ["python"] if program.endswith(".py") else []
+    return shlex.join([*start, program, *sys.argv[1:]])
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _cores() -> int:
+    """The cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _processor() -> str:
+    """The processor's name; "" where the system does not tell it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def _commit(root: Path) -> str:
+    """The commit of the project's own checkout; "" for an installed package."""
+    if not (root / ".git").exists():
+        return ""
+    try:
+        found = subprocess.run(
+            ["git", "-C", str(root), "describe", "--always", "--dirty", "--exclude=*"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return found.stdout.strip() if found.returncode == 0 else ""

@@ -1,0 +1,167 @@
+"""The generated answers with what they were given to, and which of them to show."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+from omnitune.data.records import read_available
+from omnitune.evaluation.metrics import exact_match, word_errors
+from omnitune.evaluation.runs import as_number, read_lines
+from omnitune.evaluation.scoreboard import WER_TASKS, Prediction, Question, questions_of
+from omnitune.sample import Media, Sample, UserError
+
+GALLERY_SIZE = 24
+GRID_SIZE = 8
+
+
+@dataclass(frozen=True)
+class Exhibit:
+    """An answer that was generated, with what the model was shown for it.
+
+    Attributes:
+        question: in writing; may be empty.
+        heard: what the sound says, where it is known and not what is asked for.
+    """
+
+    prediction: Prediction
+    right: bool
+    question: str = ""
+    heard: str = ""
+    media: tuple[Media, ...] = ()
+    split: str = ""
+
+
+def is_right(prediction: Prediction) -> bool:
+    """No word error in a transcription; exact match of any other answer."""
+    if prediction.task in WER_TASKS:
+        return word_errors(prediction.answer, prediction.reference)[0] == 0
+    return exact_match(prediction.answer, prediction.reference)
+
+
+def badness(prediction: Prediction) -> float:
+    """How bad a mistake is, comparable within a task only.
+
+    Words that are wrong, of a transcription; of any other answer how unlikely the model held the
+    reference (its loss, summed over its tokens), 0 where that is not known.
+    """
+    if prediction.task in WER_TASKS:
+        return float(word_errors(prediction.answer, prediction.reference)[0])
+    return prediction.reference_loss or 0.0
+
+
+def blame(prediction: Prediction) -> str:
+    """What makes a mistake a bad one, in words; "" where that is not known."""
+    if prediction.task in WER_TASKS:
+        edits, words = word_errors(prediction.answer, prediction.reference)
+        return f"{edits} word error{'s' * (edits != 1)} in {words} word{'s' * (words != 1)}"
+    if prediction.reference_loss is None:
+        return ""
+    share = 100 * math.exp(-prediction.reference_loss)
+    return f"the model held the reference {f'{share:.2g}' if share > 0.01 else '< 0.01'} % likely"
+
+
+def choose_gallery(exhibits: Sequence[Exhibit], count: int = GALLERY_SIZE) -> list[Exhibit]:
+    """The worst mistakes of each task, then a blind choice of right answers; half and half."""
+    wrong = [e for e in _shuffled(exhibits) if not e.right]
+    wrong = _in_turn(
+        sorted(wrong, key=lambda e: -badness(e.prediction)), lambda e: e.prediction.task
+    )
+    right = [e for e in _shuffled(exhibits) if e.right]
+    right = _in_turn(right, lambda e: e.prediction.task)
+    n_right = min(len(right), max(count // 2, count - len(wrong)))
+    return wrong[: count - n_right] + right[:n_right]
+
+
+def choose_pictures(exhibits: Sequence[Exhibit], count: int = GRID_SIZE) -> list[Exhibit]:
+    """Questions of different pictures and kinds, chosen blindly of whether they are right."""
+    by_picture: dict[Path, Exhibit] = {}
+    for exhibit in _shuffled(exhibits):
+        modalities = [medium.modality for medium in exhibit.media]
+        if modalities == ["image"] and exhibit.prediction.task != "caption":
+            by_picture.setdefault(exhibit.media[0].path, exhibit)
+    pictures = _shuffled(list(by_picture.values()))
+    return _in_turn(pictures, lambda e: e.prediction.kind)[:count]
+
+
+def read_exhibits(path: Path, data_dir: Path) -> tuple[list[Exhibit], str]:
+    """The answers with what they were given to, and what to say about them."""
+    if not path.is_file():
+        return [], "There is no predictions.jsonl; `omnitune evaluate --predictions` writes it."
+    lines = list(read_lines(path))
+    predictions = [_prediction(line) for line in lines]
+    try:
+        asked, problem = _find_questions(predictions, data_dir), ""
+    except UserError as error:
+        asked, problem = {}, f" Questions and media are missing: {error}."
+    exhibits = []
+    for n, prediction in enumerate(predictions):
+        right = is_right(prediction)
+        if n in asked:
+            exhibits.append(_exhibit(prediction, right, *asked[n]))
+        else:
+            split = str(lines[n].get("split", ""))
+            exhibits.append(Exhibit(prediction, right, split=split))
+    n_right = sum(exhibit.right for exhibit in exhibits)
+    note = (
+        f"{n_right:,} of {len(exhibits):,} generated answers are right. Shown are the worst "
+        "mistakes of each task, then right answers chosen blindly. A transcription is worse the "
+        "more words are wrong, any other answer the less probable the model held the reference."
+    )
+    return exhibits, note + problem
+
+
+def _prediction(line: dict[str, Any]) -> Prediction:
+    names = ("id", "task", "kind", "reference", "answer")
+    texts = {name: str(line.get(name, "")) for name in names}
+    return Prediction(**texts, reference_loss=as_number(line.get("reference_loss")))
+
+
+def _exhibit(prediction: Prediction, right: bool, sample: Sample, question: Question) -> Exhibit:
+    # What a transcription's sound says is its reference.
+    heard = "" if prediction.task in WER_TASKS else sample.stand_ins.get("audio", "")
+    text = question.messages[-1].text.strip()
+    return Exhibit(prediction, right, text, heard, sample.media, sample.split)
+
+
+def _find_questions(
+    predictions: list[Prediction], data_dir: Path
+) -> dict[int, tuple[Sample, Question]]:
+    """By place in the list: the question that an answer belongs to, if the data still holds it."""
+    wanted = {prediction.id for prediction in predictions}
+    candidates: dict[str, list[tuple[Sample, Question]]] = {}
+    for samples in read_available(data_dir).values():
+        for sample in samples:
+            for question in questions_of(sample):
+                for name in {question.id, sample.id} & wanted:
+                    candidates.setdefault(name, []).append((sample, question))
+    found = {}
+    for n, prediction in enumerate(predictions):
+        # An id may name a whole conversation: its questions differ by task, kind and reference.
+        same = [
+            pair
+            for pair in candidates.get(prediction.id, [])
+            if (pair[1].task, pair[1].reference) == (prediction.task, prediction.reference)
+        ]
+        if same:
+            found[n] = max(same, key=lambda pair: pair[1].kind == prediction.kind)
+    return found
+
+
+def _shuffled(exhibits: Sequence[Exhibit]) -> list[Exhibit]:
+    """In an order of a fixed seed."""
+    return random.Random(0).sample(list(exhibits), len(exhibits))
+
+
+def _in_turn(exhibits: Sequence[Exhibit], group: Callable[[Exhibit], str]) -> list[Exhibit]:
+    """One of each group in turn, each group in the order given."""
+    groups: dict[str, list[Exhibit]] = {}
+    for exhibit in exhibits:
+        groups.setdefault(group(exhibit), []).append(exhibit)
+    rounds = zip_longest(*(groups[name] for name in sorted(groups)))
+    return [exhibit for turn in rounds for exhibit in turn if exhibit is not None]

@@ -1,0 +1,149 @@
+"""What a run left in its folder, read leniently: any key may be missing, of an old run or a new."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omnitune.config import read_json_object
+from omnitune.sample import UserError
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A run as its files tell of it.
+
+    Attributes:
+        entries: the lines of ``metrics.jsonl``.
+        results: the object of ``results.json``; empty while the run is not finished.
+        record: the object of ``run.json``.
+    """
+
+    path: Path
+    entries: list[dict[str, Any]]
+    results: dict[str, Any]
+    record: dict[str, Any]
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The resolved configuration; empty if it is not known."""
+        return as_object(self.record.get("config"))
+
+    def splits(self) -> dict[str, dict[str, Any]]:
+        """The final scores by split, the main one first."""
+        return splits_of(self.results)
+
+
+def read_run(path: Path) -> RunFolder:
+    """Reads what there is of a run, finished or not.
+
+    Raises:
+        UserError: the folder is missing, holds no run, or a file of it is damaged.
+    """
+    if not path.is_dir():
+        raise UserError(
+            f"{path}: no such folder; expected the output folder of a run, such as "
+            "checkpoints/omni_sft_tiny"
+        )
+    run, metrics, results = (path / n for n in ("run.json", "metrics.jsonl", "results.json"))
+    if not (run.is_file() or metrics.is_file()):
+        raise UserError(
+            f"{path}: holds no run (neither run.json nor metrics.jsonl is there); expected the "
+            "output folder of a run, such as checkpoints/omni_sft_tiny"
+        )
+    return RunFolder(
+        path,
+        list(read_lines(metrics)) if metrics.is_file() else [],
+        read_json_object(results) if results.is_file() else {},
+        read_json_object(run) if run.is_file() else {},
+    )
+
+
+def read_finished(path: Path) -> RunFolder:
+    """Reads a run that has ended.
+
+    Raises:
+        UserError: ``metrics.jsonl`` or ``results.json`` is missing or damaged.
+    """
+    command = f"`python sft_omni.py --config FILE --output-dir {path}"
+    metrics, results = path / "metrics.jsonl", path / "results.json"
+    if not metrics.is_file():
+        raise UserError(
+            f"{metrics}: no such file; {command}` trains a model and writes it on the way"
+        )
+    if not results.is_file():
+        raise UserError(
+            f"{results}: no such file; {command} --resume` writes it at the end of training"
+        )
+    run = read_run(path)
+    if not run.entries:
+        raise UserError(
+            f"{metrics}: holds no scores yet; `python sft_omni.py` writes them every "
+            "log_every steps"
+        )
+    return run
+
+
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The objects of a JSON-lines file; half a line, of a run that was stopped, is left out."""
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if isinstance(entry, dict):
+            yield entry
+
+
+def top_split(results: dict[str, Any]) -> str:
+    """The split that the headline is about: where nothing else is said, test."""
+    return str(results.get("scored_split", "test"))
+
+
+def splits_of(results: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The scores by split; those at the top of the results are those of the main one."""
+    top = {k: v for k, v in results.items() if k in ("tasks", "intervals") or _is_score(v)}
+    splits = {top_split(results): top} if top else {}
+    for name, scores in as_object(results.get("splits")).items():
+        splits[name] = {**splits.get(name, {}), **as_object(scores)}
+    return splits
+
+
+def as_number(value: Any) -> float | None:
+    """A finite number, or None for anything else."""
+    if isinstance(value, dict):  # a kind may carry more than its score
+        value = value.get("exact_match", value.get("wer"))
+    return float(value) if _is_score(value) else None
+
+
+def as_object(value: Any) -> dict[str, Any]:
+    """A dictionary; an empty one in place of anything else."""
+    return value if isinstance(value, dict) else {}
+
+
+def as_interval(value: Any) -> tuple[float, float] | None:
+    """The two ends of an interval, or None."""
+    if not isinstance(value, list | tuple) or len(value) != 2:
+        return None
+    low, high = as_number(value[0]), as_number(value[1])
+    return None if low is None or high is None else (low, high)
+
+
+def flatten(values: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Every setting with its dotted name and its value in words."""
+    pairs = []
+    for name, value in values.items():
+        if isinstance(value, dict):
+            pairs += flatten(value, f"{prefix}{name}.")
+        else:
+            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            pairs.append((prefix + name, text))
+    return pairs
+
+
+def _is_score(value: Any) -> bool:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and abs(value) < float("inf")  # NaN is less than nothing
