@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +69,15 @@ def load_thinker(
     return model, Tokenizer.from_str(part["tokenizer"])
 
 
-def assemble(thinker_ckpt: Path, encoder_ckpts: dict[str, Path]) -> tuple[OmniModel, Tokenizer]:
+def assemble(
+    thinker_ckpt: Path,
+    encoder_ckpts: dict[str, Path],
+    settings: Mapping[str, dict[str, Any]] | None = None,
+) -> tuple[OmniModel, Tokenizer]:
     """Joins trained parts; the projectors are fresh.
+
+    Args:
+        settings: by modality, laid over those in the encoder's checkpoint.
 
     Raises:
         UserError: names every checkpoint that is missing or of another kind.
@@ -83,7 +91,9 @@ def assemble(thinker_ckpt: Path, encoder_ckpts: dict[str, Path]) -> tuple[OmniMo
     if problems:
         raise UserError("\n".join(problems))
     del parts["thinker"]
-    encoders = {name: part["config"] for name, part in parts.items()}
+    encoders = {
+        name: part["config"] | (settings or {}).get(name, {}) for name, part in parts.items()
+    }
     model, tokenizer = load_thinker(thinker_ckpt, encoders)
     for name, part in parts.items():
         model.encoders[name].load_state_dict(part["state"])
