@@ -30,8 +30,8 @@ from omnitune.sample import Sample, UserError
 
 LEDGER_FILE = "truncation.json"
 NAMED = 20  # samples that lost most
-PROBED = 1000  # records of a source from which the number of all its tokens is estimated
-BAR_FROM = 5000
+PROBED = 200  # records of a source from which the number of all its tokens is estimated
+BAR_FROM = 20_000
 # Bytes of text that a tokenizer with a normaliser may see in place of one (NFC: at most 3).
 NORMALISED = 3
 

@@ -82,7 +82,8 @@ class AudioModality(Modality):
     @classmethod
     def fingerprint(cls, path: Path) -> Fingerprint:
         """Hash of the samples."""
-        _check_length(path, duration(path))
+        seconds = duration(path)
+        _check_length(path, seconds)
         content = hashlib.blake2b(digest_size=8)
         try:
             with soundfile.SoundFile(path) as file:
@@ -92,7 +93,7 @@ class AudioModality(Modality):
                     content.update(np.ascontiguousarray(block).data)
         except (soundfile.LibsndfileError, OSError, RuntimeError) as error:
             raise UserError(f"{path}: the sound is damaged ({error})") from None
-        return Fingerprint(int.from_bytes(content.digest(), "big"))
+        return Fingerprint(int.from_bytes(content.digest(), "big"), seconds)
 
     def num_slots(self, inputs: Tensor) -> int:
         """Each of the three stride-2 convolutions rounds up."""

@@ -36,10 +36,12 @@ class Fingerprint:
 
     Attributes:
         content: 64-bit hash of what is seen or heard, whatever the file's format.
-        look: words of 64 bits, most of which a changed copy has too; empty if there are none.
+        amount: how much that is, in the modality's unit.
+        look: ``look_words`` words of bits, most of which a changed copy has too.
     """
 
     content: int
+    amount: float
     look: tuple[int, ...] = ()
 
 
@@ -50,7 +52,8 @@ class Modality(ABC):
         name: key in the registry and in records (``"image"``).
         projector: attribute name of its projector in the model (``"proj_v"``).
         unit: what its media are measured in (``"pixels"``).
-        look_distance: bits in which the looks of two copies may differ.
+        look_words: words of 64 bits in a look. look_distance: bits in which those of two copies
+            may differ.
         glimpsed: whether each slot holds many words at once (a place in a picture) and not a
             stretch of one after the other (sound).
         encoder_config: JSON-able settings from which the encoder can be built again.
@@ -59,7 +62,7 @@ class Modality(ABC):
     name: str
     projector: str
     unit: str
-    look_distance = 0
+    look_words = look_distance = 0
     glimpsed = False
 
     def __init__(self, encoder_config: dict[str, Any]) -> None:

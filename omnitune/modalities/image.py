@@ -35,7 +35,7 @@ class ImageModality(Modality):
     name = "image"
     projector = "proj_v"
     unit = "pixels"
-    look_distance = 4
+    look_words, look_distance = 4, 4
     glimpsed = True
 
     def __init__(self, encoder_config: dict[str, Any]) -> None:
@@ -74,10 +74,11 @@ class ImageModality(Modality):
         content.update(rgb.tobytes())
         small = rgb.resize((LOOK_SIDE + 1, LOOK_SIDE), Image.Resampling.BILINEAR)
         rises = np.diff(np.asarray(small, dtype=np.int16), axis=1) > LOOK_STEP
-        bits = np.zeros(256, dtype=bool)
+        bits = np.zeros(64 * cls.look_words, dtype=bool)
         bits[: rises.size] = rises.ravel()
         look = np.packbits(bits).view(np.uint64)
-        return Fingerprint(int.from_bytes(content.digest(), "big"), tuple(look.tolist()))
+        amount = rgb.width * rgb.height
+        return Fingerprint(int.from_bytes(content.digest(), "big"), amount, tuple(look.tolist()))
 
     @classmethod
     def likeness(cls, path: Path, other: Path) -> float:

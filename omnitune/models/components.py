@@ -10,6 +10,9 @@ import torch
 from tokenizers import Tokenizer
 from torch import nn
 
+from omnitune.data.chat import ChatRenderer
+from omnitune.data.ledger import Reading
+from omnitune.modalities.registry import MODALITIES
 from omnitune.models.omni import OmniConfig, OmniModel
 from omnitune.sample import UserError
 from omnitune.storage import read_checkpoint, write_checkpoint
@@ -115,6 +118,15 @@ def save_omni(path: Path, model: OmniModel, tokenizer: Tokenizer, **extra: Any) 
         "tokenizer": tokenizer.to_str(),
     }
     write_checkpoint(path, values | extra)
+
+
+def read_reading(ckpt_dir: Path, max_tokens: int) -> Reading:
+    """How the model of a folder reads samples; its weights are not loaded."""
+    path = ckpt_dir / "omni.pt"
+    values = read_part(path, "omni")
+    encoders = values["config"]["encoders"]
+    modalities = {name: MODALITIES[name](config) for name, config in encoders.items()}
+    return Reading(ChatRenderer(Tokenizer.from_str(values["tokenizer"])), modalities, max_tokens)
 
 
 def load_omni(
