@@ -117,6 +117,33 @@ def evaluate(arguments: list[str]) -> int:
     return 0
 
 
+def inspect(arguments: list[str]) -> int:
+    """Says what a data folder holds, what is broken, and what its splits share."""
+    parser = argparse.ArgumentParser(prog="omnitune inspect", description=inspect.__doc__)
+    parser.add_argument("--data", type=Path, default=Path("data/multimodal"))
+    parser.add_argument("--json", type=Path, help="write all of it to a file")
+    parser.add_argument(
+        "--ckpt_dir", "--ckpt-dir", type=Path, help="also count tokens and losses under this model"
+    )
+    parser.add_argument(
+        "--max-tokens", "--max_tokens", type=int, default=1024, help="longest sample [1024]"
+    )
+    parser.add_argument(
+        "--strict", action="store_true", help="exit status 1 if media are broken or shared"
+    )
+    options = parser.parse_args(arguments)
+    from omnitune.data.inspect import account_lines, inspect_folder
+    from omnitune.models.components import read_reading
+    from omnitune.storage import write_json
+
+    reading = read_reading(options.ckpt_dir, options.max_tokens) if options.ckpt_dir else None
+    found = inspect_folder(options.data, reading)
+    if options.json:
+        write_json(options.json, found)
+    print("\n".join(account_lines(found)))
+    return int(options.strict and (found["leaking"] or found["broken"]["count"] > 0))
+
+
 def report(arguments: list[str]) -> int:
     """Prints a finished run's scoreboard and writes its report."""
     parser = argparse.ArgumentParser(prog="omnitune report", description=report.__doc__)
@@ -158,6 +185,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "corpus": corpus,
     "pretrain": pretrain,
     "sft": sft,
+    "inspect": inspect,
     "evaluate": evaluate,
     "report": report,
     "compare": compare,

@@ -181,6 +181,15 @@ class SftConfig(RunConfig):
     questions_per_draw: int | None = questions_per_draw()
     length_power: float = length_power()
     max_tokens: int = Field(1024, ge=16, description="longest sample, media included")
+    too_long: Literal["refuse", "leave_out"] = Field(
+        "refuse", description="samples above max_tokens; what is left out is in truncation.json"
+    )
+    long_audio: Literal["refuse", "split"] = Field(
+        "refuse", description="clips above the limit; split: in pauses, nothing is lost"
+    )
+    max_audio_seconds: float | None = Field(
+        None, ge=1, description="longest clip or piece that is encoded [the encoder's own: 30]"
+    )
     feature_cache: Literal["auto", "on", "off"] = Field(
         "auto", description="encode each medium once; auto: if the encoders are frozen and it pays"
     )
@@ -195,6 +204,14 @@ class SftConfig(RunConfig):
     def encoder_ckpts(self) -> dict[str, Path]:
         """Checkpoint of each modality's encoder."""
         return {"image": self.vision_ckpt, "audio": self.audio_ckpt}
+
+    @property
+    def encoder_settings(self) -> dict[str, dict[str, Any]]:
+        """By modality, what is laid over the settings in its encoder's checkpoint."""
+        audio: dict[str, Any] = {"long_audio": "split"} if self.long_audio == "split" else {}
+        if self.max_audio_seconds is not None:
+            audio["max_seconds"] = self.max_audio_seconds
+        return {"audio": audio}
 
 
 def check_heads(

@@ -27,6 +27,7 @@ from omnitune.storage import file_state
 
 FEATURES_FOLDER = ".features"
 ENCODE_BATCH = 64
+WINDOW_NUMBERS = 1 << 28  # a gigabyte of inputs
 KEEP_EVERY = 20.0  # seconds between two times that the table is written while encoding
 VERSION = 2
 
@@ -104,9 +105,7 @@ class FeatureStore:
     def _encode(self, paths: list[Path]) -> Iterator[tuple[list[Path], list[np.ndarray]]]:
         """Reads a window of media, sorts it by length and encodes it in batches."""
         device = next(self.encoder.parameters()).device
-        window = 16 * ENCODE_BATCH
-        for first in range(0, len(paths), window):
-            inputs = {path: self.modality.read(path) for path in paths[first : first + window]}
+        for inputs in self._windows(paths):
             by_size = sorted(inputs, key=lambda path: self.modality.size(inputs[path]))
             for start in range(0, len(by_size), ENCODE_BATCH):
                 chunk = by_size[start : start + ENCODE_BATCH]
@@ -114,6 +113,19 @@ class FeatureStore:
                     batch = [inputs[path].to(device) for path in chunk]
                     rows = self.modality.encode(self.encoder, batch)
                 yield chunk, [r.half().cpu().numpy() for r in rows]
+
+    def _windows(self, paths: list[Path]) -> Iterator[dict[Path, Tensor]]:
+        """Media read, as many at once as have no more than so many numbers."""
+        inputs: dict[Path, Tensor] = {}
+        numbers = 0
+        for path in paths:
+            inputs[path] = self.modality.read(path)
+            numbers += inputs[path].numel()
+            if len(inputs) == 16 * ENCODE_BATCH or numbers >= WINDOW_NUMBERS:
+                yield inputs
+                inputs, numbers = {}, 0
+        if inputs:
+            yield inputs
 
     def _find(self, path: Path) -> np.ndarray | None:
         place = self._place(path)

@@ -5,7 +5,8 @@ A first pass reads the file piece by piece, checks every record and keeps what i
 Later starts map it into memory, and a record is read from the file when it is asked for, so that
 neither start-up nor memory grows with the number of records.
 
-Shape suffixes: N records, S singles (what ``Sample.alone`` gives), M distinct media.
+Shape suffixes: N records, S singles (what ``Sample.alone`` gives), M distinct media, R places in
+records that show a medium.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from omnitune.data.scan import scan
 from omnitune.sample import Media, Sample, UserError
 from omnitune.storage import sha256, write_json
 
-VERSION = 1
+VERSION = 2
 # Below so many bytes a file is read again sooner than its index is looked up and kept.
 KEEP_FROM = 2 << 20
 BAR_FROM = 32 << 20
@@ -54,6 +55,8 @@ class Index:
         task_S: place in ``tasks``.
         questions_S: number of answers to give.
         media_M2: the first record that shows it, and its place in ``modalities``.
+        show_N: place in ``shown_R`` of the record's first medium; its last entry is R.
+        shown_R: place in ``media_M2``.
         name: stands for the file's content.
     """
 
@@ -64,6 +67,8 @@ class Index:
     task_S: np.ndarray
     questions_S: np.ndarray
     media_M2: np.ndarray
+    show_N: np.ndarray
+    shown_R: np.ndarray
     splits: list[str]
     tasks: list[str]
     modalities: list[str]
@@ -129,11 +134,13 @@ def build_index(
         OSError: the file cannot be read.
         UserError: the file is no JSON list, or a record of it is wrong.
     """
-    places, splits, singles, tasks, questions, media = (array(code) for code in "qiqhiq")
+    places, splits, singles, tasks, questions = (array(code) for code in "qiqhi")
+    media, shows, shown = (array(code) for code in "qqi")
     split_codes, task_codes, modality_codes = _Codes(), _Codes(), _Codes()
-    seen: set[int] = set()  # hashes: a set of a million paths would not be small
+    seen: dict[int, int] = {}  # by hash: a million paths would not be small
     read = 0
     singles.append(0)
+    shows.append(0)
     records = scan(path)
     for number, (start, length, values) in enumerate(records):
         try:
@@ -149,9 +156,11 @@ def build_index(
             questions.append(count)
         singles.append(len(tasks))
         for medium in sample.media:
-            if hash(medium) not in seen:
-                seen.add(hash(medium))
+            place = seen.setdefault(hash(medium), len(seen))
+            if 2 * place == len(media):
                 media.extend((number, modality_codes[medium.modality]))
+            shown.append(place)
+        shows.append(len(shown))
         advance(start + length - read)
         read = start + length
     split_N = np.array(splits)
@@ -163,6 +172,8 @@ def build_index(
         task_S=np.array(tasks),
         questions_S=np.array(questions),
         media_M2=np.array(media).reshape(-1, 2),
+        show_N=np.array(shows),
+        shown_R=np.array(shown),
         splits=list(split_codes),
         tasks=list(task_codes),
         modalities=list(modality_codes),
@@ -213,11 +224,23 @@ class Source:
         path: of the JSON file.
         index: of its records.
         parse: turns a record into a sample.
+        left_out: numbers of records that are in no split.
     """
 
-    def __init__(self, path: Path, index: Index, parse: Parse) -> None:
-        self.path, self.index, self.parse = path, index, parse
+    def __init__(
+        self, path: Path, index: Index, parse: Parse, left_out: Sequence[int] | np.ndarray = ()
+    ) -> None:
+        self.path, self.index, self.parse, self.left_out = path, index, parse, left_out
         self.sample = lru_cache(maxsize=KEPT_RECORDS)(self._sample)
+
+    def of_split(self, name: str) -> np.ndarray:
+        """Numbers of the records of a split, in order, without those that are left out."""
+        numbers = self.index.of_split(name)
+        return numbers[~np.isin(numbers, self.left_out)] if len(self.left_out) else numbers
+
+    def without(self, numbers: Sequence[int] | np.ndarray) -> Source:
+        """The same file without some of its records."""
+        return Source(self.path, self.index, self.parse, numbers)
 
     def _sample(self, number: int) -> Sample:
         """Reads one record; raises UserError if the file was changed meanwhile."""
@@ -275,7 +298,7 @@ class Samples(Sequence[Sample]):
     def of_split(self, name: str) -> Samples:
         """The samples of one split; of whole files only."""
         assert self.whole
-        return Samples((source, source.index.of_split(name)) for source, _ in self.pieces)
+        return Samples((source, source.of_split(name)) for source, _ in self.pieces)
 
     @property
     def whole(self) -> bool:

@@ -6,7 +6,6 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -104,25 +103,13 @@ def outlines(samples: Sequence[Sample]) -> Iterator[list[tuple[str, int]]]:
     return (sample.outline() for sample in samples)
 
 
-def check_media(samples: Sequence[Sample], root: Path | None = None) -> None:
-    """Checks the header of every medium once; a UserError names the first that is unusable.
-
-    Args:
-        root: the data folder, where it is noted that very many media were checked. One that is
-            lost afterwards is an error when it is read.
-    """
-    key = media_key(samples)
-    note = root / INDEX_FOLDER / f"checked-{key}" if root and key else None
-    if note and note.exists():
-        return
+def check_media(samples: Sequence[Sample]) -> None:
+    """Checks the header of every medium once; a UserError names the first that is unusable."""
     for medium, sample in media_of(samples):
         try:
             MODALITIES[medium.modality].check(medium.path)
         except UserError as error:
             raise UserError(f"sample {sample.id} ({sample.source}): {error}") from None
-    if note:
-        with suppress(OSError):  # a read-only folder: they are checked again
-            note.touch()
 
 
 def task_of(modalities: set[str], record_task: str, kind: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,24 +16,35 @@ from torch import Tensor, nn
 from transformers import ParakeetEncoder, ParakeetEncoderConfig
 from transformers.audio_utils import mel_filter_bank
 
-from omnitune.modalities.base import Modality
+from omnitune.modalities.base import Extent, Fingerprint, Modality
 from omnitune.sample import UserError
 
 SAMPLE_RATE = 16_000
 WINDOW, HOP, FFT = 400, 160, 512  # 25 ms every 10 ms, the usual choice for speech
+SLOTS_PER_SECOND = SAMPLE_RATE / HOP / 8
+QUIET = SAMPLE_RATE // 20  # samples of a pause that is long enough to cut in
+AT_ONCE = 64  # pieces that are encoded together
 
 
 class AudioModality(Modality):
-    """Mono 16 kHz speech; 8x time reduction of 100 Hz log-mel frames: one slot per 80 ms."""
+    """Mono 16 kHz speech; 8x time reduction of 100 Hz log-mel frames: one slot per 80 ms.
+
+    A clip above ``max_seconds`` is refused or, where ``long_audio`` is ``split``, cut in pauses
+    into pieces, each encoded by itself; their slots follow each other and nothing is lost.
+    """
 
     name = "audio"
     projector = "proj_a"
+    unit = "seconds"
 
     def __init__(self, encoder_config: dict[str, Any]) -> None:
         super().__init__(encoder_config)
         self.max_seconds: float = encoder_config.get("max_seconds", 30.0)
-        known = {k: v for k, v in encoder_config.items() if k != "max_seconds"}
-        self.parakeet = ParakeetEncoderConfig(**known)
+        self.split: bool = encoder_config.get("long_audio", "refuse") == "split"
+        own = ("max_seconds", "long_audio")
+        self.parakeet = ParakeetEncoderConfig(
+            **{k: v for k, v in encoder_config.items() if k not in own}
+        )
 
     @classmethod
     def check(cls, path: Path) -> None:
@@ -44,24 +57,51 @@ class AudioModality(Modality):
         Raises:
             UserError: the file is missing, damaged, empty, too long, or holds NaN.
         """
+        self.measure(path)
+        wave = read_wave(path)
+        limit = int(self.max_seconds * SAMPLE_RATE)
+        pieces = cut(wave, limit) if self.split else [wave]
+        mels = [log_mel(piece, self.parakeet.num_mel_bins) for piece in pieces]
+        if len(mels) == 1:
+            return mels[0]
+        # Where a shorter piece ends is marked by what no frame holds.
+        return nn.utils.rnn.pad_sequence(mels, batch_first=True, padding_value=math.nan)
+
+    def measure(self, path: Path) -> Extent:
+        """Nothing of a clip is lost: one that is too long is refused, or cut into pieces."""
         seconds = duration(path)
-        if seconds > self.max_seconds:
+        pieces = math.ceil(seconds / self.max_seconds)
+        if pieces > 1 and not self.split:
             raise UserError(
                 f"{path}: {seconds:.1f} s of sound, the limit is {self.max_seconds:g} s; "
                 "cut it into pieces (it is never shortened silently)"
             )
-        return log_mel(read_wave(path), self.parakeet.num_mel_bins)
+        slots = seconds * SLOTS_PER_SECOND
+        return Extent(seconds, 0.0, max(1, int(slots) - 1), math.ceil(slots) + 2 * pieces)
+
+    @classmethod
+    def fingerprint(cls, path: Path) -> Fingerprint:
+        """Hash of the samples."""
+        seconds = duration(path)
+        _check_length(path, seconds)
+        content = hashlib.blake2b(digest_size=8)
+        try:
+            with soundfile.SoundFile(path) as file:
+                content.update(f"{file.samplerate}/{file.channels}".encode())
+                for block in file.blocks(1 << 18, dtype="float32"):
+                    _check_finite(path, block)
+                    content.update(np.ascontiguousarray(block).data)
+        except (soundfile.LibsndfileError, OSError, RuntimeError) as error:
+            raise UserError(f"{path}: the sound is damaged ({error})") from None
+        return Fingerprint(int.from_bytes(content.digest(), "big"), seconds)
 
     def num_slots(self, inputs: Tensor) -> int:
         """Each of the three stride-2 convolutions rounds up."""
-        frames = inputs.shape[0]
-        for _ in range(3):
-            frames = (frames - 1) // 2 + 1
-        return frames
+        return sum(-(-len(clip) // 8) for clip in _pieces(inputs))
 
     def size(self, inputs: Tensor) -> int:
         """Frames, finer than slots."""
-        return inputs.shape[0]
+        return inputs.shape[-2]
 
     @property
     def feature_dim(self) -> int:
@@ -81,10 +121,56 @@ class AudioModality(Modality):
         return encoder
 
     def encode(self, encoder: nn.Module, inputs: list[Tensor]) -> list[Tensor]:
-        """Encodes clips ``[frames, bins]`` to ``[slots, feature_dim]``, padding masked out."""
+        """Encodes clips ``[frames, bins]`` to ``[slots, feature_dim]``, padding masked out.
+
+        Of a long clip, ``[pieces, frames, bins]``, the pieces' rows follow each other.
+        """
+        clips = [_pieces(x) for x in inputs]
+        flat = [piece for pieces in clips for piece in pieces]
+        step = max(AT_ONCE, len(inputs))
+        rows: list[Tensor] = []
+        for first in range(0, len(flat), step):
+            rows += self._encode(encoder, flat[first : first + step])
+        found = iter(rows)
+        return [torch.cat([next(found) for _ in pieces]) for pieces in clips]
+
+    def _encode(self, encoder: nn.Module, inputs: list[Tensor]) -> list[Tensor]:
         mel_BTM, mask_BT = pad(inputs)
         features_BND = encoder(input_features=mel_BTM, attention_mask=mask_BT).last_hidden_state
         return [f[: self.num_slots(x)] for f, x in zip(features_BND, inputs, strict=True)]
+
+
+def _pieces(inputs: Tensor) -> list[Tensor]:
+    """The pieces ``[frames, bins]`` of a clip as ``read`` gives it."""
+    if inputs.dim() == 2:
+        return [inputs]
+    return [piece[: int(piece[:, 0].isfinite().sum())] for piece in inputs]
+
+
+def cut(wave: np.ndarray, limit: int) -> list[np.ndarray]:
+    """Cuts samples into as few pieces of at most ``limit`` as will do, where it is quietest.
+
+    A cut lies within a quarter of a piece, or a second, of the place that would make all that is
+    left equally long.
+    """
+    pieces = []
+    for count in range(-(-len(wave) // limit), 1, -1):
+        even = len(wave) / count
+        reach = min(even / 4, SAMPLE_RATE)
+        first = max(int(even - reach), len(wave) - (count - 1) * limit)
+        last = min(int(even + reach), limit)
+        place = _quietest(wave, first, last)
+        pieces.append(wave[:place])
+        wave = wave[place:]
+    return [*pieces, wave]
+
+
+def _quietest(wave: np.ndarray, first: int, last: int) -> int:
+    """The place from ``first`` to ``last`` around which there is least energy."""
+    half = QUIET // 2
+    power = np.square(wave[first - half : last + half], dtype=np.float64)
+    total = np.concatenate([[0.0], np.cumsum(power)])
+    return first + int((total[2 * half :] - total[: -2 * half]).argmin())
 
 
 def pad(inputs: list[Tensor]) -> tuple[Tensor, Tensor]:
@@ -102,13 +188,21 @@ def read_wave(path: Path) -> np.ndarray:
     except (soundfile.LibsndfileError, OSError, RuntimeError) as error:
         raise UserError(f"{path}: the sound is damaged ({error})") from None
     mono = wave.mean(axis=1)
-    if not np.isfinite(mono).all():
-        raise UserError(f"{path}: holds values that are not numbers (NaN or infinity)")
+    _check_finite(path, mono)
     if rate != SAMPLE_RATE:
         mono = soxr.resample(mono, rate, SAMPLE_RATE)
-    if mono.size < WINDOW:
-        raise UserError(f"{path}: {mono.size / SAMPLE_RATE * 1000:.0f} ms of sound; too short")
+    _check_length(path, mono.size / SAMPLE_RATE)
     return mono
+
+
+def _check_finite(path: Path, wave: np.ndarray) -> None:
+    if not np.isfinite(wave).all():
+        raise UserError(f"{path}: holds values that are not numbers (NaN or infinity)")
+
+
+def _check_length(path: Path, seconds: float) -> None:
+    if seconds * SAMPLE_RATE < WINDOW:
+        raise UserError(f"{path}: {seconds * 1000:.0f} ms of sound; too short")
 
 
 def log_mel(wave: np.ndarray, bins: int) -> Tensor:

@@ -6,11 +6,43 @@ Shape suffixes: ``_ND`` rows of features, N slots by D features.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Extent:
+    """What the header of a file tells.
+
+    Attributes:
+        whole: how much it holds, in the modality's unit.
+        lost: how much of that the encoder is never shown.
+        least, most: bounds of its number of slots.
+    """
+
+    whole: float
+    lost: float
+    least: int
+    most: int
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """What a decoded medium is recognised by.
+
+    Attributes:
+        content: 64-bit hash of what is seen or heard, whatever the file's format.
+        amount: how much that is, in the modality's unit.
+        look: ``look_words`` words of bits, most of which a changed copy has too.
+    """
+
+    content: int
+    amount: float
+    look: tuple[int, ...] = ()
 
 
 class Modality(ABC):
@@ -19,6 +51,9 @@ class Modality(ABC):
     Attributes:
         name: key in the registry and in records (``"image"``).
         projector: attribute name of its projector in the model (``"proj_v"``).
+        unit: what its media are measured in (``"pixels"``).
+        look_words: words of 64 bits in a look. look_distance: bits in which those of two copies
+            may differ.
         glimpsed: whether each slot holds many words at once (a place in a picture) and not a
             stretch of one after the other (sound).
         encoder_config: JSON-able settings from which the encoder can be built again.
@@ -26,6 +61,8 @@ class Modality(ABC):
 
     name: str
     projector: str
+    unit: str
+    look_words = look_distance = 0
     glimpsed = False
 
     def __init__(self, encoder_config: dict[str, Any]) -> None:
@@ -53,6 +90,20 @@ class Modality(ABC):
     @abstractmethod
     def read(self, path: Path) -> Tensor:
         """Reads a file into the encoder's input; raises UserError."""
+
+    @abstractmethod
+    def measure(self, path: Path) -> Extent:
+        """Checks a file by its header and says how much of it will be encoded; raises UserError."""
+
+    @classmethod
+    @abstractmethod
+    def fingerprint(cls, path: Path) -> Fingerprint:
+        """Decodes the whole of a file; raises UserError."""
+
+    @classmethod
+    def likeness(cls, path: Path, other: Path) -> float:
+        """How alike two media of like look are, 1 at most; 0 if they are not copies."""
+        return 0.0
 
     @abstractmethod
     def num_slots(self, inputs: Tensor) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,9 @@ import torch
 from tokenizers import Tokenizer
 from torch import nn
 
+from omnitune.data.chat import ChatRenderer
+from omnitune.data.ledger import Reading
+from omnitune.modalities.registry import MODALITIES
 from omnitune.models.omni import OmniConfig, OmniModel
 from omnitune.sample import UserError
 from omnitune.storage import read_checkpoint, write_checkpoint
@@ -68,8 +72,15 @@ def load_thinker(
     return model, Tokenizer.from_str(part["tokenizer"])
 
 
-def assemble(thinker_ckpt: Path, encoder_ckpts: dict[str, Path]) -> tuple[OmniModel, Tokenizer]:
+def assemble(
+    thinker_ckpt: Path,
+    encoder_ckpts: dict[str, Path],
+    settings: Mapping[str, dict[str, Any]] | None = None,
+) -> tuple[OmniModel, Tokenizer]:
     """Joins trained parts; the projectors are fresh.
+
+    Args:
+        settings: by modality, laid over those in the encoder's checkpoint.
 
     Raises:
         UserError: names every checkpoint that is missing or of another kind.
@@ -83,7 +94,9 @@ def assemble(thinker_ckpt: Path, encoder_ckpts: dict[str, Path]) -> tuple[OmniMo
     if problems:
         raise UserError("\n".join(problems))
     del parts["thinker"]
-    encoders = {name: part["config"] for name, part in parts.items()}
+    encoders = {
+        name: part["config"] | (settings or {}).get(name, {}) for name, part in parts.items()
+    }
     model, tokenizer = load_thinker(thinker_ckpt, encoders)
     for name, part in parts.items():
         model.encoders[name].load_state_dict(part["state"])
@@ -105,6 +118,15 @@ def save_omni(path: Path, model: OmniModel, tokenizer: Tokenizer, **extra: Any) 
         "tokenizer": tokenizer.to_str(),
     }
     write_checkpoint(path, values | extra)
+
+
+def read_reading(ckpt_dir: Path, max_tokens: int) -> Reading:
+    """How the model of a folder reads samples; its weights are not loaded."""
+    path = ckpt_dir / "omni.pt"
+    values = read_part(path, "omni")
+    encoders = values["config"]["encoders"]
+    modalities = {name: MODALITIES[name](config) for name, config in encoders.items()}
+    return Reading(ChatRenderer(Tokenizer.from_str(values["tokenizer"])), modalities, max_tokens)
 
 
 def load_omni(

@@ -22,6 +22,7 @@ LEFT_BY_A_RUN = (
     "metrics.jsonl",
     "results.json",
     "predictions.jsonl",
+    "truncation.json",
     "report.html",
     "curves.png",
     "answers.png",

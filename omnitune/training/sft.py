@@ -17,16 +17,10 @@ from omnitune.data.batching import Batch
 from omnitune.data.chat import ChatRenderer
 from omnitune.data.features import FEATURES_FOLDER, FeatureStore
 from omnitune.data.index import Samples
+from omnitune.data.ledger import LEDGER_FILE, Reading, summary, take_stock
 from omnitune.data.loader import BatchStream, SampleReader
 from omnitune.data.mixture import Mixture
-from omnitune.data.records import (
-    check_media,
-    data_files,
-    join,
-    media_key,
-    read_source,
-    split_of,
-)
+from omnitune.data.records import data_files, join, media_key, read_source, split_of
 from omnitune.data.rounding import round_up
 from omnitune.evaluation.caching import estimate
 from omnitune.evaluation.evaluate import encode_once
@@ -63,6 +57,7 @@ def finetune(config: SftConfig, resume: bool = False, overwrite: bool = False) -
     train(run)
     results = final_scores(config, joint.model, joint.reader, joint.samples, run.state)
     results["seconds"] = round(time.monotonic() - started, 1)
+    results["truncation"] = joint.truncation
     results["precision"], results["compiled"] = run.state["precision"], run.state.get("compile")
     results["device"] = str(run.device)
     write_json(config.out / "results.json", results)
@@ -75,36 +70,45 @@ def finetune(config: SftConfig, resume: bool = False, overwrite: bool = False) -
 
 @dataclass
 class Joint:
-    """All that a joint fine-tuning needs."""
+    """All that a joint fine-tuning needs; ``truncation`` is the ledger of ``take_stock``."""
 
     model: OmniModel
     tokenizer: Tokenizer
     reader: SampleReader
     samples: dict[str, Samples]
     run: Run
+    truncation: dict[str, Any]
 
 
 def prepare(config: SftConfig, resume: bool = False) -> Joint:
     """Everything before the first step; ``resume`` goes on from the newest checkpoint."""
     torch.manual_seed(config.seed)
     samples = read_samples(config)
-    model, tokenizer = assemble(config.thinker_ckpt, config.encoder_ckpts)
+    model, tokenizer = assemble(config.thinker_ckpt, config.encoder_ckpts, config.encoder_settings)
+    renderer = ChatRenderer(tokenizer)
+    samples, truncation = keep_ledger(config, samples, renderer, model)
     nn.Module.to(model, pick_device(config.device))
     if config.freeze_encoders:
         model.freeze_encoders()
     if config.activation_checkpointing:
         model.checkpoint_activations()
     features = encode_media(config, model, join(samples.values()))
-    reader = SampleReader(ChatRenderer(tokenizer), model.modalities, features, config.max_tokens)
+    reader = SampleReader(renderer, model.modalities, features, config.max_tokens)
     run = build_run(config, model, reader, samples)
     if resume and checkpoint.restore(run):
         print(f"going on from step {run.step} of {run.plan.total_steps}")
-    return Joint(model, tokenizer, reader, samples, run)
+    return Joint(model, tokenizer, reader, samples, run, truncation)
 
 
 def read_samples(config: SftConfig) -> dict[str, Samples]:
-    """Every split of the sources with weight; media checked before anything is trained."""
+    """Every split of the sources with weight."""
     samples = {source: read_source(config.data_dir, source) for source in config.data_mix.weights()}
+    require_splits(config, samples)
+    return samples
+
+
+def require_splits(config: SftConfig, samples: Mapping[str, Samples]) -> None:
+    """Raises a UserError unless there is something to train on and to watch the training by."""
     for source, found in samples.items():
         if not split_of(found, "train"):
             raise UserError(f"{config.data_dir}: the source {source} has no training samples")
@@ -114,8 +118,22 @@ def read_samples(config: SftConfig) -> dict[str, Samples]:
             f"{config.data_dir}: no source has validation samples, so there is nothing to watch "
             'the training by; give some records "split": "validation"'
         )
-    check_media(everything, config.data_dir)
-    return samples
+
+
+def keep_ledger(
+    config: SftConfig, samples: Mapping[str, Samples], renderer: ChatRenderer, model: OmniModel
+) -> tuple[dict[str, Samples], dict[str, Any]]:
+    """Checks media and lengths before anything is trained; writes down and says what is lost."""
+    reading = Reading(
+        renderer, model.modalities, config.max_tokens, conversations=config.conversation_share > 0
+    )
+    leave_out = config.too_long == "leave_out"
+    kept, ledger = take_stock(samples, reading, config.data_dir, leave_out)
+    require_splits(config, kept)
+    write_json(config.out / LEDGER_FILE, ledger)
+    if told := summary(ledger):
+        print(told)
+    return kept, ledger
 
 
 def pick_device(name: str) -> torch.device:

@@ -6,14 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import write_image, write_wave
 
 from omnitune.data import index as indexing
 from omnitune.data import records
 from omnitune.data.index import Samples, first_shown
 from omnitune.data.records import (
     FILES,
-    check_media,
     join,
     media_of,
     outlines,
@@ -151,25 +149,28 @@ def test_wrong_record_leaves_no_index(data: Path) -> None:
             read_source(data, "text_only")
 
 
+def test_records_know_the_media_that_they_show(data: Path) -> None:
+    for samples in read_available(data).values():
+        [(source, _)] = samples.pieces
+        index, media = source.index, [medium for medium, _ in samples.media()]
+        for number, sample in enumerate(samples):
+            shown = index.shown_R[index.show_N[number] : index.show_N[number + 1]]
+            assert tuple(media[place] for place in shown) == sample.media
+
+
+def test_what_is_left_out_is_in_no_split(data: Path) -> None:
+    [(source, numbers)] = read_source(data, "text_only").pieces
+    fewer = Samples([(source.without([0, 5, 7]), numbers)])
+    for split in SPLITS:
+        expected = [s for n, s in enumerate(fewer) if s.split == split and n not in (0, 5, 7)]
+        assert list(split_of(fewer, split)) == expected
+    assert len(fewer) == len(numbers)
+
+
 @pytest.mark.usefixtures("kept")
-def test_very_many_media_are_checked_once(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for folder in ("images", "audio", "omni"):
-        for n in range(7):
-            write_image(data / folder / f"{n}.png", seed=n)
-            write_wave(data / folder / f"{n}.wav", seed=n)
-
-    def samples() -> Samples:
-        return join(read_available(data).values())
-
-    check_media(samples(), data)
-    (data / "images" / "3.png").rename(data / "images" / "gone.png")
-    with pytest.raises(UserError, match=r"sample .* \(image_text\): .*3\.png: no such"):
-        check_media(samples(), data)
+def test_very_many_media_have_a_key(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    samples = join(read_available(data).values())
+    assert samples.media_key is None
     monkeypatch.setattr(indexing, "MANY_MEDIA", 3)
-    with pytest.raises(UserError, match=r"3\.png: no such"):
-        check_media(samples(), data)
-    (data / "images" / "gone.png").rename(data / "images" / "3.png")
-    check_media(samples(), data)
-    (data / "images" / "3.png").unlink()
-    check_media(samples(), data)  # it was there; that it is gone is said when it is read
-    assert split_of(samples(), "test").media_key is None
+    assert samples.media_key
+    assert split_of(samples, "test").media_key is None
