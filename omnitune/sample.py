@@ -76,6 +76,7 @@ class Sample:
             scored alone with the media, never with the reference answers of the others in view.
         stand_ins: by modality, a text that says what the medium holds (caption, transcript).
         tags: further groups of the scores, such as the voice.
+        difficulty: as the record gives it, from 0 to 1; None where it is told from ``effort``.
     """
 
     id: str
@@ -87,6 +88,7 @@ class Sample:
     independent_turns: bool = False
     stand_ins: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
+    difficulty: float | None = None
 
     @property
     def media(self) -> tuple[Media, ...]:
@@ -111,6 +113,17 @@ class Sample:
             task = answer.task
             singles.append(replace(self, id=name, messages=(asked, answer), task=task))
         return singles
+
+    def effort(self) -> float:
+        """Words of a question with its answer, and of what is to be seen or heard for it.
+
+        A caption names every object and a transcript every word, so that a crowded picture or a
+        long sentence counts as more. Of independent questions the mean.
+        """
+        said = sum(len(message.text.split()) for message in self.messages)
+        asked = sum(message.role == "assistant" for message in self.messages)
+        shown = sum(len(text.split()) for text in self.stand_ins.values())
+        return shown + said / (max(1, asked) if self.independent_turns else 1)
 
     def outline(self) -> list[tuple[str, int]]:
         """Task and number of questions of each sample that ``alone`` gives."""

@@ -30,7 +30,7 @@ from omnitune.data.scan import scan
 from omnitune.sample import Media, Sample, UserError
 from omnitune.storage import sha256, write_json
 
-VERSION = 1
+VERSION = 2
 # Below so many bytes a file is read again sooner than its index is looked up and kept.
 KEEP_FROM = 2 << 20
 BAR_FROM = 32 << 20
@@ -54,6 +54,7 @@ class Index:
         task_S: place in ``tasks``.
         questions_S: number of answers to give.
         media_M2: the first record that shows it, and its place in ``modalities``.
+        difficulty_N: from 0 to 1 (see :func:`difficulties`).
         name: stands for the file's content.
     """
 
@@ -64,6 +65,7 @@ class Index:
     task_S: np.ndarray
     questions_S: np.ndarray
     media_M2: np.ndarray
+    difficulty_N: np.ndarray
     splits: list[str]
     tasks: list[str]
     modalities: list[str]
@@ -130,6 +132,7 @@ def build_index(
         UserError: the file is no JSON list, or a record of it is wrong.
     """
     places, splits, singles, tasks, questions, media = (array(code) for code in "qiqhiq")
+    given, efforts = array("d"), array("d")
     split_codes, task_codes, modality_codes = _Codes(), _Codes(), _Codes()
     seen: set[int] = set()  # hashes: a set of a million paths would not be small
     read = 0
@@ -144,6 +147,8 @@ def build_index(
             raise
         places.extend((start, length))
         splits.append(split_codes[sample.split])
+        given.append(np.nan if sample.difficulty is None else sample.difficulty)
+        efforts.append(sample.effort())
         for task, count in sample.outline():
             tasks.append(task_codes[task])
             questions.append(count)
@@ -163,11 +168,25 @@ def build_index(
         task_S=np.array(tasks),
         questions_S=np.array(questions),
         media_M2=np.array(media).reshape(-1, 2),
+        difficulty_N=difficulties(np.array(given), np.array(efforts)),
         splits=list(split_codes),
         tasks=list(task_codes),
         modalities=list(modality_codes),
         name=name,
     )
+
+
+def difficulties(given_N: np.ndarray, effort_N: np.ndarray) -> np.ndarray:
+    """Difficulty of each record: as given, else its rank by effort among those without (0 to 1].
+
+    Equals are ranked in a fixed order that is not the file's, which may go by kind.
+    """
+    difficulty_N = given_N.astype(np.float32)
+    (unknown,) = np.nonzero(np.isnan(given_N))
+    mixed = np.random.default_rng(0).permutation(len(unknown))
+    order = np.lexsort((mixed, effort_N[unknown]))
+    difficulty_N[unknown[order]] = np.arange(1, len(unknown) + 1) / max(1, len(unknown))
+    return difficulty_N
 
 
 class _Codes(dict[str, int]):
@@ -285,6 +304,11 @@ class Samples(Sequence[Sample]):
     def outlines(self) -> Iterator[list[tuple[str, int]]]:
         """``Sample.outline`` of each, without reading it."""
         return (source.index.outline(int(n)) for source, numbers in self.pieces for n in numbers)
+
+    def difficulties(self) -> np.ndarray:
+        """Difficulty of each, without reading it."""
+        found = [source.index.difficulty_N[np.asarray(n)] for source, n in self.pieces]
+        return np.concatenate([np.zeros(0, np.float32), *found])
 
     def media(self) -> Iterator[tuple[Media, Sample]]:
         """Each distinct medium of a file, with the first sample that shows it."""

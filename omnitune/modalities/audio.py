@@ -26,6 +26,7 @@ class AudioModality(Modality):
 
     name = "audio"
     projector = "proj_a"
+    encoder_part = "audio_encoder"
 
     def __init__(self, encoder_config: dict[str, Any]) -> None:
         super().__init__(encoder_config)

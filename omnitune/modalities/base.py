@@ -19,6 +19,7 @@ class Modality(ABC):
     Attributes:
         name: key in the registry and in records (``"image"``).
         projector: attribute name of its projector in the model (``"proj_v"``).
+        encoder_part: name of its encoder among the parts of the model (``"vision_encoder"``).
         glimpsed: whether each slot holds many words at once (a place in a picture) and not a
             stretch of one after the other (sound).
         encoder_config: JSON-able settings from which the encoder can be built again.
@@ -26,6 +27,7 @@ class Modality(ABC):
 
     name: str
     projector: str
+    encoder_part: str
     glimpsed = False
 
     def __init__(self, encoder_config: dict[str, Any]) -> None:

@@ -29,6 +29,7 @@ class ImageModality(Modality):
 
     name = "image"
     projector = "proj_v"
+    encoder_part = "vision_encoder"
     glimpsed = True
 
     def __init__(self, encoder_config: dict[str, Any]) -> None:

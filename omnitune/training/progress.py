@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from omnitune.console import progress_bar
@@ -81,8 +82,9 @@ class RunLog:
         scores: dict[str, Any],
         epoch_ended: bool,
         scoring_seconds: float = 0.0,
+        notes: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
-        """Writes one moment: means since the last one, and the held-out scores."""
+        """Writes one moment: means since the last one, the held-out scores, and other notes."""
         by_group = {
             name: {"loss": loss / count, "tokens": count}
             for name, loss, count in zip(self.groups, self._loss, self._count, strict=True)
@@ -100,6 +102,7 @@ class RunLog:
             },
             "scoring_seconds": round(scoring_seconds, 3),
             "validation": scores,
+            **notes,
         }
         with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
@@ -125,8 +128,8 @@ class RunLog:
     def _write_board(self, step: int, entry: dict[str, Any]) -> None:
         if self._board is None:
             return
-        for part in ("train", "validation"):
-            for name, value in _flat(entry[part]):
+        for part in ("train", "validation", "mix", "weights"):
+            for name, value in _flat(entry.get(part, {})):
                 self._board.add_scalar(f"{part}/{name}", value, step)
 
 

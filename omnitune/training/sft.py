@@ -32,7 +32,7 @@ from omnitune.data.rounding import round_up
 from omnitune.evaluation.caching import estimate
 from omnitune.evaluation.evaluate import encode_once, score_splits
 from omnitune.evaluation.report import scores_table, write_report
-from omnitune.evaluation.scoreboard import HEADLINES, pick, score_lines, scoreboard
+from omnitune.evaluation.scoreboard import pick, score_lines, scoreboard
 from omnitune.models.components import assemble, save_omni
 from omnitune.models.omni import OmniModel
 from omnitune.sample import Sample, UserError
@@ -40,19 +40,20 @@ from omnitune.storage import write_json
 from omnitune.training import checkpoint
 from omnitune.training.loop import Plan, Run, train
 from omnitune.training.memory import estimate_memory
+from omnitune.training.mix import mix_lines
 from omnitune.training.optim import build_optimizer, trainable
 from omnitune.training.outputs import CACHE_NOTE, claim_folder, finish
+from omnitune.training.phases import Phases
 from omnitune.training.progress import RunLog
+from omnitune.training.strategy import Strategy, plan_strategy
 
 GIB = 2**30
-# What is scored between epochs: the tasks whose scores are printed.
-PROBED = tuple(task for task, _ in HEADLINES.values())
 
 
 def finetune(config: SftConfig, resume: bool = False, overwrite: bool = False) -> Path:
     """Trains the joint model; returns the path of ``omni.pt``."""
     result = config.out / "omni.pt"
-    inputs = data_files(config.data_dir, config.data_mix.weights())
+    inputs = data_files(config.data_dir, config.sources)
     inputs += [config.thinker_ckpt, *config.encoder_ckpts.values()]
     if claim_folder(config, result, resume, overwrite, inputs):
         return result
@@ -65,6 +66,7 @@ def finetune(config: SftConfig, resume: bool = False, overwrite: bool = False) -
     train(run)
     results = final_scores(config, joint.model, joint.reader, joint.samples)
     results["seconds"] = round(time.monotonic() - started, 1)
+    results["mix"] = joint.strategy.mix
     results["precision"], results["compiled"] = run.state["precision"], run.state.get("compile")
     write_json(config.out / "results.json", results)
     save_omni(result, joint.model, joint.tokenizer, step=run.step)
@@ -83,6 +85,7 @@ class Joint:
     reader: SampleReader
     samples: dict[str, Samples]
     run: Run
+    strategy: Strategy
 
 
 def prepare(config: SftConfig, resume: bool = False) -> Joint:
@@ -91,8 +94,7 @@ def prepare(config: SftConfig, resume: bool = False) -> Joint:
     samples = read_samples(config)
     model, tokenizer = assemble(config.thinker_ckpt, config.encoder_ckpts)
     nn.Module.to(model, pick_device(config.device))
-    if config.freeze_encoders:
-        model.freeze_encoders()
+    Phases(config, model.parts(), model.modalities).thaw()
     if config.activation_checkpointing:
         model.checkpoint_activations()
     features = encode_media(config, model, join(samples.values()))
@@ -100,12 +102,14 @@ def prepare(config: SftConfig, resume: bool = False) -> Joint:
     run = build_run(config, model, reader, samples)
     if resume and checkpoint.restore(run):
         print(f"going on from step {run.step} of {run.plan.total_steps}")
-    return Joint(model, tokenizer, reader, samples, run)
+    assert run.strategy is not None
+    reader = run.strategy.reader_at(run.plan.total_steps)
+    return Joint(model, tokenizer, reader, samples, run, run.strategy)
 
 
 def read_samples(config: SftConfig) -> dict[str, Samples]:
     """Every split of the sources with weight; media checked before anything is trained."""
-    samples = {source: read_source(config.data_dir, source) for source in config.data_mix.weights()}
+    samples = {source: read_source(config.data_dir, source) for source in config.sources}
     for source, found in samples.items():
         if not split_of(found, "train"):
             raise UserError(f"{config.data_dir}: the source {source} has no training samples")
@@ -129,28 +133,42 @@ def pick_device(name: str) -> torch.device:
 def encode_media(
     config: SftConfig, model: OmniModel, samples: Sequence[Sample]
 ) -> dict[str, FeatureStore]:
-    """Encodes every medium once, if the encoders are frozen and it pays or was asked for."""
-    if config.feature_cache == "off" or not config.freeze_encoders:
-        if config.feature_cache == "on":
-            raise UserError(
-                "feature_cache is on, but the encoders are trained; their features "
-                "change with every step: freeze_encoders true, or feature_cache auto"
-            )
-        return {}
+    """Encodes media once while their encoder is frozen, if it pays or was asked for."""
+    phases = Phases(config, model.parts(), model.modalities)
+    frozen = dict.fromkeys(model.modalities, 1.0)  # until which share of the run
+    frozen |= {name: phases.starts[n] for name, n in phases.raw_from().items()}
+    uses = {name: config.num_epochs * share for name, share in frozen.items() if share}
+    if config.feature_cache == "on" and len(uses) < len(frozen):
+        raise UserError(
+            "feature_cache is on, but the encoders are trained; their features "
+            "change with every step: freeze_encoders true, or feature_cache auto"
+        )
     root = config.data_dir / FEATURES_FOLDER
-    if config.feature_cache == "auto" and not cache_pays(config, model, samples, root):
+    if config.feature_cache == "off" or not uses:
         return {}
-    return encode_once(model, samples, root)
+    if config.feature_cache == "auto" and not cache_pays(config, model, samples, root, uses):
+        return {}
+    return encode_once(model, samples, root, uses)
 
 
-def cache_pays(config: SftConfig, model: OmniModel, samples: Sequence[Sample], root: Path) -> bool:
-    """Decided once for a run, by measurement: resumed, it goes on as it began."""
+def cache_pays(
+    config: SftConfig,
+    model: OmniModel,
+    samples: Sequence[Sample],
+    root: Path,
+    uses: Mapping[str, float],
+) -> bool:
+    """Decided once for a run, by measurement: resumed, it goes on as it began.
+
+    Args:
+        uses: how often each medium will be asked for, by modality.
+    """
     note = config.out / CACHE_NOTE
     if note.exists():
         return bool(read_json_object(note)["pays"])
     found = None
     if media_key(samples) is None:
-        found = estimate(model, samples, root, uses=config.num_epochs)
+        found = estimate(model, samples, root, uses)
     if found is not None:
         print(found)
     pays = found is None or found.pays
@@ -164,7 +182,9 @@ def build_run(
     """Puts together what the loop needs."""
     training = {source: split_of(found, "train") for source, found in samples.items()}
     sizes = {source: len(found) for source, found in training.items()}
-    mixture = Mixture(sizes, config.data_mix.weights(), config.seed)
+    # Of the whole run: batches are sized by it.
+    weights = {s: sum(mix.weights().get(s, 0.0) for mix in config.mixes) for s in config.sources}
+    mixture = Mixture(sizes, weights, config.seed)
     stream = BatchStream(
         reader,
         training,
@@ -173,6 +193,8 @@ def build_run(
         conversation_share=config.conversation_share,
         tokens_per_batch=config.tokens_per_batch,
     )
+    plan = Plan.of(config, len(stream))
+    strategy = plan_strategy(config, model, reader, samples, stream, plan)
     rates = learning_rates(config, model.thinker.config.hidden_size)
     held_out = split_of(join(samples.values()), "validation")
 
@@ -180,22 +202,27 @@ def build_run(
     def chosen(epoch_ended: bool) -> list[Sample]:
         if epoch_ended:
             return pick(held_out, config.epoch_questions, config.seed)
-        return pick(held_out, config.probe_questions, config.seed, PROBED)
+        return pick(held_out, config.probe_questions, config.seed, strategy.probed)
 
     def score(step: int, epoch_ended: bool) -> dict[str, Any]:
-        return scoreboard(model, reader, chosen(epoch_ended))[0]
+        return scoreboard(model, strategy.reader_at(step), chosen(epoch_ended))[0]
+
+    def lines(step: int, entry: dict[str, Any]) -> list[str]:
+        return score_lines(step, entry) + mix_lines(entry)
 
     return Run(
         model=model,
         optimizer=build_optimizer(model, config, rates),
         batch_at=stream,
-        plan=Plan.of(config, len(stream)),
+        plan=plan,
         config=config,
-        log=RunLog(config.out, stream.groups, score_lines, config.num_epochs),
+        log=RunLog(config.out, stream.groups, lines, config.num_epochs),
         groups=stream.groups,
         score=score,
         rounded=round_up,
         compile=model.compile_decoder,
+        strategy=strategy,
+        state=strategy.state,
     )
 
 
