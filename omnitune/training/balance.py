@@ -64,4 +64,4 @@ def distance(task: Mapping[str, float]) -> float:
     """How far a task's score is from perfect: 0 to 1."""
     if "wer" in task:
         return min(1.0, task["wer"])
-    return 1.0 - task.get("exact_match", task["token_acc"])
+    return 1.0 - task["exact_match" if "exact_match" in task else "token_acc"]
