@@ -32,7 +32,7 @@ from omnitune.training.feed import Ahead, Fed
 from omnitune.training.loop import Plan, Run, update
 from omnitune.training.optim import build_optimizer
 from omnitune.training.ranks import Helper, choose_ranks, team_of
-from omnitune.training.watch import PROBED
+from omnitune.training.strategy import PROBED
 
 IGNORED = -100  # the label that the library's loss leaves out
 SCORED_FROM = 200  # samples of each source

@@ -1,11 +1,9 @@
-"""Configuration: a JSON file, then the command line, checked together and reported at once."""
+"""Configuration: what can be set, and within which limits; ``settings.py`` reads it."""
 
 from __future__ import annotations
 
-import difflib
-import json
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar, get_args
+from typing import Any, ClassVar, Literal
 
 from pydantic import (
     BaseModel,
@@ -13,11 +11,16 @@ from pydantic import (
     Field,
     ValidationError,
     ValidationInfo,
+    ValidatorFunctionWrapHandler,
     field_validator,
     model_validator,
 )
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from omnitune.sample import SOURCES, UserError
+from omnitune.settings import load_config as load_config
+from omnitune.settings import option_table as option_table
+from omnitune.settings import read_json_object as read_json_object
 
 
 class Config(BaseModel):
@@ -125,13 +128,45 @@ def questions_per_draw() -> Any:
     )
 
 
-def length_power() -> Any:
+def curriculum(default: float = 0.0) -> Any:
+    """The field of this name, of the stages whose samples have a difficulty."""
+    return Field(
+        default,
+        ge=0,
+        le=1,
+        description="share of the run over which harder samples join, from the easiest tenth on",
+    )
+
+
+def length_power(default: float = 0.0) -> Any:
     """The field of this name, of the stages that learn answers of all lengths."""
     return Field(
-        0.0,
+        default,
         ge=0,
         le=1,
         description="in the loss an answer of n tokens weighs n^(1 - this): 0 by tokens, 1 alike",
+    )
+
+
+# Parts of the joint model, under the names by which a phase trains them.
+Part = Literal["thinker", "proj_v", "proj_a", "vision_encoder", "audio_encoder"]
+
+
+class Phase(Config):
+    """A part of the run; what it leaves out is as the run has it."""
+
+    until: float | None = Field(
+        None, gt=0, le=1, description="share of the run's steps at which it ends [the last: 1]"
+    )
+    train: list[Part] | None = Field(
+        None, min_length=1, description="parts that are trained; the others are frozen"
+    )
+    learning_rate: float | None = Field(
+        None, gt=0, le=1, description="in place of the run's; the other rates keep their ratio"
+    )
+    data_mix: DataMix | None = Field(None, description="in place of the run's")
+    max_difficulty: float | None = Field(
+        None, gt=0, le=1, description="harder samples are left out"
     )
 
 
@@ -156,9 +191,18 @@ class SftConfig(RunConfig):
     vision_ckpt: Path = Field(
         Path("checkpoints/vision_tiny/vision.pt"), description="vision encoder of stage C"
     )
-    freeze_encoders: bool = Field(True, description="keep the encoders as they are")
+    freeze_encoders: bool = Field(
+        True, description="keep the encoders as they are, where no phase trains them"
+    )
     data_mix: DataMix = Field(
         DataMix(text_only=0.4, image_text=0.3, audio_text=0.3), description="weight of each source"
+    )
+    phases: list[Phase] = Field(
+        [], description="stretches of the run with parts, rate, mix or difficulty of their own"
+    )
+    curriculum: float = curriculum()
+    balance: Literal["none", "loss", "score"] = Field(
+        "none", description="shift weight to the source that lags, by held-out loss or score"
     )
     tokens_per_batch: int | None = tokens_per_batch()
     rate_width: int = Field(
@@ -200,6 +244,38 @@ class SftConfig(RunConfig):
     probe_questions: int = Field(16, ge=1, description="held-out questions a task, each log_every")
     epoch_questions: int = Field(100, ge=1, description="held-out questions a task, each epoch")
 
+    @field_validator("phases", mode="wrap")
+    @classmethod
+    def _phases_follow_each_other(
+        cls, value: Any, check: ValidatorFunctionWrapHandler
+    ) -> list[Phase]:
+        """Adds what is wrong between phases to what is wrong within them; fills in the last end."""
+        problems: list[InitErrorDetails] = []
+        try:
+            phases = check(value)
+        except ValidationError as error:
+            phases = []
+            problems = [
+                InitErrorDetails(
+                    type=e["type"], loc=e["loc"], input=e["input"], ctx=e.get("ctx", {})
+                )
+                for e in error.errors()
+            ]
+        problems += _wrong_ends(value if isinstance(value, list) else [])
+        if problems:
+            raise ValidationError.from_exception_data(cls.__name__, problems)
+        return [*phases[:-1], *(p.model_copy(update={"until": 1.0}) for p in phases[-1:])]
+
+    @property
+    def mixes(self) -> list[DataMix]:
+        """The mix of each phase; one without phases."""
+        return [phase.data_mix or self.data_mix for phase in self.phases] or [self.data_mix]
+
+    @property
+    def sources(self) -> list[str]:
+        """The sources that have weight at any time of the run."""
+        return [name for name in SOURCES if any(name in mix.weights() for mix in self.mixes)]
+
     @property
     def encoder_ckpts(self) -> dict[str, Path]:
         """Checkpoint of each modality's encoder."""
@@ -214,143 +290,34 @@ class SftConfig(RunConfig):
         return {"audio": audio}
 
 
+def _wrong_ends(phases: list[Any]) -> list[InitErrorDetails]:
+    """What is wrong with the phases' ends, which must rise from above 0 to 1."""
+    ends = [p.get("until") if isinstance(p, dict) else getattr(p, "until", None) for p in phases]
+    found: list[tuple[int, str]] = []
+    before = 0.0
+    for n, end in enumerate(ends):
+        last = n == len(ends) - 1
+        if end is None and not last:
+            found.append((n, "a value is missing; only the last phase may leave it out"))
+        elif last and end not in (None, 1):
+            found.append((n, "the last phase ends at 1"))
+        elif isinstance(end, int | float):
+            if end <= before:
+                found.append((n, f"must be above {before:g}, where the phase before it ends"))
+            before = end
+    return [
+        InitErrorDetails(
+            type=PydanticCustomError("phase_end", text),
+            loc=(n, "until"),
+            input=ends[n],
+        )
+        for n, text in found
+    ]
+
+
 def check_heads(
     width: int, heads: int, width_name: str = "hidden_size", heads_name: str = "num_heads"
 ) -> None:
     """Raises ValueError unless attention heads divide the width evenly."""
     if width % heads:
         raise ValueError(f"{width_name} {width} is not a multiple of {heads_name} {heads}")
-
-
-C = TypeVar("C", bound=Config)
-
-
-def load_config(cls: type[C], path: Path | None, arguments: list[str]) -> C:
-    """Reads a configuration file, lays command-line overrides over it and checks the whole.
-
-    Args:
-        cls: the configuration class.
-        path: JSON file, or None for defaults only.
-        arguments: overrides such as ``["--learning-rate", "3e-4", "--data-mix.image-text", "1"]``.
-
-    Raises:
-        UserError: lists every unknown or out-of-range key of file and command line at once.
-    """
-    values = read_json_object(path) if path else {}
-    origin = dict.fromkeys(values, str(path))
-    for key, value in _parse_overrides(cls, arguments):
-        field = cls.model_fields.get(key[0])
-        if len(key) > 1 and key[0] not in values and field and isinstance(field.default, Config):
-            values[key[0]] = field.default.model_dump()
-        _assign(values, key, value)
-        origin[".".join(key)] = "command line"
-        origin.setdefault(key[0], "command line")
-    if "output_dir" in cls.model_fields and values.get("output_dir") is None and path:
-        values["output_dir"] = str(Path("checkpoints") / path.stem)
-    try:
-        return cls.model_validate(values)
-    except ValidationError as error:
-        lines = [_explain(cls, problem, origin) for problem in error.errors()]
-        where = str(path) if path else "command line"
-        raise UserError(f"{where}: {len(lines)} problem(s):\n  " + "\n  ".join(lines)) from None
-
-
-def read_json_object(path: Path) -> dict[str, Any]:
-    """Reads a JSON file that must hold one object; a UserError names what is wrong."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; the examples are in configs/") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: is not UTF-8 text; expected a JSON file") from None
-    except json.JSONDecodeError as error:
-        raise UserError(
-            f"{path}: line {error.lineno}, column {error.colno}: not valid JSON ({error.msg})"
-        ) from None
-    if not isinstance(values, dict):
-        raise UserError(f"{path}: holds a JSON {type(values).__name__}, expected an object {{...}}")
-    return values
-
-
-def option_table(cls: type[BaseModel], prefix: str = "") -> list[tuple[str, str, str]]:
-    """Rows of (option, default, description) for ``--help``."""
-    rows = []
-    for name, info in cls.model_fields.items():
-        option = f"{prefix}{name.replace('_', '-')}"
-        inner = info.annotation
-        if isinstance(inner, type) and issubclass(inner, BaseModel):
-            rows += [
-                (o, "", info.description or "") for o, _, _ in option_table(inner, option + ".")
-            ]
-            continue
-        default = "" if info.is_required() or info.default is None else str(info.default)
-        rows.append((option, default, info.description or ""))
-    return rows
-
-
-def _parse_overrides(cls: type[BaseModel], arguments: list[str]) -> list[tuple[list[str], Any]]:
-    """Turns ``--a.b-c value``, ``--a=value``, ``--flag`` and ``--no-flag`` into (path, value)."""
-    overrides: list[tuple[list[str], Any]] = []
-    position = 0
-    while position < len(arguments):
-        argument = arguments[position]
-        position += 1
-        if not argument.startswith("--"):
-            raise UserError(
-                f"{argument!r} is not an option; options look like --learning-rate 3e-4"
-            )
-        name, equals, text = argument[2:].partition("=")
-        key = name.replace("-", "_").split(".")
-        if not equals:
-            if position < len(arguments) and not arguments[position].startswith("--"):
-                text = arguments[position]
-                position += 1
-            elif key[0].startswith("no_") and key[0] not in cls.model_fields:
-                key, text = [key[0][3:]], "false"
-            else:
-                text = "true"
-        overrides.append((key, text if _wants_text(cls, key) else _parse_value(text)))
-    return overrides
-
-
-def _wants_text(cls: type[BaseModel], key: list[str]) -> bool:
-    """Whether an option is a path: ``--output-dir 2026`` is one, not a number."""
-    field = cls.model_fields.get(key[0])
-    return field is not None and (field.annotation is Path or Path in get_args(field.annotation))
-
-
-def _parse_value(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return {"True": True, "False": False, "None": None}.get(text, text)
-
-
-def _assign(values: dict[str, Any], key: list[str], value: Any) -> None:
-    for name in key[:-1]:
-        inner = values.get(name)
-        values[name] = dict(inner) if isinstance(inner, dict) else {}
-        values = values[name]
-    values[key[-1]] = value
-
-
-def _explain(cls: type[BaseModel], problem: Any, origin: dict[str, str]) -> str:
-    """One line for one of pydantic's problems: key, what was found, what was expected."""
-    path = [str(part) for part in problem["loc"]]
-    key = ".".join(path)
-    where = origin.get(key) or origin.get(path[0] if path else "", "")
-    suffix = f" ({where})" if where else ""
-    if problem["type"] != "extra_forbidden":
-        found = "" if problem["type"] == "missing" else f", found {problem['input']!r}"
-        if not path:  # a check of several keys together says which in its own words
-            return str(problem["msg"]).removeprefix("Value error, ")
-        return f"{key}: {problem['msg'].removeprefix('Value error, ')}{found}{suffix}"
-    known: list[str] = list(cls.model_fields)
-    for name in path[:-1]:
-        inner = cls.model_fields[name].annotation
-        known = list(inner.model_fields) if isinstance(inner, type) else []
-    close = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.5)
-    hint = f"; did you mean {'.'.join([*path[:-1], close[0]])}?" if close else ""
-    return f"{key}: unknown key{hint}{suffix}"

@@ -78,6 +78,7 @@ class Sample:
         stand_ins: by modality, a text that says what the medium holds (caption, transcript).
         tags: further groups of the scores, such as the voice.
         record: id of the sample that ``alone`` took this one out of, else empty.
+        difficulty: as the record gives it, from 0 to 1; None where it is told from ``effort``.
     """
 
     id: str
@@ -90,6 +91,7 @@ class Sample:
     stand_ins: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
     record: str = ""
+    difficulty: float | None = None
 
     @property
     def media(self) -> tuple[Media, ...]:
@@ -129,6 +131,17 @@ class Sample:
         missing = [medium for medium in self.media if medium not in there]
         messages[0] = replace(messages[0], parts=(*missing, *messages[0].parts))
         return replace(self, messages=tuple(messages), task=messages[1].task)
+
+    def effort(self) -> float:
+        """Words of a question with its answer, and of what is to be seen or heard for it.
+
+        A caption names every object and a transcript every word, so that a crowded picture or a
+        long sentence counts as more. Of independent questions the mean.
+        """
+        said = sum(len(message.text.split()) for message in self.messages)
+        asked = sum(message.role == "assistant" for message in self.messages)
+        shown = sum(len(text.split()) for text in self.stand_ins.values())
+        return shown + said / (max(1, asked) if self.independent_turns else 1)
 
     def outline(self) -> list[tuple[str, int]]:
         """Task and number of questions of each sample that ``alone`` gives."""

@@ -1,15 +1,22 @@
-"""Shared by all tests: no network, two threads, one seed."""
+"""Shared by all tests: no network, two threads, one seed; data and parts for stage E."""
 
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
+import json
 import random
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from helpers import ENCODERS, tiny_model, tiny_tokenizer, write_image, write_wave
+
+from omnitune.data.records import FILES
+from omnitune.models.components import save_encoder, save_thinker
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -18,3 +25,28 @@ def _seed_and_threads() -> None:
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder of eight records a source and the three parts."""
+    home = tmp_path_factory.mktemp("home")
+    data: dict[str, list[dict[str, Any]]] = {"text_only": [], "image_text": [], "audio_text": []}
+    for name in data:
+        (home / "data" / FILES[name]).parent.mkdir(parents=True)
+    splits = ["train"] * 4 + ["validation", "test"] * 2
+    for n, split in enumerate(splits):
+        qa = {"question": "what is it?", "answer": f"number {n}.", "split": split}
+        image = write_image(home / "data" / "images" / f"{n}.png", seed=n)
+        clip = write_wave(home / "data" / "audio" / f"{n}.wav", 0.3 + 0.1 * n, seed=n)
+        data["text_only"].append(qa)
+        data["image_text"].append(qa | {"image": image.name})
+        data["audio_text"].append(qa | {"audio": clip.name, "task": "transcription"})
+    for name, records in data.items():
+        (home / "data" / FILES[name]).write_text(json.dumps(records))
+    model = tiny_model()
+    save_thinker(home / "thinker.pt", model, tiny_tokenizer())
+    for name in ENCODERS:
+        state = model.encoders[name].state_dict()
+        save_encoder(home / f"{name}.pt", name, ENCODERS[name], state)
+    return home

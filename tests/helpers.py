@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from tokenizers import Tokenizer
 
+from omnitune.config import SftConfig
 from omnitune.data.chat import ChatRenderer
 from omnitune.data.loader import SampleReader
 from omnitune.models.omni import OmniConfig, OmniModel
@@ -37,6 +38,7 @@ ENCODERS = {
         "initializer_range": 0.2,
     },
 }
+MIX = {"text_only": 0.4, "image_text": 0.3, "audio_text": 0.3}
 SENTENCES = (
     "what is the sky? the sky is the air above us.",
     "what is 7 plus 5? 12",
@@ -131,3 +133,23 @@ def mixed_samples(folder: Path) -> list[Sample]:
 def tiny_reader(model: OmniModel, **rest: Any) -> SampleReader:
     """Reads, renders and, without cached features, leaves media to the model's encoders."""
     return SampleReader(ChatRenderer(tiny_tokenizer()), model.modalities, **rest)
+
+
+def sft_settings(home: Path, name: str = "run", **rest: Any) -> SftConfig:
+    """Four steps of stage E on the data and parts of a folder, into its subfolder ``name``."""
+    values = {
+        "data_dir": home / "data",
+        "output_dir": home / name,
+        "thinker_ckpt": home / "thinker.pt",
+        "vision_ckpt": home / "image.pt",
+        "audio_ckpt": home / "audio.pt",
+        "data_mix": MIX,
+        "batch_size": 4,
+        "max_steps": 4,
+        "warmup_steps": 1,
+        "learning_rate": 1e-3,
+        "log_every": 2,
+        "save_every": 2,
+        "device": "cpu",
+    }
+    return SftConfig(**{**values, **rest})

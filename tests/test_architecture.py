@@ -28,7 +28,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"data"}),
     frozenset({"modalities"}),
     frozenset({"synthetic"}),
-    frozenset({"config", "sample", "storage", "console", "__init__"}),
+    frozenset({"config", "settings", "sample", "storage", "console", "__init__"}),
 )
 DEPTH = {room: depth for depth, rooms in enumerate(LAYERS) for room in rooms}
 

@@ -36,6 +36,62 @@ def test_config_of_the_repository_loads() -> None:
     assert config.thinker_ckpt == Path("checkpoints/thinker_tiny/thinker_best.pt")
 
 
+@pytest.mark.parametrize("name", ["two_stage", "unfreeze"])
+def test_configs_of_the_strategies_are_the_plain_one_with_phases(name: str) -> None:
+    config = load_config(SftConfig, ROOT / "configs" / f"omni_sft_{name}.json", [])
+    plain = load_config(SftConfig, ROOT / "configs" / "omni_sft_tiny.json", [])
+    assert config.out == Path(f"checkpoints/omni_sft_{name}")
+    assert len(config.phases) == 2
+    own = ("phases", "output_dir", "encoder_learning_rate")
+    assert config.model_copy(update={k: getattr(plain, k) for k in own}) == plain
+
+
+def test_phases_are_a_json_list_on_the_command_line(tmp_path: Path) -> None:
+    given = [{"until": 0.25, "train": ["proj_v"]}, {"data_mix": {"image_audio_text": 1}}]
+    config = load(tmp_path, {}, "--phases", json.dumps(given))
+    assert [phase.until for phase in config.phases] == [0.25, 1.0]
+    assert config.phases[0].train == ["proj_v"]
+    assert config.sources == ["text_only", "image_text", "audio_text", "image_audio_text"]
+    assert load(tmp_path, config.model_dump_json()) == config
+    assert load(tmp_path, {}).sources == list(MIX)
+
+
+def test_all_that_is_wrong_with_phases_is_said_at_once(tmp_path: Path) -> None:
+    phases = [
+        {"train": ["proj_x"]},
+        {"until": 0.5, "unti": 1, "data_mix": {"text_onl": 1}},
+        {"until": 0.4, "train": []},
+        {"until": 0.9, "learning_rate": 0, "max_difficulty": 2},
+    ]
+    with pytest.raises(UserError) as error:
+        load(tmp_path, {"batch_size": 0, "phases": phases})
+    lines = str(error.value).splitlines()[1:]
+    place = {line.split(":")[0].strip(): line for line in lines}
+    assert set(place) == {
+        "batch_size",
+        "phases.0.train.0",
+        "phases.0.until",
+        "phases.1.unti",
+        "phases.1.data_mix.text_onl",
+        "phases.2.until",
+        "phases.2.train",
+        "phases.3.until",
+        "phases.3.learning_rate",
+        "phases.3.max_difficulty",
+    }
+    assert "only the last phase may leave it out" in place["phases.0.until"]
+    assert "did you mean phases.1.until?" in place["phases.1.unti"]
+    assert "mean phases.1.data_mix.text_only?" in place["phases.1.data_mix.text_onl"]
+    assert "above 0.5" in place["phases.2.until"]
+    assert "the last phase ends at 1" in place["phases.3.until"]
+
+
+@pytest.mark.parametrize("value", [3, [3], {"until": 1}, "soon"])
+def test_phases_that_are_no_list_of_objects_are_refused(tmp_path: Path, value: Any) -> None:
+    with pytest.raises(UserError, match="phases"):
+        load(tmp_path, {"phases": value})
+
+
 def test_without_a_file_there_is_no_output_folder() -> None:
     with pytest.raises(UserError, match="--output-dir"):
         _ = load_config(SftConfig, None, []).out

@@ -80,6 +80,7 @@ class Batch:
         group_N: score group (source) of each supervised token.
         turn_N: running number of the turn that each supervised token belongs to.
         num_groups: number of groups. ids: the samples. media: by modality.
+        shown_2G: number of samples and of tokens (media included), by group.
         added_M: ids that are heard along with those of the row, at the positions ``at_M``.
     """
 
@@ -96,6 +97,7 @@ class Batch:
     media: dict[str, MediaRows]
     added_M: Tensor
     at_M: Tensor
+    shown_2G: Tensor
 
     @property
     def num_targets(self) -> float:
@@ -117,6 +119,7 @@ class Item:
         raw: modalities that are still to be encoded.
         shared: number of leading tokens that stand in the row already, as those of the last
             item before it that shares none (see ``share_prefix``).
+        opens: whether a sample begins here: one whose questions are asked alone is several items.
     """
 
     id: str
@@ -125,6 +128,12 @@ class Item:
     group: int = 0
     raw: frozenset[str] = frozenset()
     shared: int = 0
+    opens: bool = True
+
+    @property
+    def row_tokens(self) -> int:
+        """Tokens that it takes of the row."""
+        return len(self.rendered.tokens) - self.shared
 
 
 def pack(
@@ -181,6 +190,7 @@ def pack(
         media=_collect_media(items, rows),
         added_M=torch.tensor([token for token, _ in added], dtype=torch.long),
         at_M=torch.tensor([place for _, place in added], dtype=torch.long),
+        shown_2G=_shown(items, num_groups),
     )
 
 
@@ -191,6 +201,12 @@ def _weigh(marked_N: Tensor, turn_N: Tensor, length_power: float) -> Tensor:
     turn_N = turn_N - turn_N.min()
     length_N = torch.bincount(turn_N, weights=(marked_N > 0).float())[turn_N]
     return torch.where(marked_N > 0, length_N**-length_power, -marked_N)
+
+
+def _shown(items: Sequence[Item], num_groups: int) -> Tensor:
+    group_B = torch.tensor([item.group for item in items])
+    amounts_2B = torch.tensor([[i.opens for i in items], [i.row_tokens for i in items]])
+    return torch.zeros(2, num_groups).index_add(1, group_B, amounts_2B.float())
 
 
 def share_prefix(items: Sequence[Item]) -> None:
@@ -223,7 +239,7 @@ def _rows(items: Sequence[Item]) -> list[list[int]]:
     root: list[int] = []
     total = 0
     for item in items:
-        end = total + len(item.rendered.tokens) - item.shared
+        end = total + item.row_tokens
         rows.append([*root[: item.shared], *range(total, end)])
         root = root if item.shared else rows[-1]
         total = end

@@ -57,6 +57,7 @@ class Index:
         media_M2: the first record that shows it, and its place in ``modalities``.
         show_N: place in ``shown_R`` of the record's first medium; its last entry is R.
         shown_R: place in ``media_M2``.
+        difficulty_N: from 0 to 1 (see :func:`difficulties`).
         name: stands for the file's content.
     """
 
@@ -69,6 +70,7 @@ class Index:
     media_M2: np.ndarray
     show_N: np.ndarray
     shown_R: np.ndarray
+    difficulty_N: np.ndarray
     splits: list[str]
     tasks: list[str]
     modalities: list[str]
@@ -135,12 +137,11 @@ def build_index(
         UserError: the file is no JSON list, or a record of it is wrong.
     """
     places, splits, singles, tasks, questions = (array(code) for code in "qiqhi")
-    media, shows, shown = (array(code) for code in "qqi")
-    split_codes, task_codes, modality_codes = _Codes(), _Codes(), _Codes()
-    seen: dict[int, int] = {}  # by hash: a million paths would not be small
+    media = _Media()
+    given, efforts = array("d"), array("d")
+    split_codes, task_codes = _Codes(), _Codes()
     read = 0
     singles.append(0)
-    shows.append(0)
     records = scan(path)
     for number, (start, length, values) in enumerate(records):
         try:
@@ -151,16 +152,13 @@ def build_index(
             raise
         places.extend((start, length))
         splits.append(split_codes[sample.split])
+        given.append(np.nan if sample.difficulty is None else sample.difficulty)
+        efforts.append(sample.effort())
         for task, count in sample.outline():
             tasks.append(task_codes[task])
             questions.append(count)
         singles.append(len(tasks))
-        for medium in sample.media:
-            place = seen.setdefault(hash(medium), len(seen))
-            if 2 * place == len(media):
-                media.extend((number, modality_codes[medium.modality]))
-            shown.append(place)
-        shows.append(len(shown))
+        media.add(number, sample)
         advance(start + length - read)
         read = start + length
     split_N = np.array(splits)
@@ -171,14 +169,46 @@ def build_index(
         single_N=np.array(singles),
         task_S=np.array(tasks),
         questions_S=np.array(questions),
-        media_M2=np.array(media).reshape(-1, 2),
-        show_N=np.array(shows),
-        shown_R=np.array(shown),
+        media_M2=np.array(media.first).reshape(-1, 2),
+        show_N=np.array(media.ends),
+        shown_R=np.array(media.shown),
+        difficulty_N=difficulties(np.array(given), np.array(efforts)),
         splits=list(split_codes),
         tasks=list(task_codes),
-        modalities=list(modality_codes),
+        modalities=list(media.codes),
         name=name,
     )
+
+
+class _Media:
+    """The media of a file while it is indexed: each once, and which of them a record shows."""
+
+    def __init__(self) -> None:
+        self.first, self.ends, self.shown = array("q"), array("q", [0]), array("i")
+        self.codes = _Codes()
+        self._seen: dict[int, int] = {}  # by hash: a million paths would not be small
+
+    def add(self, number: int, sample: Sample) -> None:
+        """Takes in the media of a record."""
+        for medium in sample.media:
+            place = self._seen.setdefault(hash(medium), len(self._seen))
+            if 2 * place == len(self.first):
+                self.first.extend((number, self.codes[medium.modality]))
+            self.shown.append(place)
+        self.ends.append(len(self.shown))
+
+
+def difficulties(given_N: np.ndarray, effort_N: np.ndarray) -> np.ndarray:
+    """Difficulty of each record: as given, else its rank by effort among those without (0 to 1].
+
+    Equals are ranked in a fixed order that is not the file's, which may go by kind.
+    """
+    difficulty_N = given_N.astype(np.float32)
+    (unknown,) = np.nonzero(np.isnan(given_N))
+    mixed = np.random.default_rng(0).permutation(len(unknown))
+    order = np.lexsort((mixed, effort_N[unknown]))
+    difficulty_N[unknown[order]] = np.arange(1, len(unknown) + 1) / max(1, len(unknown))
+    return difficulty_N
 
 
 class _Codes(dict[str, int]):
@@ -308,6 +338,11 @@ class Samples(Sequence[Sample]):
     def outlines(self) -> Iterator[list[tuple[str, int]]]:
         """``Sample.outline`` of each, without reading it."""
         return (source.index.outline(int(n)) for source, numbers in self.pieces for n in numbers)
+
+    def difficulties(self) -> np.ndarray:
+        """Difficulty of each, without reading it."""
+        found = [source.index.difficulty_N[np.asarray(n)] for source, n in self.pieces]
+        return np.concatenate([np.zeros(0, np.float32), *found])
 
     def media(self) -> Iterator[tuple[Media, Sample]]:
         """Each distinct medium of a file, with the first sample that shows it."""

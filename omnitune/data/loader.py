@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Collection, Mapping, Sequence
+from copy import copy
 from functools import lru_cache
 from heapq import heappop, heappush
 from itertools import zip_longest
@@ -13,6 +15,7 @@ from torch import Tensor
 
 from omnitune.data.batching import WHOLE, Batch, Item, Part, pack, share_prefix
 from omnitune.data.chat import ChatRenderer, Rendered
+from omnitune.data.course import Course
 from omnitune.data.mixture import Mixture
 from omnitune.modalities.base import Modality
 from omnitune.sample import Media, Message, Sample, UserError
@@ -54,6 +57,13 @@ class SampleReader:
     def prompt(self, id: str, messages: Sequence[Message]) -> Item:
         """Reads and renders the turns so far, the assistant's opened."""
         return self._item(id, messages, self.renderer.render_prompt, 0)
+
+    def without_features(self, modalities: Collection[str]) -> SampleReader:
+        """A reader that leaves these modalities to their encoders, cached rows or not."""
+        other = copy(self)
+        other.features = {n: found for n, found in self.features.items() if n not in modalities}
+        other._tensor = lru_cache(maxsize=64)(other._read)
+        return other
 
     def _item(
         self,
@@ -111,7 +121,7 @@ class BatchStream:
         self,
         reader: SampleReader,
         samples: Mapping[str, Sequence[Sample]],
-        mixture: Mixture,
+        mixture: Mixture | Course,
         batch_size: int,
         prompt_weight: float = 0.0,
         length_power: float = 0.0,
@@ -120,17 +130,27 @@ class BatchStream:
         show: Callable[[Sample], Sample] = lambda sample: sample,
         tokens_per_batch: int | None = None,
     ) -> None:
-        self.reader, self.samples, self.mixture = reader, samples, mixture
+        self.reader, self.samples = reader, samples
+        self.mixture: Mixture | Course = mixture
         self.batch_size, self.prompt_weight = batch_size, prompt_weight
         self.length_power = length_power
         self.conversation_share, self.show = conversation_share, show
         self.questions_per_draw = questions_per_draw
         self.groups = mixture.names
+        self._later: list[tuple[int, SampleReader]] = []
         self.balanced = tokens_per_batch is not None
         if tokens_per_batch is not None:
             mean = sum(_tokens(self._items(k)) for k in range(MEASURED)) / MEASURED
             self.batch_size = max(1, round(tokens_per_batch / mean))
         self._window = lru_cache(maxsize=2)(self._make_window)
+
+    def follow(self, course: Course, readers: Sequence[tuple[int, SampleReader]] = ()) -> None:
+        """Takes the samples from a course of the same sources and size.
+
+        Args:
+            readers: that take over from a sample on, in order.
+        """
+        self.mixture, self._later = course, list(readers)
 
     def __len__(self) -> int:
         """Batches in one epoch."""
@@ -145,21 +165,30 @@ class BatchStream:
         return self._pack(samples) if samples else None
 
     def _samples(self, number: int) -> list[list[Item]]:
-        if self.balanced:
-            window, place = divmod(number, WINDOW)
-            return self._window(window)[place]
         first = number * self.batch_size
+        if self.balanced:
+            start, stop = self.window(first, WINDOW * self.batch_size)
+            return self._window(start, stop)[(first - start) // self.batch_size]
         return [self._items(k) for k in range(first, first + self.batch_size)]
+
+    def window(self, k: int, size: int) -> tuple[int, int]:
+        """First sample and end of the window that sample ``k`` is in.
+
+        Windows are counted from the start of a stretch of the run, and the last one ends with it.
+        """
+        begin, end = self.mixture.bounds(k)
+        start = k - (k - begin) % size
+        return start, min(start + size, end)
 
     def _pack(self, samples: list[list[Item]]) -> Batch:
         items = [item for found in samples for item in found]
         return pack(items, len(self.groups), self.prompt_weight, self.length_power)
 
-    def _make_window(self, window: int) -> list[list[list[Item]]]:
-        """The samples of ``WINDOW`` batches, dealt out so that each has about as many tokens."""
-        count = WINDOW * self.batch_size
-        samples = [self._items(k) for k in range(window * count, (window + 1) * count)]
-        dealt = balance([_tokens(items) for items in samples], WINDOW)
+    def _make_window(self, start: int, stop: int) -> list[list[list[Item]]]:
+        """The samples of some batches, dealt out so that each has about as many tokens."""
+        samples = [self._items(k) for k in range(start, stop)]
+        batches = (stop - start) // self.batch_size
+        dealt = balance([_tokens(items) for items in samples], batches)
         return [[samples[n] for n in numbers] for numbers in dealt]
 
     def _items(self, k: int) -> list[Item]:
@@ -168,9 +197,16 @@ class BatchStream:
         sample, group = self.samples[source][index], self.groups.index(source)
         seed, share = self.mixture.seed, self.conversation_share
         singles = as_asked(sample, k, seed, share, self.questions_per_draw)
-        items = [self.reader.item(self.show(single), group) for single in singles]
+        reader = self._reader_at(k)
+        items = [reader.item(self.show(single), group) for single in singles]
+        for item in items[1:]:
+            item.opens = False
         share_prefix(items)
         return items
+
+    def _reader_at(self, k: int) -> SampleReader:
+        place = bisect_right(self._later, k, key=lambda pair: pair[0])
+        return self._later[place - 1][1] if place else self.reader
 
 
 def balance(lengths: Sequence[int], bins: int) -> list[list[int]]:
@@ -198,7 +234,7 @@ def take(samples: list[list[Item]], part: Part) -> list[list[Item]]:
 
 def _tokens(items: Sequence[Item]) -> int:
     """Tokens that some items take of a row."""
-    return sum(len(item.rendered.tokens) - item.shared for item in items)
+    return sum(item.row_tokens for item in items)
 
 
 def as_asked(

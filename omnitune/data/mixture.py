@@ -7,6 +7,7 @@ workers or processes, and resuming at sample k costs nothing.
 from __future__ import annotations
 
 import hashlib
+import sys
 from fractions import Fraction
 from math import lcm
 
@@ -24,6 +25,9 @@ class Mixture:
         sizes: number of records by source.
         weights: weight by source; need not sum to one.
         seed: of the permutations.
+
+    Attributes:
+        shares: of each source, as it is drawn.
     """
 
     def __init__(self, sizes: dict[str, int], weights: dict[str, float], seed: int) -> None:
@@ -31,6 +35,7 @@ class Mixture:
         self.sizes = {name: sizes[name] for name in self.names}
         self.seed = seed
         shares = _shares([weights[name] for name in self.names])
+        self.shares = dict(zip(self.names, shares, strict=True))
         self._period = _chairman_assignment(shares)
         # How often each source came before each place of the period.
         self._before: list[list[int]] = []
@@ -47,12 +52,28 @@ class Mixture:
 
     def sample_at(self, k: int) -> tuple[str, int]:
         """Source and record index of sample k of the run."""
+        name = self.source_at(k)
+        return name, self.record_at(name, self.drawn_before(k)[name])
+
+    def source_at(self, k: int) -> str:
+        """Source of sample k."""
+        return self.names[self._period[k % len(self._period)]]
+
+    def drawn_before(self, k: int) -> dict[str, int]:
+        """How many samples of each source come before sample k."""
         cycle, place = divmod(k, len(self._period))
-        chosen = self._period[place]
-        name = self.names[chosen]
-        drawn = cycle * self._per_period[chosen] + self._before[place][chosen]
+        counts = zip(self._per_period, self._before[place], strict=True)
+        drawn = [cycle * whole + before for whole, before in counts]
+        return dict(zip(self.names, drawn, strict=True))
+
+    def record_at(self, name: str, drawn: int) -> int:
+        """Record index of a source's sample, of which so many came before it."""
         sweep, position = divmod(drawn, self.sizes[name])
-        return name, permuted(position, self.sizes[name], f"{self.seed}/{name}/{sweep}")
+        return permuted(position, self.sizes[name], f"{self.seed}/{name}/{sweep}")
+
+    def bounds(self, k: int) -> tuple[int, int]:
+        """First sample and end of the stretch of the run that k is in: here the whole."""
+        return 0, sys.maxsize
 
 
 def permuted(position: int, size: int, key: str) -> int:

@@ -162,6 +162,7 @@ class _Record:
                 if m in media and k in self.values
             },
             tags={"voice": self._text("voice", "")} if "voice" in self.values else {},
+            difficulty=self._difficulty(),
         )
 
     def _media(self) -> dict[str, Media]:
@@ -257,6 +258,15 @@ class _Record:
             return self._text("split", "")
         digest = hashlib.sha256(json.dumps(self.values, sort_keys=True).encode()).digest()
         return "validation" if digest[0] * 256 + digest[1] < VALIDATION_SHARE * 65536 else "train"
+
+    def _difficulty(self) -> float | None:
+        if "difficulty" not in self.values:
+            return None
+        value = self.values["difficulty"]
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not 0 <= value <= 1:
+            raise self.wrong(f'"difficulty" is {value!r}, expected a number from 0 to 1')
+        return float(value)
 
     def _text(self, key: str, default: str) -> str:
         value = self.values.get(key, default)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,13 +57,13 @@ class Estimate:
 
 
 def estimate(
-    model: OmniModel, samples: Sequence[Sample], root: Path, uses: float
+    model: OmniModel, samples: Sequence[Sample], root: Path, uses: Mapping[str, float]
 ) -> Estimate | None:
     """Measures on the first media of each modality; what is encoded for it is kept.
 
     Args:
         root: folder of the stores.
-        uses: how often each medium will be asked for in the run.
+        uses: how often each medium will be asked for in the run, by modality.
 
     Returns:
         None where the first media are there from an earlier run, or they are few anyway.
@@ -71,7 +71,8 @@ def estimate(
     model.eval()
     paths: dict[str, list[Path]] = {}
     for medium, _ in media_of(samples):
-        paths.setdefault(medium.modality, []).append(medium.path)
+        if medium.modality in uses:
+            paths.setdefault(medium.modality, []).append(medium.path)
     media, once, each_time, size = 0, 0.0, 0.0, 0
     for name, found in paths.items():
         modality, encoder = model.modalities[name], model.encoders[name]
@@ -90,7 +91,7 @@ def estimate(
             inputs = [modality.read(path).to(model.device) for path in some]
             with torch.inference_mode():
                 modality.encode(encoder, inputs)
-        each_time += uses * len(found) * (time.perf_counter() - started) / len(tried)
+        each_time += uses[name] * len(found) * (time.perf_counter() - started) / len(tried)
         media += len(found)
     if not media:
         return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -57,17 +57,22 @@ def evaluate_checkpoint(
 
 
 def encode_once(
-    model: OmniModel, samples: Sequence[Sample], root: Path | None
+    model: OmniModel,
+    samples: Sequence[Sample],
+    root: Path | None,
+    modalities: Collection[str] | None = None,
 ) -> dict[str, FeatureStore]:
     """Encodes every medium of the samples once, with a bar; returns the rows by modality.
 
     Args:
         root: folder where the rows are kept for the next run, or None.
+        modalities: whose media are encoded; all if None.
     """
     model.eval()
     stores = {}
     key = media_key(samples)
-    for name, modality in model.modalities.items():
+    for name in model.modalities if modalities is None else modalities:
+        modality = model.modalities[name]
         store = stores[name] = FeatureStore(modality, model.encoders[name], root)
         if key and store.holds(key):
             continue

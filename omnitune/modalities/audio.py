@@ -36,6 +36,7 @@ class AudioModality(Modality):
     name = "audio"
     projector = "proj_a"
     unit = "seconds"
+    encoder_part = "audio_encoder"
 
     def __init__(self, encoder_config: dict[str, Any]) -> None:
         super().__init__(encoder_config)

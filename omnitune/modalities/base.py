@@ -54,6 +54,7 @@ class Modality(ABC):
         unit: what its media are measured in (``"pixels"``).
         look_words: words of 64 bits in a look. look_distance: bits in which those of two copies
             may differ.
+        encoder_part: name of its encoder among the parts of the model (``"vision_encoder"``).
         glimpsed: whether each slot holds many words at once (a place in a picture) and not a
             stretch of one after the other (sound).
         encoder_config: JSON-able settings from which the encoder can be built again.
@@ -63,6 +64,7 @@ class Modality(ABC):
     projector: str
     unit: str
     look_words = look_distance = 0
+    encoder_part: str
     glimpsed = False
 
     def __init__(self, encoder_config: dict[str, Any]) -> None:

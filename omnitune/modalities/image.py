@@ -36,6 +36,7 @@ class ImageModality(Modality):
     projector = "proj_v"
     unit = "pixels"
     look_words, look_distance = 4, 4
+    encoder_part = "vision_encoder"
     glimpsed = True
 
     def __init__(self, encoder_config: dict[str, Any]) -> None:

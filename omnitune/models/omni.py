@@ -114,6 +114,14 @@ class OmniModel(PreTrainedModel):
         """The projector of a modality."""
         return getattr(self, self.modalities[name].projector)
 
+    def parts(self) -> dict[str, nn.Module]:
+        """What can be trained or frozen by itself, by name: together all the weights."""
+        parts: dict[str, nn.Module] = {"thinker": self.thinker}
+        for name, modality in self.modalities.items():
+            parts[modality.projector] = self.projector(name)
+            parts[modality.encoder_part] = self.encoders[name]
+        return parts
+
     def compile_decoder(self) -> None:
         """Compiles the decoder's training pass, at its first call, for rows of any length.
 
@@ -147,11 +155,17 @@ class OmniModel(PreTrainedModel):
         self.encoders.eval()
 
     def train(self, mode: bool = True) -> OmniModel:
-        """Sets the mode of every part but encoders without gradients."""
+        """Sets the mode of every part but encoders without gradients.
+
+        BatchNorm in an encoder stays with the statistics it was pretrained with: those of the few
+        media of a batch would be others than in scoring, and than the cached features have.
+        """
         super().train(mode)
         for encoder in self.encoders.values():
-            if not any(p.requires_grad for p in encoder.parameters()):
-                encoder.eval()
+            frozen = not any(p.requires_grad for p in encoder.parameters())
+            for module in encoder.modules():
+                if frozen or isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
         return self
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:

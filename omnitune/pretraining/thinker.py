@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
+from math import ceil
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,11 +18,14 @@ from omnitune.config import (
     DataMix,
     RunConfig,
     check_heads,
+    curriculum,
     length_power,
     questions_per_draw,
     tokens_per_batch,
 )
 from omnitune.data.chat import SPECIAL_TOKENS, ChatRenderer
+from omnitune.data.course import Course, Stretch, warming_up
+from omnitune.data.index import Samples
 from omnitune.data.loader import BatchStream, SampleReader
 from omnitune.data.mixture import Mixture
 from omnitune.data.records import read_available, split_of
@@ -32,6 +36,7 @@ from omnitune.models.components import save_thinker
 from omnitune.models.omni import OmniConfig, OmniModel
 from omnitune.pretraining.stage import Stage, fresh_directory, run_stage
 from omnitune.sample import Glimpse, Media, Message, Part, Sample, Text, UserError
+from omnitune.training.loop import Plan
 
 # What subwords never reach across: one digit; letters; other marks; blanks.
 PIECES = r" ?\p{N}| ?\p{L}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
@@ -58,10 +63,13 @@ class ThinkerConfig(RunConfig):
         0.2, ge=0, le=1, description="how often the questions of one record are one conversation"
     )
     questions_per_draw: int | None = questions_per_draw()
-    length_power: float = length_power()
+    length_power: float = length_power(0.5)
+    curriculum: float = curriculum(0.6)
     batch_size: int = Field(16, ge=1)
     tokens_per_batch: int | None = tokens_per_batch()
-    learning_rate: float = Field(1.5e-2, gt=0, le=1)
+    learning_rate: float = Field(5e-3, gt=0, le=1)
+    muon_learning_rate: float = Field(8e-3, gt=0, le=1)
+    min_lr_ratio: float = Field(0.03, ge=0, le=1)
     warmup_steps: int = Field(100, ge=0)
     vocab_size: int = Field(1600, ge=300, le=65_536, description="subwords of the tokenizer")
     hidden_size: int = Field(128, ge=16, description="width")
@@ -133,6 +141,8 @@ def pretrain(config: ThinkerConfig, resume: bool = False, overwrite: bool = Fals
         show=lambda sample: shown(sample, config),
         tokens_per_batch=config.tokens_per_batch,
     )
+    if config.curriculum:
+        stream.follow(from_the_easiest(config, stream, train))
     items = [reader.item(shown(one, config)) for sample in held_out for one in sample.alone()]
     run_stage(
         Stage(
@@ -151,6 +161,26 @@ def pretrain(config: ThinkerConfig, resume: bool = False, overwrite: bool = Fals
         resume,
     )
     return out.path
+
+
+def from_the_easiest(
+    config: ThinkerConfig, stream: BatchStream, train: Mapping[str, Samples]
+) -> Course:
+    """The order of samples in which harder ones join on the way."""
+    plan = Plan.of(config, len(stream))
+    per_step = stream.batch_size * config.gradient_accumulation
+    weights = {name: config.data_mix.weights()[name] for name in stream.groups}
+    sizes = {name: len(train[name]) for name in weights}
+    stretches = [
+        Stretch(step * per_step, weights, {n: ceil(share * size) for n, size in sizes.items()})
+        for step, share in warming_up(config.curriculum, plan.total_steps).items()
+    ]
+    return Course(
+        sizes,
+        stretches,
+        config.seed,
+        ranked=lambda name: train[name].difficulties().argsort(kind="stable"),
+    )
 
 
 def train_tokenizer(samples: Iterable[Sample], vocab_size: int) -> Tokenizer:

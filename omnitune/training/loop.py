@@ -23,6 +23,7 @@ from omnitune.training.feed import Fed, feed
 from omnitune.training.optim import rate_factor, set_rate
 from omnitune.training.progress import RunLog
 from omnitune.training.ranks import Helper, Team, choose_ranks, team_of
+from omnitune.training.strategy import Strategy
 
 
 class LossBatch(Protocol):
@@ -78,6 +79,7 @@ class Run:
             what it returns is logged.
         rounded: brings a batch to one of few shapes without changing its losses, or None.
         compile: compiles what is worth it of the model, or None.
+        strategy: what changes on the way (stage E), or None.
         state: JSON-able values that are saved and restored with the run.
         pace: seconds of the first steps, until it is decided whether to compile.
         updating: between the first changed weight and the counting of the step.
@@ -94,6 +96,7 @@ class Run:
     score: Callable[[int, bool], dict[str, Any]]
     rounded: Callable[[Any], LossBatch] | None = None
     compile: Callable[[], None] | None = None
+    strategy: Strategy | None = None
     state: dict[str, Any] = field(default_factory=dict)
     step: int = 0
     pace: list[float] = field(default_factory=list)
@@ -175,19 +178,21 @@ class Stepped(NamedTuple):
 
     Attributes:
         loss_sums, counts: by group.
+        shown: samples, then tokens, by group; zeros where no strategy counts them.
         norm: of the gradient of the mean loss; not finite if the update was left out.
     """
 
     loss_sums: list[float]
     counts: list[float]
     norm: float
+    shown: list[float]
 
 
 def _one_step(run: Run, fed: Callable[[int], Fed], team: Team) -> None:
     """One optimiser update; the step counts only once it is whole."""
     started = time.perf_counter()
     rate = run.config.learning_rate * _rate_factor(run)
-    team.begin_step()
+    team.begin_step(run.strategy.decisions if run.strategy else None)
     found = update(run, fed, team)
     team.end_step()
     run.step += 1
@@ -195,7 +200,9 @@ def _one_step(run: Run, fed: Callable[[int], Fed], team: Team) -> None:
     if not math.isfinite(found.norm):  # left out of the record too: a NaN would spoil every mean
         run.log.warn(f"step {run.step}: the gradient is not finite; the update is left out")
         zeros = [0.0] * len(run.groups)
-        found = Stepped(zeros, zeros, 0.0)
+        found = Stepped(zeros, zeros, 0.0, [*zeros, *zeros])
+    elif run.strategy:
+        run.strategy.count(run.step, found)
     seconds = time.perf_counter() - started
     run.log.step(
         run.step,
@@ -211,7 +218,9 @@ def _one_step(run: Run, fed: Callable[[int], Fed], team: Team) -> None:
 def _help(run: Run, team: Helper) -> None:
     """What a rank other than 0 does."""
     with feed(run, team.part) as fed:
-        for _ in team.steps():
+        for decisions in team.steps():
+            if run.strategy:
+                run.strategy.decisions = decisions
             # What dropout draws must differ by rank, and not depend on where the run was started.
             torch.manual_seed(hash((run.config.seed, run.step, team.part.rank)))
             update(run, fed, team)
@@ -222,8 +231,11 @@ def update(run: Run, fed: Callable[[int], Fed], team: Team) -> Stepped:
     """Gradients of this rank's part, their sum over the ranks, and the update of what it owns."""
     config = run.config
     first = run.step * config.gradient_accumulation
+    if run.strategy:
+        run.strategy.begin(run, aloud=team.part.rank == 0)
     set_rate(run.optimizer, _rate_factor(run))
     loss_sums, counts = torch.zeros(2, len(run.groups), device=run.device)
+    shown_2G = torch.zeros(2, len(run.groups), device=run.device)
     targets = 0.0
     for n in range(config.gradient_accumulation):
         found = fed(first + n)
@@ -235,7 +247,10 @@ def update(run: Run, fed: Callable[[int], Fed], team: Team) -> Stepped:
         loss_sums += sums_G.detach()
         counts += counts_G
         targets += found.targets
-    summed = team.add_gradients([targets, *loss_sums.tolist(), *counts.tolist()])
+        if run.strategy:
+            shown_2G += run.strategy.shown(found.batch)
+    rows_G = (loss_sums, counts, *shown_2G)
+    summed = team.add_gradients([targets, *(x for row_G in rows_G for x in row_G.tolist())])
     # The mean over the whole step's tokens, which only now is known.
     targets, sums = max(1.0, summed[0]), summed[1:]
     gradients = [
@@ -252,12 +267,14 @@ def update(run: Run, fed: Callable[[int], Fed], team: Team) -> Stepped:
         torch._foreach_mul_(gradients, clip / targets)
         run.optimizer.step()
     run.optimizer.zero_grad(set_to_none=True)
-    return Stepped(sums[: len(run.groups)], sums[len(run.groups) :], norm)
+    groups = len(run.groups)
+    return Stepped(sums[:groups], sums[groups : 2 * groups], norm, sums[2 * groups :])
 
 
 def _rate_factor(run: Run) -> float:
     config = run.config
-    return rate_factor(run.step, run.plan.total_steps, config.warmup_steps, config.min_lr_ratio)
+    factor = rate_factor(run.step, run.plan.total_steps, config.warmup_steps, config.min_lr_ratio)
+    return factor * (run.strategy.rate(run.step) if run.strategy else 1.0)
 
 
 def _score_if_due(run: Run, team: Team) -> None:
@@ -273,5 +290,6 @@ def _score_if_due(run: Run, team: Team) -> None:
         scores = run.score(run.step, epoch_ended)
     run.model.train()
     seconds = time.perf_counter() - started
-    run.log.scores(run.step, run.plan.epoch(run.step), scores, epoch_ended, seconds)
+    notes = run.strategy.notes(run.step, scores) if run.strategy else {}
+    run.log.scores(run.step, run.plan.epoch(run.step), scores, epoch_ended, seconds, notes)
     run.state["scored"] = run.step

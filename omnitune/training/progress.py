@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from omnitune.config import RunConfig
@@ -92,8 +93,9 @@ class RunLog:
         scores: dict[str, Any],
         epoch_ended: bool,
         scoring_seconds: float = 0.0,
+        notes: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
-        """Writes one moment: means since the last one, and the held-out scores.
+        """Writes one moment: means since the last one, the held-out scores, and other notes.
 
         What the scores hold under ``warnings`` is printed as such.
         """
@@ -114,6 +116,7 @@ class RunLog:
             },
             "scoring_seconds": round(scoring_seconds, 3),
             "validation": scores,
+            **notes,
         }
         with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")

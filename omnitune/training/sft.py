@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from tokenizers import Tokenizer
@@ -33,9 +33,12 @@ from omnitune.storage import write_json
 from omnitune.training import checkpoint
 from omnitune.training.loop import Plan, Run, train
 from omnitune.training.memory import estimate_memory
+from omnitune.training.mix import mix_lines
 from omnitune.training.optim import build_optimizer, trainable
 from omnitune.training.outputs import CACHE_NOTE, claim_folder, finish
+from omnitune.training.phases import Phases
 from omnitune.training.progress import RunLog
+from omnitune.training.strategy import Strategy, plan_strategy
 from omnitune.training.watch import Watch, final_scores
 
 GIB = 2**30
@@ -44,7 +47,7 @@ GIB = 2**30
 def finetune(config: SftConfig, resume: bool = False, overwrite: bool = False) -> Path:
     """Trains the joint model; returns the path of ``omni.pt``."""
     result = config.out / "omni.pt"
-    inputs = data_files(config.data_dir, config.data_mix.weights())
+    inputs = data_files(config.data_dir, config.sources)
     inputs += [config.thinker_ckpt, *config.encoder_ckpts.values()]
     if claim_folder(config, result, resume, overwrite, inputs):
         return result
@@ -58,6 +61,7 @@ def finetune(config: SftConfig, resume: bool = False, overwrite: bool = False) -
     results = final_scores(config, joint.model, joint.reader, joint.samples, run.state)
     results["seconds"] = round(time.monotonic() - started, 1)
     results["truncation"] = joint.truncation
+    results["mix"] = joint.strategy.mix
     results["precision"], results["compiled"] = run.state["precision"], run.state.get("compile")
     results["device"] = str(run.device)
     write_json(config.out / "results.json", results)
@@ -77,6 +81,7 @@ class Joint:
     reader: SampleReader
     samples: dict[str, Samples]
     run: Run
+    strategy: Strategy
     truncation: dict[str, Any]
 
 
@@ -88,8 +93,7 @@ def prepare(config: SftConfig, resume: bool = False) -> Joint:
     renderer = ChatRenderer(tokenizer)
     samples, truncation = keep_ledger(config, samples, renderer, model)
     nn.Module.to(model, pick_device(config.device))
-    if config.freeze_encoders:
-        model.freeze_encoders()
+    Phases(config, model.parts(), model.modalities).thaw()
     if config.activation_checkpointing:
         model.checkpoint_activations()
     features = encode_media(config, model, join(samples.values()))
@@ -97,12 +101,14 @@ def prepare(config: SftConfig, resume: bool = False) -> Joint:
     run = build_run(config, model, reader, samples)
     if resume and checkpoint.restore(run):
         print(f"going on from step {run.step} of {run.plan.total_steps}")
-    return Joint(model, tokenizer, reader, samples, run, truncation)
+    assert run.strategy is not None
+    reader = run.strategy.reader_at(run.plan.total_steps)
+    return Joint(model, tokenizer, reader, samples, run, run.strategy, truncation)
 
 
 def read_samples(config: SftConfig) -> dict[str, Samples]:
     """Every split of the sources with weight."""
-    samples = {source: read_source(config.data_dir, source) for source in config.data_mix.weights()}
+    samples = {source: read_source(config.data_dir, source) for source in config.sources}
     require_splits(config, samples)
     return samples
 
@@ -146,28 +152,42 @@ def pick_device(name: str) -> torch.device:
 def encode_media(
     config: SftConfig, model: OmniModel, samples: Sequence[Sample]
 ) -> dict[str, FeatureStore]:
-    """Encodes every medium once, if the encoders are frozen and it pays or was asked for."""
-    if config.feature_cache == "off" or not config.freeze_encoders:
-        if config.feature_cache == "on":
-            raise UserError(
-                "feature_cache is on, but the encoders are trained; their features "
-                "change with every step: freeze_encoders true, or feature_cache auto"
-            )
-        return {}
+    """Encodes media once while their encoder is frozen, if it pays or was asked for."""
+    phases = Phases(config, model.parts(), model.modalities)
+    frozen = dict.fromkeys(model.modalities, 1.0)  # until which share of the run
+    frozen |= {name: phases.starts[n] for name, n in phases.raw_from().items()}
+    uses = {name: config.num_epochs * share for name, share in frozen.items() if share}
+    if config.feature_cache == "on" and len(uses) < len(frozen):
+        raise UserError(
+            "feature_cache is on, but the encoders are trained; their features "
+            "change with every step: freeze_encoders true, or feature_cache auto"
+        )
     root = config.data_dir / FEATURES_FOLDER
-    if config.feature_cache == "auto" and not cache_pays(config, model, samples, root):
+    if config.feature_cache == "off" or not uses:
         return {}
-    return encode_once(model, samples, root)
+    if config.feature_cache == "auto" and not cache_pays(config, model, samples, root, uses):
+        return {}
+    return encode_once(model, samples, root, uses)
 
 
-def cache_pays(config: SftConfig, model: OmniModel, samples: Sequence[Sample], root: Path) -> bool:
-    """Decided once for a run, by measurement: resumed, it goes on as it began."""
+def cache_pays(
+    config: SftConfig,
+    model: OmniModel,
+    samples: Sequence[Sample],
+    root: Path,
+    uses: Mapping[str, float],
+) -> bool:
+    """Decided once for a run, by measurement: resumed, it goes on as it began.
+
+    Args:
+        uses: how often each medium will be asked for, by modality.
+    """
     note = config.out / CACHE_NOTE
     if note.exists():
         return bool(read_json_object(note)["pays"])
     found = None
     if media_key(samples) is None:
-        found = estimate(model, samples, root, uses=config.num_epochs)
+        found = estimate(model, samples, root, uses)
     if found is not None:
         print(found)
     pays = found is None or found.pays
@@ -181,7 +201,9 @@ def build_run(
     """Puts together what the loop needs."""
     training = {source: split_of(found, "train") for source, found in samples.items()}
     sizes = {source: len(found) for source, found in training.items()}
-    mixture = Mixture(sizes, config.data_mix.weights(), config.seed)
+    # Of the whole run: batches are sized by it.
+    weights = {s: sum(mix.weights().get(s, 0.0) for mix in config.mixes) for s in config.sources}
+    mixture = Mixture(sizes, weights, config.seed)
     stream = BatchStream(
         reader,
         training,
@@ -192,21 +214,27 @@ def build_run(
         length_power=config.length_power,
         tokens_per_batch=config.tokens_per_batch,
     )
-    rates = learning_rates(config, model.thinker.config.hidden_size)
     plan = Plan.of(config, len(stream))
-    watch = Watch(config, model, reader, samples, plan)
+    strategy = plan_strategy(config, model, reader, samples, stream, plan)
+    rates = learning_rates(config, model.thinker.config.hidden_size)
+    watch = Watch(config, model, strategy, samples, plan)
+
+    def lines(step: int, entry: dict[str, Any]) -> list[str]:
+        return score_lines(step, entry) + mix_lines(entry)
+
     return Run(
         model=model,
         optimizer=build_optimizer(model, config, rates),
         batch_at=stream,
         plan=plan,
         config=config,
-        log=RunLog(config.out, stream.groups, score_lines, config.num_epochs, config),
+        log=RunLog(config.out, stream.groups, lines, config.num_epochs, config),
         groups=stream.groups,
         score=watch,
         rounded=round_up,
         compile=model.compile_decoder,
-        state=watch.state,
+        strategy=strategy,
+        state=strategy.state,
     )
 
 

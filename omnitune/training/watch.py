@@ -14,14 +14,13 @@ from omnitune.data.records import join, split_of
 from omnitune.evaluation.evaluate import score_splits, top_split
 from omnitune.evaluation.guard import TEXT_TASK, language_lost, text_guard, text_losses
 from omnitune.evaluation.priors import answer_priors
-from omnitune.evaluation.reliance import Trial, gains, ignored, make_trials, reliance
-from omnitune.evaluation.scoreboard import HEADLINES, Priors, pick, scoreboard
+from omnitune.evaluation.reliance import gains, ignored, make_trials, reliance
+from omnitune.evaluation.scoreboard import Priors, pick, scoreboard
 from omnitune.models.omni import OmniModel
 from omnitune.sample import Sample
 from omnitune.training.loop import Plan
+from omnitune.training.strategy import Strategy
 
-# What is scored between epochs: the tasks whose scores are printed.
-PROBED = tuple(task for task, _ in HEADLINES.values())
 # Questions of a modality that are asked again with other media, after an epoch and at the end.
 EPOCH_SWAPS, FINAL_SWAPS = 50, 200
 # Text questions whose loss at the end is held against the starting thinker's.
@@ -44,30 +43,34 @@ class Watch:
         self,
         config: SftConfig,
         model: OmniModel,
-        reader: SampleReader,
+        strategy: Strategy,
         samples: Mapping[str, Samples],
         plan: Plan,
     ) -> None:
-        self.config, self.model, self.reader, self.plan = config, model, reader, plan
+        self.config, self.model, self.strategy, self.plan = config, model, strategy, plan
         self.samples = join(samples.values())
         self.held_out = split_of(self.samples, "validation")
         model.eval()
         texts = {"epoch": self.texts, "final": final_texts(config, self.samples)}
+        reader = strategy.reader_at(0)
         start = {when: text_losses(model, reader, found) for when, found in texts.items()}
-        self.state: dict[str, Any] = {"text_start": start}
+        self.state = strategy.state
+        self.state["text_start"] = start
 
     def __call__(self, step: int, epoch_ended: bool) -> dict[str, Any]:
         """The scores of a moment; after an epoch with reliance and text guard, and warnings."""
         chosen = self.whole if epoch_ended else self.probed
-        scores, _ = scoreboard(self.model, self.reader, chosen, priors=self.priors)
+        reader = self.strategy.reader_at(step)
+        scores, _ = scoreboard(self.model, reader, chosen, priors=self.priors)
         if not epoch_ended:
             return scores
-        found = reliance(self.model, self.reader, self.trials)
+        trials = make_trials(reader, self.whole, EPOCH_SWAPS, self.config.seed)
+        found = reliance(self.model, reader, trials)
         scores |= {"reliance": found, **gains(found)}
         patient = self.plan.epoch(step) < PATIENCE and step < self.plan.total_steps
         warnings = [] if patient else ignored(found)
         if self.texts:
-            now = text_losses(self.model, self.reader, self.texts)
+            now = text_losses(self.model, reader, self.texts)
             scores["text_guard"] = text_guard(now, self.state["text_start"]["epoch"], self.texts)
             warnings += language_lost(scores["text_guard"])
         return scores | {"warnings": warnings}
@@ -75,7 +78,9 @@ class Watch:
     @cached_property
     def probed(self) -> list[Sample]:
         """What is scored between epochs."""
-        return pick(self.held_out, self.config.probe_questions, self.config.seed, PROBED)
+        return pick(
+            self.held_out, self.config.probe_questions, self.config.seed, self.strategy.probed
+        )
 
     @cached_property
     def whole(self) -> list[Sample]:
@@ -86,11 +91,6 @@ class Watch:
     def texts(self) -> list[Sample]:
         """What of that is text alone."""
         return [single for single in self.whole if single.task == TEXT_TASK]
-
-    @cached_property
-    def trials(self) -> list[Trial]:
-        """What is asked again with other media."""
-        return make_trials(self.reader, self.whole, EPOCH_SWAPS, self.config.seed)
 
     @cached_property
     def priors(self) -> Priors:

@@ -5,11 +5,12 @@ import random
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from omnitune.data import index as indexing
 from omnitune.data import records
-from omnitune.data.index import Samples, first_shown
+from omnitune.data.index import Samples, difficulties, first_shown
 from omnitune.data.records import (
     FILES,
     join,
@@ -84,6 +85,39 @@ def test_indexed_samples_equal_a_plain_parse(
         assert list(media_of(samples)) == list(first_shown(expected))
         held_out = split_of(samples, "test")
         assert list(media_of(held_out)) == list(first_shown(list(held_out)))
+
+
+@pytest.mark.usefixtures("kept")
+@pytest.mark.parametrize("source", list(FILES))
+def test_difficulty_is_as_given_or_a_rank_by_effort(
+    data: Path, source: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = data / FILES[source]
+    values = json.loads(path.read_text(encoding="utf-8"))
+    given = {n: n / 100 for n in range(0, 40, 4)}
+    for n, difficulty in given.items():
+        values[n]["difficulty"] = difficulty
+    path.write_text(json.dumps(values), encoding="utf-8")
+    new = read_source(data, source)
+    monkeypatch.setattr(indexing, "build_index", lambda *a: pytest.fail("indexed again"))
+    again = read_source(data, source)
+    assert np.array_equal(new.difficulties(), again.difficulties())
+    found = dict(enumerate(new.difficulties().tolist()))
+    assert {n: found[n] for n in given} == pytest.approx(given)
+    ranked = sorted(found.keys() - given.keys(), key=lambda n: found[n])
+    efforts = [new[n].effort() for n in ranked]
+    assert efforts == sorted(efforts)
+    assert efforts[0] < efforts[-1]
+    expected = [(n + 1) / len(ranked) for n in range(len(ranked))]
+    assert [found[n] for n in ranked] == pytest.approx(expected)
+    train = split_of(new, "train")
+    assert train.difficulties().tolist() == [found[n] for n, s in enumerate(new) if s in train]
+
+
+def test_equals_are_not_ranked_in_the_files_order() -> None:
+    found = difficulties(np.full(200, np.nan), np.ones(200))
+    assert sorted(found) == pytest.approx([(n + 1) / 200 for n in range(200)])
+    assert 0.3 < found[:100].mean() < 0.7
 
 
 def test_outline_is_what_alone_gives(data: Path) -> None:

@@ -4,14 +4,17 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from helpers import conversation, tiny_model, tiny_reader, write_wave
 
 from omnitune.data.batching import Part, pack
+from omnitune.data.course import Course, Stretch
 from omnitune.data.features import FeatureStore
 from omnitune.data.loader import WINDOW, BatchStream, as_asked, balance
 from omnitune.data.mixture import Mixture
+from omnitune.data.rounding import round_up
 from omnitune.models.omni import OmniConfig, OmniModel
 from omnitune.sample import Media, Message, Sample, Text, UserError
 
@@ -54,6 +57,70 @@ def test_batch_of_so_many_tokens_depends_on_its_number_alone(
     ahead = [straight(n).tokens_T for n in range(40)]
     for number in (37, 2, 21):
         assert torch.equal(later(number).tokens_T, ahead[number])
+
+
+def test_window_does_not_reach_over_a_change_of_the_mix(
+    model: OmniModel, samples: list[Sample]
+) -> None:
+    """Of the samples before it and after it none is lost, and batches stay functions of k."""
+    plain = by_tokens(model, samples, 300)
+    size, sizes = plain.batch_size, plain.mixture.sizes
+    change = 5 * size
+    later: dict[str, float] = {"text_only": 1, "image_text": 5, "audio_text": 1}
+    weights: dict[str, float] = {"text_only": 1, "image_text": 1, "audio_text": 2}
+    stretches = [Stretch(0, weights, sizes), Stretch(change, later, sizes)]
+    course = Course(sizes, stretches, 0, ranked=lambda name: np.arange(sizes[name]))
+    plain.follow(course)
+    assert plain.window(change - 1, WINDOW * size) == (0, change)
+    assert plain.window(change, WINDOW * size) == (change, change + WINDOW * size)
+    for numbers in (range(5), range(5, 5 + WINDOW)):
+        dealt = [i for n in numbers for i in plain(n).ids]
+        places = [course.sample_at(k) for n in numbers for k in range(n * size, (n + 1) * size)]
+        assert sorted(dealt) == sorted(plain.samples[name][index].id for name, index in places)
+
+
+def test_later_reader_takes_over_from_its_sample_on(
+    model: OmniModel, samples: list[Sample]
+) -> None:
+    cached = stream(model, samples)
+    cached.reader = tiny_reader(model, features=stores(model, "image", "audio"))
+    assert isinstance(cached.mixture, Mixture)
+    course = Course(
+        cached.mixture.sizes,
+        [Stretch(0, {"audio_text": 1}, {"audio_text": 3})],
+        0,
+        ranked=lambda name: np.arange(3),
+    )
+    raw = cached.reader.without_features({"audio"})
+    cached.samples = {"audio_text": samples[2:4] * 2}
+    cached.groups = ["audio_text"]
+    cached.follow(course, [(4, raw)])
+    assert cached(0).media["audio"].features_RD is not None
+    assert cached(1).media["audio"].features_RD is None
+    assert len(cached(1).media["audio"].inputs) == 4
+    assert set(raw.features) == {"image"}
+    assert set(cached.reader.features) == {"image", "audio"}
+
+
+def test_batch_knows_its_samples_and_tokens_by_group(model: OmniModel) -> None:
+    """A sample whose questions are asked alone is one; what they share stands in the row once."""
+    turns = ("sky?", "blue.", "river?", "quiet.")
+    album = [conversation(f"s{n}", *turns, independent_turns=True) for n in range(6)]
+    made = BatchStream(
+        tiny_reader(model),
+        {"text_only": album[:3], "image_text": album[3:]},
+        Mixture({"text_only": 3, "image_text": 3}, {"text_only": 2, "image_text": 1}, 0),
+        6,
+        conversation_share=0.0,
+    )
+    batch = made(0)
+    assert len(batch.ids) == 12
+    assert batch.shown_2G[0].tolist() == [4, 2]
+    assert batch.shown_2G[1].sum() == len(batch.tokens_T)
+    assert torch.equal(round_up(batch).shown_2G, batch.shown_2G)
+    items = [made.reader.item(s, group) for group, s in enumerate(album[0].alone())]
+    lengths = [len(item.rendered.tokens) for item in items]
+    assert pack(items, 3).shown_2G.tolist() == [[1, 1, 0], [*lengths, 0]]
 
 
 def test_dealt_lengths_are_even() -> None:

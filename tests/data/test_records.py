@@ -137,6 +137,23 @@ def plain(n: int) -> dict[str, str]:
     return {"question": f"what is number {n}?", "answer": str(n)}
 
 
+def test_effort_is_in_words_and_grows_with_what_is_shown(tmp_path: Path) -> None:
+    pair = {"question": "what is it?", "answer": "a cat"}
+    picture = {"image": "a.png", "caption": "a red cat"}
+    plain, shown, several, hard = read(
+        tmp_path,
+        "image_text",
+        pair | {"image": "a.png"},
+        pair | picture,
+        {"qa": [pair, pair]} | picture,
+        pair | picture | {"difficulty": 1},
+    )
+    assert (plain.effort(), shown.effort(), several.effort()) == (5, 8, 8)
+    assert (shown.difficulty, hard.difficulty) == (None, 1.0)
+    (long,) = read(tmp_path, "text_only", {"messages": turns("what is it?", "a cat", "why?", "so")})
+    assert long.effort() == 7
+
+
 def test_missing_split_is_hashed_stably(tmp_path: Path) -> None:
     records = [plain(n) for n in range(6000)]
     before = {s.messages[0].text: s.split for s in read(tmp_path, "text_only", *records)}
@@ -226,6 +243,11 @@ WRONG: list[tuple[str, Any, str]] = [
     ("image_text", GOOD | {"image": "a.png", "caption": 5}, '"caption"'),
     ("audio_text", GOOD | {"audio": "a.wav", "transcript": ["hi"]}, '"transcript"'),
     ("audio_text", GOOD | {"audio": "a.wav", "voice": 1}, '"voice"'),
+    ("text_only", GOOD | {"difficulty": 1.5}, '"difficulty" is 1.5, expected a number from 0 to 1'),
+    ("text_only", GOOD | {"difficulty": "hard"}, '"difficulty"'),
+    ("text_only", GOOD | {"difficulty": True}, '"difficulty"'),
+    ("text_only", GOOD | {"difficulty": None}, '"difficulty"'),
+    ("text_only", GOOD | {"difficulty": float("nan")}, '"difficulty"'),
 ]
 
 

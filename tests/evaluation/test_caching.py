@@ -45,7 +45,8 @@ def test_size_is_that_of_all_media(
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=10**9))
     model = tiny_model()
     root = tmp_path / "features"
-    found = estimate(model, pictures, root, uses=5)
+    assert estimate(model, pictures, root, uses={"audio": 5}) is None
+    found = estimate(model, pictures, root, uses={"image": 5})
     assert found is not None
     assert (found.media, found.free) == (6, 10**9)
     store = FeatureStore(model.modalities["image"], model.encoders["image"], root)
@@ -53,8 +54,8 @@ def test_size_is_that_of_all_media(
     assert len(store.missing(paths)) == 3  # what was tried is kept
     store.prepare(paths)
     assert found.size == sum(file.stat().st_size for file in root.rglob("rows-*"))
-    assert estimate(model, pictures, root, uses=5) is None
+    assert estimate(model, pictures, root, uses={"image": 5}) is None
 
 
 def test_few_media_are_not_tried(tmp_path: Path, pictures: list[Sample]) -> None:
-    assert estimate(tiny_model(), pictures, tmp_path / "features", uses=5) is None
+    assert estimate(tiny_model(), pictures, tmp_path / "features", uses={"image": 5}) is None

@@ -62,9 +62,7 @@ def test_frozen_step_moves_thinker_and_projectors_only(whole: Batch) -> None:
 def test_unfrozen_encoders_move_as_well(whole: Batch) -> None:
     model = tiny_model().train()
     moved = one_step(model, whole)
-    expected = {name for name, _ in model.named_parameters()}
-    assert expected - moved == set()
-    assert any("running_mean" in name for name in moved)
+    assert moved == {name for name, _ in model.named_parameters()}  # no BatchNorm statistics
 
 
 def test_frozen_encoders_stay_in_evaluation_mode(whole: Batch) -> None:

@@ -7,62 +7,17 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import ENCODERS, tiny_model, tiny_tokenizer, write_image, write_wave
+from helpers import ENCODERS, MIX, tiny_model, tiny_tokenizer
+from helpers import sft_settings as settings
 
 from omnitune.config import SftConfig
 from omnitune.data.records import FILES
 from omnitune.evaluation.caching import Estimate
-from omnitune.models.components import load_omni, save_encoder, save_thinker
+from omnitune.models.components import load_omni
 from omnitune.sample import UserError
 from omnitune.storage import read_checkpoint
 from omnitune.training import sft
 from omnitune.training.sft import build_run, encode_media, finetune, pick_device, read_samples
-
-MIX = {"text_only": 0.4, "image_text": 0.3, "audio_text": 0.3}
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data folder of eight records a source and the three parts."""
-    home = tmp_path_factory.mktemp("home")
-    data: dict[str, list[dict[str, Any]]] = {"text_only": [], "image_text": [], "audio_text": []}
-    for name in data:
-        (home / "data" / FILES[name]).parent.mkdir(parents=True)
-    splits = ["train"] * 4 + ["validation", "test"] * 2
-    for n, split in enumerate(splits):
-        qa = {"question": "what is it?", "answer": f"number {n}.", "split": split}
-        image = write_image(home / "data" / "images" / f"{n}.png", seed=n)
-        clip = write_wave(home / "data" / "audio" / f"{n}.wav", 0.3 + 0.1 * n, seed=n)
-        data["text_only"].append(qa)
-        data["image_text"].append(qa | {"image": image.name})
-        data["audio_text"].append(qa | {"audio": clip.name, "task": "transcription"})
-    for name, records in data.items():
-        (home / "data" / FILES[name]).write_text(json.dumps(records))
-    model = tiny_model()
-    save_thinker(home / "thinker.pt", model, tiny_tokenizer())
-    for name in ENCODERS:
-        state = model.encoders[name].state_dict()
-        save_encoder(home / f"{name}.pt", name, ENCODERS[name], state)
-    return home
-
-
-def settings(home: Path, name: str = "run", **rest: Any) -> SftConfig:
-    values = {
-        "data_dir": home / "data",
-        "output_dir": home / name,
-        "thinker_ckpt": home / "thinker.pt",
-        "vision_ckpt": home / "image.pt",
-        "audio_ckpt": home / "audio.pt",
-        "data_mix": MIX,
-        "batch_size": 4,
-        "max_steps": 4,
-        "warmup_steps": 1,
-        "learning_rate": 1e-3,
-        "log_every": 2,
-        "save_every": 2,
-        "device": "cpu",
-    }
-    return SftConfig(**{**values, **rest})
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from omnitune.data.records import FILES, read_source
 from omnitune.models.omni import OmniModel
 from omnitune.training.loop import Plan
 from omnitune.training.progress import RunLog
+from omnitune.training.strategy import PROBED
 from omnitune.training.watch import Watch, final_scores
 
 PLAN = Plan(steps_per_epoch=10, total_steps=40)
@@ -40,7 +42,9 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Samples]:
 
 def make_watch(samples: dict[str, Samples], model: OmniModel, **rest: Any) -> Watch:
     config = SftConfig(**{"probe_questions": 3, **rest})
-    return Watch(config, model, tiny_reader(model), samples, PLAN)
+    reader = tiny_reader(model)
+    strategy: Any = SimpleNamespace(reader_at=lambda step: reader, probed=PROBED, state={})
+    return Watch(config, model, strategy, samples, PLAN)
 
 
 def test_epochs_end_says_more_than_the_moments_between(samples: dict[str, Samples]) -> None:
@@ -67,7 +71,7 @@ def test_ignored_modality_is_warned_of_from_the_second_epoch_on(
     assert watch(10, True)["warnings"] == []
     [message] = watch(20, True)["warnings"]
     assert "ignoring the image" in message
-    last = Watch(watch.config, watch.model, watch.reader, samples, Plan(10, 7))
+    last = Watch(watch.config, watch.model, watch.strategy, samples, Plan(10, 7))
     assert len(last(7, True)["warnings"]) == 1
 
 
@@ -96,7 +100,7 @@ def test_without_texts_there_is_no_guard(samples: dict[str, Samples], tmp_path: 
     model = tiny_model()
     watch = make_watch(pictures, model, output_dir=tmp_path)
     assert "text_guard" not in watch(10, True)
-    results = final_scores(watch.config, model, watch.reader, pictures, watch.state)
+    results = final_scores(watch.config, model, watch.strategy.reader_at(0), pictures, watch.state)
     assert "text_guard" not in results
     assert results["reliance"]["image"]["questions"] == 20
 
@@ -104,7 +108,7 @@ def test_without_texts_there_is_no_guard(samples: dict[str, Samples], tmp_path: 
 def test_final_scores_are_of_the_test_split(samples: dict[str, Samples], tmp_path: Path) -> None:
     model = tiny_model()
     watch = make_watch(samples, model, output_dir=tmp_path)
-    results = final_scores(watch.config, model, watch.reader, samples, watch.state)
+    results = final_scores(watch.config, model, watch.strategy.reader_at(0), samples, watch.state)
     assert results["scored_split"] == "test"
     assert results["text_guard"]["start"] == pytest.approx(results["tasks"]["text"]["loss"])
     assert results["tasks"]["image_qa"]["prior"] == 1

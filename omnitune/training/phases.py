@@ -1,0 +1,177 @@
+"""Phases of a run: which parts are trained when, at what rate, and on which samples.
+
+Everything here is a function of the step's number alone: every process of a run does the same at
+the same step, and a resumed run goes on in the phase it was in.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Mapping
+from math import ceil
+from typing import TYPE_CHECKING
+
+import numpy as np
+from torch import nn
+
+from omnitune.config import Phase, SftConfig
+from omnitune.data.course import Stretch, warming_up
+from omnitune.modalities.base import Modality
+from omnitune.sample import UserError
+from omnitune.training.optim import trainable
+
+if TYPE_CHECKING:
+    from omnitune.training.loop import Run
+
+REWARM = 0.1  # of a phase's steps at most are spent on warming up anew
+
+
+class Phases:
+    """The phases of a run; a run without any is one phase of everything.
+
+    Args:
+        config: names them.
+        parts: of the model, by name.
+        modalities: of the model, to tell whose encoder is which part.
+        total_steps: of the run.
+
+    Attributes:
+        starts: share of the run at which each begins. firsts: number of steps before it.
+        named: whether the configuration has any.
+    """
+
+    def __init__(
+        self,
+        config: SftConfig,
+        parts: Mapping[str, nn.Module],
+        modalities: Mapping[str, Modality],
+        total_steps: int = 1,
+    ) -> None:
+        self.config, self.total_steps = config, total_steps
+        self.named = bool(config.phases)
+        self.phases = config.phases or [Phase(until=1.0)]
+        self.starts = [0.0, *(phase.until or 1.0 for phase in self.phases[:-1])]
+        self.firsts = [round(start * total_steps) for start in self.starts]
+        self._parts = dict(parts)
+        self._encoders = {m.encoder_part: name for name, m in modalities.items()}
+        self._entered: int | None = None
+
+    def at(self, step: int) -> int:
+        """Phase, counted from 0, of the step that is made after ``step`` steps."""
+        return bisect_right(self.firsts, step) - 1
+
+    def trained(self, phase: int) -> set[str]:
+        """Parts that a phase trains."""
+        named = self.phases[phase].train
+        if named is not None:
+            return set(named)
+        return set(self._parts) - (set(self._encoders) if self.config.freeze_encoders else set())
+
+    def scale(self, phase: int) -> float:
+        """A phase's learning rate, as multiple of the run's."""
+        rate = self.phases[phase].learning_rate or self.config.learning_rate
+        return rate / self.config.learning_rate
+
+    def rate(self, step: int) -> float:
+        """Factor on the run's schedule: the phase's scale, warmed up anew where it changes things.
+
+        A phase with other parts or another rate than the one before begins with a linear warm-up
+        of ``warmup_steps``, but of no more than a tenth of its steps.
+        """
+        n = self.at(step)
+        scale = self.scale(n)
+        as_before = n > 0 and self.trained(n) == self.trained(n - 1) and scale == self.scale(n - 1)
+        if n == 0 or as_before:
+            return scale
+        end = self.firsts[n + 1] if n + 1 < len(self.firsts) else self.total_steps
+        warmup = min(self.config.warmup_steps, int(REWARM * (end - self.firsts[n])))
+        return scale * min(1.0, (step - self.firsts[n] + 1) / max(1, warmup))
+
+    def begin(self, run: Run, aloud: bool = True) -> None:
+        """Readies the parts for the coming step, and says so where a phase starts."""
+        n = self.at(run.step)
+        if n != self._entered:
+            self._entered = n
+            self.thaw([n])
+            run.model.train()  # frozen encoders stay as they are when scored
+            if self.named and aloud:
+                run.log.say(self._describe(n, run))
+
+    def thaw(self, phases: Iterable[int] | None = None) -> None:
+        """Gives gradients to the parts that some phases (or any phase) train, to no others."""
+        chosen = range(len(self.phases)) if phases is None else phases
+        trained = set[str]().union(*(self.trained(n) for n in chosen))
+        for name, part in self._parts.items():
+            part.requires_grad_(name in trained)
+
+    def raw_from(self) -> dict[str, int]:
+        """The first phase in which a modality's encoder is trained, of those that ever are.
+
+        From there on its cached features are out of date, also where it is frozen again.
+        """
+        found: dict[str, int] = {}
+        for n in range(len(self.phases)):
+            for part in self.trained(n) & self._encoders.keys():
+                found.setdefault(self._encoders[part], n)
+        return found
+
+    def stretches(
+        self,
+        samples_per_step: int,
+        sizes: Mapping[str, int],
+        difficulty: Callable[[str], np.ndarray],
+    ) -> list[Stretch]:
+        """What is drawn from, from sample to sample: mix, limit of difficulty and curriculum.
+
+        Args:
+            sizes: number of training records by source.
+            difficulty: that of each training record of a source; asked for only where it counts.
+
+        Raises:
+            UserError: a limit leaves nothing of a source.
+        """
+        warming = warming_up(self.config.curriculum, self.total_steps)
+        made = []
+        for first in sorted({*self.firsts, *warming}):
+            share = warming[max(step for step in warming if step <= first)]
+            n = self.at(first)
+            weights = self.config.mixes[n].weights()
+            pools = {
+                name: min(ceil(share * sizes[name]), self._limit(n, name, sizes[name], difficulty))
+                for name in weights
+            }
+            made.append(Stretch(first * samples_per_step, weights, pools))
+        return made
+
+    def _limit(
+        self, phase: int, source: str, size: int, difficulty: Callable[[str], np.ndarray]
+    ) -> int:
+        """How many of a source's records a phase's limit leaves."""
+        limit = self.phases[phase].max_difficulty
+        if limit is None:
+            return size
+        difficulty_N = difficulty(source)
+        easy = int((difficulty_N <= np.float32(limit)).sum())
+        if not easy:
+            raise UserError(
+                f"phases.{phase}.max_difficulty is {limit:g}, but no training sample of the source "
+                f"{source} is so easy; the easiest has {difficulty_N.min():.2g}"
+            )
+        return easy
+
+    def _describe(self, n: int, run: Run) -> str:
+        phase = self.phases[n]
+        count = sum(p.numel() for _, p in trainable(run.model))
+        words = [
+            f"phase {n + 1} of {len(self.phases)} from step {self.firsts[n] + 1}: training "
+            f"{', '.join(name for name in self._parts if name in self.trained(n))} "
+            f"({count / 1e6:.2f} million weights)"
+        ]
+        if phase.learning_rate:
+            words.append(f"learning rate {phase.learning_rate:g}")
+        if phase.data_mix:
+            mix = phase.data_mix.weights().items()
+            words.append("mix " + ", ".join(f"{name} {weight:g}" for name, weight in mix))
+        if phase.max_difficulty:
+            words.append(f"difficulty up to {phase.max_difficulty:g}")
+        return "; ".join(words)

@@ -1,0 +1,177 @@
+"""What stage E changes while it runs: phases, the mix; and what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from omnitune.config import SftConfig
+from omnitune.data.course import Course, Decision
+from omnitune.data.index import Samples
+from omnitune.data.loader import WINDOW, BatchStream, SampleReader
+from omnitune.data.records import outlines, split_of
+from omnitune.evaluation.scoreboard import HEADLINES
+from omnitune.models.omni import OmniModel
+from omnitune.training import mix
+from omnitune.training.balance import Balance
+from omnitune.training.phases import Phases
+
+if TYPE_CHECKING:
+    from omnitune.training.loop import Plan, Run, Stepped
+
+# What is scored between epochs: the tasks whose scores are printed.
+PROBED = tuple(task for task, _ in HEADLINES.values())
+
+
+@dataclass
+class Strategy:
+    """Follows a run from step to step.
+
+    Attributes:
+        readers: first step before which each takes over, and the reader, in order.
+        samples_per_step: of the whole step.
+        window: samples that are dealt out together: a decision may not part them.
+        state: the run's: ``mix`` (sums), ``weights`` (decisions) and ``balance``.
+    """
+
+    phases: Phases
+    course: Course
+    stream: BatchStream
+    readers: list[tuple[int, SampleReader]]
+    samples_per_step: int
+    balance: Balance | None
+    state: dict[str, Any]
+
+    @property
+    def probed(self) -> tuple[str, ...]:
+        """Tasks that are scored between epochs: more of them where a source has none else."""
+        telling = set[str]().union(*self.balance.tasks.values()) if self.balance else set()
+        return (*PROBED, *sorted(telling - set(PROBED)))
+
+    def rate(self, step: int) -> float:
+        """Factor on the rate of the step that is made after ``step`` steps."""
+        return self.phases.rate(step)
+
+    def begin(self, run: Run, aloud: bool = True) -> None:
+        """Readies the model for the coming step; every process of a run calls it.
+
+        Args:
+            aloud: whether a phase that starts is told.
+        """
+        self.phases.begin(run, aloud)
+
+    @property
+    def decisions(self) -> list[Decision]:
+        """What was decided on the mix; the other processes of a run are told by the first."""
+        return self.state.get("weights", [])
+
+    @decisions.setter
+    def decisions(self, found: list[Decision]) -> None:
+        self.state["weights"] = found
+
+    def shown(self, batch: Any) -> Tensor:
+        """Samples and tokens of a batch by group: ``[2, G]``."""
+        return batch.shown_2G
+
+    def count(self, step: int, found: Stepped) -> None:
+        """Takes in what step ``step`` (counted from 1) was made of."""
+        groups = len(self.course.names)
+        amounts = {
+            "samples": found.shown[:groups],
+            "tokens": found.shown[groups:],
+            "supervised": found.counts,
+            "loss": found.loss_sums,
+        }
+        asked = self.course.asked_at((step - 1) * self.samples_per_step)
+        mix.add_step(self.state.setdefault("mix", {}), asked, self.course.names, amounts)
+
+    def notes(self, step: int, scores: Mapping[str, Any]) -> dict[str, Any]:
+        """What a moment's log says beside the scores; decides on the mix where it adapts."""
+        notes: dict[str, Any] = {"mix": self.mix}
+        if self.phases.named:
+            notes["phase"] = self.phases.at(max(0, step - 1)) + 1
+        if self.balance:
+            first = self.decide(step, self.balance.factors(scores))
+            notes["weights"] = self.course.shares_at(first)
+        return notes
+
+    @property
+    def mix(self) -> dict[str, dict[str, float]]:
+        """The realised mix of the run so far."""
+        return mix.shares(self.state.get("mix", {}))
+
+    def decide(self, step: int, factors: dict[str, float]) -> int:
+        """Notes factors on the weights, made after ``step`` steps; returns their first sample.
+
+        They hold from the second step on: samples of the next one may have been read ahead.
+        """
+        size = WINDOW * self.stream.batch_size if self.stream.balanced else self.samples_per_step
+        _, first = self.stream.window((step + 1) * self.samples_per_step - 1, size)
+        decisions = self.state.setdefault("weights", [])
+        if not decisions or decisions[-1][1] != factors:
+            decisions.append([first, factors])
+        return first
+
+    def reader_at(self, step: int) -> SampleReader:
+        """The reader that knows which encoders were trained before, after ``step`` steps."""
+        return [reader for first, reader in self.readers if first <= step][-1]
+
+
+def plan_strategy(
+    config: SftConfig,
+    model: OmniModel,
+    reader: SampleReader,
+    samples: Mapping[str, Samples],
+    stream: BatchStream,
+    plan: Plan,
+) -> Strategy:
+    """Makes the strategy of a configuration and lets the stream follow it.
+
+    Args:
+        samples: of every split, by source.
+        stream: of the training samples; its mixture is replaced.
+    """
+    phases = Phases(config, model.parts(), model.modalities, plan.total_steps)
+    state: dict[str, Any] = {}
+    training = {source: split_of(found, "train") for source, found in samples.items()}
+    per_step = stream.batch_size * config.gradient_accumulation
+    sizes = {source: len(found) for source, found in training.items()}
+    course = Course(
+        sizes,
+        phases.stretches(per_step, sizes, lambda name: training[name].difficulties()),
+        config.seed,
+        ranked=lambda name: training[name].difficulties().argsort(kind="stable"),
+        decisions=lambda: _decisions(state),
+    )
+    raw_from = {name: phases.firsts[n] for name, n in phases.raw_from().items()}
+    readers = _readers(raw_from, reader)
+    stream.follow(course, [(step * per_step, found) for step, found in readers])
+    balance = None
+    if config.balance != "none":
+        balance = Balance(config.balance, telling_tasks(samples), state)
+    return Strategy(phases, course, stream, readers, per_step, balance, state)
+
+
+def telling_tasks(samples: Mapping[str, Samples]) -> dict[str, set[str]]:
+    """By source, the held-out tasks that tell of it: those that are probed, else all it has."""
+    tasks = {
+        source: {task for outline in outlines(split_of(found, "validation")) for task, _ in outline}
+        for source, found in samples.items()
+    }
+    return {source: found & set(PROBED) or found for source, found in tasks.items()}
+
+
+def _decisions(state: Mapping[str, Any]) -> Sequence[Decision]:
+    return state.get("weights", ())
+
+
+def _readers(raw_from: Mapping[str, int], reader: SampleReader) -> list[tuple[int, SampleReader]]:
+    """A reader for each step from which another encoder's features are out of date."""
+    readers = [(0, reader)]
+    for step in sorted(set(raw_from.values())):
+        raw = {name for name, first in raw_from.items() if first <= step}
+        readers.append((step, reader.without_features(raw)))
+    return readers
