@@ -74,7 +74,8 @@ class Holding:
         samples: all of the source's.
         extents_M4: of each medium: whole, lost, least and most slots.
         long_K2: numbers and tokens of the records that are too long.
-        tokens: of all records, estimated where ``estimated`` says so.
+        tokens: of all records, to within one or two a clip of sound; ``estimated`` says whether
+            they are counted in some records only.
     """
 
     samples: Samples
@@ -123,8 +124,7 @@ def take_stock(
 def summary(ledger: Mapping[str, Any]) -> str:
     """One line on what is lost; "" if nothing is."""
     told = [
-        f"{entry['lost'] / max(entry['whole'], 1e-9):.1%} of all {entry['unit']} "
-        f"({entry['samples']} samples)"
+        f"{entry['lost'] / entry['whole']:.1%} of all {entry['unit']} ({entry['samples']} samples)"
         for entry in ledger.values()
         if entry["lost"]
     ]
@@ -173,13 +173,14 @@ def count_tokens(sample: Sample, renderer: ChatRenderer) -> int:
 def _hold(samples: Samples, reading: Reading, data_dir: Path) -> Holding:
     [(source, numbers)] = samples.pieces
     extents_M4 = measure_media(samples, reading.modalities, reading.media_key, data_dir)
-    slots_N = _per_record(source, extents_M4[:, MOST])
+    most_N = _per_record(source, extents_M4[:, MOST])
+    slots_N = (_per_record(source, extents_M4[:, LEAST]) + most_N) / 2
     factor = 1 if reading.renderer.tokenizer.normalizer is None else NORMALISED
     # No token is shorter than a byte, and a turn's two own ones than what JSON writes around it.
-    bound_N = slots_N + factor * source.index.place_N2[:, 1]
+    bound_N = most_N + factor * source.index.place_N2[:, 1]
     some = np.linspace(0, len(numbers) - 1, min(PROBED, len(numbers))).astype(int)
     probed = sum(
-        count_tokens(source.sample(n), reading.renderer) + int(slots_N[n]) for n in some.tolist()
+        count_tokens(source.sample(n), reading.renderer) + float(slots_N[n]) for n in some.tolist()
     )
     find = partial(
         _find_long, source, reading, extents_M4, np.flatnonzero(bound_N > reading.max_tokens)

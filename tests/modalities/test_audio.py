@@ -9,7 +9,7 @@ import torch
 from helpers import ENCODERS, write_wave
 from torch import nn
 
-from omnitune.modalities.audio import SAMPLE_RATE, AudioModality, log_mel, read_wave
+from omnitune.modalities.audio import SAMPLE_RATE, AudioModality, cut, log_mel, read_wave
 from omnitune.sample import UserError
 
 
@@ -196,3 +196,67 @@ def test_limit_is_no_setting_of_the_encoder(modality: AudioModality) -> None:
     assert modality.max_seconds == 3
     assert AudioModality(ENCODERS["audio"]).max_seconds == 30
     assert not hasattr(modality.parakeet, "max_seconds")
+
+
+def splitting(**rest: float) -> AudioModality:
+    return AudioModality(ENCODERS["audio"] | {"max_seconds": 1.0, "long_audio": "split", **rest})
+
+
+@pytest.mark.parametrize("samples", [16_001, 31_999, 32_000, 32_001, 57_123, 100_000])
+def test_pieces_are_the_whole_clip_within_the_limit(samples: int) -> None:
+    wave = np.random.default_rng(samples).normal(size=samples).astype(np.float32)
+    pieces = cut(wave, 16_000)
+    assert len(pieces) == -(-samples // 16_000)
+    assert max(map(len, pieces)) <= 16_000
+    assert min(map(len, pieces)) > 4_000
+    np.testing.assert_array_equal(np.concatenate(pieces), wave)
+
+
+def test_cuts_are_in_pauses() -> None:
+    wave = np.random.default_rng(0).normal(size=48_000).astype(np.float32)
+    for pause in (13_000, 29_500):
+        wave[pause - 600 : pause + 600] *= 0.01
+    ends = np.cumsum([len(piece) for piece in cut(wave, 20_000)])
+    assert np.abs(ends[:2] - [13_000, 29_500]).max() < 600
+
+
+def test_long_clip_is_its_pieces_one_after_the_other(encoder: nn.Module, tmp_path: Path) -> None:
+    modality = splitting()
+    path = write_wave(tmp_path / "long.wav", 2.6)
+    short = write_wave(tmp_path / "short.wav", 0.7)
+    clip = modality.read(path)
+    pieces = [log_mel(piece, 40) for piece in cut(read_wave(path), SAMPLE_RATE)]
+    expected = torch.cat([modality.encode(encoder, [piece])[0] for piece in pieces])
+    rows = modality.encode(encoder, [modality.read(short), clip])
+    torch.testing.assert_close(rows[1], expected, atol=1e-4, rtol=0)
+    assert [len(found) for found in rows] == [
+        modality.num_slots(modality.read(short)), modality.num_slots(clip)
+    ]  # fmt: skip
+    assert rows[1].isfinite().all()
+    assert modality.read(short).shape == AudioModality(ENCODERS["audio"]).read(short).shape
+
+
+@pytest.mark.parametrize("seconds", [0.025, 0.3, 1.0, 1.01, 2.0, 3.4567])
+@pytest.mark.parametrize("rate", [16_000, 22_050])
+def test_header_bounds_the_slots(tmp_path: Path, seconds: float, rate: int) -> None:
+    modality = splitting()
+    path = write_wave(tmp_path / "a.wav", seconds + 0.001, rate=rate)
+    extent = modality.measure(path)
+    assert extent.least <= modality.num_slots(modality.read(path)) <= extent.most
+    assert extent.most - extent.least < 4 + 2 * seconds
+    assert (extent.whole, extent.lost) == (pytest.approx(seconds, abs=0.002), 0)
+
+
+def test_same_sound_has_the_same_print_in_any_file(tmp_path: Path) -> None:
+    wave = write_wave(tmp_path / "a.wav", 0.5)
+    samples, rate = soundfile.read(wave)
+    soundfile.write(tmp_path / "b.flac", samples, rate)
+    soundfile.write(tmp_path / "c.wav", samples, 2 * rate)
+    samples[100] += 0.01
+    soundfile.write(tmp_path / "d.wav", samples, rate)
+    prints = [
+        AudioModality.fingerprint(tmp_path / n) for n in ("a.wav", "b.flac", "c.wav", "d.wav")
+    ]
+    assert prints[0] == prints[1]
+    assert prints[0].amount == 0.5
+    assert len({found.content for found in prints}) == 3

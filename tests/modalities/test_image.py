@@ -205,3 +205,52 @@ def test_pictures_of_a_batch_do_not_mix(modality: ImageModality) -> None:
 def test_patches_that_do_not_divide_are_refused() -> None:
     with pytest.raises(UserError, match=r"4 patches a side do not divide .* pixel_shuffle = 3"):
         ImageModality(ENCODERS["image"] | {"pixel_shuffle": 3})
+
+
+def test_what_is_finer_than_the_encoders_square_is_lost(tmp_path: Path) -> None:
+    modality = ImageModality(ENCODERS["image"])  # 32 x 32
+    for size, lost in ((16, 0), (32, 0), (64, 64 * 64 - 32 * 32)):
+        extent = modality.measure(write_image(tmp_path / "a.png", size=size))
+        assert (extent.whole, extent.lost) == (size * size, lost)
+        assert extent.least == extent.most == modality.grid**2
+    Image.new("RGB", (100, 20)).save(tmp_path / "wide.png")
+    assert modality.measure(tmp_path / "wide.png").lost == 100 * 20 - 32 * 20
+
+
+def scene(seed: int) -> Image.Image:
+    """Three coloured boxes on a plain ground."""
+    draw = np.random.default_rng(seed)
+    pixels = np.full((96, 96, 3), draw.integers(0, 256, 3), dtype=np.uint8)
+    for _ in range(3):
+        y, x = draw.integers(0, 70, 2)
+        pixels[y : y + 24, x : x + 24] = draw.integers(0, 256, 3)
+    return Image.fromarray(pixels)
+
+
+def test_copies_are_known_by_their_looks_and_others_are_not(tmp_path: Path) -> None:
+    def alike(one: Path, other: Path) -> float:
+        looks = [ImageModality.fingerprint(path).look for path in (one, other)]
+        bits = sum((a ^ b).bit_count() for a, b in zip(*looks, strict=True))
+        near = bits <= ImageModality.look_distance
+        return ImageModality.likeness(one, other) if near else 0.0
+
+    original, copy = tmp_path / "a.png", tmp_path / "b.jpg"
+    found = []
+    for seed in range(20):
+        scene(seed).save(original)
+        assert ImageModality.likeness(original, original) == 1
+        for changed in (scene(seed), scene(seed).resize((160, 160)), scene(seed).resize((64, 64))):
+            changed.save(copy, quality=85)
+            found.append(0.9 <= alike(original, copy) < 1)
+        scene(seed + 100).save(copy)
+        assert alike(original, copy) == 0
+    assert np.mean(found) > 0.9
+
+
+def test_same_pixels_have_the_same_print_in_any_file(tmp_path: Path) -> None:
+    scene(0).save(tmp_path / "a.png")
+    scene(0).save(tmp_path / "b.bmp")
+    scene(1).save(tmp_path / "c.png")
+    prints = [ImageModality.fingerprint(tmp_path / n) for n in ("a.png", "b.bmp", "c.png")]
+    assert prints[0] == prints[1] != prints[2]
+    assert prints[0].amount == 96 * 96

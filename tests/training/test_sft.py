@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import ENCODERS, MIX, tiny_model, tiny_tokenizer
+from helpers import ENCODERS, MIX, tiny_model, tiny_tokenizer, write_wave
 from helpers import sft_settings as settings
 
 from omnitune.config import SftConfig
@@ -55,6 +55,48 @@ def test_trained_model_keeps_the_encoders_and_moves_the_rest(
         )
     thinker = read_checkpoint(home / "thinker.pt")["state"]
     assert all(not torch.equal(tensor, thinker[key]) for key, tensor in values["thinker"].items())
+
+
+def test_ledger_is_in_the_run_and_in_its_results(finished: SftConfig) -> None:
+    ledger = json.loads((finished.out / "truncation.json").read_text())
+    assert ledger == json.loads((finished.out / "results.json").read_text())["truncation"]
+    assert set(ledger) == {"image", "audio", "text"}
+    assert ledger["text"]["whole"] > 0
+    assert all(entry["lost"] == 0 for entry in ledger.values())
+
+
+def test_long_clips_are_refused_or_split_and_served_as_they_were_trained(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, config = home / "data", settings(home, "long", max_steps=1)
+    path = data / FILES["audio_text"]
+    before = path.read_text()
+    records = json.loads(before)
+    write_wave(data / "audio" / "long.wav", 3.0)
+    path.write_text(json.dumps([*records, records[0] | {"audio": "long.wav", "id": "long"}]))
+    try:
+        for refused in ({"max_audio_seconds": 1}, {"long_audio": "split", "max_tokens": 40}):
+            with pytest.raises(UserError, match="sample long"):
+                finetune(config.model_copy(update=refused), overwrite=True)
+        split = config.model_copy(update={"long_audio": "split", "max_audio_seconds": 1})
+        finetune(split, overwrite=True)
+        assert "not shown" not in capsys.readouterr().out
+        model, _, _ = load_omni(config.out)
+        served = model.modalities["audio"]
+        assert served.read(data / "audio" / "long.wav").shape[0] == 3
+        left = split.model_copy(update={"max_tokens": 40, "too_long": "leave_out"})
+        finetune(left, overwrite=True)
+        assert "seconds (1 samples)" in capsys.readouterr().out
+        worst = json.loads((config.out / "truncation.json").read_text())["text"]["worst"]
+        assert [entry["id"] for entry in worst] == ["long"]
+    finally:
+        path.write_text(before)
+
+
+def test_nothing_left_to_train_on_is_an_error(home: Path) -> None:
+    config = settings(home, "none", max_tokens=16, too_long="leave_out")
+    with pytest.raises(UserError, match="has no training samples"):
+        finetune(config)
 
 
 def test_finished_run_is_not_trained_again(
