@@ -134,7 +134,7 @@ def curriculum(default: float = 0.0) -> Any:
         default,
         ge=0,
         le=1,
-        description="share of the run over which harder samples join, from the easiest tenth on",
+        description="share of the run over which harder samples join, from the easiest half on",
     )
 
 

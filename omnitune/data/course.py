@@ -19,7 +19,7 @@ import numpy as np
 from omnitune.data.mixture import Mixture, permuted
 
 CURRICULUM_STAGES = 10
-EASIEST = 0.1  # share of each source that a curriculum begins with
+EASIEST = 0.5  # share of each source that a curriculum begins with
 GRAIN = 1000  # adapted weights are rounded to so many parts of the whole, for a short period
 
 # First sample that it holds for, and the factor on each source's weight.
