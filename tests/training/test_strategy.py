@@ -31,7 +31,7 @@ STRATEGIES: dict[str, dict[str, Any]] = {
         ]
     },
     "curriculum": {"curriculum": 0.8, "gradient_accumulation": 2},
-    "balance by loss": {"balance": "loss", "log_every": 1},
+    "balance by loss": {"balance": "loss", "log_every": 2},
     "balance by score": {"balance": "score", "phases": [{"until": 0.4}, {"data_mix": MIX}]},
     "all, by tokens": {
         "phases": [PROJECTORS, {"train": ["thinker", "vision_encoder"]}],
@@ -190,7 +190,7 @@ def test_window_of_tokens_is_not_parted_by_a_decision(home: Path) -> None:
 @pytest.mark.slow
 def test_run_tells_of_phases_and_mix(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     phases = [PROJECTORS | {"learning_rate": 2e-3, "max_difficulty": 0.9}, {"data_mix": MIX}]
-    config = config_of(home, "told", phases=phases, balance="score")
+    config = config_of(home, "told", phases=phases, balance="score", log_every=6)
     finetune(config)
     said = capsys.readouterr().out
     assert "phase 1 of 2 from step 1: training proj_v, proj_a" in said
@@ -205,9 +205,10 @@ def test_run_tells_of_phases_and_mix(home: Path, capsys: pytest.CaptureFixture[s
 
 @pytest.mark.parametrize("name", ["late encoders", "all, by tokens"])
 def test_two_processes_follow_the_same_strategy(home: Path, name: str) -> None:
+    rest = {**STRATEGIES[name], "learning_rate": 1e-5, "rate_width": 32}  # no room for chance
     runs = []
     for workers in (1, 2):
-        made = prepare(config_of(home, f"{workers} {name}", workers=workers, **STRATEGIES[name]))
+        made = prepare(config_of(home, f"{workers} {name}", workers=workers, **rest))
         train(made.run)
         runs.append(made)
     one, two = (made.run.state for made in runs)
@@ -215,4 +216,4 @@ def test_two_processes_follow_the_same_strategy(home: Path, name: str) -> None:
         assert two["mix"][source] == pytest.approx(row, rel=1e-3)
     assert [k for k, _ in one.get("weights", [])] == [k for k, _ in two.get("weights", [])]
     for name, tensor in weights(runs[0]).items():
-        torch.testing.assert_close(weights(runs[1])[name], tensor, atol=2e-3, rtol=1e-2)
+        torch.testing.assert_close(weights(runs[1])[name], tensor, atol=1e-4, rtol=1e-3)
