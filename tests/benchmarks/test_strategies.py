@@ -9,6 +9,7 @@ import pytest
 from benchmarks import strategies
 from benchmarks.strategies import COLUMNS, NAMES, ROOT, STRATEGIES, curve, main
 from omnitune.config import SftConfig, load_config
+from omnitune.evaluation import scoreboard
 
 
 def entry(step: int, ended: bool, **scores: float) -> str:
@@ -50,6 +51,7 @@ def test_unknown_strategy_is_refused(capsys: pytest.CaptureFixture[str]) -> None
 def test_miniature(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr(scoreboard, "MAX_ANSWER_TOKENS", 3)
     arguments = ["--epochs", "1", "--folder", str(home / "s"), "--json", str(home / "s.json")]
     arguments += ["--out", str(home / "img" / "s.png"), "--data-dir", str(home / "data")]
     arguments += ["--thinker-ckpt", str(home / "thinker.pt"), "--vision-ckpt"]

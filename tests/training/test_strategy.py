@@ -32,7 +32,7 @@ STRATEGIES: dict[str, dict[str, Any]] = {
         ]
     },
     "curriculum": {"curriculum": 0.8, "gradient_accumulation": 2},
-    "balance by loss": {"balance": "loss", "log_every": 1},
+    "balance by loss": {"balance": "loss", "log_every": 2},
     "balance by score": {"balance": "score", "phases": [{"until": 0.4}, {"data_mix": MIX}]},
     "all, by tokens": {
         "phases": [PROJECTORS, {"train": ["thinker", "vision_encoder"]}],
@@ -191,7 +191,7 @@ def test_window_of_tokens_is_not_parted_by_a_decision(home: Path) -> None:
 @pytest.mark.slow
 def test_run_tells_of_phases_and_mix(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     phases = [PROJECTORS | {"learning_rate": 2e-3, "max_difficulty": 0.9}, {"data_mix": MIX}]
-    config = config_of(home, "told", phases=phases, balance="score")
+    config = config_of(home, "told", phases=phases, balance="score", log_every=6)
     finetune(config)
     said = capsys.readouterr().out
     assert "phase 1 of 2 from step 1: training proj_v, proj_a" in said
