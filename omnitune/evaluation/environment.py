@@ -34,9 +34,12 @@ def environment() -> dict[str, str]:
 
 def command() -> str:
     """The command line of this process, as it can be typed again."""
-    program = Path(sys.argv[0]).name
-    start = ["python"] if program.endswith(".py") else []
-    return shlex.join([*start, program, *sys.argv[1:]])
+    program = Path(sys.argv[0])
+    if program.name == "cli.py":
+        start = ["python", "-m", "omnitune.cli"]
+    else:
+        start = [*(["python"] if program.suffix == ".py" else []), program.name]
+    return shlex.join([*start, *sys.argv[1:]])
 
 
 def _version(package: str) -> str:

@@ -98,6 +98,7 @@ flex-direction:column;gap:8px}
 details{margin-top:10px}summary{cursor:pointer;color:var(--muted);font-size:.9375rem;
 padding:4px 0}
 details table td,details table th{overflow-wrap:anywhere}
+details table td:last-child{white-space:nowrap}
 .pairs{padding:6px 16px;columns:2;column-gap:40px}
 .pairs div{display:flex;gap:16px;justify-content:space-between;padding:5px 0;
 break-inside:avoid;border-bottom:1px solid var(--line);font-size:.9375rem}

@@ -16,7 +16,11 @@ def test_facts_are_words() -> None:
 
 @pytest.mark.parametrize(
     ("program", "shown"),
-    [("/somewhere/bin/omnitune", "omnitune"), ("folder/sft_omni.py", "python sft_omni.py")],
+    [
+        ("/somewhere/bin/omnitune", "omnitune"),
+        ("folder/sft_omni.py", "python sft_omni.py"),
+        ("/somewhere/omnitune/cli.py", "python -m omnitune.cli"),
+    ],
 )
 def test_command_can_be_typed_again(
     program: str, shown: str, monkeypatch: pytest.MonkeyPatch
