@@ -89,6 +89,13 @@ class Holding:
         """The file."""
         return self.samples.pieces[0][0]
 
+    @property
+    def kept(self) -> Samples:
+        """The samples, those that are too long in no split."""
+        if not len(self.long_K2):
+            return self.samples
+        return Samples([(self.source.without(self.long_K2[:, 0]), self.samples.pieces[0][1])])
+
 
 def take_stock(
     samples: Mapping[str, Samples], reading: Reading, data_dir: Path, leave_out: bool = False
@@ -109,10 +116,7 @@ def take_stock(
     found = [_hold(held, reading, data_dir) for held in samples.values()]
     if not leave_out:
         _refuse_long(found, reading)
-    kept = {
-        name: Samples([(held.source.without(held.long_K2[:, 0]), held.samples.pieces[0][1])])
-        for name, held in zip(samples, found, strict=True)
-    }
+    kept = {name: held.kept for name, held in zip(samples, found, strict=True)}
     ledger = {
         name: _media_entry(found, name, modality, data_dir)
         for name, modality in reading.modalities.items()
@@ -281,6 +285,8 @@ def _gone(held: Holding) -> np.ndarray:
     """Whether each medium is shown by samples only that are left out: ``[M]``."""
     index = held.source.index
     count = len(index.media_M2)
+    if not len(held.long_K2):
+        return np.zeros(count, dtype=bool)
     left_out_N = np.zeros(len(index.place_N2))
     left_out_N[held.long_K2[:, 0]] = 1
     weights_R = np.repeat(left_out_N, np.diff(index.show_N))
