@@ -31,8 +31,15 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 from benchmarks.sft import compare, report, show
 from benchmarks.workload import WEIGHTS, Bench
 from omnitune.data.mixture import Mixture
-from omnitune.modalities.audio import HOP, SAMPLE_RATE, AudioModality, log_mel, read_wave
-from omnitune.modalities.base import Modality
+from omnitune.modalities.audio import (
+    HOP,
+    SAMPLE_RATE,
+    AudioModality,
+    duration,
+    log_mel,
+    read_wave,
+)
+from omnitune.modalities.base import Extent, Fingerprint, Modality
 from omnitune.modalities.registry import MODALITIES
 from omnitune.models.omni import OmniConfig, OmniModel
 from omnitune.pretraining.thinker import train_tokenizer
@@ -134,6 +141,8 @@ class WhisperModality(Modality):
 
     name = "audio"
     projector = "proj_a"
+    unit = "seconds"
+    encoder_part = "audio_encoder"
 
     def __init__(self, encoder_config: dict[str, Any]) -> None:
         super().__init__(encoder_config)
@@ -148,6 +157,17 @@ class WhisperModality(Modality):
     def check(cls, path: Path) -> None:
         """As of any sound."""
         AudioModality.check(path)
+
+    def measure(self, path: Path) -> Extent:
+        """What lies after the window is lost."""
+        seconds = duration(path)
+        slots = self.whisper.max_source_positions // STACKED
+        return Extent(seconds, max(0.0, seconds - self.frames * HOP / SAMPLE_RATE), slots, slots)
+
+    @classmethod
+    def fingerprint(cls, path: Path) -> Fingerprint:
+        """As of any sound."""
+        return AudioModality.fingerprint(path)
 
     def read(self, path: Path) -> Tensor:
         """The first window of a file as ``[frames, bins]``."""
