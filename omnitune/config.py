@@ -223,6 +223,9 @@ class SftConfig(RunConfig):
         description="how often the questions of one record are one conversation, not each alone",
     )
     questions_per_draw: int | None = questions_per_draw()
+    fresh_questions: bool = Field(
+        True, description="of a record with more questions, others in each pass"
+    )
     length_power: float = length_power()
     max_tokens: int = Field(1024, ge=16, description="longest sample, media included")
     too_long: Literal["refuse", "leave_out"] = Field(

@@ -111,7 +111,8 @@ class BatchStream:
         length_power: an answer of n tokens weighs n to the power of 1 less this, in all.
         conversation_share: how often a sample of several independent questions is shown as one
             conversation; otherwise each of its questions is asked alone, as it is when scored.
-        questions_per_draw: so many of a sample's independent questions, others each time.
+        questions_per_draw: so many of a sample's independent questions.
+        fresh_questions: others in each pass.
         show: the form in which a sample is read.
         tokens_per_batch: in place of ``batch_size``: as many samples a batch as have about so many
             tokens, and batches of like length.
@@ -127,6 +128,7 @@ class BatchStream:
         length_power: float = 0.0,
         conversation_share: float = 1.0,
         questions_per_draw: int | None = None,
+        fresh_questions: bool = True,
         show: Callable[[Sample], Sample] = lambda sample: sample,
         tokens_per_batch: int | None = None,
     ) -> None:
@@ -135,7 +137,7 @@ class BatchStream:
         self.batch_size, self.prompt_weight = batch_size, prompt_weight
         self.length_power = length_power
         self.conversation_share, self.show = conversation_share, show
-        self.questions_per_draw = questions_per_draw
+        self.questions_per_draw, self.fresh_questions = questions_per_draw, fresh_questions
         self.groups = mixture.names
         self._later: list[tuple[int, SampleReader]] = []
         self.balanced = tokens_per_batch is not None
@@ -196,7 +198,7 @@ class BatchStream:
         source, index = self.mixture.sample_at(k)
         sample, group = self.samples[source][index], self.groups.index(source)
         seed, share = self.mixture.seed, self.conversation_share
-        singles = as_asked(sample, k, seed, share, self.questions_per_draw)
+        singles = as_asked(sample, k, seed, share, self.questions_per_draw, self.fresh_questions)
         reader = self._reader_at(k)
         items = [reader.item(self.show(single), group) for single in singles]
         for item in items[1:]:
@@ -238,17 +240,24 @@ def _tokens(items: Sequence[Item]) -> int:
 
 
 def as_asked(
-    sample: Sample, k: int, seed: int, conversation_share: float, at_most: int | None = None
+    sample: Sample,
+    k: int,
+    seed: int,
+    conversation_share: float,
+    at_most: int | None = None,
+    fresh: bool = True,
 ) -> list[Sample]:
     """Sample ``k`` of a run as one conversation, or each of its questions alone with its media.
 
     Args:
         at_most: of independent questions so many, of as many kinds as there are.
+        fresh: others in each pass; else a record's are the same in all.
     """
     draw = random.Random(f"{seed}/conversation/{k}")
     together = draw.random() < conversation_share
     if at_most is not None and sample.independent_turns and sample.num_questions > at_most:
-        sample = sample.only(choose_questions(sample, at_most, draw))
+        chosen = draw if fresh else random.Random(f"{seed}/questions/{sample.id}")
+        sample = sample.only(choose_questions(sample, at_most, chosen))
     return [sample] if together else sample.alone()
 
 

@@ -211,6 +211,7 @@ def build_run(
         config.batch_size,
         conversation_share=config.conversation_share,
         questions_per_draw=config.questions_per_draw,
+        fresh_questions=config.fresh_questions,
         length_power=config.length_power,
         tokens_per_batch=config.tokens_per_batch,
     )

@@ -290,6 +290,8 @@ def test_some_questions_of_a_record_of_every_kind(tmp_path: Path, share: float) 
         )
         seen.update(message.text for message in answers)
     assert len(seen) == 11
+    kept = [as_asked(sample, k, 0, share, at_most=4, fresh=False) for k in range(9)]
+    assert all(found == kept[0] for found in kept)
     few = as_asked(sample, 0, 0, share, at_most=11)
     assert sum(single.num_questions for single in few) == 11
     whole = conversation("b", "x", "y", "z", "w")
