@@ -159,7 +159,7 @@ def pack(
     labels: list[int] = []
     groups: list[int] = []
     turns: list[int] = []
-    weights: list[float] = []
+    answers: list[bool] = []
     added: list[tuple[int, int]] = []
     turn = -1
     for item, row in zip(items, rows, strict=True):
@@ -170,21 +170,22 @@ def pack(
         for place in range(max(1, item.shared), len(row)):
             turn += place in opens
             if rendered.supervised[place] or prompt_weight:
-                weights.append(1.0 if rendered.supervised[place] else -prompt_weight)
+                answers.append(rendered.supervised[place])
                 predict.append(row[place - 1])
                 labels.append(rendered.tokens[place])
                 groups.append(item.group)
                 turns.append(turn)
         added += [(token, row[place]) for token, place in rendered.added if place >= item.shared]
+    turn_N = torch.tensor(turns, dtype=torch.long)
     return Batch(
         tokens_T=torch.tensor(tokens, dtype=torch.long),
         positions_T=torch.cat(positions),
         segments=_segments(items, rows),
         predict_N=torch.tensor(predict, dtype=torch.long),
         labels_N=torch.tensor(labels, dtype=torch.long),
-        weight_N=_weigh(torch.tensor(weights), torch.tensor(turns), length_power),
+        weight_N=_weigh(torch.tensor(answers), turn_N, prompt_weight, length_power),
         group_N=torch.tensor(groups, dtype=torch.long),
-        turn_N=torch.tensor(turns, dtype=torch.long),
+        turn_N=turn_N,
         num_groups=num_groups,
         ids=[item.id for item in items],
         media=_collect_media(items, rows),
@@ -194,13 +195,13 @@ def pack(
     )
 
 
-def _weigh(marked_N: Tensor, turn_N: Tensor, length_power: float) -> Tensor:
-    """Weights in the loss: of answers (marked 1) by length, of the rest (-weight) as marked."""
-    if not length_power or not len(marked_N):
-        return marked_N.abs()
+def _weigh(answer_N: Tensor, turn_N: Tensor, prompt_weight: float, length_power: float) -> Tensor:
+    """Weights in the loss: of the tokens of answers by their lengths, of the rest alike."""
+    if not len(answer_N):
+        return torch.zeros(0)
     turn_N = turn_N - turn_N.min()
-    length_N = torch.bincount(turn_N, weights=(marked_N > 0).float())[turn_N]
-    return torch.where(marked_N > 0, length_N**-length_power, -marked_N)
+    length_N = torch.bincount(turn_N, weights=answer_N.float())[turn_N]
+    return torch.where(answer_N, length_N**-length_power, prompt_weight)
 
 
 def _shown(items: Sequence[Item], num_groups: int) -> Tensor:

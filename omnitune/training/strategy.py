@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +33,6 @@ class Strategy:
     Attributes:
         readers: first step before which each takes over, and the reader, in order.
         samples_per_step: of the whole step.
-        window: samples that are dealt out together: a decision may not part them.
         state: the run's: ``mix`` (sums), ``weights`` (decisions) and ``balance``.
     """
 
@@ -110,9 +109,8 @@ class Strategy:
         """
         size = WINDOW * self.stream.batch_size if self.stream.balanced else self.samples_per_step
         _, first = self.stream.window((step + 1) * self.samples_per_step - 1, size)
-        decisions = self.state.setdefault("weights", [])
-        if not decisions or decisions[-1][1] != factors:
-            decisions.append([first, factors])
+        if not self.decisions or self.decisions[-1][1] != factors:
+            self.decisions = [*self.decisions, (first, factors)]
         return first
 
     def reader_at(self, step: int) -> SampleReader:
@@ -144,7 +142,7 @@ def plan_strategy(
         phases.stretches(per_step, sizes, lambda name: training[name].difficulties()),
         config.seed,
         ranked=lambda name: training[name].difficulties().argsort(kind="stable"),
-        decisions=lambda: _decisions(state),
+        decisions=lambda: state.get("weights", ()),
     )
     raw_from = {name: phases.firsts[n] for name, n in phases.raw_from().items()}
     readers = _readers(raw_from, reader)
@@ -162,10 +160,6 @@ def telling_tasks(samples: Mapping[str, Samples]) -> dict[str, set[str]]:
         for source, found in samples.items()
     }
     return {source: found & set(PROBED) or found for source, found in tasks.items()}
-
-
-def _decisions(state: Mapping[str, Any]) -> Sequence[Decision]:
-    return state.get("weights", ())
 
 
 def _readers(raw_from: Mapping[str, int], reader: SampleReader) -> list[tuple[int, SampleReader]]:

@@ -1,6 +1,5 @@
 """Precision and compilation: chosen once, said, kept on resuming."""
 
-import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -76,13 +75,11 @@ def test_bf16_only_where_it_is_clearly_faster(
     assert choose_precision("bf16", CPU, False)[0] == "bf16"
 
 
-def test_measurement_is_short_and_leaves_the_seed_alone() -> None:
+def test_measurement_leaves_the_seed_alone() -> None:
     torch.manual_seed(3)
     before = torch.get_rng_state()
     for dtype in (torch.float32, torch.bfloat16):
-        started = time.perf_counter()
         assert matmul_rate(dtype) > 0
-        assert time.perf_counter() - started < 1  # 25 ms, on a machine with nothing else to do
     assert torch.equal(torch.get_rng_state(), before)
 
 

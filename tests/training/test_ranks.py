@@ -43,6 +43,18 @@ def close(one: Run, other: Run, tolerance: float = 1e-5) -> None:
         )
 
 
+def fail_at(run: Run, number: int, rank: int, problem: BaseException) -> None:
+    """Lets one rank fail where it reads batch ``number``."""
+    batch_at = run.batch_at
+
+    def read(n: int, part: Part = WHOLE) -> Any:
+        if (n, part.rank) == (number, rank):
+            raise problem
+        return batch_at(n, part)
+
+    run.batch_at = read
+
+
 @pytest.mark.parametrize(("size", "accumulation", "count"), [(4, 1, 2), (2, 2, 2), (3, 1, 3)])
 def test_several_ranks_equal_one(
     samples: list[Sample], tmp_path: Path, size: int, accumulation: int, count: int
@@ -109,14 +121,7 @@ def test_interrupted_equals_uninterrupted(samples: list[Sample], tmp_path: Path,
     straight = start(settings(tmp_path / "straight", **rest), samples)
     train(straight)
     first = start(settings(tmp_path / "broken", **rest), samples)
-    batch_at = first.batch_at
-
-    def stop_at_five(number: int, part: Part = WHOLE) -> Any:
-        if number == 5 and part.rank == 0:
-            raise SystemExit
-        return batch_at(number, part)
-
-    first.batch_at = stop_at_five
+    fail_at(first, number=5, rank=0, problem=SystemExit())
     with pytest.raises(SystemExit):
         train(first)
     second = start(settings(tmp_path / "broken", **rest | {"workers": then}), samples)
@@ -150,14 +155,7 @@ def test_a_problem_of_another_rank_is_told(
     samples: list[Sample], tmp_path: Path, problem: Exception
 ) -> None:
     run = start(settings(tmp_path, batch_size=2, workers=2), samples)
-    batch_at = run.batch_at
-
-    def fail(number: int, part: Part = WHOLE) -> Any:
-        if number == 3 and part.rank == 1:
-            raise problem
-        return batch_at(number, part)
-
-    run.batch_at = fail
+    fail_at(run, number=3, rank=1, problem=problem)
     expected = UserError if isinstance(problem, UserError) else RuntimeError
     with pytest.raises(expected, match=str(problem)):
         train(run)
