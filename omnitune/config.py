@@ -107,6 +107,7 @@ class DataMix(Config):
     image_text: float = Field(0.0, ge=0)
     audio_text: float = Field(0.0, ge=0)
     image_audio_text: float = Field(0.0, ge=0)
+    told: float = Field(0.0, ge=0)
 
     @model_validator(mode="after")
     def _some_weight(self) -> DataMix:
@@ -124,17 +125,7 @@ def questions_per_draw() -> Any:
     return Field(
         7,
         ge=1,
-        description="of a record's independent questions, at most so many at a time, drawn anew",
-    )
-
-
-def curriculum(default: float = 0.0) -> Any:
-    """The field of this name, of the stages whose samples have a difficulty."""
-    return Field(
-        default,
-        ge=0,
-        le=1,
-        description="share of the run over which harder samples join, from the easiest half on",
+        description="of a record's independent questions, at most so many at a time",
     )
 
 
@@ -200,7 +191,12 @@ class SftConfig(RunConfig):
     phases: list[Phase] = Field(
         [], description="stretches of the run with parts, rate, mix or difficulty of their own"
     )
-    curriculum: float = curriculum()
+    curriculum: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="share of the run over which harder samples join, from the easiest half on",
+    )
     balance: Literal["none", "loss", "score"] = Field(
         "none", description="shift weight to the source that lags, by held-out loss or score"
     )

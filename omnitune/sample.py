@@ -8,8 +8,8 @@ from pathlib import Path
 
 ROLES = ("system", "user", "assistant")
 
-# The four sources, which are also the keys of ``data_mix``.
-SOURCES = ("text_only", "image_text", "audio_text", "image_audio_text")
+# The sources, which are also the keys of ``data_mix``.
+SOURCES = ("text_only", "image_text", "audio_text", "image_audio_text", "told")
 
 
 class UserError(Exception):
@@ -21,6 +21,23 @@ class Text:
     """A piece of text in a message."""
 
     text: str
+
+
+@dataclass(frozen=True)
+class Told(Text):
+    """What a medium would show or say, in words and without the medium: its caption, transcript."""
+
+    modality: str
+
+    @classmethod
+    def of(cls, modality: str, words: str) -> Told:
+        """The words as a sentence."""
+        return cls(words.rstrip(". ") + ". ", modality)
+
+    @property
+    def words(self) -> str:
+        """The sentence without its full stop."""
+        return self.text.rstrip(". ")
 
 
 @dataclass(frozen=True)
@@ -98,8 +115,13 @@ class Sample:
         """Every medium, in the order in which the conversation shows them."""
         return tuple(p for m in self.messages for p in m.parts if isinstance(p, Media))
 
+    @property
+    def subject(self) -> tuple[Media | Told, ...]:
+        """What independent questions are asked about: the media, or what is told in their place."""
+        return tuple(p for m in self.messages for p in m.parts if isinstance(p, Media | Told))
+
     def alone(self) -> list[Sample]:
-        """One sample a question, each with the media and without the other questions.
+        """One sample a question, each with its subject and without the other questions.
 
         A sample whose turns build on each other stays whole. Under the reference answers of its
         neighbours a caption, say, is half given away: neither a score nor a lesson in looking.
@@ -110,7 +132,7 @@ class Sample:
         singles = []
         for n in answers:
             asked, answer = self.messages[n - 1 : n + 1]
-            unseen = [m for m in self.media if m not in asked.parts]
+            unseen = [part for part in self.subject if part not in asked.parts]
             asked = replace(asked, parts=(*unseen, *asked.parts))
             name = f"{self.id}#{n // 2}" if len(answers) > 1 else self.id
             task, record = answer.task, self.record or self.id
@@ -124,11 +146,11 @@ class Sample:
         return sum(message.role == "assistant" for message in self.messages)
 
     def only(self, numbers: Sequence[int]) -> Sample:
-        """Some of the independent questions, with the media."""
+        """Some of the independent questions, with their subject."""
         pairs = [self.messages[2 * n : 2 * n + 2] for n in numbers]
         messages = [message for pair in pairs for message in pair]
         there = [part for message in messages for part in message.parts]
-        missing = [medium for medium in self.media if medium not in there]
+        missing = [part for part in self.subject if part not in there]
         messages[0] = replace(messages[0], parts=(*missing, *messages[0].parts))
         return replace(self, messages=tuple(messages), task=messages[1].task)
 
@@ -138,9 +160,11 @@ class Sample:
         A caption names every object and a transcript every word, so that a crowded picture or a
         long sentence counts as more. Of independent questions the mean.
         """
+        told = [part.words for part in self.subject if isinstance(part, Told)]
         said = sum(len(message.text.split()) for message in self.messages)
+        said -= (counted := sum(len(words.split()) for words in told))
         asked = sum(message.role == "assistant" for message in self.messages)
-        shown = sum(len(text.split()) for text in self.stand_ins.values())
+        shown = counted + sum(len(text.split()) for text in self.stand_ins.values())
         return shown + said / (max(1, asked) if self.independent_turns else 1)
 
     def outline(self) -> list[tuple[str, int]]:

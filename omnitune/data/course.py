@@ -69,13 +69,13 @@ class Course:
         sizes: Mapping[str, int],
         stretches: Sequence[Stretch],
         seed: int,
-        ranked: Callable[[str], np.ndarray],
+        ranked: Callable[[str], np.ndarray] | None = None,
         decisions: Callable[[], Sequence[Decision]] = tuple,
     ) -> None:
         self.sizes, self.stretches, self.seed = dict(sizes), list(stretches), seed
         self.names = list(sizes)
         self.decisions = decisions
-        self._ranked = lru_cache(maxsize=None)(ranked)
+        self._ranked = lru_cache(maxsize=None)(ranked) if ranked else None
         self._mixture = lru_cache(maxsize=256)(self._make_mixture)
         self._known: tuple[int, list[_Piece]] = (-1, [])
 
@@ -95,6 +95,7 @@ class Course:
         if pool == self.sizes[name]:
             return name, mixture.record_at(name, drawn)
         sweep, position = divmod(drawn, pool)
+        assert self._ranked, "a pool smaller than its source needs a ranking"
         rank = permuted(position, pool, f"{self.seed}/{name}/{pool}/{sweep}")
         return name, int(self._ranked(name)[rank])
 

@@ -11,13 +11,14 @@ from typing import Any
 
 from omnitune.data.index import Samples, Source, first_shown, open_index
 from omnitune.modalities.registry import MODALITIES
-from omnitune.sample import ROLES, Media, Message, Part, Sample, Text, UserError
+from omnitune.sample import ROLES, Media, Message, Part, Sample, Text, Told, UserError
 
 FILES = {
     "text_only": "text/conversations.json",
     "image_text": "images/image_qa.json",
     "audio_text": "audio/audio_qa.json",
     "image_audio_text": "omni/omni_qa.json",
+    "told": "text/told_qa.json",
 }
 # What a source's records must refer to; any record may refer to more.
 REQUIRED_MEDIA: dict[str, tuple[str, ...]] = {
@@ -25,6 +26,7 @@ REQUIRED_MEDIA: dict[str, tuple[str, ...]] = {
     "image_text": ("image",),
     "audio_text": ("audio",),
     "image_audio_text": ("image", "audio"),
+    "told": (),
 }
 STAND_INS = {"image": "caption", "audio": "transcript"}
 INDEX_FOLDER = ".index"
@@ -142,10 +144,10 @@ class _Record:
         turns = self._turns()
         media_left = dict(media)
         messages = [self._message(turn, media_left) for turn in turns]
-        if media_left:
+        opening: tuple[Part, ...] = (*media_left.values(), *self._told(media))
+        if opening:
             first = next(n for n, message in enumerate(messages) if message.role == "user")
-            parts = (*media_left.values(), *messages[first].parts)
-            messages[first] = Message("user", parts)
+            messages[first] = Message("user", (*opening, *messages[first].parts))
         record_task, kind = self._text("task", ""), self._text("kind", "")
         messages = [self._score_group(m, set(media), record_task, kind) for m in messages]
         return Sample(
@@ -184,6 +186,11 @@ class _Record:
                 )
             found[name] = Media(name, folder / place)
         return found
+
+    def _told(self, media: dict[str, Media]) -> list[Told]:
+        """Of a record without media: the caption or transcript that it is asked about instead."""
+        found = {m: self._text(k, "") for m, k in STAND_INS.items() if k in self.values}
+        return [] if media else [Told.of(name, words) for name, words in found.items()]
 
     def _turns(self) -> list[dict[str, str]]:
         """The record's conversation as role, content and, of answers, kind and task."""

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from math import ceil
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,14 +17,12 @@ from omnitune.config import (
     DataMix,
     RunConfig,
     check_heads,
-    curriculum,
     length_power,
     questions_per_draw,
     tokens_per_batch,
 )
 from omnitune.data.chat import SPECIAL_TOKENS, ChatRenderer
-from omnitune.data.course import Course, Stretch, warming_up
-from omnitune.data.index import Samples
+from omnitune.data.course import Course, Stretch
 from omnitune.data.loader import BatchStream, SampleReader
 from omnitune.data.mixture import Mixture
 from omnitune.data.records import read_available, split_of
@@ -35,7 +32,7 @@ from omnitune.modalities.registry import MODALITIES
 from omnitune.models.components import save_thinker
 from omnitune.models.omni import OmniConfig, OmniModel
 from omnitune.pretraining.stage import Stage, fresh_directory, run_stage
-from omnitune.sample import Glimpse, Media, Message, Part, Sample, Text, UserError
+from omnitune.sample import Glimpse, Media, Message, Part, Sample, Text, Told, UserError
 from omnitune.training.loop import Plan
 
 # What subwords never reach across: one digit; letters; other marks; blanks.
@@ -49,7 +46,7 @@ class ThinkerConfig(RunConfig):
     num_epochs: int = Field(3, ge=1)
     optimizer: Literal["adamw", "muon"] = Field("muon")
     data_mix: DataMix = Field(
-        DataMix(text_only=0.35, image_text=0.5, audio_text=0.14, image_audio_text=0.01),
+        DataMix(text_only=0.25, image_text=0.35, audio_text=0.14, image_audio_text=0.01, told=0.25),
         description="weight of each source; of those without a file it is left out",
     )
     prompt_weight: float = Field(
@@ -64,7 +61,13 @@ class ThinkerConfig(RunConfig):
     )
     questions_per_draw: int | None = questions_per_draw()
     length_power: float = length_power()
-    curriculum: float = curriculum(0.5)
+    told_first: float = Field(
+        0.4,
+        ge=0,
+        lt=1,
+        description="share of the run in which nothing but the source told is drawn, if it is "
+        "there: finding and comparing things is learnt as soon as enough is asked about it",
+    )
     batch_size: int = Field(16, ge=1)
     tokens_per_batch: int | None = tokens_per_batch()
     learning_rate: float = Field(7e-3, gt=0, le=1)
@@ -141,8 +144,8 @@ def pretrain(config: ThinkerConfig, resume: bool = False, overwrite: bool = Fals
         show=lambda sample: shown(sample, config),
         tokens_per_batch=config.tokens_per_batch,
     )
-    if config.curriculum:
-        stream.follow(from_the_easiest(config, stream, train))
+    if config.told_first and "told" in stream.groups:
+        stream.follow(told_first(config, stream, train))
     items = [reader.item(shown(one, config)) for sample in held_out for one in sample.alone()]
     run_stage(
         Stage(
@@ -163,24 +166,18 @@ def pretrain(config: ThinkerConfig, resume: bool = False, overwrite: bool = Fals
     return out.path
 
 
-def from_the_easiest(
-    config: ThinkerConfig, stream: BatchStream, train: Mapping[str, Samples]
+def told_first(
+    config: ThinkerConfig, stream: BatchStream, train: Mapping[str, Sequence[Sample]]
 ) -> Course:
-    """The order of samples in which harder ones join on the way."""
-    plan = Plan.of(config, len(stream))
-    per_step = stream.batch_size * config.gradient_accumulation
+    """The order of samples in which the mix comes after what is told."""
+    steps = round(config.told_first * Plan.of(config, len(stream)).total_steps)
     weights = {name: config.data_mix.weights()[name] for name in stream.groups}
     sizes = {name: len(train[name]) for name in weights}
     stretches = [
-        Stretch(step * per_step, weights, {n: ceil(share * size) for n, size in sizes.items()})
-        for step, share in warming_up(config.curriculum, plan.total_steps).items()
+        Stretch(0, {"told": 1.0}, {"told": sizes["told"]}),
+        Stretch(steps * stream.batch_size * config.gradient_accumulation, weights, sizes),
     ]
-    return Course(
-        sizes,
-        stretches,
-        config.seed,
-        ranked=lambda name: train[name].difficulties().argsort(kind="stable"),
-    )
+    return Course(sizes, stretches, config.seed)
 
 
 def train_tokenizer(samples: Iterable[Sample], vocab_size: int) -> Tokenizer:
@@ -237,11 +234,12 @@ def put_into_words(
 
 
 def _in_words(part: Part, sample: Sample, glimpse: Callable[[str], tuple[str, ...] | None]) -> Part:
-    if not isinstance(part, Media):
+    if isinstance(part, Media):
+        part = Told.of(part.modality, sample.stand_ins.get(part.modality, ""))
+    if not isinstance(part, Told) or not MODALITIES[part.modality].glimpsed:
         return part
-    words = sample.stand_ins.get(part.modality, "")
-    slots = glimpse(words) if words and MODALITIES[part.modality].glimpsed else None
-    return Glimpse(part.modality, slots) if slots else Text(words + ". ")
+    slots = glimpse(part.words) if part.words else None
+    return Glimpse(part.modality, slots) if slots else part
 
 
 def spread(words: str, slots: int, draw: random.Random) -> tuple[str, ...] | None:

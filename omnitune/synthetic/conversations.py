@@ -6,19 +6,14 @@ from omnitune.synthetic.basics import Dice, Question, partition
 from omnitune.synthetic.questions import questions
 from omnitune.synthetic.scenes import (
     Digits,
-    Picture,
     Word,
     caption,
-    sample_picture,
-    sample_scene,
+    sample_told,
 )
 from omnitune.synthetic.words import sample_sentence
 
 Turn = tuple[str, str]
 LARGEST = 20
-# Of the scenes of training that are told, how many hold a pair that no picture of training shows:
-# a thinker that never heard such a pair would not say it when it sees one.
-UNSEEN_SHARE = 0.25
 
 KIND_SHARES = {
     "described_scene": 0.45,
@@ -83,11 +78,7 @@ def _turns(opening: str, asked: list[Question]) -> list[Turn]:
 
 
 def _described_scene(rng: Dice, split: str) -> list[Turn]:
-    picture: Picture
-    if split == "train" and rng.random() < UNSEEN_SHARE:
-        picture = sample_scene(rng, composition=True)
-    else:
-        picture = sample_picture(rng, split, weights=(0.76, 0.17, 0.07), lengths=(2, 3, 3, 4))
+    picture = sample_told(rng, split)
     if isinstance(picture, Digits):
         opening = f"here are some digits: {' '.join(map(str, picture.values))}."
     elif isinstance(picture, Word):

@@ -32,6 +32,7 @@ from omnitune.synthetic.records import (
     plan_pairs,
     plan_speech,
     plan_text,
+    plan_told,
 )
 from omnitune.synthetic.scenes import HELD_OUT
 
@@ -41,24 +42,26 @@ class Sizes:
     """How many records each split gets at scale 1; pairs are shared by two files."""
 
     conversations: int
+    told: int
     images: int
     utterances: int
     pairs: int
 
 
 SIZES = {
-    "train": Sizes(conversations=2000, images=3600, utterances=3200, pairs=1600),
-    "validation": Sizes(conversations=160, images=160, utterances=200, pairs=100),
-    "test": Sizes(conversations=300, images=300, utterances=400, pairs=200),
-    "test_composition": Sizes(conversations=0, images=200, utterances=0, pairs=0),
-    "test_voices": Sizes(conversations=0, images=0, utterances=300, pairs=0),
+    "train": Sizes(conversations=2000, told=5000, images=3600, utterances=3200, pairs=1600),
+    "validation": Sizes(conversations=160, told=0, images=160, utterances=200, pairs=100),
+    "test": Sizes(conversations=300, told=0, images=300, utterances=400, pairs=200),
+    "test_composition": Sizes(conversations=0, told=0, images=200, utterances=0, pairs=0),
+    "test_voices": Sizes(conversations=0, told=0, images=0, utterances=300, pairs=0),
 }
-VERSION = 3  # raised whenever the same seed makes another corpus
+VERSION = 4  # raised whenever the same seed makes another corpus
 MINIMUM = 10  # of every kind of record that a split has at all
 SUMMARY = "corpus.json"
 MARKER = ".omnitune-corpus-building"
 FILES = {
     "text": "text/conversations.json",
+    "told": "text/told_qa.json",
     "images": "images/image_qa.json",
     "audio": "audio/audio_qa.json",
 }
@@ -216,6 +219,7 @@ def make_plan(seed: int, scale: float, progress: Progress | None = None) -> Plan
     steps = [
         (plan_text, split, _scaled(sizes.conversations, scale)) for split, sizes in SIZES.items()
     ]
+    steps += [(plan_told, split, _scaled(sizes.told, scale)) for split, sizes in SIZES.items()]
     steps += [(plan_images, split, _scaled(sizes.images, scale)) for split, sizes in SIZES.items()]
     steps += [
         (plan_speech, split, _scaled(sizes.utterances, scale)) for split, sizes in SIZES.items()
@@ -313,6 +317,7 @@ def _write_records(data_dir: Path, plan: Plan) -> dict[str, str]:
 def _by_file(plan: Plan) -> dict[str, list[Record]]:
     return {
         FILES["text"]: plan.text,
+        FILES["told"]: plan.told,
         FILES["images"]: plan.images,
         FILES["audio"]: plan.audio,
     }

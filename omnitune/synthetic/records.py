@@ -2,7 +2,7 @@
 
 import functools
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
@@ -13,7 +13,15 @@ from numpy.typing import NDArray
 from omnitune.synthetic.basics import Dice, Question, spoken_words, stable_number
 from omnitune.synthetic.conversations import sample_conversation, shared_kinds
 from omnitune.synthetic.questions import describe, questions, statement
-from omnitune.synthetic.scenes import HELD_OUT, Digits, Picture, Scene, caption, sample_picture
+from omnitune.synthetic.scenes import (
+    HELD_OUT,
+    Digits,
+    Picture,
+    Scene,
+    caption,
+    sample_picture,
+    sample_told,
+)
 from omnitune.synthetic.speech import (
     TEST_VOICES,
     TRAIN_VOICES,
@@ -27,6 +35,7 @@ Record = dict[str, Any]
 QA_SHARE = 0.25  # of the held-out utterances
 # Of each picture: a run draws a few of them each time, so that they are not learnt by heart.
 TRAINING_QUESTIONS = 20
+TOLD_STATEMENTS = 4
 TRANSCRIBE = ("write down what you hear.", "what is said?", "write the words you hear.")
 IS_TRUE = "is this true?"
 
@@ -54,6 +63,7 @@ class Plan:
     """The records of each JSON file, and the media that they name."""
 
     text: list[Record] = field(default_factory=list)
+    told: list[Record] = field(default_factory=list)
     images: list[Record] = field(default_factory=list)
     audio: list[Record] = field(default_factory=list)
     pictures: list[PictureJob] = field(default_factory=list)
@@ -114,6 +124,33 @@ def plan_text(plan: Plan, seed: int, split: str, count: int) -> None:
         seen.add(str(messages))
         name = f"text-{split}-{index:05d}"
         plan.text.append({"id": name, "messages": messages, "kind": kind, "split": split})
+
+
+def plan_told(plan: Plan, seed: int, split: str, count: int) -> None:
+    """Adds `count` pictures that are only told, with as many questions as a picture of training.
+
+    What is asked of pictures is reasoned about in words here, where it costs no picture.
+    """
+    rng = _rng(seed, "told", split)
+    for index in range(count):
+        picture = sample_told(rng, split)
+        asked = [*questions(picture, rng, TRAINING_QUESTIONS), *_is_true(picture, rng)]
+        if isinstance(picture, Scene) and picture.unseen:  # else pictures teach it
+            asked.append(describe(picture))
+        plan.told.append(
+            {
+                "id": f"told-{split}-{index:05d}",
+                "caption": caption(picture),
+                "qa": [question.as_record() for question in asked],
+                "split": split,
+            }
+        )
+
+
+def _is_true(picture: Picture, rng: Dice) -> Iterator[Question]:
+    for _ in range(TOLD_STATEMENTS):
+        said, truth = statement(picture, rng)
+        yield Question(f"{said}. {IS_TRUE}", "yes" if truth else "no", "statement")
 
 
 def _image_questions(picture: Picture, rng: Dice, split: str) -> list[Question]:

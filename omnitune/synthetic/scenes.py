@@ -46,6 +46,7 @@ _THING_COUNTS = ((1, 0.14), (2, 0.24), (3, 0.28), (4, 0.2), (5, 0.14))
 _COPY_COLOUR = 0.25
 _COPY_SHAPE = 0.25
 _EXTRA_HELD_OUT = 0.25
+_UNSEEN_SHARE = 0.25  # of the scenes that are told in training
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,11 @@ class Scene:
     """Objects in reading order (row by row, left to right), each in its own cell."""
 
     things: tuple[Thing, ...]
+
+    @property
+    def unseen(self) -> bool:
+        """Whether it holds a pair of colour and shape that no picture of training shows."""
+        return any(thing.pair in HELD_OUT for thing in self.things)
 
     def unique_things(self) -> list[Thing]:
         """Returns the objects whose colour and shape together occur once."""
@@ -168,7 +174,8 @@ def belongs(picture: Picture, split: str) -> bool:
     digits and words are too few for that: every split may show them.
     """
     if split == "test_composition":
-        return isinstance(picture, Scene) and any(t.pair in HELD_OUT for t in picture.things)
+        novel = isinstance(picture, Scene) and picture.unseen
+        return novel and partition(caption(picture)) != "train"  # those may be told in training
     if isinstance(picture, Word) or (isinstance(picture, Digits) and len(picture.values) == 1):
         return True
     return partition(caption(picture)) == split
@@ -189,17 +196,29 @@ def sample_picture(
             `TRAINING_FAMILIES`.
         lengths: The numbers of digits to draw from.
     """
-    if split == "test_composition":
-        return sample_scene(rng, composition=True)
     weights = weights or (TRAINING_FAMILIES if split == "train" else FAMILIES)
-    family = rng.choices(("scene", "digits", "word"), weights)[0]
+    composition = split == "test_composition"
+    family = "scene" if composition else rng.choices(("scene", "digits", "word"), weights)[0]
     while True:
         picture: Picture
         if family == "scene":
-            picture = sample_scene(rng)
+            picture = sample_scene(rng, composition)
         elif family == "digits":
             picture = sample_digits(rng, lengths)
         else:
             picture = Word(rng.choice(PRINTED_WORDS))
         if belongs(picture, split):
             return picture
+
+
+def sample_told(rng: random.Random, split: str) -> Picture:
+    """Draws a picture that is only told of, in words.
+
+    In training some hold a pair of colour and shape that no picture of training shows: a thinker
+    that never heard of such a pair would not say it when it sees one.
+    """
+    while split == "train" and rng.random() < _UNSEEN_SHARE:
+        scene = sample_scene(rng, composition=True)
+        if partition(caption(scene)) == "train":
+            return scene
+    return sample_picture(rng, split, weights=(0.76, 0.17, 0.07), lengths=(2, 3, 3, 4))

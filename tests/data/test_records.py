@@ -17,7 +17,7 @@ from omnitune.data.records import (
     read_source,
     split_of,
 )
-from omnitune.sample import SOURCES, Media, Message, Sample, Text, UserError
+from omnitune.sample import SOURCES, Media, Message, Sample, Text, Told, UserError
 
 
 def write(folder: Path, source: str, records: Any) -> Path:
@@ -131,6 +131,16 @@ def test_stand_ins_and_voice(tmp_path: Path) -> None:
 def test_stand_in_of_a_medium_that_is_not_there_is_left_out(tmp_path: Path) -> None:
     record = {"question": "?", "answer": "x", "caption": "a red circle"}
     assert read(tmp_path, "text_only", record)[0].stand_ins == {}
+
+
+def test_a_caption_without_its_picture_opens_the_conversation(tmp_path: Path) -> None:
+    pairs = [{"question": "which shape?", "answer": "ring"}, {"question": "red?", "answer": "no"}]
+    sample = read(tmp_path, "text_only", {"caption": "a blue ring", "qa": pairs})[0]
+    assert sample.messages[0].parts[0] == Told("a blue ring. ", "image")
+    assert (sample.task, sample.media, sample.stand_ins) == ("text", (), {})
+    for single in [*sample.alone(), sample.only([1])]:
+        assert single.messages[0].text.startswith("a blue ring. ")
+    assert sample.alone()[0].effort() == 3 + 3
 
 
 def plain(n: int) -> dict[str, str]:

@@ -1,15 +1,20 @@
 """Stage A: media become words, subwords decode to what was written."""
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from helpers import conversation, tiny_tokenizer
 
-from omnitune.config import load_config
-from omnitune.data.chat import SPECIAL_TOKENS
-from omnitune.pretraining.thinker import ThinkerConfig, put_into_words, shown, spread
-from omnitune.sample import Glimpse, Media, UserError
+from omnitune.config import DataMix, load_config
+from omnitune.data.chat import SPECIAL_TOKENS, ChatRenderer
+from omnitune.data.loader import BatchStream, SampleReader
+from omnitune.data.mixture import Mixture
+from omnitune.pretraining.thinker import ThinkerConfig, put_into_words, shown, spread, told_first
+from omnitune.sample import Glimpse, Media, Message, Told, UserError
+
+MIX = {"text_only": 0.5, "told": 0.5}
 
 
 def test_media_are_replaced_by_their_words_where_they_stood() -> None:
@@ -53,13 +58,19 @@ def test_phrases_are_spread_over_slots_in_order() -> None:
     assert spread("one, two, three", 2, random.Random(0)) is None
 
 
+@pytest.mark.parametrize("told", [True, False])
 @pytest.mark.parametrize("share", [0.0, 1.0])
-def test_every_question_keeps_its_picture(share: float) -> None:
+def test_every_question_keeps_its_picture(share: float, told: bool) -> None:
     """In slots or in a row, the words stand before each question that is asked alone."""
     media = (Media("image", Path("a.png")),)
     turns = ("which color?", "red", "which shape?", "circle")
-    stand_ins = {"image": "a red circle, a blue ring"}
+    words = "a red circle, a blue ring"
+    stand_ins = {} if told else {"image": words}
     sample = conversation("album", *turns, media=media, stand_ins=stand_ins, independent_turns=True)
+    if told:
+        first, *rest = sample.messages
+        opening = Message("user", (Told.of("image", words), *first.parts[1:]))
+        sample = replace(sample, messages=(opening, *rest))
     config = ThinkerConfig(glimpse_share=share)
     for single in sample.alone():
         first = shown(single, config).messages[0].parts[0]
@@ -68,3 +79,15 @@ def test_every_question_keeps_its_picture(share: float) -> None:
             assert [s for s in first.slots if s] == ["a red circle", "a blue ring"]
         else:
             assert shown(single, config).messages[0].text.startswith("a red circle, a blue ring. ")
+
+
+def test_what_is_told_comes_first() -> None:
+    train = {name: [conversation(f"{name}{n}", "?", "x") for n in range(5)] for name in MIX}
+    sizes = {name: len(samples) for name, samples in train.items()}
+    reader = SampleReader(ChatRenderer(tiny_tokenizer()), {})
+    stream = BatchStream(reader, train, Mixture(sizes, MIX, seed=0), batch_size=2)
+    config = ThinkerConfig(batch_size=2, num_epochs=2, told_first=0.5, data_mix=DataMix(**MIX))
+    course = told_first(config, stream, train)
+    names = [course.sample_at(k)[0] for k in range(20)]
+    assert set(names[:10]) == {"told"}
+    assert sorted(names[10:]) == ["text_only"] * 5 + ["told"] * 5

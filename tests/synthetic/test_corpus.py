@@ -61,6 +61,7 @@ def assert_disjoint(groups: dict[str, set[Any]]) -> None:
 def test_every_file_has_its_splits_and_unique_ids(records: Records) -> None:
     expected = {
         "text": {"train", "validation", "test"},
+        "told": {"train"},
         "images": {"train", "validation", "test", "test_composition"},
         "audio": {"train", "validation", "test", "test_voices"},
     }
@@ -80,6 +81,19 @@ def test_conversations_have_the_agreed_format(records: Records) -> None:
         assert roles == ["user", "assistant"] * (len(roles) // 2)
         assert 2 <= len(roles) // 2 <= 5
         assert all(message["content"] for message in row["messages"])
+
+
+def test_pictures_are_told_in_training_alone(records: Records) -> None:
+    assert len(records["told"]) >= 10
+    for row in records["told"]:
+        assert set(row) == {"id", "caption", "qa", "split"}
+        assert row["split"] == "train"
+        statements = [pair for pair in row["qa"] if pair["kind"] == "statement"]
+        assert len(statements) == 4
+        assert all(pair["question"].endswith(". is this true?") for pair in statements)
+    scenes = [row for row in records["images"] if " a " in row["caption"]]  # digits are few
+    held_out = {row["caption"] for row in scenes if row["split"] != "train"}
+    assert not held_out & {row["caption"] for row in records["told"]}
 
 
 def test_image_records_have_the_agreed_format(records: Records) -> None:
@@ -207,7 +221,7 @@ def test_held_out_pairs_are_only_in_their_own_split(records: Records) -> None:
             if row["split"] == "test_composition":
                 composition += 1
                 assert pattern.search(row["caption"])
-            elif name == "text" and row["split"] == "train":
+            elif name in ("text", "told") and row["split"] == "train":
                 told += named  # to be able to say what it has never seen
             else:
                 assert not named, row
