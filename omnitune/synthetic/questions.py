@@ -223,6 +223,38 @@ def _spatial(scene: Scene, rng: Dice, focus: frozenset[Pair]) -> Question | None
     return Question(f"where is the {thing.name}?", thing.cell, "spatial")
 
 
+def drills(scene: Scene, rng: Dice, count: int) -> list[Question]:
+    """Draws `count` exercises each of finding one thing and of naming all that have something.
+
+    Whether and how many are asked with answers of one word, which tell a learner little of what
+    it did wrong; these want the same looking, and their answers say where and what.
+    """
+    found = []
+    for _ in range(count):
+        found += [_find(scene, rng), _name_all(scene, rng)]
+    return list(dict.fromkeys(found))
+
+
+def _find(scene: Scene, rng: Dice) -> Question:
+    unique = scene.unique_things()
+    if unique and rng.toss("find"):
+        thing = rng.choice(unique)
+        return Question(f"find the {thing.name}.", thing.cell, "find")
+    colour, shape = _absent_pair(scene, rng, frozenset())
+    return Question(f"find the {colour} {shape}.", "nowhere", "find")
+
+
+def _name_all(scene: Scene, rng: Dice) -> Question:
+    noun = _count_noun(scene, rng)
+    if noun in COLOURS:
+        asked = f"name the {noun} objects."
+        names = [thing.shape for thing in scene.things if thing.colour == noun]
+    else:
+        asked = f"name the colors of the {PLURALS[noun]}."
+        names = [thing.colour for thing in scene.things if thing.shape == noun]
+    return Question(asked, ", ".join(names) or "none", "name_all")
+
+
 _MAKERS: tuple[Maker, ...] = (_attribute, _count, _existence, _comparison, _spatial)
 
 

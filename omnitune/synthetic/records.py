@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from omnitune.synthetic.basics import Dice, Question, spoken_words, stable_number
 from omnitune.synthetic.conversations import sample_conversation, shared_kinds
-from omnitune.synthetic.questions import describe, questions, statement
+from omnitune.synthetic.questions import describe, drills, questions, statement
 from omnitune.synthetic.scenes import (
     HELD_OUT,
     Digits,
@@ -36,6 +36,7 @@ QA_SHARE = 0.25  # of the held-out utterances
 # Of each picture: a run draws a few of them each time, so that they are not learnt by heart.
 TRAINING_QUESTIONS = 20
 TOLD_STATEMENTS = 4
+TOLD_DRILLS = 3  # of each sort
 TRANSCRIBE = ("write down what you hear.", "what is said?", "write the words you hear.")
 IS_TRUE = "is this true?"
 
@@ -135,8 +136,9 @@ def plan_told(plan: Plan, seed: int, split: str, count: int) -> None:
     for index in range(count):
         picture = sample_told(rng, split)
         asked = [*questions(picture, rng, TRAINING_QUESTIONS), *_is_true(picture, rng)]
-        if isinstance(picture, Scene) and picture.unseen:  # else pictures teach it
-            asked.append(describe(picture))
+        if isinstance(picture, Scene):
+            asked += drills(picture, rng, TOLD_DRILLS)
+            asked += [describe(picture)] * picture.unseen  # the others' pictures teach it
         plan.told.append(
             {
                 "id": f"told-{split}-{index:05d}",
