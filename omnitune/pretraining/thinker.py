@@ -46,7 +46,7 @@ class ThinkerConfig(RunConfig):
     num_epochs: int = Field(3, ge=1)
     optimizer: Literal["adamw", "muon"] = Field("muon")
     data_mix: DataMix = Field(
-        DataMix(text_only=0.3, image_text=0.3, audio_text=0.15, image_audio_text=0.01, told=0.24),
+        DataMix(text_only=0.28, image_text=0.22, audio_text=0.12, image_audio_text=0.01, told=0.37),
         description="weight of each source; of those without a file it is left out",
     )
     prompt_weight: float = Field(

@@ -1,0 +1,28 @@
+"""Questions about pictures: the exercises that only stage A is given."""
+
+from omnitune.synthetic.basics import Dice
+from omnitune.synthetic.questions import drills
+from omnitune.synthetic.scenes import Digits, Scene, Word, sample_told
+
+
+def test_exercises_are_answered_rightly() -> None:
+    rng = Dice(5)
+    answers = set()
+    for _ in range(60):
+        scene = sample_told(rng, "train", (1, 0, 0))
+        assert isinstance(scene, Scene)
+        for exercise in drills(scene, rng, 3):
+            words = exercise.question.rstrip(".").split()
+            if exercise.kind == "find":
+                cells = [t.cell for t in scene.things if f"the {t.name}" == " ".join(words[1:])]
+                assert exercise.answer == (cells[0] if cells else "nowhere")
+                answers.add(bool(cells))
+            elif words[2] == "colors":
+                named = [t.colour for t in scene.things if words[-1].startswith(t.shape)]
+                assert exercise.answer == (", ".join(named) or "none")
+            else:
+                named = [t.shape for t in scene.things if t.colour == words[2]]
+                assert exercise.answer == (", ".join(named) or "none")
+    assert answers == {True, False}
+    assert drills(Digits((1, 3, 9)), rng, 3)[0].answer == "1, 4, 13"
+    assert drills(Word("cat"), rng, 3) == []
