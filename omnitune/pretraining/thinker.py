@@ -46,7 +46,7 @@ class ThinkerConfig(RunConfig):
     num_epochs: int = Field(3, ge=1)
     optimizer: Literal["adamw", "muon"] = Field("muon")
     data_mix: DataMix = Field(
-        DataMix(text_only=0.28, image_text=0.22, audio_text=0.12, image_audio_text=0.01, told=0.37),
+        DataMix(text_only=0.3, image_text=0.27, audio_text=0.15, image_audio_text=0.01, told=0.27),
         description="weight of each source; of those without a file it is left out",
     )
     prompt_weight: float = Field(
@@ -62,7 +62,7 @@ class ThinkerConfig(RunConfig):
     questions_per_draw: int | None = questions_per_draw()
     length_power: float = length_power()
     told_first: float = Field(
-        0.4,
+        0.45,
         ge=0,
         lt=1,
         description="share of the run in which nothing but the source told is drawn, if it is "

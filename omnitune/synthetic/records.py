@@ -35,7 +35,7 @@ Record = dict[str, Any]
 QA_SHARE = 0.25  # of the held-out utterances
 # Of each picture: a run draws a few of them each time, so that they are not learnt by heart.
 TRAINING_QUESTIONS = 20
-TOLD_FAMILIES = (0.7, 0.25, 0.05)  # scenes, digits, words
+TOLD_FAMILIES = (0.8, 0.15, 0.05)  # scenes, digits, words
 TOLD_STATEMENTS = 4
 TOLD_DRILLS = 3  # of each sort
 TRANSCRIBE = ("write down what you hear.", "what is said?", "write the words you hear.")
