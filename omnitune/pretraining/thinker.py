@@ -144,7 +144,8 @@ def pretrain(config: ThinkerConfig, resume: bool = False, overwrite: bool = Fals
         show=lambda sample: shown(sample, config),
         tokens_per_batch=config.tokens_per_batch,
     )
-    if config.told_first and "told" in stream.groups:
+    first = config.told_first if "told" in stream.groups else 0.0
+    if first:
         stream.follow(told_first(config, stream, train))
     items = [reader.item(shown(one, config)) for sample in held_out for one in sample.alone()]
     run_stage(
@@ -158,6 +159,7 @@ def pretrain(config: ThinkerConfig, resume: bool = False, overwrite: bool = Fals
             better=lambda new, old: new["loss"] < old["loss"],
             save_best=lambda scores: save_thinker(out.path, model, tokenizer, scores=scores),
             line=lambda s: f"loss={s['loss']:.3f} answer tokens right: {s['token_acc']:.1%}",
+            restart=first,
             rounded=round_up,
             compile=model.compile_decoder,
         ),
@@ -170,7 +172,7 @@ def told_first(
     config: ThinkerConfig, stream: BatchStream, train: Mapping[str, Sequence[Sample]]
 ) -> Course:
     """The order of samples in which the mix comes after what is told."""
-    steps = round(config.told_first * Plan.of(config, len(stream)).total_steps)
+    steps = Plan.of(config, len(stream), config.told_first).restart
     weights = {name: config.data_mix.weights()[name] for name in stream.groups}
     sizes = {name: len(train[name]) for name in weights}
     stretches = [
