@@ -39,7 +39,6 @@ class Stage:
         better: whether the first scores beat the second.
         save_best: writes the model with its scores.
         line: what to print of the scores.
-        restart: share of the run after which the learning rate takes its course once more.
         rounded, compile: as those of a :class:`Run`.
     """
 
@@ -52,7 +51,6 @@ class Stage:
     better: Callable[[Scores, Scores], bool]
     save_best: Callable[[Scores], None]
     line: Callable[[Scores], str]
-    restart: float = 0.0
     rounded: Callable[[Any], LossBatch] | None = None
     compile: Callable[[], None] | None = None
 
@@ -70,7 +68,7 @@ def fresh_directory(config: RunConfig, name: str, resume: bool, overwrite: bool)
 def run_stage(stage: Stage, resume: bool) -> None:
     """Trains, scores after each epoch, and keeps the best by the stage's own rule."""
     config = stage.config
-    plan = Plan.of(config, stage.batches_per_epoch, stage.restart)
+    plan = Plan.of(config, stage.batches_per_epoch)
 
     def score(step: int, epoch_ended: bool) -> Scores:
         if not epoch_ended:

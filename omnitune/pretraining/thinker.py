@@ -46,7 +46,7 @@ class ThinkerConfig(RunConfig):
     num_epochs: int = Field(3, ge=1)
     optimizer: Literal["adamw", "muon"] = Field("muon")
     data_mix: DataMix = Field(
-        DataMix(text_only=0.3, image_text=0.27, audio_text=0.15, image_audio_text=0.01, told=0.27),
+        DataMix(text_only=0.3, image_text=0.3, audio_text=0.15, image_audio_text=0.01, told=0.24),
         description="weight of each source; of those without a file it is left out",
     )
     prompt_weight: float = Field(
@@ -62,7 +62,7 @@ class ThinkerConfig(RunConfig):
     questions_per_draw: int | None = questions_per_draw()
     length_power: float = length_power()
     told_first: float = Field(
-        0.45,
+        0.4,
         ge=0,
         lt=1,
         description="share of the run in which nothing but the source told is drawn, if it is "
@@ -144,8 +144,7 @@ def pretrain(config: ThinkerConfig, resume: bool = False, overwrite: bool = Fals
         show=lambda sample: shown(sample, config),
         tokens_per_batch=config.tokens_per_batch,
     )
-    first = config.told_first if "told" in stream.groups else 0.0
-    if first:
+    if config.told_first and "told" in stream.groups:
         stream.follow(told_first(config, stream, train))
     items = [reader.item(shown(one, config)) for sample in held_out for one in sample.alone()]
     run_stage(
@@ -159,7 +158,6 @@ def pretrain(config: ThinkerConfig, resume: bool = False, overwrite: bool = Fals
             better=lambda new, old: new["loss"] < old["loss"],
             save_best=lambda scores: save_thinker(out.path, model, tokenizer, scores=scores),
             line=lambda s: f"loss={s['loss']:.3f} answer tokens right: {s['token_acc']:.1%}",
-            restart=first,
             rounded=round_up,
             compile=model.compile_decoder,
         ),
@@ -172,7 +170,7 @@ def told_first(
     config: ThinkerConfig, stream: BatchStream, train: Mapping[str, Sequence[Sample]]
 ) -> Course:
     """The order of samples in which the mix comes after what is told."""
-    steps = Plan.of(config, len(stream), config.told_first).restart
+    steps = round(config.told_first * Plan.of(config, len(stream)).total_steps)
     weights = {name: config.data_mix.weights()[name] for name in stream.groups}
     sizes = {name: len(train[name]) for name in weights}
     stretches = [

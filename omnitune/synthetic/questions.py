@@ -4,7 +4,6 @@ Every answer follows from the caption, so that the same questions serve pictures
 described scenes, and spoken questions.
 """
 
-import itertools
 from collections.abc import Callable, Sequence
 
 from omnitune.synthetic.basics import NUMBER_WORDS, Dice, Question, number_word, with_article
@@ -224,20 +223,15 @@ def _spatial(scene: Scene, rng: Dice, focus: frozenset[Pair]) -> Question | None
     return Question(f"where is the {thing.name}?", thing.cell, "spatial")
 
 
-def drills(picture: Picture, rng: Dice, count: int) -> list[Question]:
-    """Draws exercises: of a scene `count` each of finding a thing and naming all alike.
+def drills(scene: Scene, rng: Dice, count: int) -> list[Question]:
+    """Draws `count` exercises each of finding one thing and of naming all that have something.
 
     Whether and how many are asked with answers of one word, which tell a learner little of what
     it did wrong; these want the same looking, and their answers say where and what.
     """
-    if isinstance(picture, Digits):
-        sums = ", ".join(map(str, itertools.accumulate(picture.values)))
-        return [Question("add the digits one by one.", sums, "running_sum")]
-    if isinstance(picture, Word):
-        return []
     found = []
     for _ in range(count):
-        found += [_find(picture, rng), _name_all(picture, rng)]
+        found += [_find(scene, rng), _name_all(scene, rng)]
     return list(dict.fromkeys(found))
 
 

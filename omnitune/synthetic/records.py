@@ -35,7 +35,6 @@ Record = dict[str, Any]
 QA_SHARE = 0.25  # of the held-out utterances
 # Of each picture: a run draws a few of them each time, so that they are not learnt by heart.
 TRAINING_QUESTIONS = 20
-TOLD_FAMILIES = (0.8, 0.15, 0.05)  # scenes, digits, words
 TOLD_STATEMENTS = 4
 TOLD_DRILLS = 3  # of each sort
 TRANSCRIBE = ("write down what you hear.", "what is said?", "write the words you hear.")
@@ -135,11 +134,11 @@ def plan_told(plan: Plan, seed: int, split: str, count: int) -> None:
     """
     rng = _rng(seed, "told", split)
     for index in range(count):
-        picture = sample_told(rng, split, TOLD_FAMILIES)
+        picture = sample_told(rng, split)
         asked = [*questions(picture, rng, TRAINING_QUESTIONS), *_is_true(picture, rng)]
-        asked += drills(picture, rng, TOLD_DRILLS)
-        if isinstance(picture, Scene) and picture.unseen:  # else pictures teach it
-            asked.append(describe(picture))
+        if isinstance(picture, Scene):
+            asked += drills(picture, rng, TOLD_DRILLS)
+            asked += [describe(picture)] * picture.unseen  # the others' pictures teach it
         plan.told.append(
             {
                 "id": f"told-{split}-{index:05d}",

@@ -51,27 +51,17 @@ class Plan:
     Attributes:
         steps_per_epoch: optimiser updates of one pass.
         total_steps: of the whole run.
-        restart: steps after which the learning rate takes its course once more, from the warm-up
-            on (Loshchilov and Hutter 2017); 0 for never.
     """
 
     steps_per_epoch: int
     total_steps: int
-    restart: int = 0
 
     @classmethod
-    def of(cls, config: RunConfig, batches_per_epoch: int, restart: float = 0.0) -> Plan:
-        """The plan of a configuration; ``restart`` is a share of the run."""
+    def of(cls, config: RunConfig, batches_per_epoch: int) -> Plan:
+        """The plan of a configuration."""
         steps = max(1, -(-batches_per_epoch // config.gradient_accumulation))
         total = steps * config.num_epochs
-        total = min(total, config.max_steps or total)
-        return cls(steps, total, round(restart * total))
-
-    def course(self, step: int) -> tuple[int, int]:
-        """Steps made of the learning rate's course after ``step`` steps, and its length."""
-        if self.restart and step < self.restart:
-            return step, self.restart
-        return step - self.restart, self.total_steps - self.restart
+        return cls(steps, min(total, config.max_steps or total))
 
     def epoch(self, step: int) -> int:
         """Epoch, counted from 1, that step ``step`` (counted from 1) belongs to."""
@@ -283,8 +273,7 @@ def update(run: Run, fed: Callable[[int], Fed], team: Team) -> Stepped:
 
 def _rate_factor(run: Run) -> float:
     config = run.config
-    made, length = run.plan.course(run.step)
-    factor = rate_factor(made, length, config.warmup_steps, config.min_lr_ratio)
+    factor = rate_factor(run.step, run.plan.total_steps, config.warmup_steps, config.min_lr_ratio)
     return factor * (run.strategy.rate(run.step) if run.strategy else 1.0)
 
 

@@ -10,7 +10,6 @@ from torch import nn
 
 from omnitune.config import SftConfig
 from omnitune.models.omni import OmniModel
-from omnitune.training.loop import Plan
 from omnitune.training.optim import (
     Muon,
     build_optimizer,
@@ -180,12 +179,3 @@ def test_muon_goes_on_from_its_state() -> None:
     step(parts, second, 3)
     torch.testing.assert_close(parts.weight, whole.weight, atol=0, rtol=0)
     torch.testing.assert_close(parts.bias, whole.bias, atol=0, rtol=0)
-
-
-def test_the_rate_may_take_its_course_twice() -> None:
-    plan = Plan(steps_per_epoch=50, total_steps=100, restart=40)
-    rates = [rate_factor(*plan.course(step), 5, 0.1) for step in range(100)]
-    assert rates[:40] == [rate_factor(step, 40, 5, 0.1) for step in range(40)]
-    assert rates[40:] == [rate_factor(step, 60, 5, 0.1) for step in range(60)]
-    once = Plan(steps_per_epoch=50, total_steps=100)
-    assert [once.course(step) for step in (0, 99)] == [(0, 100), (99, 100)]
