@@ -8,7 +8,6 @@ Shape suffixes: B pictures, S slots, D feature width, W words.
 
 from __future__ import annotations
 
-import random
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +17,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from omnitune.config import RunConfig, check_heads
-from omnitune.data.batching import WHOLE, Batch
+from omnitune.data.batching import Batch
 from omnitune.data.chat import ChatRenderer
 from omnitune.data.loader import BatchStream, SampleReader
 from omnitune.data.mixture import Mixture
@@ -49,9 +48,6 @@ class VisionEncoderConfig(RunConfig):
     learning_rate: float = Field(1e-3, gt=0, le=1)
     warmup_steps: int = Field(100, ge=0)
     image_size: int = Field(96, ge=16, description="pixels a side")
-    jitter: float = Field(
-        0.05, ge=0, lt=0.5, description="pictures are shifted and zoomed by up to this share"
-    )
     patch_size: int = Field(16, ge=2, description="pixels a side of a patch")
     pixel_shuffle: int = Field(2, ge=1, description="patches a side that become one slot")
     stem_channels: tuple[int, ...] = Field(
@@ -133,7 +129,7 @@ def pretrain(config: VisionEncoderConfig, resume: bool = False, overwrite: bool 
         Stage(
             config=config,
             model=model,
-            batch_at=lambda number, part=WHOLE: jittered(stream(number, part), number, config),
+            batch_at=stream,
             batches_per_epoch=len(stream),
             groups=stream.groups,
             score=lambda: token_scoreboard(omni, items),
@@ -146,24 +142,6 @@ def pretrain(config: VisionEncoderConfig, resume: bool = False, overwrite: bool 
         resume,
     )
     return out.path
-
-
-def jittered(batch: Batch | None, number: int, config: VisionEncoderConfig) -> Batch | None:
-    """The batch with its pictures shifted and zoomed, by seed, number and sample alone."""
-    if batch is None or not config.jitter:
-        return batch
-    rows = batch.media[NAME]
-    draws = [random.Random(f"{config.seed}/jitter/{number}/{id}") for id in batch.ids]
-    offsets_B3 = torch.tensor([[draw.uniform(-1, 1) for _ in range(3)] for draw in draws])
-    zoom_B, right_B, down_B = (config.jitter * offsets_B3).unbind(1)
-    maps_B23 = torch.zeros(len(draws), 2, 3)
-    maps_B23[:, 0, 0] = maps_B23[:, 1, 1] = 1 + zoom_B
-    maps_B23[:, 0, 2], maps_B23[:, 1, 2] = 2 * right_B, 2 * down_B  # a side is two units long
-    pixels = torch.stack(rows.inputs)
-    places = nn.functional.affine_grid(maps_B23, list(pixels.shape), align_corners=False)
-    moved = nn.functional.grid_sample(pixels, places, padding_mode="border", align_corners=False)
-    media = {NAME: replace(rows, inputs=list(moved))}
-    return replace(batch, media=media)
 
 
 class Captioning(nn.Module):

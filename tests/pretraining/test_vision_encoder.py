@@ -1,21 +1,14 @@
 """Stage C: it learns from the captions of the training split alone."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from helpers import mixed_samples, tiny_model, tiny_reader, write_image
+from helpers import tiny_model, write_image
 
 from omnitune.config import load_config
-from omnitune.data.batching import Batch, pack
-from omnitune.pretraining.vision_encoder import (
-    Captioning,
-    VisionEncoderConfig,
-    captioned,
-    jittered,
-)
+from omnitune.pretraining.vision_encoder import Captioning, VisionEncoderConfig, captioned
 from omnitune.sample import UserError
 
 
@@ -59,30 +52,3 @@ def test_words_are_spotted_in_any_slot() -> None:
     expected = torch.nn.functional.binary_cross_entropy(any_BW, words_BW.double(), reduction="sum")
     found = model.spotting_loss(features_BSD, words_BW).detach()
     assert float(found) == pytest.approx(float(expected), rel=1e-4)
-
-
-def pictures(batch: Batch | None) -> list[torch.Tensor]:
-    assert batch
-    return batch.media["image"].inputs
-
-
-def test_jitter_follows_from_seed_number_and_sample(tmp_path: Path) -> None:
-    model = tiny_model()
-    reader = tiny_reader(model)
-    items = [
-        reader.item(s)
-        for s in mixed_samples(tmp_path)
-        if [m.modality for m in s.media] == ["image"]
-    ]
-    batch = pack(items)
-    config = VisionEncoderConfig(jitter=0.1)
-    moved = pictures(jittered(batch, 3, config))
-    assert torch.equal(moved[0], pictures(jittered(batch, 3, config))[0])
-    alone = pictures(jittered(pack(items[:1]), 3, config))
-    assert torch.allclose(moved[0], alone[0], atol=1e-6)
-    assert not torch.equal(moved[0], pictures(jittered(batch, 4, config))[0])
-    assert not torch.equal(moved[0], pictures(batch)[0])
-    assert jittered(batch, 3, VisionEncoderConfig(jitter=0)) is batch
-    level = replace(batch.media["image"], inputs=[torch.ones_like(x) for x in moved])
-    flat = pictures(jittered(replace(batch, media={"image": level}), 3, config))
-    assert torch.allclose(flat[0], level.inputs[0])  # nothing dark comes in from outside
