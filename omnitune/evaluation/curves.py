@@ -56,6 +56,7 @@ _STYLE: Any = {  # matplotlib names every key in its type
     "svg.fonttype": "none",  # text stays text
     "svg.hashsalt": "omnitune",  # the same run draws the same file
 }
+LEGEND_ROW = 14  # points
 _NO_METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}
 
 
@@ -68,8 +69,9 @@ def draw_diagrams(diagrams: Sequence[Diagram], path: Path) -> None:
         figure = Figure(figsize=(10, 0.6 + 3.1 * rows), layout="constrained", facecolor="white")
         for n, diagram in enumerate(diagrams):
             axes = figure.add_subplot(rows, 2, n + 1)
-            axes.set_title(diagram.title, loc="left", fontsize=11, fontweight="bold")
-            _plot(axes, diagram)
+            legend_rows = _plot(axes, diagram)
+            pad = 6 + LEGEND_ROW * legend_rows
+            axes.set_title(diagram.title, loc="left", fontsize=11, fontweight="bold", pad=pad)
         _add_legend(figure, {curve.role for d in diagrams for curve in d.curves})
         figure.savefig(path, dpi=130)
 
@@ -126,7 +128,8 @@ def _drawing() -> Iterator[None]:
         yield
 
 
-def _plot(axes: Axes, diagram: Diagram) -> None:
+def _plot(axes: Axes, diagram: Diagram) -> int:
+    """Draws curves, axes and a legend above them; returns the legend's rows."""
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     for step in diagram.marks:
@@ -141,14 +144,17 @@ def _plot(axes: Axes, diagram: Diagram) -> None:
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(length=0)
     _scale(axes, diagram)
-    if any(curve.label for curve in diagram.curves):
-        columns = 2 if max(len(curve.label) for curve in diagram.curves) > 11 else 3
-        legend = axes.legend(
-            loc="lower left", bbox_to_anchor=(-0.12, 1.0), ncols=columns, frameon=False,
-            fontsize=8, handlelength=2.2, borderaxespad=0.2, labelspacing=0.5, columnspacing=1.6,
-        )  # fmt: skip
-        for text in legend.get_texts():
-            text.set_parse_math(False)
+    labels = [curve.label for curve in diagram.curves if curve.label]
+    if not labels:
+        return 0
+    columns = 2 if max(map(len, labels)) > 11 else 3
+    legend = axes.legend(
+        loc="lower left", bbox_to_anchor=(-0.12, 1.0), ncols=columns, frameon=False,
+        fontsize=8, handlelength=2.2, borderaxespad=0.2, labelspacing=0.5, columnspacing=1.6,
+    )  # fmt: skip
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+    return -(-len(labels) // columns)
 
 
 def _draw_curve(axes: Axes, curve: Curve) -> None:
