@@ -110,7 +110,7 @@ class Strategy:
         size = WINDOW * self.stream.batch_size if self.stream.balanced else self.samples_per_step
         _, first = self.stream.window((step + 1) * self.samples_per_step - 1, size)
         if not self.decisions or self.decisions[-1][1] != factors:
-            self.decisions = [*self.decisions, (first, factors)]
+            self.state.setdefault("weights", []).append([first, factors])
         return first
 
     def reader_at(self, step: int) -> SampleReader:

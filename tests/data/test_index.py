@@ -52,7 +52,7 @@ def some_records(source: str, count: int = 40) -> list[dict[str, Any]]:
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     for source, name in FILES.items():
-        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(json.dumps(some_records(source), indent=1), encoding="utf-8")
     return tmp_path
 
