@@ -131,7 +131,7 @@ def draw(folders: dict[str, dict[int, Path]], out: Path) -> None:
         axes.set_title(title, loc="left", fontsize=11, fontweight="bold")
         for n, (name, by_seed) in enumerate(folders.items()):
             paths, colour = list(by_seed.values()), f"C{n}"
-            axes.plot(*curve(paths, score, False), color=colour, linewidth=0.7, alpha=0.35)
+            axes.plot(*curve(paths, score, False), color=colour, linewidth=1.0, alpha=0.6)
             ends = curve(paths, score, True)
             axes.plot(*ends, color=colour, linewidth=1.8, marker="o", markersize=4, label=name)
         axes.set_xlabel("step")
