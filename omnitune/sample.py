@@ -160,11 +160,10 @@ class Sample:
         A caption names every object and a transcript every word, so that a crowded picture or a
         long sentence counts as more. Of independent questions the mean.
         """
-        told = [part.words for part in self.subject if isinstance(part, Told)]
-        said = sum(len(message.text.split()) for message in self.messages)
-        said -= (counted := sum(len(words.split()) for words in told))
+        told = sum(len(part.words.split()) for part in self.subject if isinstance(part, Told))
+        said = sum(len(message.text.split()) for message in self.messages) - told
         asked = sum(message.role == "assistant" for message in self.messages)
-        shown = counted + sum(len(text.split()) for text in self.stand_ins.values())
+        shown = told + sum(len(text.split()) for text in self.stand_ins.values())
         return shown + said / (max(1, asked) if self.independent_turns else 1)
 
     def outline(self) -> list[tuple[str, int]]:

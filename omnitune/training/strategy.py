@@ -109,8 +109,9 @@ class Strategy:
         """
         size = WINDOW * self.stream.batch_size if self.stream.balanced else self.samples_per_step
         _, first = self.stream.window((step + 1) * self.samples_per_step - 1, size)
-        if not self.decisions or self.decisions[-1][1] != factors:
-            self.state.setdefault("weights", []).append([first, factors])
+        decisions = self.state.setdefault("weights", [])
+        if not decisions or decisions[-1][1] != factors:
+            decisions.append([first, factors])
         return first
 
     def reader_at(self, step: int) -> SampleReader:

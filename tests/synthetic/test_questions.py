@@ -2,14 +2,14 @@
 
 from omnitune.synthetic.basics import Dice
 from omnitune.synthetic.questions import drills
-from omnitune.synthetic.scenes import Scene, sample_scene
+from omnitune.synthetic.scenes import sample_scene
 
 
 def test_exercises_are_answered_rightly() -> None:
     rng = Dice(5)
     answers = set()
     for _ in range(60):
-        scene: Scene = sample_scene(rng)
+        scene = sample_scene(rng)
         for exercise in drills(scene, rng, 3):
             words = exercise.question.rstrip(".").split()
             if exercise.kind == "find":
