@@ -5,6 +5,7 @@ described scenes, and spoken questions.
 """
 
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 
 from omnitune.synthetic.basics import NUMBER_WORDS, Dice, Question, number_word, with_article
 from omnitune.synthetic.scenes import (
@@ -223,12 +224,26 @@ def _spatial(scene: Scene, rng: Dice, focus: frozenset[Pair]) -> Question | None
     return Question(f"where is the {thing.name}?", thing.cell, "spatial")
 
 
-def drills(scene: Scene, rng: Dice, count: int) -> list[Question]:
-    """Draws `count` exercises each of finding one thing and of naming all that have something.
+def drills(picture: Picture, rng: Dice, count: int) -> list[Question]:
+    """Exercises, whose answers tell a learner more of what it did wrong than a single word does.
 
-    Whether and how many are asked with answers of one word, which tell a learner little of what
-    it did wrong; these want the same looking, and their answers say where and what.
+    Args:
+        picture: Of a scene they are `count` things each to find and to name, which want the
+            same looking as whether and how many; of digits their running sum; of a word none.
+        rng: The source of randomness.
+        count: How many exercises of each sort.
     """
+    if isinstance(picture, Digits):
+        return [_running_sum(picture)] * (len(picture.values) > 1)
+    return _looking(picture, rng, count) if isinstance(picture, Scene) else []
+
+
+def _running_sum(digits: Digits) -> Question:
+    sums = " ".join(map(str, accumulate(digits.values)))
+    return Question("add up the digits one by one.", sums, "running_sum")
+
+
+def _looking(scene: Scene, rng: Dice, count: int) -> list[Question]:
     found = []
     for _ in range(count):
         found += [_find(scene, rng), _name_all(scene, rng)]

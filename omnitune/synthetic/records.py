@@ -136,8 +136,8 @@ def plan_told(plan: Plan, seed: int, split: str, count: int) -> None:
     for index in range(count):
         picture = sample_told(rng, split)
         asked = [*questions(picture, rng, TRAINING_QUESTIONS), *_is_true(picture, rng)]
+        asked += drills(picture, rng, TOLD_DRILLS)
         if isinstance(picture, Scene):
-            asked += drills(picture, rng, TOLD_DRILLS)
             asked += [describe(picture)] * picture.unseen  # the others' pictures teach it
         plan.told.append(
             {
@@ -159,8 +159,12 @@ def _image_questions(picture: Picture, rng: Dice, split: str) -> list[Question]:
     focus: frozenset[tuple[str, str]] = frozenset()
     if split == "test_composition" and isinstance(picture, Scene):
         focus = HELD_OUT
-    count = TRAINING_QUESTIONS if split == "train" else 4
-    return [*questions(picture, rng, count, focus), describe(picture)]
+    if split != "train":
+        return [*questions(picture, rng, 4, focus), describe(picture)]
+    asked = questions(picture, rng, TRAINING_QUESTIONS)
+    # Sums are learnt slowly, so they are practised on what is seen too.
+    asked += drills(picture, rng, 0) if isinstance(picture, Digits) else []
+    return [*asked, describe(picture)]
 
 
 def plan_images(plan: Plan, seed: int, split: str, count: int) -> None:
@@ -257,6 +261,10 @@ def plan_pairs(plan: Plan, seed: int, split: str, count: int) -> None:
             audio = PurePosixPath("spoken") / f"{name}.wav"
             job, fields = picture_job(folder / image, picture, split, rng)
             utterance = sample_utterance(rng, spoken_text(said), TRAIN_VOICES)
+            kind = name.split("-" + split)[0].replace("-", "_")
+            about: Record = {"question": question, "answer": answer, "task": "qa", "kind": kind}
+            if split == "train":
+                about = {"qa": [_heard(said, rng), about]}
             records.append(
                 {
                     "id": name,
@@ -265,15 +273,21 @@ def plan_pairs(plan: Plan, seed: int, split: str, count: int) -> None:
                     **fields,
                     "transcript": spoken_words(said),
                     "voice": utterance.voice,
-                    "question": question,
-                    "answer": answer,
-                    "task": "qa",
-                    "kind": name.split("-" + split)[0].replace("-", "_"),
+                    **about,
                     "split": split,
                 }
             )
             plan.pictures.append(job)
             plan.speech.append(SpeechJob(folder / audio, utterance))
+
+
+def _heard(said: str, rng: random.Random) -> Record:
+    """The request to write down what is said about a picture.
+
+    The answer alone, a word, teaches little of which words were heard.
+    """
+    asked = rng.choice(TRANSCRIBE)
+    return {"question": asked, "answer": spoken_words(said), "kind": "transcript"}
 
 
 def spoken_text(text: str) -> str:
