@@ -5,10 +5,20 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import tiny_model, write_image
+from helpers import tiny_model, tiny_tokenizer, write_image
 
 from omnitune.config import load_config
-from omnitune.pretraining.vision_encoder import Captioning, VisionEncoderConfig, captioned
+from omnitune.data.chat import ChatRenderer
+from omnitune.data.loader import BatchStream, SampleReader
+from omnitune.data.mixture import Mixture
+from omnitune.data.rounding import round_up
+from omnitune.pretraining.vision_encoder import (
+    Captioning,
+    Spotted,
+    VisionEncoderConfig,
+    captioned,
+    spotted_first,
+)
 from omnitune.sample import UserError
 
 
@@ -52,3 +62,39 @@ def test_words_are_spotted_in_any_slot() -> None:
     expected = torch.nn.functional.binary_cross_entropy(any_BW, words_BW.double(), reduction="sum")
     found = model.spotting_loss(features_BSD, words_BW).detach()
     assert float(found) == pytest.approx(float(expected), rel=1e-4)
+
+
+def captioned_stream(tmp_path: Path, model: Captioning) -> BatchStream:
+    records = [{"split": s, "caption": "a red circle"} for s in ("train", "train", "validation")]
+    train, _ = captioned(folder_with(tmp_path, records))
+    reader = SampleReader(ChatRenderer(tiny_tokenizer()), model.omni.modalities)
+    mixture = Mixture({"image": len(train)}, {"image": 1.0}, 0)
+    return BatchStream(reader, {"image": train}, mixture, batch_size=2)
+
+
+def test_a_run_begins_with_words_that_are_spotted_and_not_said(tmp_path: Path) -> None:
+    model = Captioning(tiny_model(), weight=8.0)
+    config = VisionEncoderConfig(stage="vision_encoder", num_epochs=5, spotting_first=0.4)
+    batch_at = spotted_first(config, captioned_stream(tmp_path, model))
+    assert [type(batch_at(n)) is Spotted for n in range(5)] == [True, True, False, False, False]
+    for number in (0, 2):
+        model.zero_grad()
+        batch = batch_at(number)
+        assert batch is not None
+        loss_sums, counts = model(round_up(batch))
+        assert float(counts.sum()) == batch.num_targets
+        loss_sums.sum().backward()
+        assert model.spotting_head.weight.grad is not None
+        assert (model.omni.thinker.get_input_embeddings().weight.grad is None) == (number == 0)
+
+
+def test_the_spotting_weight_counts_the_spotted_words(tmp_path: Path) -> None:
+    model = Captioning(tiny_model(), weight=8.0).eval()
+    stream = captioned_stream(tmp_path, model)
+    both = stream(0)
+    assert both is not None
+    spotted = Spotted(**vars(both))
+    with torch.no_grad():
+        whole, alone = float(model(both)[0]), float(model(spotted)[0])
+        model.weight = 0.0
+        assert float(model(both)[0]) == pytest.approx(whole - alone, rel=1e-4)

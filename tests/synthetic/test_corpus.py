@@ -100,10 +100,10 @@ def test_image_records_have_the_agreed_format(records: Records) -> None:
     kinds: set[str] = set()
     for row in records["images"]:
         if "audio" in row:
-            assert row["kind"] == "spoken_question"
-            assert row["question"] == ""
-            assert row["answer"]
-            assert row["transcript"]
+            asked = pair_question(row)
+            assert asked["kind"] == "spoken_question"
+            assert asked["question"] == ""
+            assert asked["answer"]
         else:
             assert row["qa"][-1] == {
                 "question": "describe the picture.",
@@ -113,7 +113,17 @@ def test_image_records_have_the_agreed_format(records: Records) -> None:
             assert len({qa["question"] for qa in row["qa"]}) == len(row["qa"]) >= 3
             kinds |= {qa["kind"] for qa in row["qa"]}
     scene_kinds = {"attribute", "count", "existence", "comparison", "spatial"}
-    assert kinds == scene_kinds | {"digits", "digit_sum", "word", "caption"}
+    assert kinds == scene_kinds | {"digits", "digit_sum", "running_sum", "word", "caption"}
+
+
+def pair_question(row: dict[str, Any]) -> dict[str, Any]:
+    """What is asked of a picture with speech; in training a transcript is asked for too."""
+    assert ("qa" in row) == (row["split"] == "train")
+    if "qa" not in row:
+        return row
+    heard, asked = row["qa"]
+    assert (heard["kind"], heard["answer"]) == ("transcript", row["transcript"])
+    return asked
 
 
 def test_audio_records_have_the_agreed_format(records: Records) -> None:
@@ -134,7 +144,7 @@ def test_audio_records_have_the_agreed_format(records: Records) -> None:
             assert 1 <= len(row["answer"].split()) <= 3
     asked = sum(row["task"] == "qa" for row in held_out) / len(held_out)
     assert 0.2 < asked <= 0.3
-    statements = [row for row in records["audio"] if "image" in row]
+    statements = [pair_question(row) for row in records["audio"] if "image" in row]
     assert {row["answer"] for row in statements} == {"yes", "no"}
     assert {row["question"] for row in statements} == {"is this true?"}
     assert {row["kind"] for row in statements} == {"spoken_statement"}

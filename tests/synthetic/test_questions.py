@@ -1,8 +1,8 @@
-"""Questions about pictures: the exercises that only stage A is given."""
+"""Questions about pictures: the exercises that are asked in training alone."""
 
 from omnitune.synthetic.basics import Dice
 from omnitune.synthetic.questions import drills
-from omnitune.synthetic.scenes import sample_scene
+from omnitune.synthetic.scenes import Digits, Word, sample_scene
 
 
 def test_exercises_are_answered_rightly() -> None:
@@ -23,3 +23,9 @@ def test_exercises_are_answered_rightly() -> None:
                 named = [t.shape for t in scene.things if t.colour == words[2]]
                 assert exercise.answer == (", ".join(named) or "none")
     assert answers == {True, False}
+
+
+def test_digits_are_added_up_one_by_one() -> None:
+    (exercise,) = drills(Digits((7, 0, 5)), Dice(0), 3)
+    assert exercise.answer == "7 7 12"
+    assert drills(Digits((7,)), Dice(0), 3) == drills(Word("cat"), Dice(0), 3) == []
