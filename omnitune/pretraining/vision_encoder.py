@@ -140,7 +140,7 @@ def pretrain(config: VisionEncoderConfig, resume: bool = False, overwrite: bool 
             score=lambda: token_scoreboard(omni, items),
             better=lambda new, old: new["loss"] < old["loss"],
             save_best=save_best,
-            line=lambda s: f"loss={s['loss']:.3f} caption tokens right: {s['token_acc']:.1%}",
+            line=lambda s: _line(s) if model.says else "captions: not asked for yet",
             rounded=round_up,
             compile=omni.compile_decoder,
         ),
@@ -178,11 +178,14 @@ class Captioning(nn.Module):
     for small things (a digit, a letter) it may never start. The head corrects every slot at once:
     a word of the caption must be seen in some slot, another word in none (Fang et al. 2015, "From
     captions to visual concepts and back": noisy-or over places).
+
+    Attributes:
+        says: whether the decoder was asked for captions yet.
     """
 
     def __init__(self, omni: OmniModel, weight: float) -> None:
         super().__init__()
-        self.omni, self.weight = omni, weight
+        self.omni, self.weight, self.says = omni, weight, False
         vocab_size = omni.config.thinker["vocab_size"]
         self.spotting_head = nn.Linear(omni.modalities[NAME].feature_dim, vocab_size)
         nn.init.constant_(self.spotting_head.bias, SELDOM)
@@ -197,6 +200,7 @@ class Captioning(nn.Module):
         spotting = self.weight * self.spotting_loss(features_BSD, words_BW)
         if isinstance(batch, Spotted):
             return spotting[None], batch.weight_N.sum()[None]
+        self.says = True
         media = {NAME: replace(rows, features_RD=features_BSD.flatten(0, 1))}
         loss_sums, counts = self.omni(replace(batch, media=media))
         return loss_sums + spotting, counts
@@ -207,6 +211,10 @@ class Captioning(nn.Module):
         unseen_BW = unseen_BSW.sum(1).clamp(max=-1e-6)
         seen_BW = torch.log(-torch.expm1(unseen_BW))
         return -(words_BW * seen_BW + (1 - words_BW) * unseen_BW).sum()
+
+
+def _line(scores: dict[str, Any]) -> str:
+    return f"loss={scores['loss']:.3f} caption tokens right: {scores['token_acc']:.1%}"
 
 
 def captioned(data_dir: Path) -> tuple[list[Sample], list[Sample]]:
