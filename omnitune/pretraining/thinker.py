@@ -53,7 +53,10 @@ class ThinkerConfig(RunConfig):
         0.1, ge=0, le=1, description="in the loss, of tokens that are not the assistant's"
     )
     glimpse_share: float = Field(
-        0.7, ge=0, le=1, description="how often a picture's words stand in slots, not in a row"
+        0.7,
+        ge=0,
+        le=1,
+        description="how often a picture's words stand in slots, not in a row; if only told, always",
     )
     glimpse_slots: int = Field(9, ge=1, description="slots that the words are spread over")
     conversation_share: float = Field(
@@ -202,14 +205,15 @@ def train_tokenizer(samples: Iterable[Sample], vocab_size: int) -> Tokenizer:
 
 
 def shown(sample: Sample, config: ThinkerConfig) -> Sample:
-    """The sample in words; of its pictures, ``glimpse_share`` in slots. A record's form is fixed.
+    """The sample in words; pictures that are only told in slots, of others ``glimpse_share``.
 
     To look something up among slots is another skill than to read it in a row. Here a step that
     teaches it costs the least, and the joint fine-tuning has then only to make features say what
-    these words say.
+    these words say. A record's form is fixed.
     """
     draw = random.Random(f"{config.seed}/glimpse/{sample.id.partition('#')[0]}")
-    slots = config.glimpse_slots if draw.random() < config.glimpse_share else 0
+    told = any(isinstance(part, Told) for message in sample.messages for part in message.parts)
+    slots = config.glimpse_slots if told or draw.random() < config.glimpse_share else 0
     return put_into_words(sample, lambda words: spread(words, slots, draw) if slots else None)
 
 

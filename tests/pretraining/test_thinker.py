@@ -61,7 +61,7 @@ def test_phrases_are_spread_over_slots_in_order() -> None:
 @pytest.mark.parametrize("told", [True, False])
 @pytest.mark.parametrize("share", [0.0, 1.0])
 def test_every_question_keeps_its_picture(share: float, told: bool) -> None:
-    """In slots or in a row, the words stand before each question that is asked alone."""
+    """In slots or in a row, the words stand before each question; in slots if only told."""
     media = (Media("image", Path("a.png")),)
     turns = ("which color?", "red", "which shape?", "circle")
     words = "a red circle, a blue ring"
@@ -74,7 +74,7 @@ def test_every_question_keeps_its_picture(share: float, told: bool) -> None:
     config = ThinkerConfig(glimpse_share=share)
     for single in sample.alone():
         first = shown(single, config).messages[0].parts[0]
-        if share:
+        if share or told:
             assert isinstance(first, Glimpse)
             assert [s for s in first.slots if s] == ["a red circle", "a blue ring"]
         else:
