@@ -56,7 +56,7 @@ class ThinkerConfig(RunConfig):
         0.7,
         ge=0,
         le=1,
-        description="how often a picture's words stand in slots, not in a row (always if only told)",
+        description="how often a picture's words stand in slots, not in a row; if told, always",
     )
     glimpse_slots: int = Field(9, ge=1, description="slots that the words are spread over")
     conversation_share: float = Field(
