@@ -212,7 +212,7 @@ def shown(sample: Sample, config: ThinkerConfig) -> Sample:
     these words say. A record's form is fixed.
     """
     draw = random.Random(f"{config.seed}/glimpse/{sample.id.partition('#')[0]}")
-    told = any(isinstance(part, Told) for message in sample.messages for part in message.parts)
+    told = any(isinstance(part, Told) for part in sample.subject)
     slots = config.glimpse_slots if told or draw.random() < config.glimpse_share else 0
     return put_into_words(sample, lambda words: spread(words, slots, draw) if slots else None)
 

@@ -159,11 +159,9 @@ def _image_questions(picture: Picture, rng: Dice, split: str) -> list[Question]:
     focus: frozenset[tuple[str, str]] = frozenset()
     if split == "test_composition" and isinstance(picture, Scene):
         focus = HELD_OUT
-    if split != "train":
-        return [*questions(picture, rng, 4, focus), describe(picture)]
-    asked = questions(picture, rng, TRAINING_QUESTIONS)
-    # Sums are learnt slowly, so they are practised on what is seen too.
-    asked += drills(picture, rng, 0) if isinstance(picture, Digits) else []
+    asked = questions(picture, rng, TRAINING_QUESTIONS if split == "train" else 4, focus)
+    if split == "train":  # sums are learnt slowly, so they are practised on what is seen too
+        asked += drills(picture, rng, 0)
     return [*asked, describe(picture)]
 
 
@@ -250,28 +248,29 @@ def plan_pairs(plan: Plan, seed: int, split: str, count: int) -> None:
         for index in range(count):
             picture = _family_picture(rng, split, index)
             if folder == "images":
-                name = f"spoken-question-{split}-{index:05d}"
+                kind = "spoken_question"
                 asked = rng.choice(questions(picture, rng))
                 said, question, answer = asked.question, "", asked.answer
             else:
-                name = f"spoken-statement-{split}-{index:05d}"
+                kind = "spoken_statement"
                 said, truth = statement(picture, rng)
                 question, answer = IS_TRUE, "yes" if truth else "no"
+            name = f"{kind.replace('_', '-')}-{split}-{index:05d}"
             image = PurePosixPath("pictures") / f"{name}.png"
             audio = PurePosixPath("spoken") / f"{name}.wav"
             job, fields = picture_job(folder / image, picture, split, rng)
             utterance = sample_utterance(rng, spoken_text(said), TRAIN_VOICES)
-            kind = name.split("-" + split)[0].replace("-", "_")
+            transcript = spoken_words(said)
             about: Record = {"question": question, "answer": answer, "task": "qa", "kind": kind}
             if split == "train":
-                about = {"qa": [_heard(said, rng), about]}
+                about = {"qa": [_heard(transcript, rng), about]}
             records.append(
                 {
                     "id": name,
                     "image": str(image),
                     "audio": str(audio),
                     **fields,
-                    "transcript": spoken_words(said),
+                    "transcript": transcript,
                     "voice": utterance.voice,
                     **about,
                     "split": split,
@@ -281,13 +280,12 @@ def plan_pairs(plan: Plan, seed: int, split: str, count: int) -> None:
             plan.speech.append(SpeechJob(folder / audio, utterance))
 
 
-def _heard(said: str, rng: random.Random) -> Record:
+def _heard(transcript: str, rng: random.Random) -> Record:
     """The request to write down what is said about a picture.
 
     The answer alone, a word, teaches little of which words were heard.
     """
-    asked = rng.choice(TRANSCRIBE)
-    return {"question": asked, "answer": spoken_words(said), "kind": "transcript"}
+    return {"question": rng.choice(TRANSCRIBE), "answer": transcript, "kind": "transcript"}
 
 
 def spoken_text(text: str) -> str:

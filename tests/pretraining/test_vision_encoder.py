@@ -5,11 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import tiny_model, tiny_tokenizer, write_image
+from helpers import tiny_model, tiny_reader, write_image
 
 from omnitune.config import load_config
-from omnitune.data.chat import ChatRenderer
-from omnitune.data.loader import BatchStream, SampleReader
+from omnitune.data.loader import BatchStream
 from omnitune.data.mixture import Mixture
 from omnitune.data.rounding import round_up
 from omnitune.pretraining.vision_encoder import (
@@ -67,9 +66,8 @@ def test_words_are_spotted_in_any_slot() -> None:
 def captioned_stream(tmp_path: Path, model: Captioning) -> BatchStream:
     records = [{"split": s, "caption": "a red circle"} for s in ("train", "train", "validation")]
     train, _ = captioned(folder_with(tmp_path, records))
-    reader = SampleReader(ChatRenderer(tiny_tokenizer()), model.omni.modalities)
     mixture = Mixture({"image": len(train)}, {"image": 1.0}, 0)
-    return BatchStream(reader, {"image": train}, mixture, batch_size=2)
+    return BatchStream(tiny_reader(model.omni), {"image": train}, mixture, batch_size=2)
 
 
 def test_a_run_begins_with_words_that_are_spotted_and_not_said(tmp_path: Path) -> None:

@@ -104,6 +104,7 @@ def test_image_records_have_the_agreed_format(records: Records) -> None:
             assert asked["kind"] == "spoken_question"
             assert asked["question"] == ""
             assert asked["answer"]
+            assert row["transcript"]
         else:
             assert row["qa"][-1] == {
                 "question": "describe the picture.",
