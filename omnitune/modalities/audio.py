@@ -6,7 +6,7 @@ import hashlib
 import math
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import soundfile
@@ -17,6 +17,7 @@ from transformers import ParakeetEncoder, ParakeetEncoderConfig
 from transformers.audio_utils import mel_filter_bank
 
 from omnitune.modalities.base import Extent, Fingerprint, Modality
+from omnitune.modalities.readout import Readout, said_first
 from omnitune.sample import UserError
 
 SAMPLE_RATE = 16_000
@@ -31,6 +32,9 @@ class AudioModality(Modality):
 
     A clip above ``max_seconds`` is refused or, where ``long_audio`` is ``split``, cut in pauses
     into pieces, each encoded by itself; their slots follow each other and nothing is lost.
+
+    Where the encoder's settings have ``words``, it names that many words in its rows, and of each
+    piece ``slot_share`` of the rows become slots, those that say words first.
     """
 
     name = "audio"
@@ -42,7 +46,9 @@ class AudioModality(Modality):
         super().__init__(encoder_config)
         self.max_seconds: float = encoder_config.get("max_seconds", 30.0)
         self.split: bool = encoder_config.get("long_audio", "refuse") == "split"
-        own = ("max_seconds", "long_audio")
+        self.words: int = encoder_config.get("words", 0)
+        self.slot_share: float = encoder_config.get("slot_share", 1.0) if self.words else 1.0
+        own = ("max_seconds", "long_audio", "words", "slot_share")
         self.parakeet = ParakeetEncoderConfig(
             **{k: v for k, v in encoder_config.items() if k not in own}
         )
@@ -77,7 +83,7 @@ class AudioModality(Modality):
                 f"{path}: {seconds:.1f} s of sound, the limit is {self.max_seconds:g} s; "
                 "cut it into pieces (it is never shortened silently)"
             )
-        slots = seconds * SLOTS_PER_SECOND
+        slots = seconds * SLOTS_PER_SECOND * self.slot_share
         return Extent(seconds, 0.0, max(1, int(slots) - 1), math.ceil(slots) + 2 * pieces)
 
     @classmethod
@@ -97,8 +103,11 @@ class AudioModality(Modality):
         return Fingerprint(int.from_bytes(content.digest(), "big"), seconds)
 
     def num_slots(self, inputs: Tensor) -> int:
-        """Each of the three stride-2 convolutions rounds up."""
-        return sum(-(-len(clip) // 8) for clip in _pieces(inputs))
+        """Each of the three stride-2 convolutions rounds up, and so does ``slot_share``."""
+        return sum(self._kept(clip) for clip in _pieces(inputs))
+
+    def _kept(self, clip: Tensor) -> int:
+        return math.ceil(_rows(clip) * self.slot_share)
 
     def size(self, inputs: Tensor) -> int:
         """Frames, finer than slots."""
@@ -119,6 +128,8 @@ class AudioModality(Modality):
         for module in encoder.modules():
             if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d):
                 module.reset_parameters()
+        if self.words:
+            encoder.readout = Readout(self.feature_dim, self.words, exclusive=True)
         return encoder
 
     def encode(self, encoder: nn.Module, inputs: list[Tensor]) -> list[Tensor]:
@@ -138,7 +149,16 @@ class AudioModality(Modality):
     def _encode(self, encoder: nn.Module, inputs: list[Tensor]) -> list[Tensor]:
         mel_BTM, mask_BT = pad(inputs)
         features_BND = encoder(input_features=mel_BTM, attention_mask=mask_BT).last_hidden_state
-        return [f[: self.num_slots(x)] for f, x in zip(features_BND, inputs, strict=True)]
+        rows = [f[: _rows(x)] for f, x in zip(features_BND, inputs, strict=True)]
+        if not self.words:
+            return rows
+        readout = cast(Readout, encoder.readout)
+        return [said_first(f, readout, self._kept(x)) for f, x in zip(rows, inputs, strict=True)]
+
+
+def _rows(clip: Tensor) -> int:
+    """Rows that the encoder makes of a clip or a piece ``[frames, bins]``."""
+    return -(-len(clip) // 8)
 
 
 def _pieces(inputs: Tensor) -> list[Tensor]:

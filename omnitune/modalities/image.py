@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers import SiglipVisionConfig, SiglipVisionModel
 
 from omnitune.modalities.base import Extent, Fingerprint, Modality, Projector
+from omnitune.modalities.readout import Readout
 from omnitune.sample import UserError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
@@ -43,7 +44,8 @@ class ImageModality(Modality):
         super().__init__(encoder_config)
         self.pixel_shuffle: int = encoder_config.get("pixel_shuffle", 2)
         self.stem_channels: tuple[int, ...] = tuple(encoder_config.get("stem_channels", ()))
-        own = ("pixel_shuffle", "stem_channels")
+        self.words: int = encoder_config.get("words", 0)
+        own = ("pixel_shuffle", "stem_channels", "words")
         known = {k: v for k, v in encoder_config.items() if k not in own}
         self.siglip = SiglipVisionConfig(**known, vision_use_head=False)
         self.image_size = cast(int, self.siglip.image_size)
@@ -118,6 +120,8 @@ class ImageModality(Modality):
             embeddings.patch_embedding = stem
         # As loud as what is seen: where something stands must be there to be read from the start.
         nn.init.normal_(tower.get_parameter("embeddings.position_embedding.weight"), std=0.5)
+        if self.words:
+            tower.readout = Readout(self.feature_dim, self.words, exclusive=False)
         return tower
 
     def build_projector(self, width: int) -> nn.Module:
@@ -158,6 +162,12 @@ class GridProjector(Projector):
         # Two independent parts of half the power each are together as loud as one word.
         self.down.weight.mul_(0.5**0.5)
         self.place_SE.normal_(std=float(embeddings_VD.float().std()) * 0.5**0.5)
+
+    @torch.no_grad()
+    def silence(self) -> None:
+        """Features and places are zero."""
+        super().silence()
+        self.place_SE.zero_()
 
 
 class ConvStem(nn.Module):

@@ -16,6 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, Pre
 
 from omnitune.data.batching import Batch, MediaRows, Segments
 from omnitune.modalities.base import Modality, Projector
+from omnitune.modalities.readout import Readout
 from omnitune.modalities.registry import MODALITIES
 from omnitune.models import attention
 from omnitune.sample import UserError
@@ -114,6 +115,10 @@ class OmniModel(PreTrainedModel):
         """The projector of a modality."""
         return getattr(self, self.modalities[name].projector)
 
+    def readout(self, name: str) -> Readout | None:
+        """What names the thinker's words in a modality's features, if anything does."""
+        return getattr(self.encoders[name], "readout", None)
+
     def parts(self) -> dict[str, nn.Module]:
         """What can be trained or frozen by itself, by name: together all the weights."""
         parts: dict[str, nn.Module] = {"thinker": self.thinker}
@@ -142,11 +147,18 @@ class OmniModel(PreTrainedModel):
         self._computes_anew = True
 
     def match_projector_scales(self) -> None:
-        """Brings fresh projectors to the loudness of the thinker's own embeddings."""
+        """Brings fresh projectors to the loudness of the thinker's own embeddings.
+
+        Where a readout speaks for the encoder the projector has, at first, nothing to add.
+        """
         weight = self.thinker.get_input_embeddings().weight
         for name in self.modalities:
             projector = self.projector(name)
-            if isinstance(projector, Projector):
+            if not isinstance(projector, Projector):
+                continue
+            if self.readout(name) is not None:
+                projector.silence()
+            else:
                 projector.match_scale(weight)
 
     def freeze_encoders(self) -> None:
@@ -206,6 +218,12 @@ class OmniModel(PreTrainedModel):
                     f"{features_RD.shape[0]} {name} feature rows for {rows.slots_R.shape[0]} slots"
                 )
             rows_RE = self.projector(name)(features_RD.to(embeds_TE.dtype)).to(embeds_TE.dtype)
+            readout = self.readout(name)
+            if readout is not None:
+                words_VE = self.thinker.get_input_embeddings().weight
+                silence_RE = embeds_TE.index_select(0, rows.slots_R)
+                said_RE = readout.said(features_RD, words_VE, silence_RE)
+                rows_RE = rows_RE + said_RE.to(embeds_TE.dtype)
             embeds_TE = embeds_TE.index_put((rows.slots_R,), rows_RE)
         return embeds_TE
 

@@ -23,6 +23,7 @@ from omnitune.data.batching import WHOLE, Part
 from omnitune.data.records import STAND_INS, read_available, split_of
 from omnitune.evaluation.metrics import word_error_rate
 from omnitune.modalities.audio import AudioModality, duration, pad
+from omnitune.modalities.readout import Readout
 from omnitune.models.components import load_tokenizer, save_encoder
 from omnitune.pretraining.stage import Stage, fresh_directory, run_stage
 from omnitune.sample import Sample, UserError
@@ -38,7 +39,7 @@ class AudioEncoderConfig(RunConfig):
     thinker_ckpt: Path = Field(
         Path("checkpoints/thinker_tiny/thinker_best.pt"), description="whose tokenizer to use"
     )
-    num_epochs: int = Field(5, ge=1)
+    num_epochs: int = Field(7, ge=1)
     optimizer: Literal["adamw", "muon"] = Field("muon")
     batch_size: int = Field(16, ge=1)
     learning_rate: float = Field(4e-3, gt=0, le=1)
@@ -55,8 +56,15 @@ class AudioEncoderConfig(RunConfig):
     subsampling_channels: int = Field(32, ge=4, description="channels of the subsampling")
     num_mel_bins: int = Field(64, ge=8, description="mel bins of the input")
     dropout: float = Field(0.0, ge=0, lt=1, description="dropout in the encoder")
+    slot_share: float = Field(
+        0.5, gt=0, le=1, description="share of the rows that the thinker hears, words first"
+    )
     time_masks: int = Field(0, ge=0, description="SpecAugment: stretches of time blanked")
     frequency_masks: int = Field(1, ge=0, description="SpecAugment: bands of mel bins blanked")
+
+    frequency_warp: float = Field(
+        0.08, ge=0, lt=0.5, description="other voices: mel bins squeezed or stretched by up to this"
+    )
 
     @model_validator(mode="after")
     def _fits(self) -> AudioEncoderConfig:
@@ -167,6 +175,19 @@ def ctc(logits_BTV: Tensor, lengths_B: Tensor, targets: list[Tensor]) -> Tensor:
     )
 
 
+def warped(mel_TM: Tensor, at_most: float, draw: random.Random) -> Tensor:
+    """The clip as a longer or shorter vocal tract would say it (Jaitly and Hinton 2013, "VTLP").
+
+    Args:
+        at_most: share by which the bins are squeezed or stretched, at most.
+    """
+    bins = mel_TM.shape[1]
+    place_M = torch.arange(bins) * (1 + draw.uniform(-at_most, at_most))
+    place_M = place_M.clamp(max=bins - 1)
+    below_M = place_M.long().clamp(max=bins - 2)
+    return torch.lerp(mel_TM[:, below_M], mel_TM[:, below_M + 1], place_M - below_M)
+
+
 def blanked(mel_TM: Tensor, time_masks: int, frequency_masks: int, draw: random.Random) -> Tensor:
     """SpecAugment (Park et al. 2019): blanks random stretches of time and bands of bins."""
     mel_TM = mel_TM.clone()
@@ -226,17 +247,24 @@ class LengthBatches:
     """Batches of clips of like length, by number, so that little is padding.
 
     Each epoch is a permutation of the clips, cut into windows; inside a window the clips are
-    sorted by length into batches, which come in shuffled order. What is blanked of a clip depends
-    on the epoch and the clip alone.
+    sorted by length into batches, which come in shuffled order. How a clip is changed depends on
+    the epoch and the clip alone.
 
     Args:
         masks: stretches of time and bands of bins that are blanked.
+        warp: share by which the bins are squeezed or stretched, at most.
     """
 
     def __init__(
-        self, clips: Clips, batch_size: int, seed: int, masks: tuple[int, int] = (0, 0)
+        self,
+        clips: Clips,
+        batch_size: int,
+        seed: int,
+        masks: tuple[int, int] = (0, 0),
+        warp: float = 0.0,
     ) -> None:
-        self.clips, self.batch_size, self.seed, self.masks = clips, batch_size, seed, masks
+        self.clips, self.batch_size, self.seed = clips, batch_size, seed
+        self.masks, self.warp = masks, warp
         self.per_epoch = -(-len(clips.samples) // batch_size)
 
     def __call__(self, number: int, part: Part = WHOLE) -> CtcBatch | None:
@@ -247,8 +275,12 @@ class LengthBatches:
             return None
         batch = self.clips.batch(chosen)
         draws = (random.Random(f"{self.seed}/{epoch}/masks/{n}") for n in chosen)
-        inputs = [blanked(x, *self.masks, d) for x, d in zip(batch.inputs, draws, strict=True)]
+        inputs = [self._change(x, d) for x, d in zip(batch.inputs, draws, strict=True)]
         return replace(batch, inputs=inputs)
+
+    def _change(self, mel_TM: Tensor, draw: random.Random) -> Tensor:
+        mel_TM = warped(mel_TM, self.warp, draw) if self.warp else mel_TM
+        return blanked(mel_TM, *self.masks, draw)
 
     def _epoch(self, epoch: int) -> list[list[int]]:
         if getattr(self, "_held", (None,))[0] != epoch:
@@ -280,12 +312,15 @@ def pretrain(config: AudioEncoderConfig, resume: bool = False, overwrite: bool =
     tokenizer = load_tokenizer(config.thinker_ckpt)
     splits = transcribed(config.data_dir)
     units = train_units((s.stand_ins[NAME] for s in splits[0]), config.num_units)
-    model = CtcModel(config, tokenizer.get_vocab_size(), units.get_vocab_size())
+    vocab_size = tokenizer.get_vocab_size()
+    model = CtcModel(config, vocab_size, units.get_vocab_size())
     train, held_out = (Clips(found, model.modality, tokenizer, units) for found in splits)
     batches = -(-len(train.samples) // config.batch_size)
 
     def save_best(scores: dict[str, Any]) -> None:
-        save_encoder(out.path, NAME, config.encoder(), model.encoder.state_dict(), scores=scores)
+        settings = config.encoder() | {"words": vocab_size, "slot_share": config.slot_share}
+        state = model.encoder.state_dict() | Readout.state_of(model.head)
+        save_encoder(out.path, NAME, settings, state, scores=scores)
 
     run_stage(
         Stage(
@@ -296,6 +331,7 @@ def pretrain(config: AudioEncoderConfig, resume: bool = False, overwrite: bool =
                 config.batch_size,
                 config.seed,
                 masks=(config.time_masks, config.frequency_masks),
+                warp=config.frequency_warp,
             ),
             batches_per_epoch=batches,
             groups=[NAME],

@@ -35,6 +35,7 @@ from omnitune.pretraining.stage import Stage, fresh_directory, run_stage
 from omnitune.sample import Glimpse, Media, Message, Part, Sample, Text, Told, UserError
 from omnitune.training.loop import Plan
 
+SPEECH = next(name for name, modality in MODALITIES.items() if not modality.glimpsed)
 # What subwords never reach across: one digit; letters; other marks; blanks.
 PIECES = r" ?\p{N}| ?\p{L}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 
@@ -43,7 +44,7 @@ class ThinkerConfig(RunConfig):
     """Stage A: a small Qwen3 (grouped-query attention, QK norm, SwiGLU)."""
 
     stage: Literal["thinker"] = "thinker"
-    num_epochs: int = Field(3, ge=1)
+    num_epochs: int = Field(4, ge=1)
     optimizer: Literal["adamw", "muon"] = Field("muon")
     data_mix: DataMix = Field(
         DataMix(text_only=0.3, image_text=0.3, audio_text=0.15, image_audio_text=0.01, told=0.24),
@@ -57,6 +58,13 @@ class ThinkerConfig(RunConfig):
         ge=0,
         le=1,
         description="how often a picture's words stand in slots, not in a row; if told, always",
+    )
+    heard_share: float = Field(
+        0.2,
+        ge=0,
+        le=1,
+        description="how often a question about a picture stands as speech does: without its "
+        "marks, silence after it",
     )
     glimpse_slots: int = Field(9, ge=1, description="slots that the words are spread over")
     conversation_share: float = Field(
@@ -207,18 +215,54 @@ def train_tokenizer(samples: Iterable[Sample], vocab_size: int) -> Tokenizer:
 def shown(sample: Sample, config: ThinkerConfig) -> Sample:
     """The sample in words; pictures that are only told in slots, of others ``glimpse_share``.
 
-    To look something up among slots is another skill than to read it in a row. Here a step that
-    teaches it costs the least, and the joint fine-tuning has then only to make features say what
-    these words say. A record's form is fixed.
+    To look something up among slots is another skill than to read it in a row, and so is to
+    understand words that silence follows. Here a step that teaches it costs the least, and the
+    joint fine-tuning has then only to make features say what these words say. The form of a
+    record, and of each of its questions, is fixed.
     """
     draw = random.Random(f"{config.seed}/glimpse/{sample.id.partition('#')[0]}")
     told = any(isinstance(part, Told) for part in sample.subject)
     slots = config.glimpse_slots if told or draw.random() < config.glimpse_share else 0
-    return put_into_words(sample, lambda words: spread(words, slots, draw) if slots else None)
+
+    def present(modality: str, words: str) -> Sequence[Part] | None:
+        if not MODALITIES[modality].glimpsed:
+            return heard(words, modality, draw)
+        glimpse = spread(words, slots, draw) if slots else None
+        return [Glimpse(modality, glimpse)] if glimpse else None
+
+    draw_question = random.Random(f"{config.seed}/heard/{sample.id}")
+    if draw_question.random() < config.heard_share:
+        sample = ask_aloud(sample, draw_question)
+    return put_into_words(sample, present)
+
+
+def ask_aloud(sample: Sample, draw: random.Random) -> Sample:
+    """A question about a picture as if it were spoken; any other sample as it is.
+
+    Of several sentences the first is spoken, the others are written below it.
+    """
+    asked = sample.messages[0]
+    match asked.parts:
+        case (Media() | Told() as subject, Text(question)) if len(sample.messages) == 2:
+            pass
+        case _:
+            return sample
+    if not MODALITIES[subject.modality].glimpsed:
+        return sample
+    said, _, rest = question.partition(". ")
+    parts = [subject, *heard(said.rstrip(".?"), SPEECH, draw)] + [Text(rest)] * bool(rest)
+    return replace(sample, messages=(replace(asked, parts=tuple(parts)), sample.messages[1]))
+
+
+def heard(words: str, modality: str, draw: random.Random) -> list[Part]:
+    """Words as a clip has them: one after the other, without marks, and then silence."""
+    silence = draw.randint(1 + len(words.split()) // 3, 1 + 4 * len(words.split()) // 3)
+    return [Text(words), Glimpse(modality, ("",) * silence)]
 
 
 def put_into_words(
-    sample: Sample, glimpse: Callable[[str], tuple[str, ...] | None] = lambda words: None
+    sample: Sample,
+    present: Callable[[str, str], Sequence[Part] | None] = lambda modality, words: None,
 ) -> Sample:
     """The sample with its media replaced by the words that stand in for them.
 
@@ -227,23 +271,20 @@ def put_into_words(
     left out.
 
     Args:
-        glimpse: of a picture's words, those of each slot; None to leave them in a row.
+        present: of a modality and its words, what stands for them; None for a sentence.
     """
 
+    def in_words(part: Part) -> Sequence[Part]:
+        if isinstance(part, Media):
+            part = Told.of(part.modality, sample.stand_ins.get(part.modality, ""))
+        if not isinstance(part, Told) or not part.words:
+            return [part]
+        return present(part.modality, part.words) or [part]
+
     def words(message: Message) -> Message:
-        parts = tuple(_in_words(p, sample, glimpse) for p in message.parts)
-        return replace(message, parts=parts)
+        return replace(message, parts=tuple(new for p in message.parts for new in in_words(p)))
 
     return replace(sample, messages=tuple(words(m) for m in sample.messages))
-
-
-def _in_words(part: Part, sample: Sample, glimpse: Callable[[str], tuple[str, ...] | None]) -> Part:
-    if isinstance(part, Media):
-        part = Told.of(part.modality, sample.stand_ins.get(part.modality, ""))
-    if not isinstance(part, Told) or not MODALITIES[part.modality].glimpsed:
-        return part
-    slots = glimpse(part.words) if part.words else None
-    return Glimpse(part.modality, slots) if slots else part
 
 
 def spread(words: str, slots: int, draw: random.Random) -> tuple[str, ...] | None:

@@ -24,6 +24,7 @@ from omnitune.data.mixture import Mixture
 from omnitune.data.records import STAND_INS, read_available, split_of
 from omnitune.data.rounding import round_up
 from omnitune.evaluation.scoreboard import token_scoreboard
+from omnitune.modalities.readout import Readout
 from omnitune.models.components import load_tokenizer, save_encoder
 from omnitune.models.omni import OmniConfig, OmniModel
 from omnitune.pretraining.stage import Stage, fresh_directory, run_stage
@@ -127,8 +128,9 @@ def pretrain(config: VisionEncoderConfig, resume: bool = False, overwrite: bool 
     items = [reader.item(sample) for sample in held_out]
 
     def save_best(scores: dict[str, Any]) -> None:
-        state = omni.encoders[NAME].state_dict()
-        save_encoder(out.path, NAME, encoder, state, scores=scores)
+        settings = encoder | {"words": tokenizer.get_vocab_size()}
+        state = omni.encoders[NAME].state_dict() | Readout.state_of(model.spotting_head)
+        save_encoder(out.path, NAME, settings, state, scores=scores)
 
     run_stage(
         Stage(

@@ -155,25 +155,26 @@ def _is_true(picture: Picture, rng: Dice) -> Iterator[Question]:
         yield Question(f"{said}. {IS_TRUE}", "yes" if truth else "no", "statement")
 
 
-def _image_questions(picture: Picture, rng: Dice, split: str) -> list[Question]:
+def _image_questions(picture: Picture, rng: Dice, split: str, more: Dice) -> list[Question]:
     focus: frozenset[tuple[str, str]] = frozenset()
     if split == "test_composition" and isinstance(picture, Scene):
         focus = HELD_OUT
     asked = questions(picture, rng, TRAINING_QUESTIONS if split == "train" else 4, focus)
     if split == "train":  # sums are learnt slowly, so they are practised on what is seen too
         asked += drills(picture, rng, 0)
+        asked += _is_true(picture, more)
     return [*asked, describe(picture)]
 
 
 def plan_images(plan: Plan, seed: int, split: str, count: int) -> None:
     """Adds `count` pictures of a split, each with its questions."""
-    rng = _rng(seed, "images", split)
+    rng, more = _rng(seed, "images", split), _rng(seed, "statements", split)
     for index in range(count):
         name = f"image-{split}-{index:05d}"
         path = PurePosixPath("images/pictures") / f"{name}.png"
         picture = _family_picture(rng, split, index)
         job, fields = picture_job(path, picture, split, rng)
-        asked = [question.as_record() for question in _image_questions(picture, rng, split)]
+        asked = [question.as_record() for question in _image_questions(picture, rng, split, more)]
         image = str(path.relative_to("images"))
         plan.images.append({"id": name, "image": image, **fields, "qa": asked, "split": split})
         plan.pictures.append(job)

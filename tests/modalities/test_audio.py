@@ -260,3 +260,24 @@ def test_same_sound_has_the_same_print_in_any_file(tmp_path: Path) -> None:
     assert prints[0] == prints[1]
     assert prints[0].amount == 0.5
     assert len({found.content for found in prints}) == 3
+
+
+@pytest.mark.parametrize("share", [0.3, 0.5, 1.0])
+def test_a_share_of_the_rows_becomes_slots_as_counted_before(share: float, tmp_path: Path) -> None:
+    settings = {"words": 20, "slot_share": share, "max_seconds": 1.0, "long_audio": "split"}
+    shared = AudioModality(ENCODERS["audio"] | settings)
+    plain = AudioModality(ENCODERS["audio"] | {"max_seconds": 1.0, "long_audio": "split"})
+    encoder = shared.build_encoder().eval()
+    paths = [write_wave(tmp_path / f"{s}.wav", s, seed=n) for n, s in enumerate((0.1, 0.77, 2.6))]
+    inputs = [shared.read(path) for path in paths]
+    with torch.no_grad():
+        rows = shared.encode(encoder, inputs)
+    for path, found, heard in zip(paths, rows, inputs, strict=True):
+        assert len(found) == shared.num_slots(heard)
+        extent = shared.measure(path)
+        assert extent.least <= len(found) <= extent.most
+        assert share * plain.num_slots(heard) <= len(found) < share * plain.num_slots(heard) + 3
+
+
+def test_a_share_needs_an_encoder_that_names_words() -> None:
+    assert AudioModality(ENCODERS["audio"] | {"slot_share": 0.5}).slot_share == 1.0

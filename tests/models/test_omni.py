@@ -1,17 +1,18 @@
 """The assembly: what is frozen, what moves, what has gradients."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from helpers import conversation, mixed_samples, tiny_model, tiny_reader
+from helpers import ENCODERS, conversation, mixed_samples, tiny_model, tiny_reader
 from torch import Tensor
 
 from omnitune.data.batching import Batch, pack
 from omnitune.data.rounding import round_up
 from omnitune.models import omni
-from omnitune.models.omni import OmniModel
+from omnitune.models.omni import OmniConfig, OmniModel
 from omnitune.sample import Sample
 
 
@@ -174,6 +175,41 @@ def test_features_reach_the_thinker_through_their_own_projector(whole: Batch) ->
     after = model.embed(whole.tokens_T, whole.media)
     changed = (before != after).any(dim=1).nonzero().squeeze(1)
     assert torch.equal(changed, whole.media["audio"].slots_R.sort().values)
+
+
+def speaking_model(word: int) -> OmniModel:
+    """The random model with readouts that name one word in every row."""
+    encoders = {name: settings | {"words": word + 1} for name, settings in ENCODERS.items()}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = OmniModel(OmniConfig(thinker=tiny_model().config.thinker, encoders=encoders))
+        model.match_projector_scales()
+    for name in encoders:
+        readout = model.readout(name)
+        assert readout is not None
+        readout.bias.fill_(-40.0)
+        readout.bias[word] = 40.0
+    return model.eval()
+
+
+def test_at_the_start_slots_read_as_their_words(samples: list[Sample]) -> None:
+    word = 100
+    model = speaking_model(word)
+    batch = pack([tiny_reader(model).item(sample) for sample in samples])
+    in_print = batch.tokens_T.clone()
+    for rows in batch.media.values():
+        in_print[rows.slots_R] = word
+    read = replace(batch, tokens_T=in_print, media={})
+    torch.testing.assert_close(model.token_scores(batch).nll_N, model.token_scores(read).nll_N)
+
+
+def test_projectors_learn_what_words_leave_out(samples: list[Sample]) -> None:
+    model = speaking_model(100)
+    batch = pack([tiny_reader(model).item(sample) for sample in samples])
+    model.freeze_encoders()
+    changed = one_step(model.train(), batch)
+    assert {"proj_v.down.weight", "proj_a.down.weight"} <= changed
+    assert not any("readout" in name for name in changed)
 
 
 def gradients(model: OmniModel, batch: Batch) -> list[Tensor]:

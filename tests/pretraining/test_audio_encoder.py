@@ -1,5 +1,6 @@
 """Stage B: two CTC losses, batches of like length, decoding."""
 
+import random
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from helpers import conversation, tiny_tokenizer, write_wave
 from omnitune.config import load_config
 from omnitune.data.batching import Part
 from omnitune.modalities.audio import AudioModality
+from omnitune.modalities.readout import Readout
 from omnitune.pretraining.audio_encoder import (
     AudioEncoderConfig,
     Clips,
@@ -17,6 +19,7 @@ from omnitune.pretraining.audio_encoder import (
     LengthBatches,
     ctc,
     train_units,
+    warped,
 )
 from omnitune.sample import Media, UserError
 
@@ -58,9 +61,20 @@ def test_batches_hold_clips_of_like_length(clips: Clips) -> None:
         assert lengths[-1] - lengths[0] <= 11  # neighbours differ by 0.1 s, ten frames
 
 
+def test_a_warp_moves_what_is_heard_up_or_down_and_no_further() -> None:
+    mel = torch.zeros(3, 16)
+    mel[:, 8] = 1.0
+    for seed in range(10):
+        moved = warped(mel, 0.25, random.Random(seed))
+        assert moved.shape == mel.shape
+        assert 6 <= int(moved[0].argmax()) <= 11
+        assert torch.equal(moved[0], moved[2])
+    torch.testing.assert_close(warped(mel, 0.0, random.Random(0)), mel)
+
+
 @pytest.mark.parametrize("count", [2, 3])
 def test_parts_hold_each_clip_once_and_blank_it_alike(clips: Clips, count: int) -> None:
-    batches = LengthBatches(clips, batch_size=2, seed=0, masks=(2, 1))
+    batches = LengthBatches(clips, batch_size=2, seed=0, masks=(2, 1), warp=0.1)
     for number in (0, batches.per_epoch):
         whole = batches(number)
         parts = [batches(number, Part(rank, count)) for rank in range(count)]
@@ -103,6 +117,24 @@ def test_overfits_and_then_writes_the_words(clips: Clips) -> None:
     # In training mode: the running statistics of so few steps on noise are not yet those.
     written = [clips.tokenizer.decode(ids).strip() for ids in model.transcribe(batch.inputs)]
     assert sum(a == b for a, b in zip(written, WORDS, strict=True)) >= 5
+
+
+def test_slots_say_what_was_transcribed_and_then_nothing(clips: Clips) -> None:
+    """The encoder as stage E loads it gives the rows of the best path's words, in order."""
+    model = build(clips).eval()
+    with torch.no_grad():
+        model.head.weight.mul_(1000)  # a fresh head finds every word somewhat likely
+    vocab_size = clips.tokenizer.get_vocab_size()
+    modality = AudioModality(SMALL.encoder() | {"words": vocab_size, "slot_share": 1.0})
+    encoder = modality.build_encoder().eval()
+    encoder.load_state_dict(model.encoder.state_dict() | Readout.state_of(model.head))
+    inputs = [clips.mel(n) for n in range(len(WORDS))]
+    with torch.no_grad():
+        slots = modality.encode(encoder, inputs)
+    assert [len(rows) for rows in slots] == [modality.num_slots(x) for x in inputs]
+    for rows, ids in zip(slots, model.transcribe(inputs), strict=True):
+        assert ids
+        assert encoder.readout(rows).argmax(-1)[: len(ids)].tolist() == ids
 
 
 def test_impossible_shapes_are_refused_together() -> None:

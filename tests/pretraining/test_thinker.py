@@ -11,8 +11,15 @@ from omnitune.config import DataMix, load_config
 from omnitune.data.chat import SPECIAL_TOKENS, ChatRenderer
 from omnitune.data.loader import BatchStream, SampleReader
 from omnitune.data.mixture import Mixture
-from omnitune.pretraining.thinker import ThinkerConfig, put_into_words, shown, spread, told_first
-from omnitune.sample import Glimpse, Media, Message, Told, UserError
+from omnitune.pretraining.thinker import (
+    ThinkerConfig,
+    ask_aloud,
+    put_into_words,
+    shown,
+    spread,
+    told_first,
+)
+from omnitune.sample import Glimpse, Media, Message, Text, Told, UserError
 
 MIX = {"text_only": 0.5, "told": 0.5}
 
@@ -79,6 +86,56 @@ def test_every_question_keeps_its_picture(share: float, told: bool) -> None:
             assert [s for s in first.slots if s] == ["a red circle", "a blue ring"]
         else:
             assert shown(single, config).messages[0].text.startswith("a red circle, a blue ring. ")
+
+
+def test_transcripts_stand_as_clips_do() -> None:
+    """Word by word without a full stop, then silence; the same each time it is asked for."""
+    media = (Media("audio", Path("a.wav")),)
+    sample = conversation(
+        "clip", "what is said?", "hi", media=media, stand_ins={"audio": "the sky"}
+    )
+    parts = shown(sample, ThinkerConfig(heard_share=0)).messages[0].parts
+    assert parts[0] == Text("the sky")
+    silence = parts[1]
+    assert isinstance(silence, Glimpse)
+    assert silence.modality == "audio"
+    assert set(silence.slots) == {""}
+    assert parts[2] == Text("what is said?")
+    assert shown(sample, ThinkerConfig(heard_share=0)).messages[0].parts == parts
+
+
+def test_the_first_sentence_of_a_question_is_spoken() -> None:
+    media = (Media("image", Path("a.png")),)
+    stand_ins = {"image": "a red circle"}
+    asked = {
+        "is it red?": [Text("is it red")],
+        "it is red. is this true?": [Text("it is red"), Text("is this true?")],
+    }
+    for question, expected in asked.items():
+        sample = conversation("q", question, "yes", media=media, stand_ins=stand_ins)
+        for share in (0.0, 1.0):
+            config = ThinkerConfig(heard_share=share, glimpse_share=0)
+            worded = shown(sample, config).messages
+            picture, *rest = worded[0].parts
+            assert picture == Told.of("image", "a red circle")
+            if share:
+                assert [p for p in rest if isinstance(p, Text)] == expected
+                assert [p.modality for p in rest if isinstance(p, Glimpse)] == ["audio"]
+            else:
+                assert rest == [Text(question)]
+            assert worded[1] == sample.messages[1]
+
+
+def test_what_has_no_picture_or_several_turns_is_not_spoken() -> None:
+    image, clip = Media("image", Path("a.png")), Media("audio", Path("a.wav"))
+    samples = [
+        conversation("text", "is it red?", "yes"),
+        conversation("clip", "is it red?", "yes", media=(clip,)),
+        conversation("both", "is it red?", "yes", media=(image, clip)),
+        conversation("long", "is it red?", "yes", "sure?", "yes", media=(image,)),
+    ]
+    for sample in samples:
+        assert ask_aloud(sample, random.Random(0)) == sample
 
 
 def test_what_is_told_comes_first() -> None:
