@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -93,7 +94,8 @@ def assemble(
             problems.append(str(error))
     if problems:
         raise UserError("\n".join(problems))
-    del parts["thinker"]
+    words = vocabulary(Tokenizer.from_str(parts.pop("thinker")["tokenizer"]))
+    parts = {name: _speaks(words, part, encoder_ckpts[name]) for name, part in parts.items()}
     encoders = {
         name: part["config"] | (settings or {}).get(name, {}) for name, part in parts.items()
     }
@@ -101,6 +103,24 @@ def assemble(
     for name, part in parts.items():
         model.encoders[name].load_state_dict(part["state"])
     return model, tokenizer
+
+
+def vocabulary(tokenizer: Tokenizer) -> str:
+    """Hash of a tokenizer, by which an encoder's readout knows its words."""
+    return hashlib.sha256(tokenizer.to_str().encode()).hexdigest()
+
+
+def _speaks(words: str, part: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The part of an encoder; without its readout if that names another vocabulary's words."""
+    if "words" not in part["config"] or part.get("vocabulary") == words:
+        return part
+    print(
+        f"warning: {path} names words of another thinker's vocabulary, so stage E cannot begin "
+        "with them; train it again with --thinker-ckpt, or go on and let the projector learn them"
+    )
+    config = {name: value for name, value in part["config"].items() if name != "words"}
+    state = {n: value for n, value in part["state"].items() if not n.startswith("readout.")}
+    return part | {"config": config, "state": state}
 
 
 def save_omni(path: Path, model: OmniModel, tokenizer: Tokenizer, **extra: Any) -> None:

@@ -24,7 +24,7 @@ from omnitune.data.records import STAND_INS, read_available, split_of
 from omnitune.evaluation.metrics import word_error_rate
 from omnitune.modalities.audio import AudioModality, duration, pad
 from omnitune.modalities.readout import Readout
-from omnitune.models.components import load_tokenizer, save_encoder
+from omnitune.models.components import load_tokenizer, save_encoder, vocabulary
 from omnitune.pretraining.stage import Stage, fresh_directory, run_stage
 from omnitune.sample import Sample, UserError
 
@@ -320,7 +320,8 @@ def pretrain(config: AudioEncoderConfig, resume: bool = False, overwrite: bool =
     def save_best(scores: dict[str, Any]) -> None:
         settings = config.encoder() | {"words": vocab_size, "slot_share": config.slot_share}
         state = model.encoder.state_dict() | Readout.state_of(model.head)
-        save_encoder(out.path, NAME, settings, state, scores=scores)
+        words = vocabulary(tokenizer)
+        save_encoder(out.path, NAME, settings, state, vocabulary=words, scores=scores)
 
     run_stage(
         Stage(

@@ -25,7 +25,7 @@ from omnitune.data.records import STAND_INS, read_available, split_of
 from omnitune.data.rounding import round_up
 from omnitune.evaluation.scoreboard import token_scoreboard
 from omnitune.modalities.readout import Readout
-from omnitune.models.components import load_tokenizer, save_encoder
+from omnitune.models.components import load_tokenizer, save_encoder, vocabulary
 from omnitune.models.omni import OmniConfig, OmniModel
 from omnitune.pretraining.stage import Stage, fresh_directory, run_stage
 from omnitune.pretraining.thinker import ThinkerConfig
@@ -130,7 +130,8 @@ def pretrain(config: VisionEncoderConfig, resume: bool = False, overwrite: bool 
     def save_best(scores: dict[str, Any]) -> None:
         settings = encoder | {"words": tokenizer.get_vocab_size()}
         state = omni.encoders[NAME].state_dict() | Readout.state_of(model.spotting_head)
-        save_encoder(out.path, NAME, settings, state, scores=scores)
+        words = vocabulary(tokenizer)
+        save_encoder(out.path, NAME, settings, state, vocabulary=words, scores=scores)
 
     run_stage(
         Stage(

@@ -7,6 +7,7 @@ import torch
 from helpers import ENCODERS, mixed_samples, tiny_model, tiny_reader, tiny_tokenizer
 
 from omnitune.data.batching import pack
+from omnitune.modalities.readout import Readout
 from omnitune.models.components import (
     assemble,
     load_omni,
@@ -14,6 +15,7 @@ from omnitune.models.components import (
     save_encoder,
     save_omni,
     save_thinker,
+    vocabulary,
 )
 from omnitune.models.omni import OmniModel
 from omnitune.sample import UserError
@@ -48,6 +50,27 @@ def test_fresh_projectors_follow_the_seed(tmp_path: Path) -> None:
         states.append(assemble(*parts)[0].proj_v.state_dict())
     assert torch.equal(states[0]["down.weight"], states[1]["down.weight"])
     assert not torch.equal(states[0]["down.weight"], states[2]["down.weight"])
+
+
+def test_words_of_another_vocabulary_are_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An encoder that names the thinker's words keeps its readout, another loses it and says so."""
+    thinker, paths = write_parts(tmp_path, tiny_model())
+    head = torch.nn.Linear(ENCODERS["audio"]["hidden_size"], 6)
+    path = paths["audio"]
+    state = read_checkpoint(path)["state"] | Readout.state_of(head)
+    known = vocabulary(tiny_tokenizer())
+    for words in (known, "another"):
+        settings = ENCODERS["audio"] | {"words": 5, "slot_share": 0.5}
+        save_encoder(path, "audio", settings, state, vocabulary=words)
+        model = assemble(thinker, paths)[0]
+        warned = f"{path} names words of another thinker's vocabulary" in capsys.readouterr().out
+        assert warned == (words != known)
+        readout = model.readout("audio")
+        assert (readout is None) == warned
+        assert readout is None or torch.equal(readout.weight, head.weight)
+        assert model.modalities["audio"].num_slots(torch.zeros(160, 40)) == (20 if warned else 10)
 
 
 def test_every_missing_or_swapped_part_is_named(tmp_path: Path) -> None:
