@@ -36,6 +36,7 @@ ENCODERS = {
         "num_mel_bins": 40,
         "conv_kernel_size": 5,
         "initializer_range": 0.2,
+        "layerdrop": 0.0,
     },
 }
 MIX = {"text_only": 0.4, "image_text": 0.3, "audio_text": 0.3}
