@@ -228,8 +228,9 @@ def drills(picture: Picture, rng: Dice, count: int) -> list[Question]:
     """Exercises, whose answers tell a learner more of what it did wrong than a single word does.
 
     Args:
-        picture: Of a scene they are `count` things each to find and to name, which want the
-            same looking as whether and how many; of digits their running sum; of a word none.
+        picture: Of a scene they are `count` things each to find, to name and to give their
+            colour, which want the same looking as whether and how many; of digits their
+            running sum; of a word none.
         rng: The source of randomness.
         count: How many exercises of each sort.
     """
@@ -246,8 +247,21 @@ def _running_sum(digits: Digits) -> Question:
 def _looking(scene: Scene, rng: Dice, count: int) -> list[Question]:
     found = []
     for _ in range(count):
-        found += [_find(scene, rng), _name_all(scene, rng)]
+        found += [_find(scene, rng), _name_all(scene, rng), *_shapes_then_colours(scene, rng)]
     return list(dict.fromkeys(found))
+
+
+def _shapes_then_colours(scene: Scene, rng: Dice) -> list[Question]:
+    """The colour of each shape that is there once, in random order.
+
+    Language names the colour first, so that every "the red" teaches a learner to look up the
+    shape of what is red, and next to nothing teaches it to look up the colour of a ring.
+    """
+    shapes = [thing.shape for thing in scene.things]
+    things = [thing for thing in scene.things if shapes.count(thing.shape) == 1]
+    rng.shuffle(things)
+    answer = ", ".join(f"{thing.shape} {thing.colour}" for thing in things)
+    return [Question("give each shape its color.", answer, "shape_colors")] * bool(things)
 
 
 def _find(scene: Scene, rng: Dice) -> Question:

@@ -16,6 +16,12 @@ def test_exercises_are_answered_rightly() -> None:
                 cells = [t.cell for t in scene.things if f"the {t.name}" == " ".join(words[1:])]
                 assert exercise.answer == (cells[0] if cells else "nowhere")
                 answers.add(bool(cells))
+            elif exercise.kind == "shape_colors":
+                shapes = [t.shape for t in scene.things]
+                named = [
+                    f"{t.shape} {t.colour}" for t in scene.things if shapes.count(t.shape) == 1
+                ]
+                assert sorted(exercise.answer.split(", ")) == sorted(named)
             elif words[2] == "colors":
                 named = [t.colour for t in scene.things if words[-1].startswith(t.shape)]
                 assert exercise.answer == (", ".join(named) or "none")
