@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 from helpers import conversation, tiny_tokenizer
+from tokenizers import Regex, pre_tokenizers
 
 from omnitune.config import DataMix, load_config
 from omnitune.data.chat import SPECIAL_TOKENS, ChatRenderer
 from omnitune.data.loader import BatchStream, SampleReader
 from omnitune.data.mixture import Mixture
 from omnitune.pretraining.thinker import (
+    PIECES,
     ThinkerConfig,
     ask_aloud,
     put_into_words,
@@ -41,6 +43,20 @@ def test_subwords_decode_to_what_was_written(text: str) -> None:
     tokenizer = tiny_tokenizer()
     tokenizer.encode_special_tokens = True
     assert tokenizer.decode(tokenizer.encode(text).ids).strip() == text
+
+
+@pytest.mark.parametrize(
+    ("written", "pieces"),
+    [
+        (" rings and crosses", [" ring", "s", " and", " cross", "es"]),
+        (" boxes, circles", [" box", "es", ",", " circle", "s"]),
+        (" this glass is his", [" this", " glass", " is", " his"]),
+        (" room 12", [" room", " 1", "2"]),
+    ],
+)
+def test_pieces_end_before_a_plural(written: str, pieces: list[str]) -> None:
+    split = pre_tokenizers.Split(Regex(PIECES), "isolated")
+    assert [piece for piece, _ in split.pre_tokenize_str(written)] == pieces
 
 
 def test_special_tokens_are_single_and_first() -> None:
