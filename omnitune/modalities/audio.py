@@ -46,7 +46,6 @@ class AudioModality(Modality):
         super().__init__(encoder_config)
         self.max_seconds: float = encoder_config.get("max_seconds", 30.0)
         self.split: bool = encoder_config.get("long_audio", "refuse") == "split"
-        self.words: int = encoder_config.get("words", 0)
         self.slot_share: float = encoder_config.get("slot_share", 1.0) if self.words else 1.0
         own = ("max_seconds", "long_audio", "words", "slot_share")
         self.parakeet = ParakeetEncoderConfig(

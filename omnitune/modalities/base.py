@@ -58,6 +58,7 @@ class Modality(ABC):
         glimpsed: whether each slot holds many words at once (a place in a picture) and not a
             stretch of one after the other (sound).
         encoder_config: JSON-able settings from which the encoder can be built again.
+        words: how many words of a thinker the encoder names by its ``readout``; 0: it has none.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Modality(ABC):
 
     def __init__(self, encoder_config: dict[str, Any]) -> None:
         self.encoder_config = encoder_config
+        self.words: int = encoder_config.get("words", 0)
 
     @property
     def tag(self) -> str:

@@ -44,7 +44,6 @@ class ImageModality(Modality):
         super().__init__(encoder_config)
         self.pixel_shuffle: int = encoder_config.get("pixel_shuffle", 2)
         self.stem_channels: tuple[int, ...] = tuple(encoder_config.get("stem_channels", ()))
-        self.words: int = encoder_config.get("words", 0)
         own = ("pixel_shuffle", "stem_channels", "words")
         known = {k: v for k, v in encoder_config.items() if k not in own}
         self.siglip = SiglipVisionConfig(**known, vision_use_head=False)

@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-# Log-odds against silence from which on a row may say a word: what is less likely misled more
-# often than it helped.
+# Log-odds against silence from which on a row may say a word: one in twenty. A faint row too many
+# reads as half a word and mostly silence, a row too few is a word lost.
 FAINTEST = -3.0
 
 
@@ -63,7 +63,7 @@ class Readout(nn.Module):
 
 
 def said_first(features_ND: Tensor, readout: Readout, count: int) -> Tensor:
-    """Of the rows of a clip the ``count`` that say most: ``[count, D]``.
+    """Of rows that follow each other in time the ``count`` that say most: ``[count, D]``.
 
     Those that say a word come first, in the order of time; then come the most silent. So words
     stand one after the other, as they do in text, which is what the thinker learnt to read

@@ -13,6 +13,7 @@ from torch import nn
 
 from omnitune.data.chat import ChatRenderer
 from omnitune.data.ledger import Reading
+from omnitune.modalities.readout import Readout
 from omnitune.modalities.registry import MODALITIES
 from omnitune.models.omni import OmniConfig, OmniModel
 from omnitune.sample import UserError
@@ -52,6 +53,21 @@ def save_encoder(
 ) -> None:
     """Writes one modality's encoder."""
     write_checkpoint(path, {"kind": name, "config": config, "state": state} | extra)
+
+
+def save_naming_encoder(
+    path: Path,
+    name: str,
+    config: dict[str, Any],
+    state: dict[str, Any],
+    head: nn.Linear,
+    tokenizer: Tokenizer,
+    **extra: Any,
+) -> None:
+    """Writes an encoder with the head that names a tokenizer's words in its rows."""
+    config = config | {"words": tokenizer.get_vocab_size()}
+    state = state | Readout.state_of(head)
+    save_encoder(path, name, config, state, vocabulary=vocabulary(tokenizer), **extra)
 
 
 def load_tokenizer(thinker_ckpt: Path) -> Tokenizer:

@@ -23,8 +23,7 @@ from omnitune.data.batching import WHOLE, Part
 from omnitune.data.records import STAND_INS, read_available, split_of
 from omnitune.evaluation.metrics import word_error_rate
 from omnitune.modalities.audio import AudioModality, duration, pad
-from omnitune.modalities.readout import Readout
-from omnitune.models.components import load_tokenizer, save_encoder, vocabulary
+from omnitune.models.components import load_tokenizer, save_naming_encoder
 from omnitune.pretraining.stage import Stage, fresh_directory, run_stage
 from omnitune.sample import Sample, UserError
 
@@ -312,16 +311,14 @@ def pretrain(config: AudioEncoderConfig, resume: bool = False, overwrite: bool =
     tokenizer = load_tokenizer(config.thinker_ckpt)
     splits = transcribed(config.data_dir)
     units = train_units((s.stand_ins[NAME] for s in splits[0]), config.num_units)
-    vocab_size = tokenizer.get_vocab_size()
-    model = CtcModel(config, vocab_size, units.get_vocab_size())
+    model = CtcModel(config, tokenizer.get_vocab_size(), units.get_vocab_size())
     train, held_out = (Clips(found, model.modality, tokenizer, units) for found in splits)
     batches = -(-len(train.samples) // config.batch_size)
 
     def save_best(scores: dict[str, Any]) -> None:
-        settings = config.encoder() | {"words": vocab_size, "slot_share": config.slot_share}
-        state = model.encoder.state_dict() | Readout.state_of(model.head)
-        words = vocabulary(tokenizer)
-        save_encoder(out.path, NAME, settings, state, vocabulary=words, scores=scores)
+        settings = config.encoder() | {"slot_share": config.slot_share}
+        state = model.encoder.state_dict()
+        save_naming_encoder(out.path, NAME, settings, state, model.head, tokenizer, scores=scores)
 
     run_stage(
         Stage(

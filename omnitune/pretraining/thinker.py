@@ -244,22 +244,21 @@ def ask_aloud(sample: Sample, draw: random.Random) -> Sample:
 
     Of several sentences the first is spoken, the others are written below it.
     """
-    asked = sample.messages[0]
+    asked, *answers = sample.messages
     match asked.parts:
-        case (Media() | Told() as subject, Text(question)) if len(sample.messages) == 2:
-            pass
-        case _:
-            return sample
-    if not MODALITIES[subject.modality].glimpsed:
-        return sample
-    said, _, rest = question.partition(". ")
-    parts = [subject, *heard(said.rstrip(".?"), SPEECH, draw)] + [Text(rest)] * bool(rest)
-    return replace(sample, messages=(replace(asked, parts=tuple(parts)), sample.messages[1]))
+        case (Media(name) | Told(_, name) as subject, Text(question)) if (
+            MODALITIES[name].glimpsed and len(answers) == 1
+        ):
+            said, _, rest = question.partition(". ")
+            parts = [subject, *heard(said.rstrip(".?"), SPEECH, draw)] + [Text(rest)] * bool(rest)
+            return replace(sample, messages=(replace(asked, parts=tuple(parts)), *answers))
+    return sample
 
 
 def heard(words: str, modality: str, draw: random.Random) -> list[Part]:
     """Words as a clip has them: one after the other, without marks, and then silence."""
-    silence = draw.randint(1 + len(words.split()) // 3, 1 + 4 * len(words.split()) // 3)
+    count = len(words.split())
+    silence = draw.randint(1 + count // 3, 1 + 4 * count // 3)
     return [Text(words), Glimpse(modality, ("",) * silence)]
 
 

@@ -24,8 +24,7 @@ from omnitune.data.mixture import Mixture
 from omnitune.data.records import STAND_INS, read_available, split_of
 from omnitune.data.rounding import round_up
 from omnitune.evaluation.scoreboard import token_scoreboard
-from omnitune.modalities.readout import Readout
-from omnitune.models.components import load_tokenizer, save_encoder, vocabulary
+from omnitune.models.components import load_tokenizer, save_naming_encoder
 from omnitune.models.omni import OmniConfig, OmniModel
 from omnitune.pretraining.stage import Stage, fresh_directory, run_stage
 from omnitune.pretraining.thinker import ThinkerConfig
@@ -128,10 +127,8 @@ def pretrain(config: VisionEncoderConfig, resume: bool = False, overwrite: bool 
     items = [reader.item(sample) for sample in held_out]
 
     def save_best(scores: dict[str, Any]) -> None:
-        settings = encoder | {"words": tokenizer.get_vocab_size()}
-        state = omni.encoders[NAME].state_dict() | Readout.state_of(model.spotting_head)
-        words = vocabulary(tokenizer)
-        save_encoder(out.path, NAME, settings, state, vocabulary=words, scores=scores)
+        state, head = omni.encoders[NAME].state_dict(), model.spotting_head
+        save_naming_encoder(out.path, NAME, encoder, state, head, tokenizer, scores=scores)
 
     run_stage(
         Stage(
