@@ -108,6 +108,8 @@ class DataMix(Config):
     audio_text: float = Field(0.0, ge=0)
     image_audio_text: float = Field(0.0, ge=0)
     told: float = Field(0.0, ge=0)
+    captions: float = Field(0.0, ge=0)
+    transcripts: float = Field(0.0, ge=0)
 
     @model_validator(mode="after")
     def _some_weight(self) -> DataMix:
@@ -202,7 +204,7 @@ class SftConfig(RunConfig):
     )
     tokens_per_batch: int | None = tokens_per_batch()
     rate_width: int = Field(
-        1024,
+        512,
         ge=1,
         description="width that learning_rate is meant at; a narrower thinker takes more",
     )

@@ -9,7 +9,15 @@ from pathlib import Path
 ROLES = ("system", "user", "assistant")
 
 # The sources, which are also the keys of ``data_mix``.
-SOURCES = ("text_only", "image_text", "audio_text", "image_audio_text", "told")
+SOURCES = (
+    "text_only",
+    "image_text",
+    "audio_text",
+    "image_audio_text",
+    "told",
+    "captions",
+    "transcripts",
+)
 
 
 class UserError(Exception):

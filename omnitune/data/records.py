@@ -19,6 +19,8 @@ FILES = {
     "audio_text": "audio/audio_qa.json",
     "image_audio_text": "omni/omni_qa.json",
     "told": "text/told_qa.json",
+    "captions": "images/captions.json",
+    "transcripts": "audio/transcripts.json",
 }
 # What a source's records must refer to; any record may refer to more.
 REQUIRED_MEDIA: dict[str, tuple[str, ...]] = {
@@ -27,6 +29,8 @@ REQUIRED_MEDIA: dict[str, tuple[str, ...]] = {
     "audio_text": ("audio",),
     "image_audio_text": ("image", "audio"),
     "told": (),
+    "captions": ("image",),
+    "transcripts": ("audio",),
 }
 STAND_INS = {"image": "caption", "audio": "transcript"}
 INDEX_FOLDER = ".index"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -50,7 +51,15 @@ class ThinkerConfig(RunConfig):
     num_epochs: int = Field(3, ge=1)
     optimizer: Literal["adamw", "muon"] = Field("muon")
     data_mix: DataMix = Field(
-        DataMix(text_only=0.3, image_text=0.3, audio_text=0.15, image_audio_text=0.01, told=0.24),
+        DataMix(
+            text_only=0.3,
+            image_text=0.13,
+            captions=0.17,
+            audio_text=0.07,
+            transcripts=0.08,
+            image_audio_text=0.01,
+            told=0.24,
+        ),
         description="weight of each source; of those without a file it is left out",
     )
     prompt_weight: float = Field(
@@ -76,7 +85,7 @@ class ThinkerConfig(RunConfig):
     questions_per_draw: int | None = questions_per_draw()
     length_power: float = length_power()
     told_first: float = Field(
-        0.4,
+        0.33,
         ge=0,
         lt=1,
         description="share of the run in which nothing but the source told is drawn, if it is "
@@ -292,13 +301,38 @@ def put_into_words(
 def spread(words: str, slots: int, draw: random.Random) -> tuple[str, ...] | None:
     """Each phrase (between commas; else each word) in a slot of its own, in order, with gaps.
 
-    None if there are more phrases than slots.
+    What is spelled out is :func:`in_columns`. None if there are more phrases than slots.
     """
+    written = words.split()
+    count = next((n for n, word in enumerate(reversed(written)) if len(word) > 1), 0)
+    if count and slots >= 4:
+        return in_columns(" ".join(written[:-count]), written[-count:], slots, draw)
     phrases = words.split(", ") if ", " in words else words.split()
     if len(phrases) > slots:
         return None
     places = sorted(draw.sample(range(slots), len(phrases)))
     return tuple(phrases[places.index(n)] if n in places else "" for n in range(slots))
+
+
+def in_columns(
+    about: str, characters: Sequence[str], slots: int, draw: random.Random
+) -> tuple[str, ...]:
+    """Digits or letters in the columns of a grid of slots, from left to right.
+
+    As an encoder sees them: they stand across rows, so that either or both say what is there, and
+    the columns alone are their order; that they are digits is said everywhere.
+    """
+    side = math.isqrt(slots)
+    count = len(characters)
+    columns = [n * side // count for n in range(count)]  # side by side if there are more
+    if count <= side:
+        columns = sorted(draw.sample(range(side), count))
+    held = [[about] for _ in range(slots)]
+    upper = draw.randrange(slots // side - 1)
+    for character, column in zip(characters, columns, strict=True):
+        for row in draw.choice(((upper,), (upper + 1,), (upper, upper + 1))):
+            held[row * side + column].append(character)
+    return tuple(" ".join(words) for words in held)
 
 
 def _texts(samples: Iterable[Sample]) -> Iterator[str]:

@@ -3,11 +3,14 @@
 A caption that says what stands where can only be written from features that keep it. Beside the
 decoder a linear head spots the caption's words in each slot; at first it learns alone.
 
-Shape suffixes: B pictures, S slots, D feature width, W words.
+Shape suffixes: B pictures (each CHW values), S slots, D feature width, W words.
 """
 
 from __future__ import annotations
 
+import math
+import random
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -29,7 +32,7 @@ from omnitune.models.omni import OmniConfig, OmniModel
 from omnitune.pretraining.stage import Stage, fresh_directory, run_stage
 from omnitune.pretraining.thinker import ThinkerConfig
 from omnitune.sample import Message, Sample, Text, UserError
-from omnitune.training.loop import BatchAt, Plan
+from omnitune.training.loop import BatchAt, LossBatch, Plan
 
 NAME = "image"
 # Log-odds, at the start, that a slot shows a given word of the vocabulary.
@@ -65,6 +68,12 @@ class VisionEncoderConfig(RunConfig):
     spotting_first: float = Field(
         0.35, ge=0, lt=1, description="share of the run in which words are spotted and not said"
     )
+    degrees: float = Field(6.0, ge=0, le=180, description="pictures are turned by up to this")
+    scale: float = Field(
+        0.08, ge=0, lt=1, description="width and height, each, are stretched by up to this share"
+    )
+    translate: float = Field(0.03, ge=0, le=1, description="moved by up to this share of a side")
+    brightness: float = Field(0.05, ge=0, le=1, description="of the whole range of a pixel")
     captioner_layers: int = Field(2, ge=1, description="layers of the decoder")
     captioner_width: int = Field(128, ge=16, multiple_of=4, description="width of the decoder")
 
@@ -134,7 +143,7 @@ def pretrain(config: VisionEncoderConfig, resume: bool = False, overwrite: bool 
         Stage(
             config=config,
             model=model,
-            batch_at=spotted_first(config, stream),
+            batch_at=changed(config, spotted_first(config, stream)),
             batches_per_epoch=len(stream),
             groups=stream.groups,
             score=lambda: token_scoreboard(omni, items),
@@ -152,6 +161,45 @@ def pretrain(config: VisionEncoderConfig, resume: bool = False, overwrite: bool 
 @dataclass
 class Spotted(Batch):
     """A batch whose captions' words are only spotted, which takes no decoder."""
+
+
+def changed(config: VisionEncoderConfig, batches: BatchAt) -> BatchAt:
+    """The same batches, of which no picture looks twice alike (:func:`jittered`)."""
+
+    def batch_at(number: int, part: Part = WHOLE) -> LossBatch | None:
+        batch = batches(number, part)
+        if not isinstance(batch, Batch):
+            return batch
+        rows = batch.media[NAME]
+        draws = [random.Random(f"{config.seed}/{number}/{name}") for name in batch.ids]
+        inputs = list(jittered(torch.stack(rows.inputs), config, draws))
+        return replace(batch, media={NAME: replace(rows, inputs=inputs)})
+
+    return batch_at
+
+
+def jittered(
+    pixels_BCHW: Tensor, config: VisionEncoderConfig, draws: Sequence[random.Random]
+) -> Tensor:
+    """Pictures turned, stretched, moved and lit a little otherwise; ``draws`` has one of each.
+
+    What is new in a held-out picture is mostly this, and a network that has met each picture in
+    one form alone learns it by heart: handwriting, and which shapes come in which colours.
+    """
+    affine, light = [], []
+    for draw in draws:
+        angle = math.radians(draw.uniform(-config.degrees, config.degrees))
+        wide, high = (1 + draw.uniform(-config.scale, config.scale) for _ in range(2))
+        # A side is 2 units long.
+        right, down = (2 * draw.uniform(-config.translate, config.translate) for _ in range(2))
+        cos, sin = math.cos(angle), math.sin(angle)
+        affine.append([[cos * wide, -sin * high, right], [sin * wide, cos * high, down]])
+        light.append(2 * draw.uniform(-config.brightness, config.brightness))  # from -1 to 1
+    grid = nn.functional.affine_grid(
+        torch.tensor(affine), list(pixels_BCHW.shape), align_corners=False
+    )
+    moved = nn.functional.grid_sample(pixels_BCHW, grid, padding_mode="border", align_corners=False)
+    return moved + torch.tensor(light)[:, None, None, None]
 
 
 def spotted_first(config: VisionEncoderConfig, stream: BatchStream) -> BatchAt:

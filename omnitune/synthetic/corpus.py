@@ -55,7 +55,7 @@ SIZES = {
     "test_composition": Sizes(conversations=0, told=0, images=200, utterances=0, pairs=0),
     "test_voices": Sizes(conversations=0, told=0, images=0, utterances=300, pairs=0),
 }
-VERSION = 7  # raised whenever the same seed makes another corpus
+VERSION = 8  # raised whenever the same seed makes another corpus
 MINIMUM = 10  # of every kind of record that a split has at all
 SUMMARY = "corpus.json"
 MARKER = ".omnitune-corpus-building"
@@ -63,8 +63,13 @@ FILES = {
     "text": "text/conversations.json",
     "told": "text/told_qa.json",
     "images": "images/image_qa.json",
+    "captions": "images/captions.json",
     "audio": "audio/audio_qa.json",
+    "transcripts": "audio/transcripts.json",
 }
+# Of so many records of training with media so many are for the joint fine-tuning; the others the
+# parts alone learn from before, as a model is mostly tuned on less than its parts have seen.
+TUNED, DEALT = 4, 9
 PICTURES_PER_BLOCK = 250
 # How an utterance sounds depends a little on those before it in its block, so the size
 # of a block must not follow from the number of workers.
@@ -315,12 +320,26 @@ def _write_records(data_dir: Path, plan: Plan) -> dict[str, str]:
 
 
 def _by_file(plan: Plan) -> dict[str, list[Record]]:
+    images, captions = _dealt(plan.images)
+    audio, transcripts = _dealt(plan.audio)
     return {
         FILES["text"]: plan.text,
         FILES["told"]: plan.told,
-        FILES["images"]: plan.images,
-        FILES["audio"]: plan.audio,
+        FILES["images"]: images,
+        FILES["captions"]: captions,
+        FILES["audio"]: audio,
+        FILES["transcripts"]: transcripts,
     }
+
+
+def _dealt(records: list[Record]) -> tuple[list[Record], list[Record]]:
+    """The records for the joint fine-tuning and for scores, and those for pretraining alone."""
+    training = [record for record in records if record["split"] == "train"]
+    apart = {record["id"] for n, record in enumerate(training) if n % DEALT >= TUNED}
+    return (
+        [record for record in records if record["id"] not in apart],
+        [record for record in records if record["id"] in apart],
+    )
 
 
 def _counts(plan: Plan) -> dict[str, dict[str, int]]:

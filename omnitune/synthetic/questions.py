@@ -5,7 +5,6 @@ described scenes, and spoken questions.
 """
 
 from collections.abc import Callable, Sequence
-from itertools import accumulate
 
 from omnitune.synthetic.basics import NUMBER_WORDS, Dice, Question, number_word, with_article
 from omnitune.synthetic.scenes import (
@@ -104,18 +103,18 @@ def _attribute(scene: Scene, rng: Dice, focus: frozenset[Pair]) -> Question | No
     return Question(f"what size is the {chosen.name}?", chosen.size, "attribute")
 
 
-def _count_of(scene: Scene, noun: str) -> int:
+def count_of(scene: Scene, noun: str) -> int:
     """Returns how many objects have the colour or shape `noun`; all for "object"."""
     return sum(noun in (thing.colour, thing.shape, "object") for thing in scene.things)
 
 
-def _count_noun(scene: Scene, rng: Dice) -> str:
+def count_noun(scene: Scene, rng: Dice) -> str:
     """Draws a colour or a shape to count; what occurs more than once is likelier."""
     attributes = COLOURS if rng.random() < 0.5 else SHAPES
-    present = [name for name in attributes if _count_of(scene, name)]
+    present = [name for name in attributes if count_of(scene, name)]
     if rng.random() < _NONE_COUNT:
         return rng.choice([name for name in attributes if name not in present])
-    return rng.choices(present, [_count_of(scene, name) ** 2 for name in present])[0]
+    return rng.choices(present, [count_of(scene, name) ** 2 for name in present])[0]
 
 
 def _count(scene: Scene, rng: Dice, focus: frozenset[Pair]) -> Question:
@@ -123,16 +122,16 @@ def _count(scene: Scene, rng: Dice, focus: frozenset[Pair]) -> Question:
     if focused and rng.random() < _FOCUS:
         noun = rng.choice(rng.choice(focused).pair)
     else:
-        noun = "object" if rng.random() < 0.25 else _count_noun(scene, rng)
+        noun = "object" if rng.random() < 0.25 else count_noun(scene, rng)
     if noun in COLOURS:
         form = rng.choice(("how many {} objects are there?", "how many objects are {}?"))
         question = form.format(noun)
     else:
         question = f"how many {PLURALS.get(noun, 'objects')} are there?"
-    return Question(question, str(_count_of(scene, noun)), "count")
+    return Question(question, str(count_of(scene, noun)), "count")
 
 
-def _absent_pair(scene: Scene, rng: Dice, focus: frozenset[Pair]) -> Pair:
+def absent_pair(scene: Scene, rng: Dice, focus: frozenset[Pair]) -> Pair:
     """Draws a pair that the scene lacks but for which it has the colour or the shape.
 
     Pairs whose colour and shape both occur, though apart, are the hardest: they come first.
@@ -154,10 +153,10 @@ def _existence(scene: Scene, rng: Dice, focus: frozenset[Pair]) -> Question:
     form = rng.random()
     if form < 0.7 or focus:
         pair = _choose(rng, scene.things, focus).pair
-        noun = " ".join(pair if present else _absent_pair(scene, rng, focus))
+        noun = " ".join(pair if present else absent_pair(scene, rng, focus))
     else:
         attributes = COLOURS if form < 0.85 else SHAPES
-        names = [name for name in attributes if bool(_count_of(scene, name)) == present]
+        names = [name for name in attributes if bool(count_of(scene, name)) == present]
         noun = rng.choice(names)
         noun = f"{noun} object" if noun in COLOURS else noun
     return Question(f"is there {with_article(noun)}?", _yes(present), "existence")
@@ -179,7 +178,7 @@ def _comparison(scene: Scene, rng: Dice, focus: frozenset[Pair]) -> Question:
 
 def _more_than(scene: Scene, rng: Dice, focus: frozenset[Pair]) -> Question:
     answer = rng.toss("comparison")
-    counts = {shape: _count_of(scene, shape) for shape in SHAPES}
+    counts = {shape: count_of(scene, shape) for shape in SHAPES}
     options = [
         (first, second)
         for first in SHAPES
@@ -222,66 +221,6 @@ def _spatial(scene: Scene, rng: Dice, focus: frozenset[Pair]) -> Question | None
         return relation
     thing = _choose(rng, unique, focus)
     return Question(f"where is the {thing.name}?", thing.cell, "spatial")
-
-
-def drills(picture: Picture, rng: Dice, count: int) -> list[Question]:
-    """Exercises, whose answers tell a learner more of what it did wrong than a single word does.
-
-    Args:
-        picture: Of a scene they are `count` things each to find, to name and to give their
-            colour, which want the same looking as whether and how many; of digits their
-            running sum; of a word none.
-        rng: The source of randomness.
-        count: How many exercises of each sort.
-    """
-    if isinstance(picture, Digits):
-        return [_running_sum(picture)] * (len(picture.values) > 1)
-    return _looking(picture, rng, count) if isinstance(picture, Scene) else []
-
-
-def _running_sum(digits: Digits) -> Question:
-    sums = " ".join(map(str, accumulate(digits.values)))
-    return Question("add up the digits one by one.", sums, "running_sum")
-
-
-def _looking(scene: Scene, rng: Dice, count: int) -> list[Question]:
-    found = []
-    for _ in range(count):
-        found += [_find(scene, rng), _name_all(scene, rng), *_shapes_then_colours(scene, rng)]
-    return list(dict.fromkeys(found))
-
-
-def _shapes_then_colours(scene: Scene, rng: Dice) -> list[Question]:
-    """The colour of each shape that is there once, in random order.
-
-    Language names the colour first, so that every "the red" teaches a learner to look up the
-    shape of what is red, and next to nothing teaches it to look up the colour of a ring.
-    """
-    shapes = [thing.shape for thing in scene.things]
-    things = [thing for thing in scene.things if shapes.count(thing.shape) == 1]
-    rng.shuffle(things)
-    answer = ", ".join(f"{thing.shape} {thing.colour}" for thing in things)
-    return [Question("give each shape its color.", answer, "shape_colors")] * bool(things)
-
-
-def _find(scene: Scene, rng: Dice) -> Question:
-    unique = scene.unique_things()
-    if unique and rng.toss("find"):
-        thing = rng.choice(unique)
-        return Question(f"find the {thing.name}.", thing.cell, "find")
-    colour, shape = _absent_pair(scene, rng, frozenset())
-    return Question(f"find the {colour} {shape}.", "nowhere", "find")
-
-
-def _name_all(scene: Scene, rng: Dice) -> Question:
-    noun = _count_noun(scene, rng)
-    if noun in COLOURS:
-        asked = f"name the {noun} objects."
-        names = [thing.shape for thing in scene.things if thing.colour == noun]
-    else:
-        asked = f"name the colors of the {PLURALS[noun]}."
-        names = [thing.colour for thing in scene.things if thing.shape == noun]
-    return Question(asked, ", ".join(names) or "none", "name_all")
 
 
 _MAKERS: tuple[Maker, ...] = (_attribute, _count, _existence, _comparison, _spatial)
@@ -372,8 +311,8 @@ def _balanced(scene: Scene, rng: Dice, kind: str) -> Question:
 
 
 def _count_statement(scene: Scene, rng: Dice, truth: bool) -> str:
-    noun = _count_noun(scene, rng)
-    count = _count_of(scene, noun)
+    noun = count_noun(scene, rng)
+    count = count_of(scene, noun)
     said = count if truth else rng.choice([n for n in range(1, 5) if n != count])
     singular = f"{noun} object" if noun in COLOURS else noun
     plural = f"{noun} objects" if noun in COLOURS else PLURALS[noun]

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from omnitune.synthetic.basics import Dice, Question, spoken_words, stable_number
 from omnitune.synthetic.conversations import sample_conversation, shared_kinds
-from omnitune.synthetic.questions import describe, drills, questions, statement
+from omnitune.synthetic.drills import drills
+from omnitune.synthetic.questions import describe, questions, statement
 from omnitune.synthetic.scenes import (
     HELD_OUT,
     Digits,
@@ -150,6 +151,7 @@ def plan_told(plan: Plan, seed: int, split: str, count: int) -> None:
 
 
 def _is_true(picture: Picture, rng: Dice) -> Iterator[Question]:
+    """Statements in print, half of them true; the one truth about a word may so be there twice."""
     for _ in range(TOLD_STATEMENTS):
         said, truth = statement(picture, rng)
         yield Question(f"{said}. {IS_TRUE}", "yes" if truth else "no", "statement")

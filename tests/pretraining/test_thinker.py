@@ -75,10 +75,33 @@ def test_phrases_are_spread_over_slots_in_order() -> None:
         assert slots is not None
         assert len(slots) == 4
         assert [s for s in slots if s] == ["at the top a red star", "at the left a ring"]
-    words = spread("the digits 4 4", 6, random.Random(0))
+    words = spread("the blue ring", 6, random.Random(0))
     assert words is not None
-    assert [w for w in words if w] == ["the", "digits", "4", "4"]
+    assert [w for w in words if w] == ["the", "blue", "ring"]
     assert spread("one, two, three", 2, random.Random(0)) is None
+
+
+def test_what_is_spelled_stands_in_columns_whose_order_is_its_own() -> None:
+    heights = set()
+    for seed in range(30):
+        slots = spread("the digits 4 4 1", 9, random.Random(seed))
+        assert slots is not None
+        found = {n: slot.removeprefix("the digits").split() for n, slot in enumerate(slots)}
+        assert [{*found[n], *found[n + 3], *found[n + 6]} for n in range(3)] == [
+            {"4"},
+            {"4"},
+            {"1"},
+        ]
+        heights.add(sum(any(found[3 * row + n] for n in range(3)) for row in range(3)))
+    assert heights == {1, 2}
+
+
+def test_what_is_longer_than_the_columns_shares_them() -> None:
+    slots = spread("the word bread spelled b r e a d", 9, random.Random(0))
+    assert slots is not None
+    letters = [(n % 3, x) for n, slot in enumerate(slots) for x in slot.split() if len(x) == 1]
+    assert sorted(set(letters)) == [(0, "b"), (0, "r"), (1, "a"), (1, "e"), (2, "d")]
+    assert all(slot.startswith("the word bread spelled") for slot in slots)
 
 
 @pytest.mark.parametrize("told", [True, False])

@@ -22,7 +22,7 @@ from omnitune.synthetic.speech import TEST_VOICES, TRAIN_VOICES, accent_group
 
 SEED, SCALE = 3, 0.01
 Records = dict[str, list[dict[str, Any]]]
-FOLDERS = {"images": "images", "audio": "audio"}
+FOLDERS = {"images": "images", "captions": "images", "audio": "audio", "transcripts": "audio"}
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -51,6 +51,14 @@ def by_split(rows: list[dict[str, Any]], key: str) -> dict[str, set[str]]:
     return found
 
 
+def pictured(records: Records) -> list[dict[str, Any]]:
+    return records["images"] + records["captions"]
+
+
+def voiced(records: Records) -> list[dict[str, Any]]:
+    return records["audio"] + records["transcripts"]
+
+
 def assert_disjoint(groups: dict[str, set[Any]]) -> None:
     names = sorted(groups)
     for index, first in enumerate(names):
@@ -63,12 +71,26 @@ def test_every_file_has_its_splits_and_unique_ids(records: Records) -> None:
         "text": {"train", "validation", "test"},
         "told": {"train"},
         "images": {"train", "validation", "test", "test_composition"},
+        "captions": {"train"},
+        "transcripts": {"train"},
         "audio": {"train", "validation", "test", "test_voices"},
     }
     for name, splits in expected.items():
         assert {row["split"] for row in records[name]} == splits
     ids = [row["id"] for rows in records.values() for row in rows]
     assert len(ids) == len(set(ids))
+
+
+def test_four_ninths_of_the_media_are_for_the_joint_fine_tuning(records: Records) -> None:
+    """Of plain records and of pairs alike, and none is in both files."""
+    for tuned, apart in (("images", "captions"), ("audio", "transcripts")):
+        training = [row for row in records[tuned] if row["split"] == "train"]
+        for pairs in (True, False):
+            counts = [
+                sum(({"image", "audio"} <= row.keys()) == pairs for row in rows)
+                for rows in (training, records[apart])
+            ]
+            assert counts[0] / sum(counts) == pytest.approx(4 / 9, abs=0.1)
 
 
 def test_conversations_have_the_agreed_format(records: Records) -> None:
@@ -91,14 +113,15 @@ def test_pictures_are_told_in_training_alone(records: Records) -> None:
         statements = [pair for pair in row["qa"] if pair["kind"] == "statement"]
         assert len(statements) == 4
         assert all(pair["question"].endswith(". is this true?") for pair in statements)
-    scenes = [row for row in records["images"] if " a " in row["caption"]]  # digits are few
+    # Digits and words are too few for splits of their own.
+    scenes = [row for row in pictured(records) if not row["caption"].startswith("the ")]
     held_out = {row["caption"] for row in scenes if row["split"] != "train"}
     assert not held_out & {row["caption"] for row in records["told"]}
 
 
 def test_image_records_have_the_agreed_format(records: Records) -> None:
     kinds: set[str] = set()
-    for row in records["images"]:
+    for row in pictured(records):
         if "audio" in row:
             asked = pair_question(row)
             assert asked["kind"] == "spoken_question"
@@ -116,7 +139,8 @@ def test_image_records_have_the_agreed_format(records: Records) -> None:
             assert len({qa["question"] for qa in asked}) == len(asked) >= 3
             kinds |= {qa["kind"] for qa in asked}
     scene_kinds = {"attribute", "count", "existence", "comparison", "spatial"}
-    assert kinds == scene_kinds | {"digits", "digit_sum", "running_sum", "word", "caption"}
+    sums = {"digit_sum", "running_sum", "pair_sums"}
+    assert kinds == scene_kinds | {"digits", "word", "caption"} | sums
 
 
 def pair_question(row: dict[str, Any]) -> dict[str, Any]:
@@ -130,7 +154,7 @@ def pair_question(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_audio_records_have_the_agreed_format(records: Records) -> None:
-    plain = [row for row in records["audio"] if "image" not in row]
+    plain = [row for row in voiced(records) if "image" not in row]
     trained = [row for row in plain if row["split"] == "train"]
     for row in trained:
         assert [qa["task"] for qa in row["qa"]] == ["transcription"] + ["qa"] * (len(row["qa"]) - 1)
@@ -147,7 +171,7 @@ def test_audio_records_have_the_agreed_format(records: Records) -> None:
             assert 1 <= len(row["answer"].split()) <= 3
     asked = sum(row["task"] == "qa" for row in held_out) / len(held_out)
     assert 0.2 < asked <= 0.3
-    statements = [pair_question(row) for row in records["audio"] if "image" in row]
+    statements = [pair_question(row) for row in voiced(records) if "image" in row]
     assert {row["answer"] for row in statements} == {"yes", "no"}
     assert {row["question"] for row in statements} == {"is this true?"}
     assert {row["kind"] for row in statements} == {"spoken_statement"}
@@ -202,7 +226,7 @@ def digests_of(path: Path) -> str:
 
 def test_no_handwriting_is_in_two_splits(records: Records) -> None:
     shown: dict[str, set[int]] = {}
-    for row in (*records["images"], *records["audio"]):
+    for row in (*pictured(records), *voiced(records)):
         shown.setdefault(row["split"], set()).update(row.get("digits", []))
         if "digits" in row:
             assert len(row["digits"]) == len(row["caption"].split()) - 2
@@ -211,7 +235,7 @@ def test_no_handwriting_is_in_two_splits(records: Records) -> None:
 
 
 def test_no_sentence_or_conversation_is_in_two_splits(records: Records) -> None:
-    spoken = [row for row in records["audio"] if "image" not in row]
+    spoken = [row for row in voiced(records) if "image" not in row]
     sentences = by_split(spoken, "transcript")
     sentences["test"] |= sentences.pop("test_voices")  # the same sentences may be said anew
     for row in records["text"]:
@@ -243,7 +267,7 @@ def test_held_out_pairs_are_only_in_their_own_split(records: Records) -> None:
 
 
 def test_test_voices_are_new(records: Records) -> None:
-    spoken = [row for row in (*records["images"], *records["audio"]) if "voice" in row]
+    spoken = [row for row in (*pictured(records), *voiced(records)) if "voice" in row]
     for row in spoken:
         allowed = TEST_VOICES if row["split"] == "test_voices" else TRAIN_VOICES
         assert row["voice"] in allowed

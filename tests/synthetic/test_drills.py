@@ -1,13 +1,15 @@
-"""Questions about pictures: the exercises that are asked in training alone."""
+"""The exercises that are asked in training alone."""
+
+from collections import Counter
 
 from omnitune.synthetic.basics import Dice
-from omnitune.synthetic.questions import drills
+from omnitune.synthetic.drills import drills
 from omnitune.synthetic.scenes import Digits, Word, sample_scene
 
 
 def test_exercises_are_answered_rightly() -> None:
     rng = Dice(5)
-    answers = set()
+    answers, tallied = set(), set()
     for _ in range(60):
         scene = sample_scene(rng)
         for exercise in drills(scene, rng, 3):
@@ -22,16 +24,23 @@ def test_exercises_are_answered_rightly() -> None:
                     f"{t.shape} {t.colour}" for t in scene.things if shapes.count(t.shape) == 1
                 ]
                 assert sorted(exercise.answer.split(", ")) == sorted(named)
+            elif exercise.kind == "tally":
+                of_shape = words[-1] == "shape"
+                there = Counter(t.shape if of_shape else t.colour for t in scene.things)
+                counted = [f"{noun} {count}" for noun, count in there.items()]
+                assert sorted(exercise.answer.split(", ")) == sorted(counted)
+                tallied.add(of_shape)
             elif words[2] == "colors":
                 named = [t.colour for t in scene.things if words[-1].startswith(t.shape)]
                 assert exercise.answer == (", ".join(named) or "none")
             else:
                 named = [t.shape for t in scene.things if t.colour == words[2]]
                 assert exercise.answer == (", ".join(named) or "none")
-    assert answers == {True, False}
+    assert answers == tallied == {True, False}
 
 
-def test_digits_are_added_up_one_by_one() -> None:
-    (exercise,) = drills(Digits((7, 0, 5)), Dice(0), 3)
-    assert exercise.answer == "7 7 12"
+def test_digits_are_added_up_one_by_one_and_two_by_two() -> None:
+    one_by_one, two_by_two = drills(Digits((7, 0, 5)), Dice(0), 3)
+    assert one_by_one.answer == "7 7 12"
+    assert two_by_two.answer == "7 12 5"
     assert drills(Digits((7,)), Dice(0), 3) == drills(Word("cat"), Dice(0), 3) == []

@@ -1,0 +1,89 @@
+"""Exercises, whose answers tell a learner more of what it did wrong than a single word does.
+
+They are there in training and in no test.
+"""
+
+from itertools import accumulate, combinations
+
+from omnitune.synthetic.basics import Dice, Question
+from omnitune.synthetic.questions import PLURALS, absent_pair, count_noun, count_of
+from omnitune.synthetic.scenes import COLOURS, Digits, Picture, Scene
+
+
+def drills(picture: Picture, rng: Dice, count: int) -> list[Question]:
+    """Returns the exercises about a picture.
+
+    Args:
+        picture: Of a scene they are `count` things each to find, to name, to give their colour
+            and to count, which want the same looking as whether and how many; of digits their
+            sums; of a word none.
+        rng: The source of randomness.
+        count: How many exercises of each sort, of scenes.
+    """
+    if isinstance(picture, Digits):
+        return _sums(picture) if len(picture.values) > 1 else []
+    return _looking(picture, rng, count) if isinstance(picture, Scene) else []
+
+
+def _sums(digits: Digits) -> list[Question]:
+    running = " ".join(map(str, accumulate(digits.values)))
+    pairs = " ".join(str(a + b) for a, b in combinations(digits.values, 2))
+    return [
+        Question("add up the digits one by one.", running, "running_sum"),
+        Question("add up every two digits.", pairs, "pair_sums"),
+    ]
+
+
+def _looking(scene: Scene, rng: Dice, count: int) -> list[Question]:
+    found = []
+    for _ in range(count):
+        found += [_find(scene, rng), _name_all(scene, rng), _tally(scene, rng)]
+        found += _shapes_then_colours(scene, rng)
+    return list(dict.fromkeys(found))
+
+
+def _shapes_then_colours(scene: Scene, rng: Dice) -> list[Question]:
+    """The colour of each shape that is there once, in random order.
+
+    Language names the colour first, so that every "the red" teaches a learner to look up the
+    shape of what is red, and next to nothing teaches it to look up the colour of a ring.
+    """
+    shapes = [thing.shape for thing in scene.things]
+    things = [thing for thing in scene.things if shapes.count(thing.shape) == 1]
+    rng.shuffle(things)
+    answer = ", ".join(f"{thing.shape} {thing.colour}" for thing in things)
+    return [Question("give each shape its color.", answer, "shape_colors")] * bool(things)
+
+
+def _find(scene: Scene, rng: Dice) -> Question:
+    unique = scene.unique_things()
+    if unique and rng.toss("find"):
+        thing = rng.choice(unique)
+        return Question(f"find the {thing.name}.", thing.cell, "find")
+    colour, shape = absent_pair(scene, rng, frozenset())
+    return Question(f"find the {colour} {shape}.", "nowhere", "find")
+
+
+def _name_all(scene: Scene, rng: Dice) -> Question:
+    noun = count_noun(scene, rng)
+    if noun in COLOURS:
+        asked = f"name the {noun} objects."
+        names = [thing.shape for thing in scene.things if thing.colour == noun]
+    else:
+        asked = f"name the colors of the {PLURALS[noun]}."
+        names = [thing.colour for thing in scene.things if thing.shape == noun]
+    return Question(asked, ", ".join(names) or "none", "name_all")
+
+
+def _tally(scene: Scene, rng: Dice) -> Question:
+    """How many there are of each shape, or of each colour, in random order."""
+    what, nouns = rng.choice(
+        (
+            ("shape", [thing.shape for thing in scene.things]),
+            ("color", [thing.colour for thing in scene.things]),
+        )
+    )
+    there = list(dict.fromkeys(nouns))
+    rng.shuffle(there)
+    answer = ", ".join(f"{noun} {count_of(scene, noun)}" for noun in there)
+    return Question(f"count each {what}.", answer, "tally")
