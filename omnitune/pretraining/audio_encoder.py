@@ -24,6 +24,7 @@ from omnitune.data.records import STAND_INS, read_available, split_of
 from omnitune.evaluation.metrics import word_error_rate
 from omnitune.modalities.audio import AudioModality, duration, pad
 from omnitune.models.components import load_tokenizer, save_naming_encoder
+from omnitune.pretraining.augmentation import ClipChange
 from omnitune.pretraining.stage import Stage, fresh_directory, run_stage
 from omnitune.sample import Sample, UserError
 
@@ -64,6 +65,9 @@ class AudioEncoderConfig(RunConfig):
     frequency_warp: float = Field(
         0.08, ge=0, lt=0.5, description="other voices: mel bins squeezed or stretched by up to this"
     )
+    tempo: float = Field(
+        0.1, ge=0, lt=0.5, description="clips hurried or drawn out by up to this share of them"
+    )
 
     @model_validator(mode="after")
     def _fits(self) -> AudioEncoderConfig:
@@ -80,6 +84,10 @@ class AudioEncoderConfig(RunConfig):
     def middle(self) -> int:
         """Layer, counted from 1, that spells in small units."""
         return self.unit_layer or max(1, self.num_layers - 1)
+
+    def change(self) -> ClipChange:
+        """How clips are changed from one epoch to the next."""
+        return ClipChange(self.frequency_warp, self.tempo, self.time_masks, self.frequency_masks)
 
     def encoder(self) -> dict[str, Any]:
         """Settings of the encoder."""
@@ -174,34 +182,6 @@ def ctc(logits_BTV: Tensor, lengths_B: Tensor, targets: list[Tensor]) -> Tensor:
     )
 
 
-def warped(mel_TM: Tensor, at_most: float, draw: random.Random) -> Tensor:
-    """The clip as a longer or shorter vocal tract would say it (Jaitly and Hinton 2013, "VTLP").
-
-    Args:
-        at_most: share by which the bins are squeezed or stretched, at most.
-    """
-    bins = mel_TM.shape[1]
-    place_M = torch.arange(bins) * (1 + draw.uniform(-at_most, at_most))
-    place_M = place_M.clamp(max=bins - 1)
-    below_M = place_M.long().clamp(max=bins - 2)
-    return torch.lerp(mel_TM[:, below_M], mel_TM[:, below_M + 1], place_M - below_M)
-
-
-def blanked(mel_TM: Tensor, time_masks: int, frequency_masks: int, draw: random.Random) -> Tensor:
-    """SpecAugment (Park et al. 2019): blanks random stretches of time and bands of bins."""
-    mel_TM = mel_TM.clone()
-    frames, bins = mel_TM.shape
-    for _ in range(time_masks):
-        width = draw.randint(0, max(1, min(25, frames // 10)))
-        start = draw.randrange(max(1, frames - width))
-        mel_TM[start : start + width] = 0
-    for _ in range(frequency_masks):
-        width = draw.randint(0, bins // 5)
-        start = draw.randrange(max(1, bins - width))
-        mel_TM[:, start : start + width] = 0
-    return mel_TM
-
-
 class Clips:
     """Transcribed clips, read once and kept, and their batches of like length."""
 
@@ -250,8 +230,7 @@ class LengthBatches:
     the epoch and the clip alone.
 
     Args:
-        masks: stretches of time and bands of bins that are blanked.
-        warp: share by which the bins are squeezed or stretched, at most.
+        change: what no clip is heard twice without.
     """
 
     def __init__(
@@ -259,11 +238,9 @@ class LengthBatches:
         clips: Clips,
         batch_size: int,
         seed: int,
-        masks: tuple[int, int] = (0, 0),
-        warp: float = 0.0,
+        change: ClipChange,
     ) -> None:
-        self.clips, self.batch_size, self.seed = clips, batch_size, seed
-        self.masks, self.warp = masks, warp
+        self.clips, self.batch_size, self.seed, self.change = clips, batch_size, seed, change
         self.per_epoch = -(-len(clips.samples) // batch_size)
 
     def __call__(self, number: int, part: Part = WHOLE) -> CtcBatch | None:
@@ -274,12 +251,8 @@ class LengthBatches:
             return None
         batch = self.clips.batch(chosen)
         draws = (random.Random(f"{self.seed}/{epoch}/masks/{n}") for n in chosen)
-        inputs = [self._change(x, d) for x, d in zip(batch.inputs, draws, strict=True)]
+        inputs = [self.change(x, d) for x, d in zip(batch.inputs, draws, strict=True)]
         return replace(batch, inputs=inputs)
-
-    def _change(self, mel_TM: Tensor, draw: random.Random) -> Tensor:
-        mel_TM = warped(mel_TM, self.warp, draw) if self.warp else mel_TM
-        return blanked(mel_TM, *self.masks, draw)
 
     def _epoch(self, epoch: int) -> list[list[int]]:
         if getattr(self, "_held", (None,))[0] != epoch:
@@ -328,8 +301,7 @@ def pretrain(config: AudioEncoderConfig, resume: bool = False, overwrite: bool =
                 train,
                 config.batch_size,
                 config.seed,
-                masks=(config.time_masks, config.frequency_masks),
-                warp=config.frequency_warp,
+                config.change(),
             ),
             batches_per_epoch=batches,
             groups=[NAME],

@@ -3,14 +3,12 @@
 A caption that says what stands where can only be written from features that keep it. Beside the
 decoder a linear head spots the caption's words in each slot; at first it learns alone.
 
-Shape suffixes: B pictures (each CHW values), S slots, D feature width, W words.
+Shape suffixes: B pictures, S slots, D feature width, W words.
 """
 
 from __future__ import annotations
 
-import math
 import random
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -29,6 +27,7 @@ from omnitune.data.rounding import round_up
 from omnitune.evaluation.scoreboard import token_scoreboard
 from omnitune.models.components import load_tokenizer, save_naming_encoder
 from omnitune.models.omni import OmniConfig, OmniModel
+from omnitune.pretraining.augmentation import PictureChange
 from omnitune.pretraining.stage import Stage, fresh_directory, run_stage
 from omnitune.pretraining.thinker import ThinkerConfig
 from omnitune.sample import Message, Sample, Text, UserError
@@ -164,7 +163,8 @@ class Spotted(Batch):
 
 
 def changed(config: VisionEncoderConfig, batches: BatchAt) -> BatchAt:
-    """The same batches, of which no picture looks twice alike (:func:`jittered`)."""
+    """The same batches, of which no picture looks twice alike."""
+    change = PictureChange(config.degrees, config.scale, config.translate, config.brightness)
 
     def batch_at(number: int, part: Part = WHOLE) -> LossBatch | None:
         batch = batches(number, part)
@@ -172,34 +172,10 @@ def changed(config: VisionEncoderConfig, batches: BatchAt) -> BatchAt:
             return batch
         rows = batch.media[NAME]
         draws = [random.Random(f"{config.seed}/{number}/{name}") for name in batch.ids]
-        inputs = list(jittered(torch.stack(rows.inputs), config, draws))
+        inputs = list(change(torch.stack(rows.inputs), draws))
         return replace(batch, media={NAME: replace(rows, inputs=inputs)})
 
     return batch_at
-
-
-def jittered(
-    pixels_BCHW: Tensor, config: VisionEncoderConfig, draws: Sequence[random.Random]
-) -> Tensor:
-    """Pictures turned, stretched, moved and lit a little otherwise; ``draws`` has one of each.
-
-    What is new in a held-out picture is mostly this, and a network that has met each picture in
-    one form alone learns it by heart: handwriting, and which shapes come in which colours.
-    """
-    affine, light = [], []
-    for draw in draws:
-        angle = math.radians(draw.uniform(-config.degrees, config.degrees))
-        wide, high = (1 + draw.uniform(-config.scale, config.scale) for _ in range(2))
-        # A side is 2 units long.
-        right, down = (2 * draw.uniform(-config.translate, config.translate) for _ in range(2))
-        cos, sin = math.cos(angle), math.sin(angle)
-        affine.append([[cos * wide, -sin * high, right], [sin * wide, cos * high, down]])
-        light.append(2 * draw.uniform(-config.brightness, config.brightness))  # from -1 to 1
-    grid = nn.functional.affine_grid(
-        torch.tensor(affine), list(pixels_BCHW.shape), align_corners=False
-    )
-    moved = nn.functional.grid_sample(pixels_BCHW, grid, padding_mode="border", align_corners=False)
-    return moved + torch.tensor(light)[:, None, None, None]
 
 
 def spotted_first(config: VisionEncoderConfig, stream: BatchStream) -> BatchAt:

@@ -1,6 +1,5 @@
 """Stage B: two CTC losses, batches of like length, decoding."""
 
-import random
 from pathlib import Path
 
 import pytest
@@ -19,8 +18,8 @@ from omnitune.pretraining.audio_encoder import (
     LengthBatches,
     ctc,
     train_units,
-    warped,
 )
+from omnitune.pretraining.augmentation import ClipChange
 from omnitune.sample import Media, UserError
 
 SMALL = AudioEncoderConfig(
@@ -46,35 +45,24 @@ def build(clips: Clips) -> CtcModel:
 
 
 def test_an_epoch_holds_every_clip_once_in_any_order_of_asking(clips: Clips) -> None:
-    batches = LengthBatches(clips, batch_size=2, seed=0)
+    batches = LengthBatches(clips, 2, 0, ClipChange())
     sizes = [len(batches(n).inputs) for n in range(batches.per_epoch)]
     assert sum(sizes) == len(WORDS)
     last = batches(5).inputs
-    again = LengthBatches(clips, batch_size=2, seed=0)(5).inputs
+    again = LengthBatches(clips, 2, 0, ClipChange())(5).inputs
     assert all(torch.equal(a, b) for a, b in zip(last, again, strict=True))
 
 
 def test_batches_hold_clips_of_like_length(clips: Clips) -> None:
-    batches = LengthBatches(clips, batch_size=2, seed=0)
+    batches = LengthBatches(clips, 2, 0, ClipChange())
     for n in range(batches.per_epoch):
         lengths = sorted(x.shape[0] for x in batches(n).inputs)
         assert lengths[-1] - lengths[0] <= 11  # neighbours differ by 0.1 s, ten frames
 
 
-def test_a_warp_moves_what_is_heard_up_or_down_and_no_further() -> None:
-    mel = torch.zeros(3, 16)
-    mel[:, 8] = 1.0
-    for seed in range(10):
-        moved = warped(mel, 0.25, random.Random(seed))
-        assert moved.shape == mel.shape
-        assert 6 <= int(moved[0].argmax()) <= 11
-        assert torch.equal(moved[0], moved[2])
-    torch.testing.assert_close(warped(mel, 0.0, random.Random(0)), mel)
-
-
 @pytest.mark.parametrize("count", [2, 3])
 def test_parts_hold_each_clip_once_and_blank_it_alike(clips: Clips, count: int) -> None:
-    batches = LengthBatches(clips, batch_size=2, seed=0, masks=(2, 1), warp=0.1)
+    batches = LengthBatches(clips, 2, 0, ClipChange(0.1, 0.2, 2, 1))
     for number in (0, batches.per_epoch):
         whole = batches(number)
         parts = [batches(number, Part(rank, count)) for rank in range(count)]
@@ -82,7 +70,7 @@ def test_parts_hold_each_clip_once_and_blank_it_alike(clips: Clips, count: int) 
         assert whole is not None
         assert len(found) == 2
         assert all(torch.equal(x, y) for x, y in zip(whole.inputs, found, strict=True))
-    unblanked = LengthBatches(clips, batch_size=2, seed=0)
+    unblanked = LengthBatches(clips, 2, 0, ClipChange())
     zeros = [sum(int((x == 0).sum()) for x in made(0).inputs) for made in (batches, unblanked)]
     assert zeros[0] > zeros[1]
 

@@ -1,7 +1,6 @@
 """Stage C: it learns from the captions of the training split alone."""
 
 import json
-import random
 from pathlib import Path
 
 import pytest
@@ -19,17 +18,9 @@ from omnitune.pretraining.vision_encoder import (
     VisionEncoderConfig,
     captioned,
     changed,
-    jittered,
     spotted_first,
 )
 from omnitune.sample import UserError
-
-
-class Greatest(random.Random):
-    """Draws the upper limit, always."""
-
-    def uniform(self, a: float, b: float) -> float:
-        return b
 
 
 def folder_with(tmp_path: Path, records: list[dict[str, str]]) -> Path:
@@ -112,30 +103,6 @@ def test_a_picture_looks_otherwise_in_each_pass_and_alike_on_any_rank(tmp_path: 
     by_rank = [one for rank in range(2) for one in pictures(0, Part(rank, 2))]
     assert all(any(torch.allclose(a, b, atol=1e-6) for b in first) for a in by_rank)
     assert len(by_rank) == len(first)
-
-
-def test_without_limits_a_picture_is_left_as_it_is() -> None:
-    pixels = torch.rand(2, 3, 96, 96) * 2 - 1
-    draws = [random.Random(n) for n in range(2)]
-    still = VisionEncoderConfig(degrees=0, scale=0, translate=0, brightness=0)
-    assert torch.allclose(jittered(pixels, still, draws), pixels, atol=1e-5)
-
-
-def test_what_is_drawn_moves_the_picture() -> None:
-    """A spot moves by the share of a side; a quarter turn takes it to another corner."""
-    pixels = torch.full((1, 3, 96, 96), -1.0)
-    pixels[:, :, 8:16, 8:16] = 1.0
-
-    def spot(**limits: float) -> tuple[float, float]:
-        none = {"degrees": 0.0, "scale": 0.0, "translate": 0.0, "brightness": 0.0}
-        config = VisionEncoderConfig(**{**none, **limits})
-        lit = (jittered(pixels, config, [Greatest()])[0, 0] > 0).nonzero().float()
-        row, col = lit.mean(0).tolist()
-        return row, col
-
-    assert spot() == pytest.approx((11.5, 11.5), abs=0.1)
-    assert spot(translate=0.05) == pytest.approx((11.5 - 4.8, 11.5 - 4.8), abs=0.5)
-    assert spot(degrees=90.0) == pytest.approx((95 - 11.5, 11.5), abs=0.5)
 
 
 def test_the_spotting_weight_counts_the_spotted_words(tmp_path: Path) -> None:
