@@ -13,6 +13,7 @@ from omnitune.data import records
 from omnitune.data.index import Samples, difficulties, first_shown
 from omnitune.data.records import (
     FILES,
+    REQUIRED_MEDIA,
     join,
     media_of,
     outlines,
@@ -41,9 +42,9 @@ def some_records(source: str, count: int = 40) -> list[dict[str, Any]]:
         record: dict[str, Any] = {"qa": qa} if n % 3 else {"messages": turns}
         record |= {"split": SPLITS[n % 4]} if n % 5 else {}
         record |= {"id": f"{source}-{n}"} if n % 2 else {}
-        if "image" in source:
+        if "image" in REQUIRED_MEDIA[source]:
             record |= {"image": f"{n % 7}.png", "kind": ("count", "caption")[n % 2]}
-        if "audio" in source:
+        if "audio" in REQUIRED_MEDIA[source]:
             record |= {"audio": f"{n % 5}.wav", "task": ("transcription", "other")[n % 2]}
         found.append(record)
     return found
