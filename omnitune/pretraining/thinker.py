@@ -48,7 +48,7 @@ class ThinkerConfig(RunConfig):
     """Stage A: a small Qwen3 (grouped-query attention, QK norm, SwiGLU)."""
 
     stage: Literal["thinker"] = "thinker"
-    num_epochs: int = Field(3, ge=1)
+    num_epochs: int = Field(4, ge=1)
     optimizer: Literal["adamw", "muon"] = Field("muon")
     data_mix: DataMix = Field(
         DataMix(
@@ -85,7 +85,7 @@ class ThinkerConfig(RunConfig):
     questions_per_draw: int | None = questions_per_draw()
     length_power: float = length_power()
     told_first: float = Field(
-        0.33,
+        0.4,
         ge=0,
         lt=1,
         description="share of the run in which nothing but the source told is drawn, if it is "
@@ -320,14 +320,14 @@ def in_columns(
     """Digits or letters in the columns of a grid of slots, from left to right.
 
     As an encoder sees them: they stand across rows, so that either or both say what is there, and
-    the columns alone are their order; that they are digits is said everywhere.
+    the columns alone are their order. What they are is said in many slots, in none reliably.
     """
     side = math.isqrt(slots)
     count = len(characters)
     columns = [n * side // count for n in range(count)]  # side by side if there are more
     if count <= side:
         columns = sorted(draw.sample(range(side), count))
-    held = [[about] for _ in range(slots)]
+    held = [[word for word in about.split() if draw.random() < 0.5] for _ in range(slots)]
     upper = draw.randrange(slots // side - 1)
     for character, column in zip(characters, columns, strict=True):
         for row in draw.choice(((upper,), (upper + 1,), (upper, upper + 1))):

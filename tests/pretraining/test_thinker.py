@@ -86,13 +86,10 @@ def test_what_is_spelled_stands_in_columns_whose_order_is_its_own() -> None:
     for seed in range(30):
         slots = spread("the digits 4 4 1", 9, random.Random(seed))
         assert slots is not None
-        found = {n: slot.removeprefix("the digits").split() for n, slot in enumerate(slots)}
-        assert [{*found[n], *found[n + 3], *found[n + 6]} for n in range(3)] == [
-            {"4"},
-            {"4"},
-            {"1"},
-        ]
+        found = {n: set(slot.split()) & {"4", "1"} for n, slot in enumerate(slots)}
+        assert [found[n] | found[n + 3] | found[n + 6] for n in range(3)] == [{"4"}, {"4"}, {"1"}]
         heights.add(sum(any(found[3 * row + n] for n in range(3)) for row in range(3)))
+        assert sum("digits" in slot for slot in slots) >= 1
     assert heights == {1, 2}
 
 
@@ -101,7 +98,7 @@ def test_what_is_longer_than_the_columns_shares_them() -> None:
     assert slots is not None
     letters = [(n % 3, x) for n, slot in enumerate(slots) for x in slot.split() if len(x) == 1]
     assert sorted(set(letters)) == [(0, "b"), (0, "r"), (1, "a"), (1, "e"), (2, "d")]
-    assert all(slot.startswith("the word bread spelled") for slot in slots)
+    assert 0 < sum("bread" in slot for slot in slots) < 9
 
 
 @pytest.mark.parametrize("told", [True, False])
