@@ -301,11 +301,11 @@ def put_into_words(
 def spread(words: str, slots: int, draw: random.Random) -> tuple[str, ...] | None:
     """Each phrase (between commas; else each word) in a slot of its own, in order, with gaps.
 
-    What is spelled out is :func:`in_columns`. None if there are more phrases than slots.
+    Half of what is spelled out is :func:`in_columns`. None if there are more phrases than slots.
     """
     written = words.split()
     count = next((n for n, word in enumerate(reversed(written)) if len(word) > 1), 0)
-    if count and slots >= 4:
+    if 0 < count <= math.isqrt(slots) > 1 and draw.random() < 0.5:
         return in_columns(" ".join(written[:-count]), written[-count:], slots, draw)
     phrases = words.split(", ") if ", " in words else words.split()
     if len(phrases) > slots:
@@ -323,10 +323,7 @@ def in_columns(
     the columns alone are their order. What they are is said in many slots, in none reliably.
     """
     side = math.isqrt(slots)
-    count = len(characters)
-    columns = [n * side // count for n in range(count)]  # side by side if there are more
-    if count <= side:
-        columns = sorted(draw.sample(range(side), count))
+    columns = sorted(draw.sample(range(side), len(characters)))
     held = [[word for word in about.split() if draw.random() < 0.5] for _ in range(slots)]
     upper = draw.randrange(slots // side - 1)
     for character, column in zip(characters, columns, strict=True):

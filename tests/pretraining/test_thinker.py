@@ -81,24 +81,28 @@ def test_phrases_are_spread_over_slots_in_order() -> None:
     assert spread("one, two, three", 2, random.Random(0)) is None
 
 
-def test_what_is_spelled_stands_in_columns_whose_order_is_its_own() -> None:
-    heights = set()
-    for seed in range(30):
+def test_half_of_what_is_spelled_stands_in_columns_whose_order_is_its_own() -> None:
+    heights, rows = set(), 0
+    for seed in range(60):
         slots = spread("the digits 4 4 1", 9, random.Random(seed))
         assert slots is not None
+        if sorted(slot for slot in slots if slot) == ["1", "4", "4", "digits", "the"]:
+            assert [slot for slot in slots if slot] == ["the", "digits", "4", "4", "1"]
+            rows += 1
+            continue
         found = {n: set(slot.split()) & {"4", "1"} for n, slot in enumerate(slots)}
         assert [found[n] | found[n + 3] | found[n + 6] for n in range(3)] == [{"4"}, {"4"}, {"1"}]
         heights.add(sum(any(found[3 * row + n] for n in range(3)) for row in range(3)))
-        assert sum("digits" in slot for slot in slots) >= 1
     assert heights == {1, 2}
+    assert 15 < rows < 45
 
 
-def test_what_is_longer_than_the_columns_shares_them() -> None:
-    slots = spread("the word bread spelled b r e a d", 9, random.Random(0))
-    assert slots is not None
-    letters = [(n % 3, x) for n, slot in enumerate(slots) for x in slot.split() if len(x) == 1]
-    assert sorted(set(letters)) == [(0, "b"), (0, "r"), (1, "a"), (1, "e"), (2, "d")]
-    assert 0 < sum("bread" in slot for slot in slots) < 9
+def test_more_characters_than_columns_stand_in_a_row() -> None:
+    words = "the word bread spelled b r e a d"
+    for seed in range(10):
+        slots = spread(words, 9, random.Random(seed))
+        assert slots is not None
+        assert [slot for slot in slots if slot] == words.split()
 
 
 @pytest.mark.parametrize("told", [True, False])
