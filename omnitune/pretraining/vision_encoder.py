@@ -67,12 +67,12 @@ class VisionEncoderConfig(RunConfig):
     spotting_first: float = Field(
         0.35, ge=0, lt=1, description="share of the run in which words are spotted and not said"
     )
-    degrees: float = Field(6.0, ge=0, le=180, description="pictures are turned by up to this")
+    degrees: float = Field(3.0, ge=0, le=180, description="pictures are turned by up to this")
     scale: float = Field(
-        0.08, ge=0, lt=1, description="width and height, each, are stretched by up to this share"
+        0.04, ge=0, lt=1, description="width and height, each, are stretched by up to this share"
     )
-    translate: float = Field(0.03, ge=0, le=1, description="moved by up to this share of a side")
-    brightness: float = Field(0.05, ge=0, le=1, description="of the whole range of a pixel")
+    translate: float = Field(0.015, ge=0, le=1, description="moved by up to this share of a side")
+    brightness: float = Field(0.025, ge=0, le=1, description="of the whole range of a pixel")
     captioner_layers: int = Field(2, ge=1, description="layers of the decoder")
     captioner_width: int = Field(128, ge=16, multiple_of=4, description="width of the decoder")
 
