@@ -233,13 +233,7 @@ class LengthBatches:
         change: what no clip is heard twice without.
     """
 
-    def __init__(
-        self,
-        clips: Clips,
-        batch_size: int,
-        seed: int,
-        change: ClipChange,
-    ) -> None:
+    def __init__(self, clips: Clips, batch_size: int, seed: int, change: ClipChange) -> None:
         self.clips, self.batch_size, self.seed, self.change = clips, batch_size, seed, change
         self.per_epoch = -(-len(clips.samples) // batch_size)
 
@@ -297,12 +291,7 @@ def pretrain(config: AudioEncoderConfig, resume: bool = False, overwrite: bool =
         Stage(
             config=config,
             model=model,
-            batch_at=LengthBatches(
-                train,
-                config.batch_size,
-                config.seed,
-                config.change(),
-            ),
+            batch_at=LengthBatches(train, config.batch_size, config.seed, config.change()),
             batches_per_epoch=batches,
             groups=[NAME],
             score=lambda: held_out_wer(model, held_out),

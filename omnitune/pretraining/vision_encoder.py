@@ -91,6 +91,10 @@ class VisionEncoderConfig(RunConfig):
             )
         return self
 
+    def change(self) -> PictureChange:
+        """How pictures are changed from one pass to the next."""
+        return PictureChange(self.degrees, self.scale, self.translate, self.brightness)
+
     def encoder(self) -> dict[str, Any]:
         """Settings of the encoder."""
         return {
@@ -164,7 +168,7 @@ class Spotted(Batch):
 
 def changed(config: VisionEncoderConfig, batches: BatchAt) -> BatchAt:
     """The same batches, of which no picture looks twice alike."""
-    change = PictureChange(config.degrees, config.scale, config.translate, config.brightness)
+    change = config.change()
 
     def batch_at(number: int, part: Part = WHOLE) -> LossBatch | None:
         batch = batches(number, part)
