@@ -14,6 +14,7 @@ from PIL import Image, ImageOps
 from torch import Tensor, nn
 from transformers import SiglipVisionConfig, SiglipVisionModel
 
+from omnitune.modalities import attention
 from omnitune.modalities.base import Extent, Fingerprint, Modality, Projector
 from omnitune.modalities.readout import Readout
 from omnitune.sample import UserError
@@ -46,6 +47,7 @@ class ImageModality(Modality):
         self.stem_channels: tuple[int, ...] = tuple(encoder_config.get("stem_channels", ()))
         own = ("pixel_shuffle", "stem_channels", "words")
         known = {k: v for k, v in encoder_config.items() if k not in own}
+        known["attn_implementation"] = attention.NAME
         self.siglip = SiglipVisionConfig(**known, vision_use_head=False)
         self.image_size = cast(int, self.siglip.image_size)
         side = self.image_size // cast(int, self.siglip.patch_size)

@@ -21,6 +21,7 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from omnitune.data.batching import Segments
+from omnitune.modalities.attention import attend
 
 NAME = "omnitune_segments"
 CAUSAL = (-1, 0)  # window: all that went before, nothing that comes
@@ -63,7 +64,7 @@ def segment_attention(
         return _attend_unpadded(q_1HTD, k_1KTD, v_1KTD, scaling, segments), None
     flat = []
     for gather_BL in segments.gathers:
-        out_BHLD = nn.functional.scaled_dot_product_attention(
+        out_BHLD = attend(
             _unpack(q_1HTD, gather_BL),
             _unpack(k_1KTD, gather_BL),
             _unpack(v_1KTD, gather_BL),

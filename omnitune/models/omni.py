@@ -18,7 +18,7 @@ from omnitune.data.batching import Batch, MediaRows, Segments
 from omnitune.modalities.base import Modality, Projector
 from omnitune.modalities.readout import Readout
 from omnitune.modalities.registry import MODALITIES
-from omnitune.models import attention
+from omnitune.models import attention, operators
 from omnitune.sample import UserError
 
 # Share of the rows up to which it pays to compute only those that are read.
@@ -96,6 +96,7 @@ class OmniModel(PreTrainedModel):
         self.thinker = AutoModelForCausalLM.from_config(
             thinker_config, attn_implementation=attention.NAME
         )
+        operators.hasten(self.thinker)
         self.modalities: dict[str, Modality] = {
             name: MODALITIES[name](encoder) for name, encoder in config.encoders.items()
         }

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from omnitune.training.optim import Muon
+
 if TYPE_CHECKING:
     from omnitune.training.loop import Run
 
@@ -39,6 +41,11 @@ def settle(run: Run, ranks: int = 1) -> None:
             run.config.precision, device, run.rounded is not None
         )
     run.log.say(f"precision: {state['precision']} ({why})")
+    if isinstance(run.optimizer, Muon):
+        if "muon_precision" not in state:  # its matrices come in few shapes, whatever the batches
+            state["muon_precision"], _ = choose_precision(run.config.precision, device, True)
+        bf16 = state["muon_precision"] == "bf16"
+        run.optimizer.products = torch.bfloat16 if bf16 else torch.float32
     if run.compile is None and run.config.compile == "on":
         run.log.warn("compile is on, but nothing of this stage can be compiled")
     if run.compile is None or run.config.compile == "off" or ranks > 1:

@@ -22,9 +22,15 @@ MOMENTUM = 0.95
 class Muon(torch.optim.AdamW):
     """Orthogonalised momentum (Jordan et al. 2024) for the groups marked so, AdamW for the rest.
 
-    torch has a Muon too, but one matrix at a time and in bfloat16, which costs a processor without
-    bf16 units several times the training step itself; here matrices of one shape go together.
+    torch has a Muon too, but one matrix at a time and always in bfloat16, which costs a processor
+    without bf16 units several times the training step itself; here matrices of one shape go
+    together.
+
+    Attributes:
+        products: precision of the matrix products; the method bears bfloat16 (same source).
     """
+
+    products: torch.dtype = torch.float32
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
@@ -45,7 +51,8 @@ class Muon(torch.optim.AdamW):
             if parameter.grad is not None:
                 by_shape[parameter.flatten(1).shape].append(parameter)
         for (rows, columns), parameters in by_shape.items():
-            updates = orthogonalize(torch.stack([self._momentum(p).flatten(1) for p in parameters]))
+            momenta_BMN = torch.stack([self._momentum(p).flatten(1) for p in parameters])
+            updates = orthogonalize(momenta_BMN, self.products)
             # A step of the same spectral norm relative to what the matrix maps between.
             rate = group["lr"] * max(1.0, rows / columns) ** 0.5
             for parameter, update in zip(parameters, updates, strict=True):
@@ -85,16 +92,20 @@ def step_cost(group: dict[str, Any], parameter: nn.Parameter) -> float:
     return NEWTON_SCHULZ_STEPS * parameter.numel() * small * (4 + 2 * small / max(rows, columns))
 
 
-def orthogonalize(matrices_BMN: Tensor) -> Tensor:
-    """Brings every singular value of each matrix near 1, by Newton-Schulz iteration."""
+def orthogonalize(matrices_BMN: Tensor, products: torch.dtype = torch.float32) -> Tensor:
+    """Brings every singular value of each matrix near 1, by Newton-Schulz iteration.
+
+    Args:
+        products: precision of the iteration.
+    """
     wide = matrices_BMN.shape[1] <= matrices_BMN.shape[2]
     x = matrices_BMN if wide else matrices_BMN.mT
-    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    x = (x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)).to(products)
     a, b, c = NEWTON_SCHULZ
     for _ in range(NEWTON_SCHULZ_STEPS):
         square = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(square, square, square, beta=b, alpha=c), x, beta=a)
-    return x if wide else x.mT
+    return (x if wide else x.mT).to(matrices_BMN.dtype)
 
 
 def build_optimizer(

@@ -1,6 +1,7 @@
 """Attention without padding is that with padding, whatever the segments share."""
 
 import itertools
+from typing import Any
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from omnitune.data.batching import Item, pack, share_prefix
 from omnitune.data.rounding import round_up
+from omnitune.modalities.attention import attend
 from omnitune.models import attention
 from omnitune.models.omni import OmniModel
 
@@ -75,3 +77,25 @@ def test_without_padding_is_as_with_padding(monkeypatch: pytest.MonkeyPatch, rou
 def test_single_precision_and_cpu_are_padded() -> None:
     for dtype in (torch.float32, torch.bfloat16):
         assert not attention._suits_varlen(torch.zeros(1, 2, 3, 8, dtype=dtype))
+
+
+def test_on_a_cpu_attention_is_computed_in_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also under autocast, for the thinker and for an encoder; what comes out is as it was."""
+    seen: list[torch.dtype] = []
+    plain = torch.nn.functional.scaled_dot_product_attention
+
+    def noting(*inputs: Tensor, **options: Any) -> Tensor:
+        seen.extend(x.dtype for x in inputs)
+        return plain(*inputs, **options)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", noting)
+    model = tiny_model()
+    batch = pack(items(model))
+    with torch.autocast("cpu", torch.bfloat16):
+        model(batch)
+        features = model.encode("image", [torch.zeros(3, 32, 32)])
+    assert len(seen) > 3
+    assert set(seen) == {torch.float32}
+    half = torch.zeros(1, 2, 3, 4, dtype=torch.bfloat16)
+    assert attend(half, half, half).dtype == torch.bfloat16
+    assert features[0].isfinite().all()

@@ -12,7 +12,7 @@ from omnitune.config import SftConfig
 from omnitune.training import checkpoint, compute
 from omnitune.training.compute import WATCHED_STEPS, choose_precision, compile_pays, matmul_rate
 from omnitune.training.loop import Plan, Run, train
-from omnitune.training.optim import build_optimizer
+from omnitune.training.optim import Muon, build_optimizer
 from omnitune.training.progress import RunLog
 
 CPU = torch.device("cpu")
@@ -73,6 +73,29 @@ def test_bf16_only_where_it_is_clearly_faster(
     assert choose_precision("auto", CPU, True)[0] == "fp32"  # however a busy machine measures
     assert choose_precision("fp32", CPU, True)[0] == "fp32"
     assert choose_precision("bf16", CPU, False)[0] == "bf16"
+
+
+def test_muon_multiplies_in_the_faster_precision(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Even where the batches come in too many shapes for the model to do so; and it goes on so."""
+    rates(monkeypatch, 500.0)
+    run = start(tmp_path, optimizer="muon")
+    run.rounded = None
+    train(run)
+    assert run.state["precision"] == "fp32"
+    assert isinstance(run.optimizer, Muon)
+    assert run.optimizer.products == torch.bfloat16
+    rates(monkeypatch, 1.0)
+    again = start(tmp_path, steps=3, optimizer="muon")
+    again.state = dict(run.state)
+    train(again)
+    assert isinstance(again.optimizer, Muon)
+    assert again.optimizer.products == torch.bfloat16
+    plain = start(tmp_path / "fp32", optimizer="muon", precision="fp32")
+    train(plain)
+    assert isinstance(plain.optimizer, Muon)
+    assert plain.optimizer.products == torch.float32
 
 
 def test_measurement_leaves_the_seed_alone() -> None:

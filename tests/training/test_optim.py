@@ -114,11 +114,13 @@ def test_decay_shrinks_weights_and_spares_norms() -> None:
         assert torch.equal(after[name], before[name])
 
 
-def test_orthogonalized_matrices_have_singular_values_near_one() -> None:
+@pytest.mark.parametrize("products", [torch.float32, torch.bfloat16])
+def test_orthogonalized_matrices_have_singular_values_near_one(products: torch.dtype) -> None:
     torch.manual_seed(0)
     for shape in ((3, 8, 8), (2, 24, 8), (2, 8, 24)):
         matrices = torch.randn(shape)
-        found = orthogonalize(matrices)
+        found = orthogonalize(matrices, products)
+        assert found.dtype == torch.float32
         values = torch.linalg.svdvals(found)
         assert float(values.min()) > 0.5
         assert float(values.max()) < 1.4

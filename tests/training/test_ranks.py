@@ -98,6 +98,7 @@ def test_the_divided_optimiser_is_the_whole_one(
             max_steps=5,
             workers=workers,
             optimizer=optimizer,
+            precision="fp32",  # in bf16 one matrix and two together are rounded apart
             adam_beta2=0.9,
         )
         run = start(config, samples, freeze=False)
