@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from omnitune.data.batching import Part
 from omnitune.training.optim import Muon
 
 if TYPE_CHECKING:
-    from omnitune.training.loop import Run
+    from omnitune.training.loop import LossBatch, Run
 
 BF16_PAYS = 1.5  # times the rate of fp32 from which on bf16 is chosen on a CPU
+TIMED_BATCHES = 6  # that are timed in both precisions
+LONG_PASS = 2.0  # seconds; where one takes longer, matrix products decide
 # Of torch.compile on a CPU, measured: what it costs at the start and saves of each step.
 COMPILE_SECONDS = 90.0
 COMPILE_GAIN = 0.15
@@ -37,9 +40,11 @@ def settle(run: Run, ranks: int = 1) -> None:
     if "precision" in state:
         why = "as the run began"
     else:
-        state["precision"], why = choose_precision(
-            run.config.precision, device, run.rounded is not None
-        )
+        asked = run.config.precision
+        precision, why = choose_precision(asked, device, run.rounded is not None)
+        if (asked, precision, device.type) == ("auto", "bf16", "cpu"):
+            precision, why = faster_precision(run, ranks, why)
+        state["precision"] = precision
     run.log.say(f"precision: {state['precision']} ({why})")
     if isinstance(run.optimizer, Muon):
         if "muon_precision" not in state:  # its matrices come in few shapes, whatever the batches
@@ -90,7 +95,7 @@ def has_compiler() -> bool:
 
 
 def choose_precision(asked: str, device: torch.device, roundable: bool) -> tuple[str, str]:
-    """``bf16`` or ``fp32``, and why.
+    """``bf16`` or ``fp32``, by what the hardware multiplies faster; and why.
 
     Args:
         asked: ``auto``, or the answer.
@@ -110,6 +115,49 @@ def choose_precision(asked: str, device: torch.device, roundable: bool) -> tuple
     ratio = matmul_rate(torch.bfloat16) / matmul_rate(torch.float32)
     why = f"in bf16 a matrix product runs at {ratio:.2g} times the rate of fp32"
     return ("bf16" if ratio >= BF16_PAYS else "fp32"), why
+
+
+def faster_precision(run: Run, ranks: int, why: str) -> tuple[str, str]:
+    """``bf16`` or ``fp32``, by what the run's first micro-batches take in each; and why.
+
+    A fast matrix product is not all: where the matrices are small, what surrounds them takes
+    longer in bf16 (rounding up, casts, the choice of a kernel). No weight changes.
+
+    Args:
+        ranks: processes that will share a step.
+        why: bf16 is fast, which decides where even one pass takes long.
+    """
+    seconds = {"fp32": 0.0, "bf16": 0.0}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads if ranks == 1 else 1)
+    run.model.eval()  # in training, batch norms and dropout would keep what they saw
+    try:
+        for number in range(TIMED_BATCHES):
+            batch = run.batch_at(number, Part(0, ranks))
+            if batch is None:
+                continue
+            for name in seconds:
+                taken = _timed_pass(run, batch, name)
+                if taken > LONG_PASS:
+                    return "bf16", why
+                seconds[name] += min(taken, _timed_pass(run, batch, name))
+    finally:
+        torch.set_num_threads(threads)
+    ratio = seconds["fp32"] / max(seconds["bf16"], 1e-9)
+    why = f"in bf16 the first batches run at {ratio:.2g} times the rate of fp32"
+    return ("bf16" if ratio > 1 else "fp32"), why
+
+
+def _timed_pass(run: Run, batch: LossBatch, precision: str) -> float:
+    """Seconds of a forward and backward pass."""
+    if precision == "bf16" and run.rounded:
+        batch = run.rounded(batch)
+    started = time.perf_counter()
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+        losses, _ = run.model(batch)
+    losses.sum().backward()
+    run.optimizer.zero_grad(set_to_none=True)
+    return time.perf_counter() - started
 
 
 def matmul_rate(

@@ -62,6 +62,11 @@ def rates(monkeypatch: pytest.MonkeyPatch, bf16: float, fp32: float = 100.0) -> 
     monkeypatch.setattr(compute, "has_bf16_units", lambda: True)
 
 
+def passes(monkeypatch: pytest.MonkeyPatch, **seconds: float) -> None:
+    """What a forward and backward pass takes by precision."""
+    monkeypatch.setattr(compute, "_timed_pass", lambda run, batch, name: seconds[name])
+
+
 @pytest.mark.parametrize(("bf16", "chosen"), [(1.0, "fp32"), (149.0, "fp32"), (151.0, "bf16")])
 def test_bf16_only_where_it_is_clearly_faster(
     monkeypatch: pytest.MonkeyPatch, bf16: float, chosen: str
@@ -98,6 +103,34 @@ def test_muon_multiplies_in_the_faster_precision(
     assert plain.optimizer.products == torch.float32
 
 
+@pytest.mark.parametrize(
+    ("fp32", "bf16", "chosen"), [(0.2, 0.1, "bf16"), (0.1, 0.2, "fp32"), (3.0, 4.0, "bf16")]
+)
+def test_small_products_are_timed_in_place(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fp32: float, bf16: float, chosen: str
+) -> None:
+    """Matrix products that are fast when large decide only where one pass takes long."""
+    rates(monkeypatch, 500.0)
+    passes(monkeypatch, fp32=fp32, bf16=bf16)
+    run = start(tmp_path)
+    train(run)
+    assert run.state["precision"] == chosen
+
+
+def test_timing_changes_nothing(tmp_path: Path) -> None:
+    run = start(tmp_path)
+    before = {name: tensor.clone() for name, tensor in run.model.state_dict().items()}
+    drawn, threads = torch.get_rng_state(), torch.get_num_threads()
+    assert compute.faster_precision(run, 2, "fast")[0] in ("bf16", "fp32")
+    assert set(run.model.seen) == {torch.float32, torch.bfloat16}
+    assert all(torch.equal(t, before[n]) for n, t in run.model.state_dict().items())
+    assert all(p.grad is None for p in run.model.parameters())
+    assert torch.equal(torch.get_rng_state(), drawn)
+    assert torch.get_num_threads() == threads
+    assert run.step == 0
+    assert "precision" not in run.state
+
+
 def test_measurement_leaves_the_seed_alone() -> None:
     torch.manual_seed(3)
     before = torch.get_rng_state()
@@ -121,8 +154,9 @@ def test_resumed_run_keeps_its_precision(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rates(monkeypatch, 200.0)
+    passes(monkeypatch, fp32=2.0, bf16=1.0)
     train(start(tmp_path))
-    assert "in bf16 a matrix product runs at 2 times the rate" in capsys.readouterr().out
+    assert "in bf16 the first batches run at 2 times the rate" in capsys.readouterr().out
     rates(monkeypatch, 1.0)
     again = start(tmp_path, steps=3)
     assert checkpoint.restore(again)
