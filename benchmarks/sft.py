@@ -3,7 +3,8 @@
     python -m benchmarks.sft [--workloads tiny,long,30m] [--rounds 5] [--steps 10] [--json FILE]
 
 One process for each version, so that its peak memory is its own; they take turns, and medians
-are compared. Every version trains the same samples of the same model, eight a step.
+are compared. Every version trains the same samples of the same model, eight a step. Where there
+are bf16 units the Trainer and omnitune are first tried in both precisions, and each has its best.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import os
 import resource
 import statistics
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -66,7 +67,7 @@ def step_flops(bench: Bench, share: float, steps: int) -> tuple[float, float]:
 
 
 def serve(
-    pipe: Connection, name: str, build: Callable[[], Bench], share: float, bf16: bool, device: str
+    pipe: Connection, name: str, build: Callable[[], Bench], bf16: bool, share: float, device: str
 ) -> None:
     """One version in a process of its own: runs as many steps as it is sent."""
     os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
@@ -124,9 +125,11 @@ def compare(
     bf16 = peaks["bfloat16"] > peaks["float32"]
     if not bf16:  # no bf16 units: a share of such a peak would say nothing
         peaks["bfloat16"] = 0.0
-    seconds, parts, encoding, memory = _take_turns(
-        build, names, rounds, steps, (share, bf16, device)
-    )
+    how = (share, device)
+    best = {name: bf16 and _faster_in_bf16(build, name, steps, how) for name in names[:2]}
+    halves = {name: best.get(name, best[names[1]]) for name in names}
+    versions = {name: (name, half) for name, half in halves.items()}
+    seconds, parts, encoding, memory = _take_turns(build, versions, rounds, steps, how, names[1])
     bench = build()
     flops, supervised = step_flops(bench, share, rounds * (WARM_UP + steps))
     epoch = bench.mixture.epoch_size / bench.batch_size  # steps
@@ -134,6 +137,7 @@ def compare(
     for name in names:
         step = statistics.median(seconds[name]) + encoding[name] / (EPOCHS * epoch)
         rows[name] = {
+            "precision": "bf16" if halves[name] else "fp32",
             "samples_per_second": bench.batch_size / step,
             "supervised_tokens_per_second": supervised / step,
             "flops_share": {d: flops / step / peak if peak else None for d, peak in peaks.items()},
@@ -145,36 +149,56 @@ def compare(
     return {
         "batch_size": bench.batch_size,
         "peaks": peaks,
-        "bf16": bf16,
         "versions": rows,
         "speedup_vs_trainer": ratio,
     }
 
 
+def _faster_in_bf16(
+    build: Callable[[], Bench], name: str, steps: int, how: tuple[Any, ...]
+) -> bool:
+    """Whether a version takes less time in bf16, by two rounds of each."""
+    versions = {half: (name, half) for half in (False, True)}
+    seconds, *_ = _take_turns(build, versions, 2, steps, how)
+    return min(seconds[True]) < min(seconds[False])
+
+
 def _take_turns(
-    build: Callable[[], Bench], names: Sequence[str], rounds: int, steps: int, how: tuple[Any, ...]
-) -> tuple[dict[str, list[float]], dict[str, dict[str, float]], dict[str, float], dict[str, float]]:
-    """By version: mean step seconds of each round, seconds by part, of encoding, and memory."""
+    build: Callable[[], Bench],
+    versions: Mapping[Any, tuple[str, bool]],
+    rounds: int,
+    steps: int,
+    how: tuple[Any, ...],
+    kept_up: str | None = None,
+) -> tuple[dict[Any, list[float]], dict[Any, dict[str, float]], dict[Any, float], dict[Any, float]]:
+    """By version: mean step seconds of each round, seconds by part, of encoding, and memory.
+
+    Args:
+        versions: name and whether in bf16, each by what it is called here.
+        how: share of conversations, and the device.
+        kept_up: the version of which scoring and saving are timed too.
+    """
     context = multiprocessing.get_context("spawn")
     pipes, encoding = {}, {}
-    for name in names:
-        pipes[name], theirs = context.Pipe()
-        context.Process(target=serve, args=(theirs, name, build, *how)).start()
+    for key, (name, half) in versions.items():
+        pipes[key], theirs = context.Pipe()
+        context.Process(target=serve, args=(theirs, name, build, half, *how)).start()
         theirs.close()  # so that a version that has failed is noticed, not waited for
-        encoding[name] = pipes[name].recv()
+        encoding[key] = pipes[key].recv()
     batch_size = build().batch_size
-    seconds: dict[str, list[float]] = {name: [] for name in names}
-    parts: dict[str, dict[str, float]] = {name: defaultdict(float) for name in names}
-    memory: dict[str, float] = {}
+    seconds: dict[Any, list[float]] = {key: [] for key in versions}
+    parts: dict[Any, dict[str, float]] = {key: defaultdict(float) for key in versions}
+    memory: dict[Any, float] = {}
     for turn in range(rounds):
-        for name, pipe in pipes.items():
+        for key, pipe in pipes.items():
             pipe.send((turn * (WARM_UP + steps) * batch_size, steps))
-            taken, by_part, memory[name] = pipe.recv()
-            seconds[name].append(statistics.fmean(taken))
+            taken, by_part, memory[key] = pipe.recv()
+            seconds[key].append(statistics.fmean(taken))
             for part, spent in by_part.items():
-                parts[name][part] += spent / (rounds * steps)
-    pipes[names[1]].send(UPKEEP)
-    parts[names[1]] |= pipes[names[1]].recv()
+                parts[key][part] += spent / (rounds * steps)
+    if kept_up is not None:
+        pipes[kept_up].send(UPKEEP)
+        parts[kept_up] |= pipes[kept_up].recv()
     for pipe in pipes.values():
         pipe.send(None)
     return seconds, parts, encoding, memory
@@ -192,7 +216,14 @@ def show(workload: str, found: dict[str, Any]) -> None:
     """Prints the table of a workload."""
     table = Table(title=f"{workload}: stage E, batches of {found['batch_size']}, medians")
     table.add_column("version", no_wrap=True)
-    for title in ("samples/s", "x Trainer", "supervised tok/s", "of fp32 peak", "of bf16 peak"):
+    for title in (
+        "in",
+        "samples/s",
+        "x Trainer",
+        "supervised tok/s",
+        "of fp32 peak",
+        "of bf16 peak",
+    ):
         table.add_column(title, justify="right")
     table.add_column("MB", justify="right")
     table.add_column("time by part")
@@ -201,6 +232,7 @@ def show(workload: str, found: dict[str, Any]) -> None:
         share = row["flops_share"]
         table.add_row(
             name,
+            row["precision"],
             f"{row['samples_per_second']:.1f}",
             f"{row['samples_per_second'] / slowest:.2f}",
             f"{row['supervised_tokens_per_second']:.0f}",
@@ -210,7 +242,7 @@ def show(workload: str, found: dict[str, Any]) -> None:
         )
     Console(width=150).print(table)
     peaks = ", ".join(f"{d} {p / 1e9:.0f} GFLOP/s" for d, p in found["peaks"].items())
-    print(f"matrix product: {peaks}; Trainer in {'bf16' if found['bf16'] else 'fp32'}")
+    print(f"matrix product: {peaks}")
 
 
 def main() -> None:
