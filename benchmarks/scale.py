@@ -168,7 +168,7 @@ def serve(pipe: Connection, folder: Path, resume: bool, launched: float) -> None
     run = prepare(config, resume).run
     late = round(LATE * run.plan.total_steps)
     started_at = run.step
-    _, stepped = go_on(run, 1)
+    stepped = go_on(run, 1)[-1]
     said = {"seconds": stepped - launched, "cpu": time.process_time()}
     pipe.send({**said, "step": started_at, "memory": memory()})
     while steps := pipe.recv():
