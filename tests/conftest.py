@@ -7,6 +7,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import json
 import random
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,19 @@ from helpers import ENCODERS, tiny_model, tiny_tokenizer, write_image, write_wav
 
 from omnitune.data.records import FILES
 from omnitune.models.components import save_encoder, save_thinker
+from omnitune.training import compute
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _seed_and_threads() -> None:
+def _seed_threads_and_precision() -> Iterator[None]:
+    """What is compared must run in one precision: ``auto`` times it, and may decide differently."""
     torch.set_num_threads(2)
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compute, "has_bf16_units", lambda: False)
+        yield
 
 
 @pytest.fixture(scope="module")
