@@ -15,7 +15,7 @@ import os
 import resource
 import statistics
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -33,6 +33,7 @@ from omnitune.data.batching import pack, share_prefix
 from omnitune.storage import write_json
 from omnitune.training.compute import matmul_rate
 
+Version = tuple[str, bool]  # its name, and whether in bf16
 COMPARED = list(VERSIONS)[:8]
 SHARE = SftConfig.model_fields["conversation_share"].default
 EPOCHS = 5  # of the usual configuration: over so many the one pass of the encoders is spread
@@ -67,24 +68,25 @@ def step_flops(bench: Bench, share: float, steps: int) -> tuple[float, float]:
 
 
 def serve(
-    pipe: Connection, name: str, build: Callable[[], Bench], bf16: bool, share: float, device: str
+    pipe: Connection, version: Version, build: Callable[[], Bench], share: float, device: str
 ) -> None:
     """One version in a process of its own: runs as many steps as it is sent."""
     os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     bench = build()
     nn.Module.to(bench.model, device)
-    version = VERSIONS[name](bench, share, bf16)
-    pipe.send(version.encoding_seconds if isinstance(version, Omnitune) else 0.0)
+    name, bf16 = version
+    served = VERSIONS[name](bench, share, bf16)
+    pipe.send(served.encoding_seconds if isinstance(served, Omnitune) else 0.0)
     try:
         while (asked := pipe.recv()) is not None:
             if asked == UPKEEP:
-                pipe.send(version.upkeep())
+                pipe.send(served.upkeep())
                 continue
-            timing = version.run(*asked)
+            timing = served.run(*asked)
             pipe.send((timing.seconds, dict(timing.parts), peak_memory()))
     finally:
-        version.close()
+        served.close()
 
 
 def peak_memory() -> float:
@@ -127,23 +129,24 @@ def compare(
         peaks["bfloat16"] = 0.0
     how = (share, device)
     best = {name: bf16 and _faster_in_bf16(build, name, steps, how) for name in names[:2]}
-    halves = {name: best.get(name, best[names[1]]) for name in names}
-    versions = {name: (name, half) for name, half in halves.items()}
+    versions = [(name, best.get(name, best[names[1]])) for name in names]
     seconds, parts, encoding, memory = _take_turns(build, versions, rounds, steps, how, names[1])
     bench = build()
     flops, supervised = step_flops(bench, share, rounds * (WARM_UP + steps))
     epoch = bench.mixture.epoch_size / bench.batch_size  # steps
     rows: dict[str, dict[str, Any]] = {}
-    for name in names:
-        step = statistics.median(seconds[name]) + encoding[name] / (EPOCHS * epoch)
+    for version in versions:
+        name, half = version
+        encoders = encoding[version] / (EPOCHS * epoch)
+        step = statistics.median(seconds[version]) + encoders
         rows[name] = {
-            "precision": "bf16" if halves[name] else "fp32",
+            "precision": "bf16" if half else "fp32",
             "samples_per_second": bench.batch_size / step,
             "supervised_tokens_per_second": supervised / step,
             "flops_share": {d: flops / step / peak if peak else None for d, peak in peaks.items()},
-            "peak_memory_mb": memory[name],
-            "step_seconds": seconds[name],
-            "parts": shares(parts[name], encoding[name] / (EPOCHS * epoch)),
+            "peak_memory_mb": memory[version],
+            "step_seconds": seconds[version],
+            "parts": shares(parts[version], encoders),
         }
     ratio = rows[names[1]]["samples_per_second"] / rows[names[0]]["samples_per_second"]
     return {
@@ -158,48 +161,52 @@ def _faster_in_bf16(
     build: Callable[[], Bench], name: str, steps: int, how: tuple[Any, ...]
 ) -> bool:
     """Whether a version takes less time in bf16, by two rounds of each."""
-    versions = {half: (name, half) for half in (False, True)}
+    fp32, bf16 = versions = [(name, False), (name, True)]
     seconds, *_ = _take_turns(build, versions, 2, steps, how)
-    return min(seconds[True]) < min(seconds[False])
+    return min(seconds[bf16]) < min(seconds[fp32])
 
 
 def _take_turns(
     build: Callable[[], Bench],
-    versions: Mapping[Any, tuple[str, bool]],
+    versions: Sequence[Version],
     rounds: int,
     steps: int,
     how: tuple[Any, ...],
     kept_up: str | None = None,
-) -> tuple[dict[Any, list[float]], dict[Any, dict[str, float]], dict[Any, float], dict[Any, float]]:
+) -> tuple[
+    dict[Version, list[float]],
+    dict[Version, dict[str, float]],
+    dict[Version, float],
+    dict[Version, float],
+]:
     """By version: mean step seconds of each round, seconds by part, of encoding, and memory.
 
     Args:
-        versions: name and whether in bf16, each by what it is called here.
         how: share of conversations, and the device.
-        kept_up: the version of which scoring and saving are timed too.
+        kept_up: name of the version of which scoring and saving are timed too.
     """
     context = multiprocessing.get_context("spawn")
     pipes, encoding = {}, {}
-    for key, (name, half) in versions.items():
-        pipes[key], theirs = context.Pipe()
-        context.Process(target=serve, args=(theirs, name, build, half, *how)).start()
+    for version in versions:
+        pipes[version], theirs = context.Pipe()
+        context.Process(target=serve, args=(theirs, version, build, *how)).start()
         theirs.close()  # so that a version that has failed is noticed, not waited for
-        encoding[key] = pipes[key].recv()
+        encoding[version] = pipes[version].recv()
     batch_size = build().batch_size
-    seconds: dict[Any, list[float]] = {key: [] for key in versions}
-    parts: dict[Any, dict[str, float]] = {key: defaultdict(float) for key in versions}
-    memory: dict[Any, float] = {}
+    seconds: dict[Version, list[float]] = {version: [] for version in versions}
+    parts: dict[Version, dict[str, float]] = {version: defaultdict(float) for version in versions}
+    memory: dict[Version, float] = {}
     for turn in range(rounds):
-        for key, pipe in pipes.items():
+        for version, pipe in pipes.items():
             pipe.send((turn * (WARM_UP + steps) * batch_size, steps))
-            taken, by_part, memory[key] = pipe.recv()
-            seconds[key].append(statistics.fmean(taken))
+            taken, by_part, memory[version] = pipe.recv()
+            seconds[version].append(statistics.fmean(taken))
             for part, spent in by_part.items():
-                parts[key][part] += spent / (rounds * steps)
-    if kept_up is not None:
-        pipes[kept_up].send(UPKEEP)
-        parts[kept_up] |= pipes[kept_up].recv()
-    for pipe in pipes.values():
+                parts[version][part] += spent / (rounds * steps)
+    for version, pipe in pipes.items():
+        if version[0] == kept_up:
+            pipe.send(UPKEEP)
+            parts[version] |= pipe.recv()
         pipe.send(None)
     return seconds, parts, encoding, memory
 

@@ -36,20 +36,18 @@ def settle(run: Run, ranks: int = 1) -> None:
     Args:
         ranks: processes that share a step; they cannot be compiled.
     """
-    state, device = run.state, run.device
-    if "precision" in state:
-        why = "as the run began"
-    else:
+    state = run.state
+    why = "as the run began"
+    if "precision" not in state:
         asked = run.config.precision
-        precision, why = choose_precision(asked, device, run.rounded is not None)
-        if (asked, precision, device.type) == ("auto", "bf16", "cpu"):
+        precision, why = choose_precision(asked, run.device)
+        state["products"] = precision
+        if (asked, precision, run.device.type) == ("auto", "bf16", "cpu"):
             precision, why = faster_precision(run, ranks, why)
         state["precision"] = precision
     run.log.say(f"precision: {state['precision']} ({why})")
-    if isinstance(run.optimizer, Muon):
-        if "muon_precision" not in state:  # its matrices come in few shapes, whatever the batches
-            state["muon_precision"], _ = choose_precision(run.config.precision, device, True)
-        bf16 = state["muon_precision"] == "bf16"
+    if isinstance(run.optimizer, Muon):  # its matrices come in few shapes, whatever the batches
+        bf16 = state.get("products") == "bf16"
         run.optimizer.products = torch.bfloat16 if bf16 else torch.float32
     if run.compile is None and run.config.compile == "on":
         run.log.warn("compile is on, but nothing of this stage can be compiled")
@@ -59,7 +57,7 @@ def settle(run: Run, ranks: int = 1) -> None:
         state["compile"] = True
     elif "compile" in state:
         pass  # as the run began
-    elif device.type == "cuda":
+    elif run.device.type == "cuda":
         state["compile"] = run.plan.total_steps - run.step > WORTH_COMPILING_ON_GPU
     elif not has_compiler():
         state["compile"] = False
@@ -94,13 +92,11 @@ def has_compiler() -> bool:
     return any(shutil.which(name) for name in ("g++", "clang++"))
 
 
-def choose_precision(asked: str, device: torch.device, roundable: bool) -> tuple[str, str]:
+def choose_precision(asked: str, device: torch.device) -> tuple[str, str]:
     """``bf16`` or ``fp32``, by what the hardware multiplies faster; and why.
 
     Args:
         asked: ``auto``, or the answer.
-        roundable: whether batches can be brought to few shapes. On a CPU each new shape costs
-            bf16 the building of a kernel, which takes longer than it saves.
     """
     if asked != "auto":
         return asked, "as configured"
@@ -108,8 +104,6 @@ def choose_precision(asked: str, device: torch.device, roundable: bool) -> tuple
         if torch.cuda.is_bf16_supported(including_emulation=False):
             return "bf16", "the GPU has bf16 units"
         return "fp32", "the GPU has no bf16 units"
-    if not roundable:
-        return "fp32", "the batches come in many shapes"
     if not has_bf16_units():
         return "fp32", "the processor has no bf16 units"
     ratio = matmul_rate(torch.bfloat16) / matmul_rate(torch.float32)
@@ -121,12 +115,15 @@ def faster_precision(run: Run, ranks: int, why: str) -> tuple[str, str]:
     """``bf16`` or ``fp32``, by what the run's first micro-batches take in each; and why.
 
     A fast matrix product is not all: where the matrices are small, what surrounds them takes
-    longer in bf16 (rounding up, casts, the choice of a kernel). No weight changes.
+    longer in bf16 (rounding up, casts). And where batches cannot be rounded to few shapes, each new
+    one costs bf16 the building of a kernel, more than it saves. No weight changes.
 
     Args:
         ranks: processes that will share a step.
         why: bf16 is fast, which decides where even one pass takes long.
     """
+    if run.rounded is None:
+        return "fp32", "the batches come in many shapes"
     seconds = {"fp32": 0.0, "bf16": 0.0}
     threads = torch.get_num_threads()
     torch.set_num_threads(threads if ranks == 1 else 1)
@@ -150,7 +147,8 @@ def faster_precision(run: Run, ranks: int, why: str) -> tuple[str, str]:
 
 def _timed_pass(run: Run, batch: LossBatch, precision: str) -> float:
     """Seconds of a forward and backward pass."""
-    if precision == "bf16" and run.rounded:
+    if precision == "bf16":
+        assert run.rounded is not None
         batch = run.rounded(batch)
     started = time.perf_counter()
     with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):

@@ -72,12 +72,11 @@ def test_bf16_only_where_it_is_clearly_faster(
     monkeypatch: pytest.MonkeyPatch, bf16: float, chosen: str
 ) -> None:
     rates(monkeypatch, bf16)
-    assert choose_precision("auto", CPU, True)[0] == chosen
-    assert choose_precision("auto", CPU, False)[0] == "fp32"
+    assert choose_precision("auto", CPU)[0] == chosen
     monkeypatch.setattr(compute, "has_bf16_units", lambda: False)
-    assert choose_precision("auto", CPU, True)[0] == "fp32"  # however a busy machine measures
-    assert choose_precision("fp32", CPU, True)[0] == "fp32"
-    assert choose_precision("bf16", CPU, False)[0] == "bf16"
+    assert choose_precision("auto", CPU)[0] == "fp32"  # however a busy machine measures
+    assert choose_precision("fp32", CPU)[0] == "fp32"
+    assert choose_precision("bf16", CPU)[0] == "bf16"
 
 
 def test_muon_multiplies_in_the_faster_precision(
@@ -225,4 +224,4 @@ def test_gpu_precision_is_what_its_units_offer(monkeypatch: pytest.MonkeyPatch) 
     device: Any = SimpleNamespace(type="cuda")
     for there in (True, False):
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda there=there, **_: there)
-        assert choose_precision("auto", device, False)[0] == ("bf16" if there else "fp32")
+        assert choose_precision("auto", device)[0] == ("bf16" if there else "fp32")
