@@ -66,13 +66,14 @@ def read_source(data_dir: Path, source: str) -> Samples:
     return Samples([(Source(path, index, parse), range(count))])
 
 
-def read_available(data_dir: Path) -> dict[str, Samples]:
-    """Reads every source whose file is there (a folder with only some of the files will do)."""
+def read_available(data_dir: Path, sources: Iterable[str] = tuple(FILES)) -> dict[str, Samples]:
+    """Reads each of the sources whose file is there (a folder with only some of them will do)."""
     if not data_dir.is_dir():
         raise UserError(f"{data_dir}: no such data folder; `omnitune corpus` makes an example")
-    present = [source for source, name in FILES.items() if (data_dir / name).exists()]
+    files = {source: FILES[source] for source in sources}
+    present = [source for source, name in files.items() if (data_dir / name).exists()]
     if not present:
-        expected = ", ".join(FILES.values())
+        expected = ", ".join(files.values())
         raise UserError(f"{data_dir}: holds none of the data files ({expected})")
     return {source: read_source(data_dir, source) for source in present}
 

@@ -20,13 +20,12 @@ from torch import Tensor, nn
 
 from omnitune.config import RunConfig, check_heads
 from omnitune.data.batching import WHOLE, Part
-from omnitune.data.records import STAND_INS, read_available, split_of
 from omnitune.evaluation.metrics import word_error_rate
 from omnitune.modalities.audio import AudioModality, duration, pad
 from omnitune.models.components import load_tokenizer, save_naming_encoder
 from omnitune.pretraining.augmentation import ClipChange
-from omnitune.pretraining.stage import Stage, fresh_directory, run_stage
-from omnitune.sample import Sample, UserError
+from omnitune.pretraining.stage import Stage, fresh_directory, run_stage, with_words
+from omnitune.sample import Sample
 
 NAME = "audio"
 LENGTH_WINDOW = 16  # batches that are sorted by length together
@@ -276,7 +275,7 @@ def pretrain(config: AudioEncoderConfig, resume: bool = False, overwrite: bool =
         return out.path
     torch.manual_seed(config.seed)
     tokenizer = load_tokenizer(config.thinker_ckpt)
-    splits = transcribed(config.data_dir)
+    splits = with_words(config.data_dir, NAME)
     units = train_units((s.stand_ins[NAME] for s in splits[0]), config.num_units)
     model = CtcModel(config, tokenizer.get_vocab_size(), units.get_vocab_size())
     train, held_out = (Clips(found, model.modality, tokenizer, units) for found in splits)
@@ -324,21 +323,3 @@ def held_out_wer(model: CtcModel, clips: Clips) -> dict[str, float]:
             answers.append(clips.tokenizer.decode(ids).strip())
         references += [clips.samples[n].stand_ins[NAME] for n in chunk]
     return {"wer": word_error_rate(answers, references)}
-
-
-def transcribed(data_dir: Path) -> tuple[list[Sample], list[Sample]]:
-    """Samples with sound and its transcript, of the training and of the validation split.
-
-    Raises:
-        UserError: a split has none.
-    """
-    splits: dict[str, list[Sample]] = {"train": [], "validation": []}
-    for samples in read_available(data_dir).values():
-        for split, found in splits.items():
-            found += [s for s in split_of(samples, split) if NAME in s.stand_ins]
-    if not splits["train"] or not splits["validation"]:
-        raise UserError(
-            f'{data_dir}: needs records with audio and a "{STAND_INS[NAME]}" in the splits '
-            "train and validation to train an audio encoder on"
-        )
-    return splits["train"], splits["validation"]

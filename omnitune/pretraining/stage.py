@@ -10,7 +10,8 @@ from typing import Any
 from torch import nn
 
 from omnitune.config import RunConfig
-from omnitune.data.records import data_files
+from omnitune.data.records import STAND_INS, data_files, read_available, split_of
+from omnitune.sample import SOURCES, Sample, UserError
 from omnitune.storage import write_json
 from omnitune.training import checkpoint
 from omnitune.training.loop import BatchAt, LossBatch, Plan, Run, train
@@ -63,6 +64,24 @@ def fresh_directory(config: RunConfig, name: str, resume: bool, overwrite: bool)
     if thinker is not None:
         inputs.append(thinker)
     return Output(path, claim_folder(config, path, resume, overwrite, inputs))
+
+
+def with_words(data_dir: Path, modality: str) -> tuple[list[Sample], list[Sample]]:
+    """Samples with a medium and the words that stand in for it: of training, of validation.
+
+    Raises:
+        UserError: a split has none.
+    """
+    splits: dict[str, list[Sample]] = {"train": [], "validation": []}
+    for samples in read_available(data_dir, (s for s in SOURCES if s != "told")).values():
+        for split, found in splits.items():
+            found += [s for s in split_of(samples, split) if modality in s.stand_ins]
+    if not splits["train"] or not splits["validation"]:
+        raise UserError(
+            f'{data_dir}: needs records with {modality} and a "{STAND_INS[modality]}" in the '
+            f"splits train and validation to train an encoder of {modality} on"
+        )
+    return splits["train"], splits["validation"]
 
 
 def run_stage(stage: Stage, resume: bool) -> None:

@@ -22,15 +22,14 @@ from omnitune.data.batching import WHOLE, Batch, Part
 from omnitune.data.chat import ChatRenderer
 from omnitune.data.loader import BatchStream, SampleReader
 from omnitune.data.mixture import Mixture
-from omnitune.data.records import STAND_INS, read_available, split_of
 from omnitune.data.rounding import round_up
 from omnitune.evaluation.scoreboard import token_scoreboard
 from omnitune.models.components import load_tokenizer, save_naming_encoder
 from omnitune.models.omni import OmniConfig, OmniModel
 from omnitune.pretraining.augmentation import PictureChange
-from omnitune.pretraining.stage import Stage, fresh_directory, run_stage
+from omnitune.pretraining.stage import Stage, fresh_directory, run_stage, with_words
 from omnitune.pretraining.thinker import ThinkerConfig
-from omnitune.sample import Message, Sample, Text, UserError
+from omnitune.sample import Message, Sample, Text
 from omnitune.training.loop import BatchAt, LossBatch, Plan
 
 NAME = "image"
@@ -245,22 +244,9 @@ def _line(scores: dict[str, Any]) -> str:
     return f"loss={scores['loss']:.3f} caption tokens right: {scores['token_acc']:.1%}"
 
 
-def captioned(data_dir: Path) -> tuple[list[Sample], list[Sample]]:
-    """Image and caption of the training and of the validation split.
-
-    Raises:
-        UserError: no record of the training split has a caption.
-    """
-    splits: dict[str, list[Sample]] = {"train": [], "validation": []}
-    for samples in read_available(data_dir).values():
-        for split, found in splits.items():
-            found += [_caption_only(s) for s in split_of(samples, split) if NAME in s.stand_ins]
-    if not splits["train"] or not splits["validation"]:
-        raise UserError(
-            f'{data_dir}: needs records with an image and a "{STAND_INS[NAME]}" in the splits '
-            "train and validation to train a vision encoder on"
-        )
-    return splits["train"], splits["validation"]
+def captioned(data_dir: Path) -> tuple[list[Sample], ...]:
+    """Image and caption of the training and of the validation split."""
+    return tuple([_caption_only(s) for s in found] for found in with_words(data_dir, NAME))
 
 
 def _caption_only(sample: Sample) -> Sample:
