@@ -5,7 +5,7 @@ They are there in training and in no test.
 
 from itertools import accumulate, combinations
 
-from omnitune.synthetic.basics import Dice, Question
+from omnitune.synthetic.basics import NUMBER_WORDS, Dice, Question
 from omnitune.synthetic.questions import PLURALS, absent_pair, count_noun, count_of
 from omnitune.synthetic.scenes import COLOURS, Digits, Picture, Scene
 
@@ -15,13 +15,14 @@ def drills(picture: Picture, rng: Dice, count: int) -> list[Question]:
 
     Args:
         picture: Of a scene they are `count` things each to find, to name, to give their colour
-            and to count, which want the same looking as whether and how many; of digits their
-            sums; of a word none.
+            and to count, which want the same looking as whether and how many; of two or more
+            digits their sums, and those of parts of them where the count is not 0; of a word
+            none.
         rng: The source of randomness.
         count: How many exercises of each sort, of scenes.
     """
-    if isinstance(picture, Digits):
-        return _sums(picture) if len(picture.values) > 1 else []
+    if isinstance(picture, Digits) and len(picture.values) > 1:
+        return _sums(picture) + (_more_sums(picture) if count else [])
     return _looking(picture, rng, count) if isinstance(picture, Scene) else []
 
 
@@ -32,6 +33,17 @@ def _sums(digits: Digits) -> list[Question]:
         Question("add up the digits one by one.", running, "running_sum"),
         Question("add up every two digits.", pairs, "pair_sums"),
     ]
+
+
+def _more_sums(digits: Digits) -> list[Question]:
+    """The sum again, and those of the first and of the last two, three, ... of more digits."""
+    found = [Question("add up the digits.", str(sum(digits.values)), "total")]
+    for length in range(2, len(digits.values)):
+        parts = {"first": digits.values[:length], "last": digits.values[-length:]}
+        for name, part in parts.items():
+            asked = f"what is the sum of the {name} {NUMBER_WORDS[length]} digits?"
+            found.append(Question(asked, str(sum(part)), "partial_sum"))
+    return found
 
 
 def _looking(scene: Scene, rng: Dice, count: int) -> list[Question]:

@@ -211,14 +211,22 @@ def sample_picture(
             return picture
 
 
-def sample_told(rng: random.Random, split: str) -> Picture:
+def sample_told(
+    rng: random.Random,
+    split: str,
+    weights: tuple[float, float, float] = (0.76, 0.17, 0.07),
+    lengths: tuple[int, ...] = (2, 3),
+) -> Picture:
     """Draws a picture that is only told of, in words.
 
     In training some hold a pair of colour and shape that no picture of training shows: a thinker
     that never heard of such a pair would not say it when it sees one.
+
+    Args:
+        rng, split, weights, lengths: As of `sample_picture`; by default as conversations tell them.
     """
     while split == "train" and rng.random() < _UNSEEN_SHARE:
         scene = sample_scene(rng, composition=True)
         if partition(caption(scene)) == "train":
             return scene
-    return sample_picture(rng, split, weights=(0.76, 0.17, 0.07), lengths=(2, 3))
+    return sample_picture(rng, split, weights, lengths)

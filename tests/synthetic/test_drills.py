@@ -40,7 +40,21 @@ def test_exercises_are_answered_rightly() -> None:
 
 
 def test_digits_are_added_up_one_by_one_and_two_by_two() -> None:
-    one_by_one, two_by_two = drills(Digits((7, 0, 5)), Dice(0), 3)
+    one_by_one, two_by_two = drills(Digits((7, 0, 5)), Dice(0), 0)
     assert one_by_one.answer == "7 7 12"
     assert two_by_two.answer == "7 12 5"
+
+
+def test_parts_of_told_digits_are_added_up_too() -> None:
+    answers = {q.question: q.answer for q in drills(Digits((7, 0, 5, 9)), Dice(0), 3)[2:]}
+    assert answers == {
+        "add up the digits.": "21",
+        "what is the sum of the first two digits?": "7",
+        "what is the sum of the last two digits?": "14",
+        "what is the sum of the first three digits?": "12",
+        "what is the sum of the last three digits?": "14",
+    }
+
+
+def test_one_digit_and_words_have_no_exercises() -> None:
     assert drills(Digits((7,)), Dice(0), 3) == drills(Word("cat"), Dice(0), 3) == []
