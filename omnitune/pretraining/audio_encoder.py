@@ -38,7 +38,7 @@ class AudioEncoderConfig(RunConfig):
     thinker_ckpt: Path = Field(
         Path("checkpoints/thinker_tiny/thinker_best.pt"), description="whose tokenizer to use"
     )
-    num_epochs: int = Field(7, ge=1)
+    num_epochs: int = Field(8, ge=1)
     optimizer: Literal["adamw", "muon"] = Field("muon")
     batch_size: int = Field(16, ge=1)
     learning_rate: float = Field(4e-3, gt=0, le=1)
