@@ -205,15 +205,15 @@ def _whisper_registered() -> Iterator[None]:
         MODALITIES["audio"] = before
 
 
-def make(size: Size, folder: Path, batch_size: int) -> Bench:
-    """Builds the model and the samples: the same in every process that makes them."""
+def make(size: Size, folder: Path, batch_size: int, device: str = "cpu") -> Bench:
+    """Builds the model, where it will run, and the samples: the same in every process."""
     torch.manual_seed(0)
     training = make_samples(size, folder)
     everything = [sample for samples in training.values() for sample in samples]
     tokenizer = train_tokenizer(everything, 1024)
     thinker = Qwen3Config(**size.thinker, max_position_embeddings=8192, tie_word_embeddings=True)
     encoders = {"image": size.image, "audio": size.audio}
-    with _whisper_registered():
+    with _whisper_registered(), torch.device(device):
         model = OmniModel(OmniConfig(thinker=thinker.to_dict(), encoders=encoders))
     model.match_projector_scales()
     model.freeze_encoders()
@@ -273,7 +273,7 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"a toy size on {device} ({why}): nothing here says how fast a GPU is")
     size = TOY if toy else REAL
     with tempfile.TemporaryDirectory() as folder:
-        build = partial(make, size, Path(folder), options.batch)
+        build = partial(make, size, Path(folder), options.batch, device)
         names = options.versions.split("|")
         found = compare(build, names, options.rounds, options.steps, device=device)
     show(size.name, found)

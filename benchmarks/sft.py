@@ -83,8 +83,11 @@ def serve(
             if asked == UPKEEP:
                 pipe.send(served.upkeep())
                 continue
-            timing = served.run(*asked)
+            first, steps = asked
+            timing = served.run(first * bench.batch_size, steps)
             pipe.send((timing.seconds, dict(timing.parts), peak_memory()))
+            if device != "cpu":  # the others have their turns on the same GPU
+                torch.cuda.empty_cache()
     finally:
         served.close()
 
@@ -122,6 +125,7 @@ def compare(
         share: of the samples whose questions are one conversation; the others ask each alone.
         names: of ``VERSIONS``; the first is what the second is held against.
     """
+    bench = build()  # first, as it also writes what the other processes read
     types = (torch.float32, torch.bfloat16)
     peaks = {str(d).removeprefix("torch."): matmul_rate(d, device, PEAK_SECONDS) for d in types}
     bf16 = peaks["bfloat16"] > peaks["float32"]
@@ -131,7 +135,6 @@ def compare(
     best = {name: bf16 and _faster_in_bf16(build, name, steps, how) for name in names[:2]}
     versions = [(name, best.get(name, best[names[1]])) for name in names]
     seconds, parts, encoding, memory = _take_turns(build, versions, rounds, steps, how, names[1])
-    bench = build()
     flops, supervised = step_flops(bench, share, rounds * (WARM_UP + steps))
     epoch = bench.mixture.epoch_size / bench.batch_size  # steps
     rows: dict[str, dict[str, Any]] = {}
@@ -160,7 +163,9 @@ def compare(
 def _faster_in_bf16(
     build: Callable[[], Bench], name: str, steps: int, how: tuple[Any, ...]
 ) -> bool:
-    """Whether a version takes less time in bf16, by two rounds of each."""
+    """Whether a version takes less time in bf16, by two rounds of each; on a GPU it does."""
+    if how[1] != "cpu":
+        return True
     fp32, bf16 = versions = [(name, False), (name, True)]
     seconds, *_ = _take_turns(build, versions, 2, steps, how)
     return min(seconds[bf16]) < min(seconds[fp32])
@@ -186,19 +191,20 @@ def _take_turns(
         kept_up: name of the version of which scoring and saving are timed too.
     """
     context = multiprocessing.get_context("spawn")
-    pipes, encoding = {}, {}
+    pipes: dict[Version, Connection] = {}
     for version in versions:
         pipes[version], theirs = context.Pipe()
         context.Process(target=serve, args=(theirs, version, build, *how)).start()
         theirs.close()  # so that a version that has failed is noticed, not waited for
-        encoding[version] = pipes[version].recv()
-    batch_size = build().batch_size
+        if how[1] == "cpu":  # where they would be in each other's way
+            pipes[version].poll(None)
+    encoding = {version: pipe.recv() for version, pipe in pipes.items()}
     seconds: dict[Version, list[float]] = {version: [] for version in versions}
     parts: dict[Version, dict[str, float]] = {version: defaultdict(float) for version in versions}
     memory: dict[Version, float] = {}
     for turn in range(rounds):
         for version, pipe in pipes.items():
-            pipe.send((turn * (WARM_UP + steps) * batch_size, steps))
+            pipe.send((turn * (WARM_UP + steps), steps))
             taken, by_part, memory[version] = pipe.recv()
             seconds[version].append(statistics.fmean(taken))
             for part, spent in by_part.items():

@@ -1,16 +1,17 @@
 """Padding-free batches: samples lie end to end in one row, with their own positions.
 
-Shape suffixes: T tokens of the row, B segments, L longest segment, N supervised tokens,
-R feature rows, D feature width.
+Shape suffixes: T tokens of the row, P of all segments (those that several begin with counted in
+each), B segments, L longest segment, N supervised tokens, R feature rows, D feature width.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -42,16 +43,18 @@ class Segments:
             long segments apart, as the work grows with the square of the longest.
         scatter_T: position in all of the flattened ``gathers``, end to end, of each token of the
             row, in the first segment that it belongs to.
-        order_P: the same without padding: position in the row of each segment's tokens.
-        bounds_B: where in ``order_P`` each segment begins, and where the last ends (int32).
-        place_T: as ``scatter_T``, in ``order_P``.
+        bounds_B: where each segment begins if they follow each other without padding, and where
+            the last ends (int32).
+        order_P: position in the row of each token of the segments in that order; None where it
+            is the order of the row, as no two segments share a token.
+        place_T: as ``scatter_T``, in ``order_P``; None with it.
     """
 
     gathers: list[Tensor]
     scatter_T: Tensor
-    order_P: Tensor
     bounds_B: Tensor
-    place_T: Tensor
+    order_P: Tensor | None
+    place_T: Tensor | None
 
 
 @dataclass
@@ -153,38 +156,35 @@ def pack(
         UserError: a medium has another number of feature rows than slots; names the sample.
     """
     rows = _rows(items)
-    tokens: list[int] = []
-    positions: list[Tensor] = []
-    predict: list[int] = []
-    labels: list[int] = []
-    groups: list[int] = []
-    turns: list[int] = []
-    answers: list[bool] = []
-    added: list[tuple[int, int]] = []
-    turn = -1
-    for item, row in zip(items, rows, strict=True):
-        rendered = item.rendered
-        tokens.extend(rendered.tokens[item.shared :])
-        positions.append(torch.arange(item.shared, len(row)))
-        opens = {first for _, first, _ in rendered.turns}
-        for place in range(max(1, item.shared), len(row)):
-            turn += place in opens
-            if rendered.supervised[place] or prompt_weight:
-                answers.append(rendered.supervised[place])
-                predict.append(row[place - 1])
-                labels.append(rendered.tokens[place])
-                groups.append(item.group)
-                turns.append(turn)
-        added += [(token, row[place]) for token, place in rendered.added if place >= item.shared]
-    turn_N = torch.tensor(turns, dtype=torch.long)
+    each_B = np.array([len(row) for row in rows])
+    row_P = np.concatenate(rows)
+    place_P = np.concatenate([np.arange(count) for count in each_B])
+    shared_P = np.repeat([item.shared for item in items], each_B)
+    token_P = _flat(items, lambda rendered: rendered.tokens, np.int64)
+    answer_P = _flat(items, lambda rendered: rendered.supervised, np.bool_)
+    own_P = place_P >= shared_P
+    (target_N,) = np.nonzero(own_P & (place_P > 0) & (answer_P | (prompt_weight > 0)))
+    starts_B = each_B.cumsum() - each_B
+    opens_P = np.zeros(len(row_P), dtype=np.int64)
+    opens = zip(starts_B, items, strict=True)
+    opens_P[[start + first for start, i in opens for _, first, _ in i.rendered.turns]] = 1
+    turn_N = torch.from_numpy(((opens_P * own_P).cumsum() - 1)[target_N])
+    group_P = np.repeat([item.group for item in items], each_B)
+    added = [
+        (token, int(row[place]))
+        for item, row in zip(items, rows, strict=True)
+        for token, place in item.rendered.added
+        if place >= item.shared
+    ]
+    answer_N = torch.from_numpy(answer_P[target_N])
     return Batch(
-        tokens_T=torch.tensor(tokens, dtype=torch.long),
-        positions_T=torch.cat(positions),
+        tokens_T=torch.from_numpy(token_P[own_P]),
+        positions_T=torch.from_numpy(place_P[own_P]),
         segments=_segments(items, rows),
-        predict_N=torch.tensor(predict, dtype=torch.long),
-        labels_N=torch.tensor(labels, dtype=torch.long),
-        weight_N=_weigh(torch.tensor(answers), turn_N, prompt_weight, length_power),
-        group_N=torch.tensor(groups, dtype=torch.long),
+        predict_N=torch.from_numpy(row_P[target_N - 1]),
+        labels_N=torch.from_numpy(token_P[target_N]),
+        weight_N=_weigh(answer_N, turn_N, prompt_weight, length_power),
+        group_N=torch.from_numpy(group_P[target_N]),
         turn_N=turn_N,
         num_groups=num_groups,
         ids=[item.id for item in items],
@@ -193,6 +193,14 @@ def pack(
         at_M=torch.tensor([place for _, place in added], dtype=torch.long),
         shown_2G=_shown(items, num_groups),
     )
+
+
+def _flat(
+    items: Sequence[Item], column: Callable[[Rendered], Sequence[int]], kind: Any
+) -> np.ndarray:
+    """A value of each token of all segments, end to end."""
+    values = itertools.chain.from_iterable(column(item.rendered) for item in items)
+    return np.fromiter(values, kind)
 
 
 def _weigh(answer_N: Tensor, turn_N: Tensor, prompt_weight: float, length_power: float) -> Tensor:
@@ -234,44 +242,42 @@ def _common_prefix(first: Item, other: Item) -> int:
     return min([end, *(s.start for s in same if s.start < end < s.start + s.count)])
 
 
-def _rows(items: Sequence[Item]) -> list[list[int]]:
+def _rows(items: Sequence[Item]) -> list[np.ndarray]:
     """Position in the row of each of an item's tokens."""
-    rows: list[list[int]] = []
-    root: list[int] = []
+    rows: list[np.ndarray] = []
+    root = np.arange(0)
     total = 0
     for item in items:
         end = total + item.row_tokens
-        rows.append([*root[: item.shared], *range(total, end)])
-        root = root if item.shared else rows[-1]
+        own = np.arange(total, end)
+        rows.append(np.concatenate([root[: item.shared], own]) if item.shared else own)
+        root = root if item.shared else own
         total = end
     return rows
 
 
-def _segments(items: Sequence[Item], rows: list[list[int]]) -> Segments:
+def _segments(items: Sequence[Item], rows: list[np.ndarray]) -> Segments:
     gathers: list[Tensor] = []
-    scatter_T = torch.empty(sum(len(row) - i.shared for i, row in zip(items, rows, strict=True)))
-    scatter_T = scatter_T.long()
+    scatter_T = np.empty(sum(item.row_tokens for item in items), dtype=np.int64)
     start = 0
     for group in _by_length([len(row) for row in rows]):
         longest = max(len(rows[n]) for n in group)
-        gathers.append(torch.tensor([rows[n] + [0] * (longest - len(rows[n])) for n in group]))
+        gather_BL = np.zeros((len(group), longest), dtype=np.int64)
         for place, n in enumerate(group):
-            own = torch.tensor(rows[n][items[n].shared :])
+            row, shared = rows[n], items[n].shared
+            gather_BL[place, : len(row)] = row
             first = start + place * longest
-            scatter_T[own] = torch.arange(first + items[n].shared, first + len(rows[n]))
-        start += len(group) * longest
+            scatter_T[row[shared:]] = np.arange(first + shared, first + len(row))
+        gathers.append(torch.from_numpy(gather_BL))
+        start += gather_BL.size
     bounds = [0, *itertools.accumulate(map(len, rows))]
-    places = [
-        torch.arange(first + item.shared, first + len(row))
-        for first, item, row in zip(bounds, items, rows, strict=False)
-    ]
-    return Segments(
-        gathers,
-        scatter_T,
-        order_P=torch.tensor([place for row in rows for place in row]),
-        bounds_B=torch.tensor(bounds, dtype=torch.int32),
-        place_T=torch.cat(places),
-    )
+    order_P = place_T = None
+    if any(item.shared for item in items):
+        order_P = torch.from_numpy(np.concatenate(rows))
+        ranges = zip(bounds, items, rows, strict=False)
+        place_T = torch.cat([torch.arange(b + i.shared, b + len(row)) for b, i, row in ranges])
+    bounds_B = torch.tensor(bounds, dtype=torch.int32)
+    return Segments(gathers, torch.from_numpy(scatter_T), bounds_B, order_P, place_T)
 
 
 def _by_length(lengths: list[int]) -> list[list[int]]:
@@ -286,7 +292,7 @@ def _by_length(lengths: list[int]) -> list[list[int]]:
     return [order[:cut], order[cut:]]
 
 
-def _collect_media(items: Sequence[Item], rows: list[list[int]]) -> dict[str, MediaRows]:
+def _collect_media(items: Sequence[Item], rows: list[np.ndarray]) -> dict[str, MediaRows]:
     slots: dict[str, list[Tensor]] = {}
     tensors: dict[str, list[Tensor]] = {}
     raw = frozenset().union(*(item.raw for item in items))
@@ -301,7 +307,7 @@ def _collect_media(items: Sequence[Item], rows: list[list[int]]) -> dict[str, Me
                 continue
             name = slot.media.modality
             places = row[slot.start : slot.start + slot.count]
-            slots.setdefault(name, []).append(torch.tensor(places))
+            slots.setdefault(name, []).append(torch.from_numpy(places))
             tensors.setdefault(name, []).append(tensor)
     return {
         name: MediaRows(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -52,7 +53,10 @@ def _repeat_first(x_N: Tensor, more: int) -> Tensor:
 
 
 def _round_segments(segments: Segments, added: int) -> Segments:
-    """Two views always, of two segments at least: other numbers would be compiled apart."""
+    """Two views always, of two segments at least: other numbers would be compiled apart.
+
+    Where segments are read off the row itself, what is added to it becomes segments too.
+    """
     gathers: list[Tensor] = []
     scatter_T = segments.scatter_T.clone()
     start = shift = 0
@@ -67,12 +71,15 @@ def _round_segments(segments: Segments, added: int) -> Segments:
         shift += gathers[-1].numel() - gather_BL.numel()
     if len(gathers) < 2:
         gathers.append(gathers[0].new_zeros(2, STEP))
-    return replace(
-        segments,
-        gathers=gathers,
-        scatter_T=pad(scatter_T, (0, added)),
-        place_T=pad(segments.place_T, (0, added)),
-    )
+    bounds_B, place_T = segments.bounds_B, segments.place_T
+    if place_T is not None:
+        place_T = pad(place_T, (0, added))
+    else:
+        end = int(bounds_B[-1]) + added
+        longest = max(gather_BL.shape[1] for gather_BL in gathers)
+        ends_B = torch.arange(end, int(bounds_B[-1]), -longest, dtype=bounds_B.dtype)
+        bounds_B = torch.cat([bounds_B, ends_B.flip(0)])
+    return Segments(gathers, pad(scatter_T, (0, added)), bounds_B, segments.order_P, place_T)
 
 
 def _round_rows(rows: MediaRows, last: int) -> MediaRows:

@@ -36,7 +36,14 @@ def _load_varlen() -> Callable[..., Any] | None:
     except ImportError:
         return None
     options = inspect.signature(varlen_attn).parameters
-    return varlen_attn if {"scale", "window_size", "enable_gqa"} <= options.keys() else None
+    if "enable_gqa" in options:
+        return varlen_attn
+
+    def without_option(*inputs: Any, enable_gqa: bool, **rest: Any) -> Any:
+        """torch 2.11 groups the heads of queries without being told to."""
+        return varlen_attn(*inputs, **rest)
+
+    return without_option if {"scale", "window_size"} <= options.keys() else None
 
 
 varlen_attn = _load_varlen()
@@ -88,10 +95,10 @@ def _attend_unpadded(
 ) -> Tensor:
     """``[1, T, H, D]``; queries and keys take the precision of the values, as under autocast."""
     assert varlen_attn is not None
-    q_PHD, k_PKD, v_PKD = (
-        x[0].transpose(0, 1).index_select(0, segments.order_P).to(v_1KTD.dtype)
-        for x in (q_1HTD, k_1KTD, v_1KTD)
-    )
+    order_P, place_T = segments.order_P, segments.place_T
+    q_PHD, k_PKD, v_PKD = (x[0].transpose(0, 1).to(v_1KTD.dtype) for x in (q_1HTD, k_1KTD, v_1KTD))
+    if order_P is not None:
+        q_PHD, k_PKD, v_PKD = (x.index_select(0, order_P) for x in (q_PHD, k_PKD, v_PKD))
     longest = max(gather_BL.shape[1] for gather_BL in segments.gathers)
     out_PHD = varlen_attn(
         q_PHD,
@@ -105,7 +112,7 @@ def _attend_unpadded(
         window_size=CAUSAL,
         enable_gqa=q_1HTD.shape[1] != k_1KTD.shape[1],
     )
-    return out_PHD.index_select(0, segments.place_T).unsqueeze(0)
+    return (out_PHD if place_T is None else out_PHD.index_select(0, place_T)).unsqueeze(0)
 
 
 def _unpack(x_1HTD: Tensor, gather_BL: Tensor) -> Tensor:

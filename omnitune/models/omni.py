@@ -66,8 +66,15 @@ class ReadRows:
     def __init__(self, feed_forward: Any) -> None:
         self.read_R: Tensor | None = None
         self._length = 0
-        feed_forward.register_forward_pre_hook(self._choose)
-        feed_forward.register_forward_hook(self._place)
+        self._hooks = (
+            feed_forward.register_forward_pre_hook(self._choose),
+            feed_forward.register_forward_hook(self._place),
+        )
+
+    def close(self) -> None:
+        """Leaves the feed-forward part as it was."""
+        for hook in self._hooks:
+            hook.remove()
 
     def _choose(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> Any:
         if self.read_R is None:
@@ -105,7 +112,8 @@ class OmniModel(PreTrainedModel):
         for name, modality in self.modalities.items():
             self.encoders[name] = modality.build_encoder()
             self.add_module(modality.projector, modality.build_projector(width))
-        self._compiled: Callable[[Tensor, Tensor, Segments], Tensor] | None = None
+        self._compiled: list[tuple[nn.Module, Callable[..., Any]]] = []
+        self._losses = self._nll  # of logits; compiled on a GPU
         self._computes_anew = False
         last = getattr(self.thinker.get_decoder().layers[-1], "mlp", None)
         # A mixture of experts gives more than rows.
@@ -129,8 +137,9 @@ class OmniModel(PreTrainedModel):
         return parts
 
     def compile_decoder(self) -> None:
-        """Compiles the decoder's training pass, at its first call, for rows of any length.
+        """Compiles the decoder's layers for training, at their first call, for rows of any length.
 
+        One layer's code serves all, so that compiling does not take longer for a deeper thinker.
         Scoring stays as it is: it comes in other shapes, and each would be compiled. Where
         compiling fails a warning says so and training goes on without.
         """
@@ -138,7 +147,13 @@ class OmniModel(PreTrainedModel):
         torch._functorch.config.force_non_lazy_backward_lowering = True
         # Otherwise lengths that are equal in the first row are taken to be so in every row.
         torch.fx.experimental._config.use_duck_shape = False
-        self._compiled = torch.compile(self._decode, dynamic=True)
+        if self._last_layer is not None:
+            self._last_layer.close()  # its rows would be traced apart
+            self._last_layer = None
+        layers = self.thinker.get_decoder().layers
+        self._compiled = [(layer, torch.compile(layer.forward, dynamic=True)) for layer in layers]
+        if self.device.type == "cuda":  # in one pass over the logits in place of eight
+            self._losses = torch.compile(self._nll, dynamic=True)
 
     def checkpoint_activations(self) -> None:
         """Keeps each layer's input only, and computes the rest of it anew in the backward pass."""
@@ -183,7 +198,8 @@ class OmniModel(PreTrainedModel):
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Sum of the supervised tokens' losses and of their weights, by group: ``[G]`` each."""
-        nll_N = self._nll(self._logits(batch), batch.labels_N)
+        losses = self._losses if self.training else self._nll
+        nll_N = losses(self._logits(batch), batch.labels_N)
         zeros = torch.zeros(batch.num_groups, device=nll_N.device)
         loss_sums = zeros.index_add(0, batch.group_N, nll_N * batch.weight_N)
         counts = zeros.index_add(0, batch.group_N, batch.weight_N)
@@ -261,8 +277,7 @@ class OmniModel(PreTrainedModel):
     def _reading(self, batch: Batch) -> Iterator[None]:
         """Tells the last layer which rows are read, where leaving the others out is worth it."""
         rows = self._last_layer
-        eager = self._compiled is None and not self._computes_anew
-        if rows is not None and eager and batch.tokens_T.device.type == "cpu":
+        if rows is not None and not self._computes_anew and batch.tokens_T.device.type == "cpu":
             read_R = batch.predict_N.unique()
             rows.read_R = read_R if len(read_R) < WORTH_CHOOSING * len(batch.tokens_T) else None
         try:
@@ -273,18 +288,31 @@ class OmniModel(PreTrainedModel):
 
     def _hidden(self, embeds_TE: Tensor, positions_T: Tensor, segments: Segments) -> Tensor:
         """The decoder's last hidden states ``[T, E]``; compiled where that was asked for."""
-        if self._compiled is not None and self.training:
+        embeds_1TE = embeds_TE.unsqueeze(0)
+        if self._compiled and self.training:
             try:
-                return self._compiled(embeds_TE, positions_T, segments)
+                with self._layers_compiled():
+                    # A view would be traced apart from what one layer hands to the next.
+                    return self._decode(embeds_1TE.clone(), positions_T, segments)
             except torch._dynamo.exc.TorchDynamoException as error:
                 reason = str(error).strip().splitlines()[0]
                 warnings.warn(f"not compiled, going on without: {reason}", stacklevel=2)
-                self._compiled = None
-        return self._decode(embeds_TE, positions_T, segments)
+                self._compiled, self._losses = [], self._nll
+        return self._decode(embeds_1TE, positions_T, segments)
 
-    def _decode(self, embeds_TE: Tensor, positions_T: Tensor, segments: Segments) -> Tensor:
+    @contextmanager
+    def _layers_compiled(self) -> Iterator[None]:
+        for layer, compiled in self._compiled:
+            layer.forward = compiled
+        try:
+            yield
+        finally:
+            for layer, _ in self._compiled:
+                del layer.forward
+
+    def _decode(self, embeds_1TE: Tensor, positions_T: Tensor, segments: Segments) -> Tensor:
         return self.thinker.get_decoder()(
-            inputs_embeds=embeds_TE.unsqueeze(0),
+            inputs_embeds=embeds_1TE,
             position_ids=positions_T.unsqueeze(0),
             segments=segments,
             use_cache=False,

@@ -26,6 +26,7 @@ COMPILE_SECONDS = 90.0
 COMPILE_GAIN = 0.15
 COMPILE_PAYS = 2.0  # times its cost that it must save
 MATMUL_SIZES = (128, 512, 2048)
+MATMUL_SIZES_ON_GPU = (2048, 8192)
 WATCHED_STEPS = 20  # steps that are timed before it is decided
 WORTH_COMPILING_ON_GPU = 300  # steps
 
@@ -168,9 +169,10 @@ def matmul_rate(
     """
     best = 0.0
     draw = torch.Generator(device).manual_seed(0)  # not the run's own
-    for size in MATMUL_SIZES:
+    sizes = MATMUL_SIZES if torch.device(device).type == "cpu" else MATMUL_SIZES_ON_GPU
+    for size in sizes:
         a, b = (torch.rand(size, size, generator=draw, device=device).to(dtype) for _ in "ab")
-        ends = time.perf_counter() + seconds / len(MATMUL_SIZES)
+        ends = time.perf_counter() + seconds / len(sizes)
         fastest = min(_timed_product(a, b) for _ in range(3))  # the first builds the kernel
         while time.perf_counter() < ends:
             fastest = min(fastest, _timed_product(a, b))

@@ -45,22 +45,29 @@ def plain_varlen(
     return torch.cat(out)
 
 
-def items(model: OmniModel) -> list[Item]:
+def items(model: OmniModel, share: bool = True) -> list[Item]:
     """Four questions of which two share a beginning, and segments of unlike length."""
     reader = tiny_reader(model)
     turns = ("which color?", "red.", "which color is it?", "red or blue.", "which?", "the air.")
     album = conversation("a", *turns, independent_turns=True)
     shared = [reader.item(single) for single in album.alone()]
-    share_prefix(shared)
-    assert any(item.shared for item in shared)
+    if share:
+        share_prefix(shared)
+    assert any(item.shared for item in shared) == share
     return [reader.item(conversation("x", "hello " * 9, "the sky")), *shared]
 
 
+@pytest.mark.parametrize("share", [True, False])
 @pytest.mark.parametrize("rounded", [True, False])
-def test_without_padding_is_as_with_padding(monkeypatch: pytest.MonkeyPatch, rounded: bool) -> None:
+def test_without_padding_is_as_with_padding(
+    monkeypatch: pytest.MonkeyPatch, rounded: bool, share: bool
+) -> None:
     model = tiny_model()
-    batch = pack(items(model))
+    batch = pack(items(model, share))
     batch = round_up(batch) if rounded else batch
+    if not share:  # the row is read as it is, to its last token
+        assert batch.segments.order_P is None
+        assert int(batch.segments.bounds_B[-1]) == len(batch.tokens_T)
     results = []
     for function in (None, plain_varlen):
         monkeypatch.setattr(attention, "varlen_attn", function)

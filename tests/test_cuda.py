@@ -1,0 +1,86 @@
+"""What only a GPU can show: its attention, its compiled layers, a run on it from start to end."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import conversation, sft_settings, tiny_model, tiny_reader
+from torch import Tensor
+
+from omnitune.data.batching import Batch, Item, pack, share_prefix
+from omnitune.data.rounding import round_up
+from omnitune.models import attention
+from omnitune.models.components import load_omni
+from omnitune.models.omni import OmniModel
+from omnitune.serving.session import ChatSession
+from omnitune.training.sft import finetune
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+GPU = torch.device("cuda")
+
+
+def rows(model: OmniModel, shared: bool) -> Batch:
+    """Segments of unlike length, some of which begin alike."""
+    reader = tiny_reader(model)
+    turns = ("which color?", "red.", "which color is it?", "red or blue.", "which?", "the air.")
+    items: list[Item] = [reader.item(conversation("x", "hello " * 9, "the sky"))]
+    questions = [reader.item(s) for s in conversation("a", *turns, independent_turns=True).alone()]
+    if shared:
+        share_prefix(questions)
+    return round_up(pack([*items, *questions])).to(GPU)
+
+
+def results(model: OmniModel, batch: Batch) -> list[Tensor]:
+    """Loss and gradients in bf16."""
+    model.train().zero_grad()
+    with torch.autocast("cuda", torch.bfloat16):
+        loss = model(batch)[0].sum()
+    loss.backward()
+    return [loss.detach(), *(p.grad.clone() for p in model.thinker.parameters())]
+
+
+def close(found: list[Tensor], expected: list[Tensor]) -> None:
+    """To a few steps of bf16, of each tensor's length."""
+    for one, other in zip(found, expected, strict=True):
+        assert one.isfinite().all()
+        assert float((one - other).norm()) <= 0.03 * float(other.norm())
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_attention_without_padding_is_as_with_padding(
+    monkeypatch: pytest.MonkeyPatch, shared: bool
+) -> None:
+    assert attention.varlen_attn is not None
+    model = tiny_model().to(GPU)
+    batch = rows(model, shared)
+    assert (batch.segments.order_P is not None) == shared
+    unpadded = results(model, batch)
+    monkeypatch.setattr(attention, "varlen_attn", None)
+    close(unpadded, results(model, batch))
+
+
+@pytest.mark.parametrize("anew", [False, True])
+def test_compiled_is_as_plain(anew: bool) -> None:
+    plain, compiled = tiny_model().to(GPU), tiny_model().to(GPU)
+    compiled.compile_decoder()
+    if anew:
+        compiled.checkpoint_activations()
+    for shared in (False, True, False):
+        batch = rows(plain, shared)
+        close(results(compiled, batch), results(plain, batch))
+    assert compiled._compiled  # it has not fallen back
+
+
+@pytest.mark.parametrize("options", [{}, {"feature_cache": "off", "compile": "on"}])
+def test_a_run_from_start_to_end(home: Path, options: dict[str, str]) -> None:
+    config = sft_settings(home, f"gpu-{len(options)}", device="cuda", **options)
+    finetune(config)
+    found = json.loads((config.out / "results.json").read_text())
+    assert (found["precision"], found["compiled"]) == ("bf16", bool(options))
+    assert found["loss"] > 0
+    model, tokenizer, _ = load_omni(config.out)
+    session = ChatSession(model.to(GPU), tokenizer, max_new_tokens=8)
+    session.attach(home / "data" / "images" / "0.png", "image")
+    "".join(session.ask("what is it?"))
+    assert len(session.messages) == 2
