@@ -36,21 +36,27 @@ WHOLE = Part(0, 1)
 class Segments:
     """Which tokens of the row belong together: attention never leaves a segment.
 
-    A token may belong to several segments that begin alike (questions about one picture).
+    A token may belong to several segments that begin alike (questions about one picture). For
+    attention with padding such segments are one tree, in which each token stands once; for that
+    without, each segment stands whole.
 
     Attributes:
-        gathers: position in the row of each segment's tokens, ``[B, L]`` padded with 0; short and
-            long segments apart, as the work grows with the square of the longest.
+        gathers: position in the row of each tree's tokens, ``[B, L]`` padded with 0; short and
+            long trees apart, as the work grows with the square of the longest.
+        masks: of each of ``gathers`` what its tokens do not see, ``[B, 1, L, L]``, to be added to
+            the scores; None where that is only what comes later.
         scatter_T: position in all of the flattened ``gathers``, end to end, of each token of the
-            row, in the first segment that it belongs to.
+            row.
         bounds_B: where each segment begins if they follow each other without padding, and where
             the last ends (int32).
         order_P: position in the row of each token of the segments in that order; None where it
             is the order of the row, as no two segments share a token.
-        place_T: as ``scatter_T``, in ``order_P``; None with it.
+        place_T: position in ``order_P`` of each token of the row, in the first segment that it
+            belongs to; None with it.
     """
 
     gathers: list[Tensor]
+    masks: list[Tensor | None]
     scatter_T: Tensor
     bounds_B: Tensor
     order_P: Tensor | None
@@ -257,19 +263,23 @@ def _rows(items: Sequence[Item]) -> list[np.ndarray]:
 
 
 def _segments(items: Sequence[Item], rows: list[np.ndarray]) -> Segments:
+    trees = _trees(items)
+    ends = list(itertools.accumulate(sum(i.row_tokens for i in tree) for tree in trees))
+    starts = [0, *ends[:-1]]
     gathers: list[Tensor] = []
-    scatter_T = np.empty(sum(item.row_tokens for item in items), dtype=np.int64)
-    start = 0
-    for group in _by_length([len(row) for row in rows]):
-        longest = max(len(rows[n]) for n in group)
+    masks: list[Tensor | None] = []
+    scatter_T = np.empty(ends[-1], dtype=np.int64)
+    base = 0
+    for group in _by_length([end - start for start, end in zip(starts, ends, strict=True)]):
+        longest = max(ends[n] - starts[n] for n in group)
         gather_BL = np.zeros((len(group), longest), dtype=np.int64)
         for place, n in enumerate(group):
-            row, shared = rows[n], items[n].shared
+            row = np.arange(starts[n], ends[n])
             gather_BL[place, : len(row)] = row
-            first = start + place * longest
-            scatter_T[row[shared:]] = np.arange(first + shared, first + len(row))
+            scatter_T[row] = row + (base + place * longest - starts[n])
         gathers.append(torch.from_numpy(gather_BL))
-        start += gather_BL.size
+        masks.append(_mask([trees[n] for n in group], longest))
+        base += gather_BL.size
     bounds = [0, *itertools.accumulate(map(len, rows))]
     order_P = place_T = None
     if any(item.shared for item in items):
@@ -277,11 +287,44 @@ def _segments(items: Sequence[Item], rows: list[np.ndarray]) -> Segments:
         ranges = zip(bounds, items, rows, strict=False)
         place_T = torch.cat([torch.arange(b + i.shared, b + len(row)) for b, i, row in ranges])
     bounds_B = torch.tensor(bounds, dtype=torch.int32)
-    return Segments(gathers, torch.from_numpy(scatter_T), bounds_B, order_P, place_T)
+    return Segments(gathers, masks, torch.from_numpy(scatter_T), bounds_B, order_P, place_T)
+
+
+def _trees(items: Sequence[Item]) -> list[list[Item]]:
+    """Items that begin alike, together: each with those after it that share its beginning."""
+    trees: list[list[Item]] = []
+    for item in items:
+        if item.shared:
+            trees[-1].append(item)
+        else:
+            trees.append([item])
+    return trees
+
+
+def _mask(trees: Sequence[Sequence[Item]], longest: int) -> Tensor | None:
+    """Minus infinity where a token does not see another of its tree, else 0: ``[B, 1, L, L]``.
+
+    It sees what its item begins with, and of the item's own tokens those before it. What stands
+    after a tree sees all of it, and is seen by none.
+    """
+    if all(len(tree) == 1 for tree in trees):
+        return None
+    shared_BL = np.zeros((len(trees), longest), dtype=np.int64)
+    own_BL = np.zeros_like(shared_BL)
+    for n, tree in enumerate(trees):
+        counts = [item.row_tokens for item in tree]
+        starts = [0, *itertools.accumulate(counts)]
+        shared_BL[n, : starts[-1]] = np.repeat([item.shared for item in tree], counts)
+        own_BL[n, : starts[-1]] = np.repeat(starts[:-1], counts)
+    other_L = np.arange(longest)
+    sees_BLL = (other_L < shared_BL[:, :, None]) | (other_L >= own_BL[:, :, None])
+    sees_BLL &= other_L <= other_L[:, None]
+    mask_BLL = np.where(sees_BLL, np.float32(0), np.float32(-np.inf))
+    return torch.from_numpy(mask_BLL).unsqueeze(1)
 
 
 def _by_length(lengths: list[int]) -> list[list[int]]:
-    """The segments' numbers in one group or two, whichever costs attention less work."""
+    """The trees' numbers in one group or two, whichever costs attention less work."""
     order = sorted(range(len(lengths)), key=lambda n: lengths[n])
     whole = len(order) * lengths[order[-1]] ** 2
     cuts = range(1, len(order))

@@ -58,19 +58,25 @@ def _round_segments(segments: Segments, added: int) -> Segments:
     Where segments are read off the row itself, what is added to it becomes segments too.
     """
     gathers: list[Tensor] = []
+    masks: list[Tensor | None] = []
     scatter_T = segments.scatter_T.clone()
     start = shift = 0
-    for gather_BL in segments.gathers:
+    for gather_BL, mask in zip(segments.gathers, segments.masks, strict=True):
         count, longest = gather_BL.shape
         more = bucket(longest) - longest
         inside = (segments.scatter_T >= start) & (segments.scatter_T < start + gather_BL.numel())
         row = (segments.scatter_T - start) // longest
         scatter_T += inside * (shift + row * more)
-        gathers.append(pad(gather_BL, (0, more, 0, max(0, 2 - count))))
+        rows = max(0, 2 - count)
+        gathers.append(pad(gather_BL, (0, more, 0, rows)))
+        if mask is not None:  # nobody sees what is added, and it sees what it may
+            mask = pad(pad(mask, (0, more), value=-torch.inf), (0, 0, 0, more, 0, 0, 0, rows))
+        masks.append(mask)
         start += gather_BL.numel()
         shift += gathers[-1].numel() - gather_BL.numel()
     if len(gathers) < 2:
         gathers.append(gathers[0].new_zeros(2, STEP))
+        masks.append(None)
     bounds_B, place_T = segments.bounds_B, segments.place_T
     if place_T is not None:
         place_T = pad(place_T, (0, added))
@@ -79,7 +85,8 @@ def _round_segments(segments: Segments, added: int) -> Segments:
         longest = max(gather_BL.shape[1] for gather_BL in gathers)
         ends_B = torch.arange(end, int(bounds_B[-1]), -longest, dtype=bounds_B.dtype)
         bounds_B = torch.cat([bounds_B, ends_B.flip(0)])
-    return Segments(gathers, pad(scatter_T, (0, added)), bounds_B, segments.order_P, place_T)
+    scatter_T = pad(scatter_T, (0, added))
+    return Segments(gathers, masks, scatter_T, bounds_B, segments.order_P, place_T)
 
 
 def _round_rows(rows: MediaRows, last: int) -> MediaRows:

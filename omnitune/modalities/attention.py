@@ -14,7 +14,13 @@ from transformers import AttentionInterface
 NAME = "omnitune_plain"
 
 
-def attend(q_BHLD: Tensor, k_BHLD: Tensor, v_BHLD: Tensor, **options: Any) -> Tensor:
+def attend(
+    q_BHLD: Tensor,
+    k_BHLD: Tensor,
+    v_BHLD: Tensor,
+    attn_mask: Tensor | None = None,
+    **options: Any,
+) -> Tensor:
     """torch's attention; on a CPU always in fp32.
 
     Its backward pass for CPUs takes several times as long in bf16, AMX or not (torch 2.13, heads
@@ -22,9 +28,12 @@ def attend(q_BHLD: Tensor, k_BHLD: Tensor, v_BHLD: Tensor, **options: Any) -> Te
     """
     sdpa = nn.functional.scaled_dot_product_attention
     if q_BHLD.device.type != "cpu":
-        return sdpa(q_BHLD, k_BHLD, v_BHLD, **options)
+        if attn_mask is not None and attn_mask.is_floating_point():
+            attn_mask = attn_mask.to(q_BHLD.dtype)
+        return sdpa(q_BHLD, k_BHLD, v_BHLD, attn_mask=attn_mask, **options)
     with torch.autocast("cpu", enabled=False):
-        return sdpa(q_BHLD.float(), k_BHLD.float(), v_BHLD.float(), **options).to(v_BHLD.dtype)
+        inputs = (q_BHLD.float(), k_BHLD.float(), v_BHLD.float())
+        return sdpa(*inputs, attn_mask=attn_mask, **options).to(v_BHLD.dtype)
 
 
 def encoder_attention(

@@ -2,10 +2,11 @@
 
 The projections run on the padding-free row; only the attention itself sees a padded
 ``[B, L]`` view, where plain causal attention is exact because padding comes last. This costs
-about B times less than one masked square over the row. In half precision on a GPU torch's
-variable-length attention takes the segments as they are, without padding.
+about B times less than one masked square over the row. Segments that begin alike are one tree of
+the view, under a mask. In half precision on a GPU torch's variable-length attention takes the
+segments as they are, without padding.
 
-Shape suffixes: H heads, K key-value heads, T row tokens, B segments, L longest segment,
+Shape suffixes: H heads, K key-value heads, T row tokens, B trees or segments, L longest of them,
 P tokens of all segments, D head width.
 """
 
@@ -70,12 +71,13 @@ def segment_attention(
     if varlen_attn is not None and _suits_varlen(v_1KTD):
         return _attend_unpadded(q_1HTD, k_1KTD, v_1KTD, scaling, segments), None
     flat = []
-    for gather_BL in segments.gathers:
+    for gather_BL, mask in zip(segments.gathers, segments.masks, strict=True):
         out_BHLD = attend(
             _unpack(q_1HTD, gather_BL),
             _unpack(k_1KTD, gather_BL),
             _unpack(v_1KTD, gather_BL),
-            is_causal=True,
+            attn_mask=mask,
+            is_causal=mask is None,
             scale=scaling,
             enable_gqa=q_1HTD.shape[1] != k_1KTD.shape[1],
         )
