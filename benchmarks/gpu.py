@@ -29,6 +29,7 @@ from transformers import Qwen3Config, WhisperConfig
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from benchmarks.sft import compare, report, show
+from benchmarks.versions import TRAINER
 from benchmarks.workload import WEIGHTS, Bench
 from omnitune.data.mixture import Mixture
 from omnitune.modalities.audio import (
@@ -46,7 +47,7 @@ from omnitune.pretraining.thinker import train_tokenizer
 from omnitune.sample import Media, Message, Sample, Text
 
 COMPARED = (
-    "Trainer, padded rows",
+    TRAINER,
     "omnitune, compiled",
     "omnitune",
     "  with padded attention",
@@ -54,7 +55,7 @@ COMPARED = (
     "  compiled, without the cache",
 )
 STACKED = 4  # frames of 50 Hz that become one slot of 12.5 Hz
-SAMPLES = 24  # of each source
+SAMPLES = 64  # of each source
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from benchmarks.versions import VERSIONS, WARM_UP, Omnitune
+from benchmarks.versions import TRAINER, VERSIONS, WARM_UP, Omnitune
 from benchmarks.workload import WORKLOADS, Bench, corpus_folder, make
 from omnitune.config import SftConfig
 from omnitune.data.batching import pack, share_prefix
@@ -123,7 +123,7 @@ def compare(
     Args:
         build: makes the workload; it is called in each version's process.
         share: of the samples whose questions are one conversation; the others ask each alone.
-        names: of ``VERSIONS``; the first is what the second is held against.
+        names: of ``VERSIONS``; if the first is the Trainer, the second is held against it.
     """
     bench = build()  # first, as it also writes what the other processes read
     types = (torch.float32, torch.bfloat16)
@@ -151,13 +151,11 @@ def compare(
             "step_seconds": seconds[version],
             "parts": shares(parts[version], encoders),
         }
-    ratio = rows[names[1]]["samples_per_second"] / rows[names[0]]["samples_per_second"]
-    return {
-        "batch_size": bench.batch_size,
-        "peaks": peaks,
-        "versions": rows,
-        "speedup_vs_trainer": ratio,
-    }
+    found = {"batch_size": bench.batch_size, "peaks": peaks, "versions": rows}
+    if names[0] == TRAINER:
+        rates = [rows[name]["samples_per_second"] for name in names[:2]]
+        found["speedup_vs_trainer"] = rates[1] / rates[0]
+    return found
 
 
 def _faster_in_bf16(
@@ -207,6 +205,12 @@ def _take_turns(
             pipe.send((turn * (WARM_UP + steps), steps))
             taken, by_part, memory[version] = pipe.recv()
             seconds[version].append(statistics.fmean(taken))
+            name, half = version
+            print(
+                f"round {turn + 1} of {rounds}: {1000 * seconds[version][-1]:.0f} ms a step, "
+                f"{name.strip()} ({'bf16' if half else 'fp32'})",
+                flush=True,
+            )
             for part, spent in by_part.items():
                 parts[version][part] += spent / (rounds * steps)
     for version, pipe in pipes.items():
@@ -240,14 +244,14 @@ def show(workload: str, found: dict[str, Any]) -> None:
         table.add_column(title, justify="right")
     table.add_column("MB", justify="right")
     table.add_column("time by part")
-    slowest = next(iter(found["versions"].values()))["samples_per_second"]
+    trainer = found["versions"].get(TRAINER)
     for name, row in found["versions"].items():
         share = row["flops_share"]
         table.add_row(
             name,
             row["precision"],
             f"{row['samples_per_second']:.1f}",
-            f"{row['samples_per_second'] / slowest:.2f}",
+            f"{row['samples_per_second'] / trainer['samples_per_second']:.2f}" if trainer else "-",
             f"{row['supervised_tokens_per_second']:.0f}",
             *(f"{share[d]:.0%}" if share[d] else "-" for d in ("float32", "bfloat16")),
             f"{row['peak_memory_mb']:.0f}",
@@ -286,12 +290,13 @@ def main() -> None:
 
 def report(results: dict[str, dict[str, Any]], path: Path | None) -> None:
     """Prints the ratios to the Trainer; writes everything to a JSON file if one is named."""
-    summary = {name: found["speedup_vs_trainer"] for name, found in results.items()}
-    print(
-        "samples/s against the Trainer: " + ", ".join(f"{n} {r:.2f}x" for n, r in summary.items())
-    )
+    key = "speedup_vs_trainer"
+    summary = {name: found[key] for name, found in results.items() if key in found}
+    if summary:
+        ratios = ", ".join(f"{name} {ratio:.2f}x" for name, ratio in summary.items())
+        print(f"samples/s against the Trainer: {ratios}")
     if path:
-        values = {"speedup_vs_trainer": summary, "workloads": results}
+        values = {key: summary, "workloads": results}
         write_json(path, values)
 
 

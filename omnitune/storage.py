@@ -1,4 +1,7 @@
-"""Files that are never half written: a temporary name, synced, renamed; a manifest of SHA-256."""
+"""Files that are never half written: a temporary name, synced, renamed; a manifest of SHA-256.
+
+And what the machine gives: how many cores.
+"""
 
 from __future__ import annotations
 
@@ -127,3 +130,10 @@ def write_json_lines(path: Path, rows: Iterable[Any]) -> None:
     with temporary.open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     os.replace(temporary, path)
+
+
+def usable_cores() -> int:
+    """The cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -13,6 +13,8 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
@@ -23,11 +25,12 @@ from torch import Tensor, nn
 from omnitune.data.table import Table
 from omnitune.modalities.base import Modality
 from omnitune.sample import UserError
-from omnitune.storage import file_state
+from omnitune.storage import file_state, usable_cores
 
 FEATURES_FOLDER = ".features"
 ENCODE_BATCH = 64
 WINDOW_NUMBERS = 1 << 28  # a gigabyte of inputs
+READERS = 8  # threads, where there are as many cores
 KEEP_EVERY = 20.0  # seconds between two times that the table is written while encoding
 VERSION = 2
 
@@ -109,21 +112,22 @@ class FeatureStore:
             by_size = sorted(inputs, key=lambda path: self.modality.size(inputs[path]))
             for start in range(0, len(by_size), ENCODE_BATCH):
                 chunk = by_size[start : start + ENCODE_BATCH]
-                with torch.inference_mode():
+                with torch.inference_mode(), _tf32():
                     batch = [inputs[path].to(device) for path in chunk]
                     rows = self.modality.encode(self.encoder, batch)
                 yield chunk, [r.half().cpu().numpy() for r in rows]
 
     def _windows(self, paths: list[Path]) -> Iterator[dict[Path, Tensor]]:
-        """Media read, as many at once as have no more than so many numbers."""
+        """Media read, by several threads, as many as have no more than about so many numbers."""
         inputs: dict[Path, Tensor] = {}
-        numbers = 0
-        for path in paths:
-            inputs[path] = self.modality.read(path)
-            numbers += inputs[path].numel()
-            if len(inputs) == 16 * ENCODE_BATCH or numbers >= WINDOW_NUMBERS:
-                yield inputs
-                inputs, numbers = {}, 0
+        with ThreadPoolExecutor(min(READERS, usable_cores())) as pool:
+            for start in range(0, len(paths), ENCODE_BATCH):
+                some = paths[start : start + ENCODE_BATCH]
+                inputs |= zip(some, pool.map(self.modality.read, some), strict=True)
+                numbers = sum(tensor.numel() for tensor in inputs.values())
+                if len(inputs) >= 16 * ENCODE_BATCH or numbers >= WINDOW_NUMBERS:
+                    yield inputs
+                    inputs = {}
         if inputs:
             yield inputs
 
@@ -211,6 +215,17 @@ class FeatureStore:
         """A full or read-only disk costs time on the next run only."""
         print(f"warning: {self.folder}: features cannot be kept ({error.strerror})")
         self._writable = False
+
+
+@contextmanager
+def _tf32() -> Iterator[None]:
+    """A GPU's products in tf32, which has the ten bits of mantissa that rows are kept in."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def _key(text: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import shlex
 import subprocess
@@ -17,12 +16,14 @@ def environment() -> dict[str, str]:
     """Facts by name, as they are kept in ``run.json``."""
     import torch
 
+    from omnitune.storage import usable_cores
+
     facts = {
         "Python": platform.python_version(),
         **{name: _version(name) for name in PACKAGES},
         "system": f"{platform.system()} {platform.machine()}",
         "processor": _processor(),
-        "cores": str(_cores()),
+        "cores": str(usable_cores()),
         "threads": str(torch.get_num_threads()),
     }
     if torch.cuda.is_available():
@@ -47,13 +48,6 @@ def _version(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return "not installed"
-
-
-def _cores() -> int:
-    """The cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _processor() -> str:

@@ -152,8 +152,17 @@ class OmniModel(PreTrainedModel):
             self._last_layer = None
         layers = self.thinker.get_decoder().layers
         self._compiled = [(layer, torch.compile(layer.forward, dynamic=True)) for layer in layers]
+        self._place_compiled(self.training)
         if self.device.type == "cuda":  # in one pass over the logits in place of eight
             self._losses = torch.compile(self._nll, dynamic=True)
+
+    def _place_compiled(self, training: bool) -> None:
+        """Layers run compiled in training: backward too, where they may be computed anew."""
+        for layer, compiled in self._compiled:
+            if training:
+                layer.forward = compiled
+            else:
+                layer.__dict__.pop("forward", None)
 
     def checkpoint_activations(self) -> None:
         """Keeps each layer's input only, and computes the rest of it anew in the backward pass."""
@@ -189,6 +198,7 @@ class OmniModel(PreTrainedModel):
         media of a batch would be others than in scoring, and than the cached features have.
         """
         super().train(mode)
+        self._place_compiled(mode)
         for encoder in self.encoders.values():
             frozen = not any(p.requires_grad for p in encoder.parameters())
             for module in encoder.modules():
@@ -291,24 +301,14 @@ class OmniModel(PreTrainedModel):
         embeds_1TE = embeds_TE.unsqueeze(0)
         if self._compiled and self.training:
             try:
-                with self._layers_compiled():
-                    # A view would be traced apart from what one layer hands to the next.
-                    return self._decode(embeds_1TE.clone(), positions_T, segments)
+                # A view would be traced apart from what one layer hands to the next.
+                return self._decode(embeds_1TE.clone(), positions_T, segments)
             except torch._dynamo.exc.TorchDynamoException as error:
                 reason = str(error).strip().splitlines()[0]
                 warnings.warn(f"not compiled, going on without: {reason}", stacklevel=2)
+                self._place_compiled(False)
                 self._compiled, self._losses = [], self._nll
         return self._decode(embeds_1TE, positions_T, segments)
-
-    @contextmanager
-    def _layers_compiled(self) -> Iterator[None]:
-        for layer, compiled in self._compiled:
-            layer.forward = compiled
-        try:
-            yield
-        finally:
-            for layer, _ in self._compiled:
-                del layer.forward
 
     def _decode(self, embeds_1TE: Tensor, positions_T: Tensor, segments: Segments) -> Tensor:
         return self.thinker.get_decoder()(

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import mmap
 import multiprocessing
-import os
 import signal
 import sys
 import traceback
@@ -30,6 +29,7 @@ from torch import Tensor, nn
 from omnitune.config import RunConfig
 from omnitune.data.batching import WHOLE, Part
 from omnitune.sample import UserError
+from omnitune.storage import usable_cores
 from omnitune.training.optim import begin_state, step_cost
 
 # Where each rank still gets so many samples, more ranks are faster (docs/performance.md).
@@ -90,7 +90,7 @@ def choose_ranks(config: RunConfig, model: nn.Module) -> int:
             raise UserError(f"workers is {asked}, but a compiled model runs in one; leave one out")
     if asked is not None:
         return asked
-    cores = len(os.sched_getaffinity(0)) if forks else 1
+    cores = usable_cores() if forks else 1
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     pays = config.batch_size >= SAMPLES_A_RANK * cores and trained <= SMALL_MODEL
     return cores if pays and config.compile != "on" and torch.get_num_threads() > 1 else 1
