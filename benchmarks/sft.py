@@ -15,7 +15,8 @@ import os
 import resource
 import statistics
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -34,6 +35,12 @@ from omnitune.storage import write_json
 from omnitune.training.compute import matmul_rate
 
 Version = tuple[str, bool]  # its name, and whether in bf16
+Turns = tuple[
+    dict[Version, list[float]],
+    dict[Version, dict[str, float]],
+    dict[Version, float],
+    dict[Version, float],
+]
 COMPARED = list(VERSIONS)[:8]
 SHARE = SftConfig.model_fields["conversation_share"].default
 EPOCHS = 5  # of the usual configuration: over so many the one pass of the encoders is spread
@@ -77,9 +84,9 @@ def serve(
     nn.Module.to(bench.model, device)
     name, bf16 = version
     served = VERSIONS[name](bench, share, bf16)
-    pipe.send(served.encoding_seconds if isinstance(served, Omnitune) else 0.0)
     try:
-        while (asked := pipe.recv()) is not None:
+        pipe.send(served.encoding_seconds if isinstance(served, Omnitune) else 0.0)
+        while (asked := _next(pipe)) is not None:
             if asked == UPKEEP:
                 pipe.send(served.upkeep())
                 continue
@@ -90,6 +97,14 @@ def serve(
                 torch.cuda.empty_cache()
     finally:
         served.close()
+
+
+def _next(pipe: Connection) -> Any:
+    """What is asked for next; None when nothing will be."""
+    try:
+        return pipe.recv()
+    except (EOFError, ConnectionResetError):
+        return None
 
 
 def peak_memory() -> float:
@@ -134,7 +149,8 @@ def compare(
     how = (share, device)
     best = {name: bf16 and _faster_in_bf16(build, name, steps, how) for name in names[:2]}
     versions = [(name, best.get(name, best[names[1]])) for name in names]
-    seconds, parts, encoding, memory = _take_turns(build, versions, rounds, steps, how, names[1])
+    kept_up = names[:2][-1] if device == "cpu" else None
+    seconds, parts, encoding, memory = _take_turns(build, versions, rounds, steps, how, kept_up)
     flops, supervised = step_flops(bench, share, rounds * (WARM_UP + steps))
     epoch = bench.mixture.epoch_size / bench.batch_size  # steps
     rows: dict[str, dict[str, Any]] = {}
@@ -176,27 +192,49 @@ def _take_turns(
     steps: int,
     how: tuple[Any, ...],
     kept_up: str | None = None,
-) -> tuple[
-    dict[Version, list[float]],
-    dict[Version, dict[str, float]],
-    dict[Version, float],
-    dict[Version, float],
-]:
+) -> Turns:
     """By version: mean step seconds of each round, seconds by part, of encoding, and memory.
 
     Args:
         how: share of conversations, and the device.
         kept_up: name of the version of which scoring and saving are timed too.
     """
+    with _served(build, versions, how) as pipes:
+        return _measure(pipes, rounds, steps, kept_up)
+
+
+@contextmanager
+def _served(
+    build: Callable[[], Bench], versions: Sequence[Version], how: tuple[Any, ...]
+) -> Iterator[dict[Version, Connection]]:
+    """Each version in its process, which ends with its pipe: none waits for one that failed."""
     context = multiprocessing.get_context("spawn")
     pipes: dict[Version, Connection] = {}
-    for version in versions:
-        pipes[version], theirs = context.Pipe()
-        context.Process(target=serve, args=(theirs, version, build, *how)).start()
-        theirs.close()  # so that a version that has failed is noticed, not waited for
-        if how[1] == "cpu":  # where they would be in each other's way
-            pipes[version].poll(None)
+    processes = []
+    try:
+        for version in versions:
+            pipes[version], theirs = context.Pipe()
+            processes.append(context.Process(target=serve, args=(theirs, version, build, *how)))
+            processes[-1].start()
+            theirs.close()  # so that a version that has failed is noticed, not waited for
+            if how[1] == "cpu":  # where they would be in each other's way
+                pipes[version].poll(None)
+        yield pipes
+    except (EOFError, ConnectionResetError):
+        raise SystemExit("a version has failed: see above") from None
+    finally:
+        for pipe in pipes.values():
+            pipe.close()
+        for process in processes:
+            process.join()
+
+
+def _measure(
+    pipes: dict[Version, Connection], rounds: int, steps: int, kept_up: str | None
+) -> Turns:
+    """What :func:`_take_turns` returns."""
     encoding = {version: pipe.recv() for version, pipe in pipes.items()}
+    versions = list(pipes)
     seconds: dict[Version, list[float]] = {version: [] for version in versions}
     parts: dict[Version, dict[str, float]] = {version: defaultdict(float) for version in versions}
     memory: dict[Version, float] = {}
@@ -217,7 +255,6 @@ def _take_turns(
         if version[0] == kept_up:
             pipe.send(UPKEEP)
             parts[version] |= pipe.recv()
-        pipe.send(None)
     return seconds, parts, encoding, memory
 
 

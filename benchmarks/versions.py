@@ -6,6 +6,7 @@ Shape suffixes: B rows, L longest row, E embedding width, N supervised tokens.
 from __future__ import annotations
 
 import itertools
+import multiprocessing
 import tempfile
 import time
 from collections import Counter
@@ -124,6 +125,8 @@ class LibraryTrainer:
         self.bench, self.share, self.bf16 = bench, share, bf16
         self.model = PaddedOmni(bench)
         self.folder = Path(tempfile.mkdtemp())
+        if torch.cuda.is_available():  # else its readers would be sent what cannot be sent
+            multiprocessing.set_start_method("fork", force=True)
 
     def run(self, first: int, steps: int) -> Timing:
         """Trains ``steps`` steps from sample ``first`` on."""
