@@ -1,6 +1,7 @@
 """Stage E against the engine that people would otherwise use.
 
     python -m benchmarks.sft [--workloads tiny,long,30m] [--rounds 5] [--steps 10] [--json FILE]
+        [--versions "Trainer, padded rows|omnitune|omnitune, compiled"]
 
 One process for each version, so that its peak memory is its own; they take turns, and medians
 are compared. Every version trains the same samples of the same model, eight a step. Where there
@@ -312,15 +313,15 @@ def main() -> None:
         default=SHARE,
         help="of the samples whose questions are one conversation [as stage E has it]",
     )
+    parser.add_argument("--versions", default="|".join(COMPARED), help="some of them, by |")
     parser.add_argument("--json", type=Path, help="write the numbers to this file too")
     options = parser.parse_args()
     data = options.data or corpus_folder()
     results = {}
     for workload in options.workloads.split(","):
         build = partial(make, WORKLOADS[workload], data)
-        results[workload] = compare(
-            build, COMPARED, options.rounds, options.steps, share=options.conversation_share
-        )
+        names, share = options.versions.split("|"), options.conversation_share
+        results[workload] = compare(build, names, options.rounds, options.steps, share=share)
         show(workload, results[workload])
     report(results, options.json)
 
