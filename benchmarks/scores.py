@@ -124,11 +124,11 @@ def _omnitune(*arguments: str) -> None:
         raise UserError(f"omnitune {arguments[0]} ended with status {finished.returncode}")
 
 
-def table(results: list[dict[str, Any]]) -> list[str]:
+def table(seeds: list[int], results: list[dict[str, Any]]) -> list[str]:
     """The rows of the page: mean, spread, each seed, the goal and whether it is met."""
-    seeds = "".join(f" seed {n} |" for n in range(len(results)))
+    columns = "".join(f" seed {seed} |" for seed in seeds)
     lines = [
-        f"| task | mean | spread |{seeds} goal | |",
+        f"| task | mean | spread |{columns} goal | |",
         "| --- |" + " --- |" * (len(results) + 4),
     ]
     for goal in GOALS:
@@ -178,7 +178,7 @@ def page(seeds: list[int], results: list[dict[str, Any]]) -> str:
         "spread is the largest less the smallest. Written by `make scores`, which trains all four\n"
         f"stages with each seed. Stage E took {minutes} minutes on {os.cpu_count()} cores.\n"
     )
-    return "\n".join([opening, *table(results), "", *kinds_table(results), ""])
+    return "\n".join([opening, *table(seeds, results), "", *kinds_table(results), ""])
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -23,7 +23,7 @@ def row(lines: list[str], name: str) -> list[str]:
 
 
 def test_means_and_spreads_of_the_seeds() -> None:
-    lines = table([results(0.9, 0.02, 0.2), results(0.96, 0.04, 0.5)])
+    lines = table([0, 7], [results(0.9, 0.02, 0.2), results(0.96, 0.04, 0.5)])
     assert row(lines, "image QA, exact match")[1:] == [
         "93.0%", "6.0%", "90.0%", "96.0%", "≥ 95.0%", "missed",
     ]  # fmt: skip
@@ -34,6 +34,7 @@ def test_means_and_spreads_of_the_seeds() -> None:
     assert row(lines, "mean supervised loss")[-2:] == ["≤ 0.300", "missed"]
     assert not [line for line in lines if "unseen voices" in line]  # no such split was scored
     assert len({line.count("|") for line in lines}) == 1
+    assert "seed 0 | seed 7" in lines[0]
 
 
 def test_page_holds_the_kinds_too() -> None:
@@ -47,6 +48,6 @@ def test_page_holds_the_kinds_too() -> None:
 @pytest.mark.parametrize("change", [-0.1, 0.1])
 def test_text_is_held_against_the_thinker_before(change: float) -> None:
     found = results(1, 0, 0) | {"text_guard": {"loss": 1 + change, "start": 1.0}}
-    cells = row(table([found]), "text loss")
+    cells = row(table([3], [found]), "text loss")
     assert cells[1] == f"{change:.3f}"
     assert cells[-1] == ("reached" if change < 0 else "missed")
