@@ -112,7 +112,7 @@ class FeatureStore:
             by_size = sorted(inputs, key=lambda path: self.modality.size(inputs[path]))
             for start in range(0, len(by_size), ENCODE_BATCH):
                 chunk = by_size[start : start + ENCODE_BATCH]
-                with torch.inference_mode(), _tf32():
+                with torch.inference_mode(), _tf32(device):
                     batch = [inputs[path].to(device) for path in chunk]
                     rows = self.modality.encode(self.encoder, batch)
                 yield chunk, [r.half().cpu().numpy() for r in rows]
@@ -218,8 +218,11 @@ class FeatureStore:
 
 
 @contextmanager
-def _tf32() -> Iterator[None]:
+def _tf32(device: torch.device) -> Iterator[None]:
     """A GPU's products in tf32, which has the ten bits of mantissa that rows are kept in."""
+    if device.type != "cuda":
+        yield
+        return
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("high")
     try:

@@ -208,8 +208,9 @@ class OmniModel(PreTrainedModel):
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Sum of the supervised tokens' losses and of their weights, by group: ``[G]`` each."""
+        logits_NV = self._logits(batch)
         losses = self._losses if self.training else self._nll
-        nll_N = losses(self._logits(batch), batch.labels_N)
+        nll_N = losses(logits_NV, batch.labels_N)
         zeros = torch.zeros(batch.num_groups, device=nll_N.device)
         loss_sums = zeros.index_add(0, batch.group_N, nll_N * batch.weight_N)
         counts = zeros.index_add(0, batch.group_N, batch.weight_N)
