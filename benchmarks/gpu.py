@@ -29,7 +29,7 @@ from transformers import Qwen3Config, WhisperConfig
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from benchmarks.sft import compare, report, show
-from benchmarks.versions import TRAINER
+from benchmarks.versions import TRAINER, choose
 from benchmarks.workload import WEIGHTS, Bench
 from omnitune.data.mixture import Mixture
 from omnitune.modalities.audio import (
@@ -267,6 +267,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--versions", default="|".join(COMPARED), help="some of them, by |")
     parser.add_argument("--json", type=Path, help="write the numbers to this file too")
     options = parser.parse_args(arguments)
+    names = choose(options.versions)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     toy = options.toy or device == "cpu"
     if toy:
@@ -275,7 +276,6 @@ def main(arguments: list[str] | None = None) -> None:
     size = TOY if toy else REAL
     with tempfile.TemporaryDirectory() as folder:
         build = partial(make, size, Path(folder), options.batch, device)
-        names = options.versions.split("|")
         found = compare(build, names, options.rounds, options.steps, device=device)
     show(size.name, found)
     report({size.name: found}, options.json)

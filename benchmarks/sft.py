@@ -28,7 +28,8 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from benchmarks.versions import TRAINER, VERSIONS, WARM_UP, Omnitune
+from benchmarks.trainer import WARM_UP
+from benchmarks.versions import TRAINER, VERSIONS, Omnitune, choose
 from benchmarks.workload import WORKLOADS, Bench, corpus_folder, make
 from omnitune.config import SftConfig
 from omnitune.data.batching import pack, share_prefix
@@ -104,7 +105,7 @@ def _next(pipe: Connection) -> Any:
     """What is asked for next; None when nothing will be."""
     try:
         return pipe.recv()
-    except (EOFError, ConnectionResetError):
+    except (EOFError, ConnectionError):
         return None
 
 
@@ -149,8 +150,9 @@ def compare(
         peaks["bfloat16"] = 0.0
     how = (share, device)
     best = {name: bf16 and _faster_in_bf16(build, name, steps, how) for name in names[:2]}
-    versions = [(name, best.get(name, best[names[1]])) for name in names]
-    kept_up = names[:2][-1] if device == "cpu" else None
+    ours = names[:2][-1]
+    versions = [(name, best.get(name, best[ours])) for name in names]
+    kept_up = ours if device == "cpu" else None
     seconds, parts, encoding, memory = _take_turns(build, versions, rounds, steps, how, kept_up)
     flops, supervised = step_flops(bench, share, rounds * (WARM_UP + steps))
     epoch = bench.mixture.epoch_size / bench.batch_size  # steps
@@ -221,7 +223,7 @@ def _served(
             if how[1] == "cpu":  # where they would be in each other's way
                 pipes[version].poll(None)
         yield pipes
-    except (EOFError, ConnectionResetError):
+    except (EOFError, ConnectionError):
         raise SystemExit("a version has failed: see above") from None
     finally:
         for pipe in pipes.values():
@@ -316,11 +318,12 @@ def main() -> None:
     parser.add_argument("--versions", default="|".join(COMPARED), help="some of them, by |")
     parser.add_argument("--json", type=Path, help="write the numbers to this file too")
     options = parser.parse_args()
+    names = choose(options.versions)
     data = options.data or corpus_folder()
     results = {}
     for workload in options.workloads.split(","):
         build = partial(make, WORKLOADS[workload], data)
-        names, share = options.versions.split("|"), options.conversation_share
+        share = options.conversation_share
         results[workload] = compare(build, names, options.rounds, options.steps, share=share)
         show(workload, results[workload])
     report(results, options.json)

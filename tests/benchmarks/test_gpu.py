@@ -9,7 +9,8 @@ import torch
 from benchmarks import gpu
 from benchmarks.gpu import TOY, WhisperModality, make
 from benchmarks.sft import step_flops
-from benchmarks.versions import WARM_UP, LibraryTrainer, Omnitune
+from benchmarks.trainer import WARM_UP, LibraryTrainer
+from benchmarks.versions import Omnitune
 from omnitune.data.batching import pack
 from omnitune.modalities.audio import AudioModality
 from omnitune.modalities.registry import MODALITIES

@@ -9,7 +9,8 @@ import torch
 from helpers import mixed_samples, tiny_model, tiny_reader
 
 from benchmarks.sft import shares, step_flops
-from benchmarks.versions import PaddedOmni, _EveryLogit, collate
+from benchmarks.trainer import PaddedOmni, collate
+from benchmarks.versions import VERSIONS, _EveryLogit, choose
 from omnitune.data.batching import pack
 
 
@@ -52,3 +53,10 @@ def test_shares_add_up_to_one() -> None:
     found = shares({"data": 1.0, "forward": 2.0}, encoders=1.0)
     assert found == {"encoders": 0.25, "data": 0.25, "forward": 0.5}
     assert shares({}, encoders=1.0) == {}
+
+
+def test_versions_are_named_with_or_without_their_blanks() -> None:
+    assert choose("|".join(VERSIONS)) == list(VERSIONS)
+    assert choose("omnitune|with padded rows") == ["omnitune", "  with padded rows"]
+    with pytest.raises(SystemExit, match=r"no 'omnitun'; there are 'Trainer, padded rows', "):
+        choose("omnitun|omnitune")
