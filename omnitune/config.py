@@ -242,6 +242,13 @@ class SftConfig(RunConfig):
         False,
         description="keep less for the backward pass: less memory, a third slower",
     )
+    max_blend: float = Field(
+        0.3,
+        ge=0,
+        le=1,
+        description="at the end up to this share of the starting thinker is blended in, as the "
+        "validation loss is the lower for; 0: none",
+    )
     probe_questions: int = Field(16, ge=1, description="held-out questions a task, each log_every")
     epoch_questions: int = Field(100, ge=1, description="held-out questions a task, each epoch")
 

@@ -101,7 +101,7 @@ def write_report(ckpt_dir: Path, data_dir: Path) -> Path:
         sections.curves(curves.inline_drawings(diagrams), legend),
         sections.scoreboard(run.splits()),
         *sections.reliance(as_object(results.get("reliance"))),
-        *sections.text_guard(as_object(results.get("text_guard"))),
+        *sections.text_guard(as_object(results.get("text_guard")), as_object(results.get("blend"))),
         *sections.mix(as_object(results.get("mix"))),
         *sections.truncation(as_object(results.get("truncation"))),
         sections.gallery(choose_gallery(exhibits), note),

@@ -125,8 +125,12 @@ def _reliance_panel(modality: str, values: dict[str, Any]) -> str:
     )
 
 
-def text_guard(found: dict[str, Any]) -> list[Section]:
-    """Whether language was lost; nothing where it was not measured."""
+def text_guard(found: dict[str, Any], blended: dict[str, Any]) -> list[Section]:
+    """Whether language was lost; nothing where it was not measured.
+
+    Args:
+        blended: what was kept of the starting thinker, if anything.
+    """
     now, start = as_number(found.get("loss")), as_number(found.get("start"))
     if now is None or start is None:
         return []
@@ -136,6 +140,11 @@ def text_guard(found: dict[str, Any]) -> list[Section]:
         "Held-out text loss now and of the thinker that the run began with. Learning to see and "
         "hear should not cost language: the first number should not lie above the second."
     )
+    if share := as_number(blended.get("share")):
+        note += (
+            f" At the end {share:.0%} of the starting thinker was blended in, the share with the "
+            "least validation loss."
+        )
     cells = [
         ("text loss now", write_score(now, "loss"), verdict),
         ("of the starting thinker", write_score(start, "loss"), "before this run"),

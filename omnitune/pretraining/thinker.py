@@ -7,12 +7,12 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from pydantic import Field, model_validator
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
-from transformers import Qwen3Config
+from transformers import PreTrainedModel, Qwen3Config
 
 from omnitune.config import (
     DataMix,
@@ -147,6 +147,7 @@ def pretrain(config: ThinkerConfig, resume: bool = False, overwrite: bool = Fals
     tokenizer = train_tokenizer(words, config.vocab_size)
     renderer = ChatRenderer(tokenizer)
     model = OmniModel(OmniConfig(thinker=config.architecture(tokenizer.get_vocab_size())))
+    look_for_alike(model.thinker)
     reader = SampleReader(renderer, {}, max_tokens=config.max_tokens)
     weights = {name: w for name, w in config.data_mix.weights().items() if name in train}
     if not weights:
@@ -187,6 +188,26 @@ def pretrain(config: ThinkerConfig, resume: bool = False, overwrite: bool = Fals
         resume,
     )
     return out.path
+
+
+@torch.no_grad()
+def look_for_alike(thinker: PreTrainedModel) -> None:
+    """Lets half of the heads begin by looking for what is like them, and by copying it.
+
+    Their keys are made as their queries are, and what they put out as it was taken in. To find
+    what a question names is most of what is asked of a picture, and random weights come upon it
+    late (Trockman and Kolter 2023, "Mimetic initialization of self-attention layers";
+    docs/log.md).
+    """
+    for layer in cast(Any, thinker.get_decoder()).layers:
+        attention = layer.self_attn
+        size, shared = attention.head_dim, attention.num_key_value_groups
+        heads = attention.k_proj.out_features // size
+        for head in range(0, heads, 2):
+            there = slice(head * size, (head + 1) * size)
+            asks = slice(head * shared * size, (head * shared + 1) * size)
+            attention.k_proj.weight[there] = attention.q_proj.weight[asks]
+            attention.o_proj.weight[:, asks] = attention.v_proj.weight[there].T
 
 
 def told_first(

@@ -26,11 +26,13 @@ from omnitune.evaluation.caching import estimate
 from omnitune.evaluation.evaluate import encode_once
 from omnitune.evaluation.lines import score_lines
 from omnitune.evaluation.report import scores_table, write_report
-from omnitune.models.components import assemble, save_omni
+from omnitune.evaluation.scoreboard import pick
+from omnitune.models.components import assemble, read_part, save_omni
 from omnitune.models.omni import OmniModel
 from omnitune.sample import Sample, UserError
 from omnitune.storage import write_json
 from omnitune.training import checkpoint
+from omnitune.training.blend import blend_with_start
 from omnitune.training.loop import Plan, Run, train
 from omnitune.training.memory import estimate_memory
 from omnitune.training.mix import mix_lines
@@ -39,7 +41,7 @@ from omnitune.training.outputs import CACHE_NOTE, claim_folder, finish
 from omnitune.training.phases import Phases
 from omnitune.training.progress import RunLog
 from omnitune.training.strategy import Strategy, plan_strategy
-from omnitune.training.watch import Watch, final_scores
+from omnitune.training.watch import Watch, final_scores, final_splits
 
 GIB = 2**30
 
@@ -58,10 +60,13 @@ def finetune(config: SftConfig, resume: bool = False, overwrite: bool = False) -
     if run.device.type == "cuda":
         tell_memory(config, joint.model, run)
     train(run)
+    blended = blend(config, joint)
     results = final_scores(config, joint.model, joint.reader, joint.samples, run.state)
     results["seconds"] = round(time.monotonic() - started, 1)
     results["truncation"] = joint.truncation
     results["mix"] = joint.strategy.mix
+    if blended:
+        results["blend"] = blended
     results["precision"], results["compiled"] = run.state["precision"], run.state.get("compile")
     results["device"] = str(run.device)
     write_json(config.out / "results.json", results)
@@ -104,6 +109,27 @@ def prepare(config: SftConfig, resume: bool = False) -> Joint:
     assert run.strategy is not None
     reader = run.strategy.reader_at(run.plan.total_steps)
     return Joint(model, tokenizer, reader, samples, run, run.strategy, truncation)
+
+
+def blend(config: SftConfig, joint: Joint) -> dict[str, Any]:
+    """Blends the trained thinker with its beginning, where validation samples are there for it.
+
+    If they are all that is held out, they are scored at the end, and nothing may be chosen by them.
+    """
+    samples = join(joint.samples.values())
+    if not config.max_blend or "validation" in final_splits(samples):
+        return {}
+    joint.model.eval()
+    chosen = pick(split_of(samples, "validation"), config.epoch_questions, config.seed)
+    items = [joint.reader.item(single) for single in chosen]
+    start = read_part(config.thinker_ckpt, "thinker")["state"]
+    found = blend_with_start(joint.model, start, items, config.max_blend)
+    if found["share"]:
+        joint.run.log.say(
+            f"blended with {found['share']:.0%} of the starting thinker: validation loss "
+            f"{min(found['losses'].values()):.3f}, without {found['losses']['0']:.3f}"
+        )
+    return found
 
 
 def read_samples(config: SftConfig) -> dict[str, Samples]:

@@ -19,11 +19,13 @@ def test_reliance_is_what_is_lost() -> None:
 
 
 def test_text_guard_says_which_way_it_went() -> None:
-    (worse,) = sections.text_guard(MORE["text_guard"])
+    (worse,) = sections.text_guard(MORE["text_guard"], {"share": 0.0})
     assert "worse by 0.050" in worse.body
-    (better,) = sections.text_guard({"loss": 0.5, "start": 0.6})
+    assert "blended" not in worse.note
+    (better,) = sections.text_guard({"loss": 0.5, "start": 0.6}, {"share": 0.2})
     assert "no worse" in better.body
-    assert sections.text_guard({"loss": 0.5}) == []
+    assert "20% of the starting thinker was blended in" in better.note
+    assert sections.text_guard({"loss": 0.5}, {}) == []
 
 
 def test_mix_shows_asked_beside_got() -> None:
@@ -57,7 +59,7 @@ def test_truncation_sums_up_and_names_the_worst() -> None:
 def test_every_section_says_how_to_read_it() -> None:
     found = [
         *sections.reliance(MORE["reliance"]),
-        *sections.text_guard(MORE["text_guard"]),
+        *sections.text_guard(MORE["text_guard"], {}),
         *sections.mix(MORE["mix"]),
         *sections.truncation(MORE["truncation"]),
         sections.configuration([("a", "b")]),

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from helpers import conversation, tiny_tokenizer
 from tokenizers import Regex, pre_tokenizers
 
@@ -12,10 +13,12 @@ from omnitune.config import DataMix, load_config
 from omnitune.data.chat import SPECIAL_TOKENS, ChatRenderer
 from omnitune.data.loader import BatchStream, SampleReader
 from omnitune.data.mixture import Mixture
+from omnitune.models.omni import OmniConfig, OmniModel
 from omnitune.pretraining.thinker import (
     PIECES,
     ThinkerConfig,
     ask_aloud,
+    look_for_alike,
     put_into_words,
     shown,
     spread,
@@ -67,6 +70,23 @@ def test_special_tokens_are_single_and_first() -> None:
 def test_a_width_that_heads_do_not_divide_is_refused() -> None:
     with pytest.raises(UserError, match="hidden_size 128 is not a multiple of num_heads 3"):
         load_config(ThinkerConfig, None, ["--num-heads", "3", "--num-kv-heads", "3"])
+
+
+def test_half_of_the_heads_begin_by_looking_for_what_is_like_them() -> None:
+    """Also where queries share a key: there the first of them does."""
+    config = ThinkerConfig(hidden_size=32, num_layers=2, num_heads=8, num_kv_heads=4)
+    thinker = OmniModel(OmniConfig(config.architecture(300))).thinker
+    look_for_alike(thinker)
+    x_TE = torch.randn(5, 32)
+    for layer in thinker.get_decoder().layers:
+        attention = layer.self_attn
+        queries_HGTD = attention.q_proj(x_TE).view(5, 4, 2, 4).permute(1, 2, 0, 3)
+        keys_HTD = attention.k_proj(x_TE).view(5, 4, 4).transpose(0, 1)
+        alike_H = [torch.equal(queries_HGTD[head, 0], keys_HTD[head]) for head in range(4)]
+        assert alike_H == [True, False, True, False]
+        copied_EE = attention.o_proj.weight[:, :4].detach() @ attention.v_proj.weight[:4]
+        torch.testing.assert_close(copied_EE, copied_EE.T)
+        assert copied_EE.trace() > 0
 
 
 def test_phrases_are_spread_over_slots_in_order() -> None:

@@ -38,6 +38,9 @@ def test_run_leaves_what_it_promises(finished: SftConfig) -> None:
     assert {"loss", "text_acc", "image_qa_acc", "audio_wer"} <= set(results)
     assert results["reliance"].keys() == set(ENCODERS)
     assert results["text_guard"]["start"] != results["text_guard"]["loss"]
+    losses = {float(share): loss for share, loss in results["blend"]["losses"].items()}
+    assert list(losses) == [0, 0.1, 0.2, 0.3]
+    assert losses[results["blend"]["share"]] == min(losses.values())
     assert json.loads((finished.out / "run.json").read_text())["finished"] is True
     model, _, values = load_omni(finished.out)
     assert values["step"] == 4

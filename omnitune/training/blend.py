@@ -1,0 +1,57 @@
+"""The end of stage E: a share of the starting thinker's weights, as much as the scores gain by.
+
+Fine-tuning moves a thinker along a path on which the straight line back to its beginning keeps what
+is new long after what was forgotten returns (Wortsman et al. 2022, "Robust fine-tuning of zero-shot
+models").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from omnitune.data.batching import Item
+from omnitune.evaluation.scoreboard import token_scoreboard
+from omnitune.models.omni import OmniModel
+
+SHARES_TRIED = 4  # evenly from none to the largest
+
+
+@torch.no_grad()
+def blend_with_start(
+    model: OmniModel, start: Mapping[str, Tensor], items: Sequence[Item], largest: float
+) -> dict[str, Any]:
+    """Blends the thinker with its beginning, by the share that has the least loss.
+
+    Args:
+        model: in evaluation mode.
+        start: weights of the starting thinker.
+        items: held-out samples, none of them of the splits that are scored at the end.
+        largest: share of the starting weights up to which is tried.
+
+    Returns:
+        the ``share`` that was taken, 0 for none, and the ``losses`` by share: means over the
+        supervised tokens.
+    """
+    thinker = model.thinker
+    end = {name: p.to("cpu", copy=True) for name, p in thinker.named_parameters()}
+    if all(torch.equal(weight, start[name].to(weight.dtype)) for name, weight in end.items()):
+        return {"share": 0.0, "losses": {}}  # it was frozen
+    losses: dict[float, float] = {}
+    for n in range(SHARES_TRIED):
+        share = round(largest * n / (SHARES_TRIED - 1), 4)
+        _blend(thinker, end, start, share)
+        losses[share] = token_scoreboard(model, items)["loss"]
+    best = min(losses, key=lambda share: (losses[share], share))
+    _blend(thinker, end, start, best)
+    return {"share": best, "losses": {f"{share:g}": loss for share, loss in losses.items()}}
+
+
+def _blend(
+    thinker: nn.Module, end: Mapping[str, Tensor], start: Mapping[str, Tensor], share: float
+) -> None:
+    for name, parameter in thinker.named_parameters():
+        parameter.copy_(torch.lerp(end[name], start[name].to(end[name].dtype), share))
