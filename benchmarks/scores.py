@@ -9,7 +9,6 @@ be stopped and repeated. The table is printed and written to docs/results.md.
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import subprocess
 import sys
@@ -171,12 +170,13 @@ def kinds_table(results: list[dict[str, Any]]) -> list[str]:
 def page(seeds: list[int], results: list[dict[str, Any]]) -> str:
     """The whole of docs/results.md."""
     minutes = ", ".join(f"{found.get('seconds', 0) / 60:.1f}" for found in results)
+    cores = ", ".join(str(found.get("cores", "?")) for found in results)
     names = ", ".join(map(str, seeds))
     opening = (
         "# Results\n\n"
         f"Test splits of the embedded corpus, `configs/omni_sft_tiny.json`, seeds {names}; the\n"
         "spread is the largest less the smallest. Written by `make scores`, which trains all four\n"
-        f"stages with each seed. Stage E took {minutes} minutes on {os.cpu_count()} cores.\n"
+        f"stages with each seed. Stage E took {minutes} minutes on {cores} cores.\n"
     )
     return "\n".join([opening, *table(seeds, results), "", *kinds_table(results), ""])
 

@@ -30,7 +30,7 @@ from omnitune.evaluation.scoreboard import pick
 from omnitune.models.components import assemble, read_part, save_omni
 from omnitune.models.omni import OmniModel
 from omnitune.sample import Sample, UserError
-from omnitune.storage import write_json
+from omnitune.storage import usable_cores, write_json
 from omnitune.training import checkpoint
 from omnitune.training.blend import blend_with_start
 from omnitune.training.loop import Plan, Run, train
@@ -68,7 +68,7 @@ def finetune(config: SftConfig, resume: bool = False, overwrite: bool = False) -
     if blended:
         results["blend"] = blended
     results["precision"], results["compiled"] = run.state["precision"], run.state.get("compile")
-    results["device"] = str(run.device)
+    results["device"], results["cores"] = str(run.device), usable_cores()
     write_json(config.out / "results.json", results)
     save_omni(result, joint.model, joint.tokenizer, step=run.step)
     finish(config)
