@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from statistics import median
 from typing import Any
 
 from omnitune.evaluation.runs import as_interval, as_number, as_object
@@ -97,7 +98,7 @@ def curves_of(entries: Sequence[Entry], key: str) -> list[Curve]:
     return _there(
         curve("probe", others, held),
         curve("epoch", epochs, held, interval=interval),
-        curve("train", entries, lambda e: as_object(e.get("train")).get(key)),
+        curve("train", _long_enough(entries), lambda e: as_object(e.get("train")).get(key)),
     )
 
 
@@ -119,6 +120,18 @@ def curve(
     return found
 
 
+def _long_enough(entries: Sequence[Entry]) -> list[Entry]:
+    """The moments whose training means are over at least half as many steps as is usual.
+
+    At the end of an epoch a step or two may have passed since the moment before, and the mean of so
+    few is a spike that means nothing.
+    """
+    steps = [as_number(entry.get("step")) or 0.0 for entry in entries]
+    spans = [after - before for before, after in pairwise([0.0, *steps])]
+    least = median(spans) / 2 if spans else 0.0
+    return [entry for entry, span in zip(entries, spans, strict=True) if span >= least]
+
+
 def phase_starts(entries: Sequence[Entry]) -> tuple[float, ...]:
     """The last step logged before each change of the phase."""
     pairs = pairwise(entries)
@@ -127,7 +140,10 @@ def phase_starts(entries: Sequence[Entry]) -> tuple[float, ...]:
 
 
 def _by_source(entries: Sequence[Entry]) -> list[Curve]:
-    return _family(entries, lambda e: _losses(as_object(e.get("train")).get("sources")))
+    def losses(entry: Entry) -> dict[str, Any]:
+        return _losses(as_object(entry.get("train")).get("sources"))
+
+    return _family(_long_enough(entries), losses)
 
 
 def _by_task(entries: Sequence[Entry]) -> list[Curve]:

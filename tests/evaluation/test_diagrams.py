@@ -34,3 +34,10 @@ def test_points_without_a_number_are_left_out() -> None:
     assert held.steps == [10.0, 30.0]
     assert held.intervals == [None, (0.1, 0.2)]
     assert train.steps == [10.0, 20.0, 30.0]
+
+
+def test_training_means_of_a_step_or_two_are_no_points() -> None:
+    lines = [entry(step, step in (21, 42)) for step in (10, 20, 21, 30, 40, 42)]
+    (probe, epoch, train) = curves_of(lines, "loss")
+    assert (probe.steps, epoch.steps) == ([10.0, 20.0, 30.0, 40.0], [21.0, 42.0])
+    assert train.steps == [10.0, 20.0, 30.0, 40.0]
