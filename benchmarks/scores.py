@@ -170,7 +170,7 @@ def kinds_table(results: list[dict[str, Any]]) -> list[str]:
 def page(seeds: list[int], results: list[dict[str, Any]]) -> str:
     """The whole of docs/results.md."""
     minutes = ", ".join(f"{found.get('seconds', 0) / 60:.1f}" for found in results)
-    cores = ", ".join(str(found.get("cores", "?")) for found in results)
+    cores = " or ".join(dict.fromkeys(str(found.get("cores", "?")) for found in results))
     names = ", ".join(map(str, seeds))
     opening = (
         "# Results\n\n"

@@ -246,8 +246,8 @@ class SftConfig(RunConfig):
         0.3,
         ge=0,
         le=1,
-        description="at the end up to this share of the starting thinker is blended in, as the "
-        "validation loss is the lower for; 0: none",
+        description="at the end a share of the starting thinker is blended in: the one with the "
+        "least validation loss, up to this; 0: none",
     )
     probe_questions: int = Field(16, ge=1, description="held-out questions a task, each log_every")
     epoch_questions: int = Field(100, ge=1, description="held-out questions a task, each epoch")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from statistics import median
 from typing import Any
 
 from omnitune.evaluation.runs import as_interval, as_number, as_object
@@ -121,15 +120,15 @@ def curve(
 
 
 def _long_enough(entries: Sequence[Entry]) -> list[Entry]:
-    """The moments whose training means are over at least half as many steps as is usual.
+    """The moments whose training means are over at least half as many steps as a neighbour's.
 
     At the end of an epoch a step or two may have passed since the moment before, and the mean of so
     few is a spike that means nothing.
     """
     steps = [as_number(entry.get("step")) or 0.0 for entry in entries]
     spans = [after - before for before, after in pairwise([0.0, *steps])]
-    least = median(spans) / 2 if spans else 0.0
-    return [entry for entry, span in zip(entries, spans, strict=True) if span >= least]
+    longest = [max(spans[max(0, n - 1) : n + 2]) for n in range(len(spans))]
+    return [e for e, span, most in zip(entries, spans, longest, strict=True) if span >= most / 2]
 
 
 def phase_starts(entries: Sequence[Entry]) -> tuple[float, ...]:

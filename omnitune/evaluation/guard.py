@@ -50,7 +50,7 @@ def text_guard(
 
 def language_lost(guard: Mapping[str, Any]) -> list[str]:
     """A warning if the text loss has grown by more than the noise."""
-    interval = guard["interval"]
+    interval = guard.get("interval")
     if not interval or interval[0] <= 0:
         return []
     return [

@@ -142,8 +142,8 @@ def text_guard(found: dict[str, Any], blended: dict[str, Any]) -> list[Section]:
     )
     if share := as_number(blended.get("share")):
         note += (
-            f" At the end {share:.0%} of the starting thinker was blended in, the share with the "
-            "least validation loss."
+            f" At the end {100 * share:.3g} % of the starting thinker was blended in, the share "
+            "with the least validation loss; the curves above are from before it."
         )
     cells = [
         ("text loss now", write_score(now, "loss"), verdict),

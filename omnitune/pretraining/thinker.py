@@ -192,11 +192,11 @@ def pretrain(config: ThinkerConfig, resume: bool = False, overwrite: bool = Fals
 
 @torch.no_grad()
 def look_for_alike(thinker: PreTrainedModel) -> None:
-    """Lets half of the heads begin by looking for what is like them, and by copying it.
+    """Lets every other head of keys begin by being found by what is alike, and copied.
 
-    Their keys are made as their queries are, and what they put out as it was taken in. To find
-    what a question names is most of what is asked of a picture, and random weights come upon it
-    late (Trockman and Kolter 2023, "Mimetic initialization of self-attention layers";
+    It is made as the (first) query that asks for it, and the output as the value was taken in. To
+    find what a question names is most of what is asked of a picture, and random weights come upon
+    it late (Trockman and Kolter 2023, "Mimetic initialization of self-attention layers";
     docs/log.md).
     """
     for layer in cast(Any, thinker.get_decoder()).layers:

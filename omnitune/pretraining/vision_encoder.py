@@ -203,8 +203,8 @@ class Captioning(nn.Module):
 
     A decoder must find out where to look before anything it reads there can be corrected, and
     for small things (a digit, a letter) it may never start. The head corrects every slot at once:
-    a word of the caption must be seen in some slot, another word in none (Fang et al. 2015, "From
-    captions to visual concepts and back": noisy-or over places).
+    a word must be seen in as many slots or more as the caption says it, another word in none. (Fang
+    et al. 2015, "From captions to visual concepts and back", ask for one place: noisy-or.)
 
     Attributes:
         says: whether the decoder was asked for captions yet.
@@ -243,7 +243,8 @@ class Captioning(nn.Module):
         logits_BSW = self.spotting_head(features_BSD).float()
         unseen_BW = nn.functional.logsigmoid(-logits_BSW).sum(1)
         picture_N, word_N = counts_BW.nonzero(as_tuple=True)
-        seen_NS = logits_BSW[picture_N, :, word_N].sigmoid()
+        # In double precision: many slots, each hardly likely, are less so than a float can say.
+        seen_NS = logits_BSW[picture_N, :, word_N].double().sigmoid()
         count_N = counts_BW[picture_N, word_N].clamp(max=seen_NS.shape[1])
         enough_N = at_least(count_N, seen_NS).clamp(min=torch.finfo(seen_NS.dtype).tiny)
         return -enough_N.log().sum() - unseen_BW.masked_fill(counts_BW > 0, 0.0).sum()
@@ -252,7 +253,7 @@ class Captioning(nn.Module):
 def at_least(count_N: Tensor, chance_NS: Tensor) -> Tensor:
     """Chance that so many or more of S independent events happen: ``[N]``.
 
-    Nothing is subtracted, so that a small chance is as exact as a large one.
+    Chances of numbers are added up, never taken from 1, so that a small one is exact too.
 
     Args:
         count_N: whole numbers from 1 to S.

@@ -1,8 +1,7 @@
-"""The end of stage E: a share of the starting thinker's weights, as much as the scores gain by.
+"""The end of stage E: the thinker is blended with the one that the run began with.
 
-Fine-tuning moves a thinker along a path on which the straight line back to its beginning keeps what
-is new long after what was forgotten returns (Wortsman et al. 2022, "Robust fine-tuning of zero-shot
-models").
+On the straight line from its last weights to its first ones, what was forgotten returns before what
+is new is lost (Wortsman et al. 2022, "Robust fine-tuning of zero-shot models").
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ def blend_with_start(
         return {"share": 0.0, "losses": {}}  # it was frozen
     losses: dict[float, float] = {}
     for n in range(SHARES_TRIED):
-        share = round(largest * n / (SHARES_TRIED - 1), 4)
+        share = float(f"{largest * n / (SHARES_TRIED - 1):.4g}")
         _blend(thinker, end, start, share)
         losses[share] = token_scoreboard(model, items)["loss"]
     best = min(losses, key=lambda share: (losses[share], share))

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import torch
 from tokenizers import Tokenizer
-from torch import nn
+from torch import Tensor, nn
 
 from omnitune.config import SftConfig, read_json_object
 from omnitune.data.batching import Batch
@@ -24,10 +24,11 @@ from omnitune.data.records import data_files, join, media_key, read_source, spli
 from omnitune.data.rounding import round_up
 from omnitune.evaluation.caching import estimate
 from omnitune.evaluation.evaluate import encode_once
+from omnitune.evaluation.guard import language_lost
 from omnitune.evaluation.lines import score_lines
 from omnitune.evaluation.report import scores_table, write_report
 from omnitune.evaluation.scoreboard import pick
-from omnitune.models.components import assemble, read_part, save_omni
+from omnitune.models.components import assemble, save_omni
 from omnitune.models.omni import OmniModel
 from omnitune.sample import Sample, UserError
 from omnitune.storage import usable_cores, write_json
@@ -62,6 +63,8 @@ def finetune(config: SftConfig, resume: bool = False, overwrite: bool = False) -
     train(run)
     blended = blend(config, joint)
     results = final_scores(config, joint.model, joint.reader, joint.samples, run.state)
+    for warning in language_lost(results.get("text_guard", {})):
+        run.log.warn(warning)
     results["seconds"] = round(time.monotonic() - started, 1)
     results["truncation"] = joint.truncation
     results["mix"] = joint.strategy.mix
@@ -79,9 +82,15 @@ def finetune(config: SftConfig, resume: bool = False, overwrite: bool = False) -
 
 @dataclass
 class Joint:
-    """All that a joint fine-tuning needs; ``truncation`` is the ledger of ``take_stock``."""
+    """All that a joint fine-tuning needs.
+
+    Attributes:
+        start: the thinker's weights before the first step, for the blend; empty without one.
+        truncation: the ledger of ``take_stock``.
+    """
 
     model: OmniModel
+    start: dict[str, Tensor]
     tokenizer: Tokenizer
     reader: SampleReader
     samples: dict[str, Samples]
@@ -95,6 +104,10 @@ def prepare(config: SftConfig, resume: bool = False) -> Joint:
     torch.manual_seed(config.seed)
     samples = read_samples(config)
     model, tokenizer = assemble(config.thinker_ckpt, config.encoder_ckpts, config.encoder_settings)
+    # Kept from here on: the file may be another one when the run ends.
+    start = (
+        checkpoint.copied(dict(model.thinker.named_parameters()), None) if config.max_blend else {}
+    )
     renderer = ChatRenderer(tokenizer)
     samples, truncation = keep_ledger(config, samples, renderer, model)
     nn.Module.to(model, pick_device(config.device))
@@ -108,7 +121,7 @@ def prepare(config: SftConfig, resume: bool = False) -> Joint:
         print(f"going on from step {run.step} of {run.plan.total_steps}")
     assert run.strategy is not None
     reader = run.strategy.reader_at(run.plan.total_steps)
-    return Joint(model, tokenizer, reader, samples, run, run.strategy, truncation)
+    return Joint(model, start, tokenizer, reader, samples, run, run.strategy, truncation)
 
 
 def blend(config: SftConfig, joint: Joint) -> dict[str, Any]:
@@ -120,13 +133,13 @@ def blend(config: SftConfig, joint: Joint) -> dict[str, Any]:
     if not config.max_blend or "validation" in final_splits(samples):
         return {}
     joint.model.eval()
+    joint.run.snapshot = None  # as large as what follows takes
     chosen = pick(split_of(samples, "validation"), config.epoch_questions, config.seed)
     items = [joint.reader.item(single) for single in chosen]
-    start = read_part(config.thinker_ckpt, "thinker")["state"]
-    found = blend_with_start(joint.model, start, items, config.max_blend)
+    found = blend_with_start(joint.model, joint.start, items, config.max_blend)
     if found["share"]:
         joint.run.log.say(
-            f"blended with {found['share']:.0%} of the starting thinker: validation loss "
+            f"blended with {100 * found['share']:.3g} % of the starting thinker: validation loss "
             f"{min(found['losses'].values()):.3f}, without {found['losses']['0']:.3f}"
         )
     return found

@@ -13,7 +13,7 @@ def results(image_qa: float, wer: float, loss: float) -> dict[str, Any]:
         "image_qa": {"exact_match": image_qa, "kinds": kinds},
         "transcription": {"wer": wer},
     }
-    return {"loss": loss, "seconds": 60.0, "splits": {"test": {"tasks": tasks}}}
+    return {"loss": loss, "seconds": 60.0, "cores": 2, "splits": {"test": {"tasks": tasks}}}
 
 
 def row(lines: list[str], name: str) -> list[str]:
@@ -42,7 +42,7 @@ def test_page_holds_the_kinds_too() -> None:
     assert row(kinds_table(found), "count")[1:3] == ["75.0%", "10.0%"]
     text = page([0, 7], found)
     assert "seeds 0, 7" in text
-    assert "took 1.0, 1.0 minutes" in text
+    assert "took 1.0, 1.0 minutes on 2 cores" in text
 
 
 @pytest.mark.parametrize("change", [-0.1, 0.1])

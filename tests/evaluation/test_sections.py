@@ -24,7 +24,7 @@ def test_text_guard_says_which_way_it_went() -> None:
     assert "blended" not in worse.note
     (better,) = sections.text_guard({"loss": 0.5, "start": 0.6}, {"share": 0.2})
     assert "no worse" in better.body
-    assert "20% of the starting thinker was blended in" in better.note
+    assert "20 % of the starting thinker was blended in" in better.note
     assert sections.text_guard({"loss": 0.5}, {}) == []
 
 

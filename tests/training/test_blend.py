@@ -7,7 +7,7 @@ from torch import Tensor
 
 from omnitune.data.batching import Item, pack
 from omnitune.evaluation.scoreboard import token_scoreboard
-from omnitune.models.omni import OmniModel
+from omnitune.models.omni import OmniConfig, OmniModel
 from omnitune.training.blend import blend_with_start
 
 
@@ -59,6 +59,18 @@ def test_what_was_learnt_is_kept(items: list[Item], taught: dict[str, Tensor]) -
     model.thinker.load_state_dict(taught)
     assert blend_with_start(model, start, items, 0.9)["share"] == 0
     assert all(torch.equal(tensor, taught[name]) for name, tensor in weights(model).items())
+
+
+def test_weights_that_are_shared_stay_shared(items: list[Item]) -> None:
+    settings = tiny_model().config.thinker | {"tie_word_embeddings": True}
+    torch.manual_seed(0)
+    model, other = (OmniModel(OmniConfig(settings)).eval() for _ in range(2))
+    end, start = weights(model), weights(other)
+    share = blend_with_start(model, start, items, 1.0)["share"]
+    head, table = model.thinker.lm_head.weight, model.thinker.get_input_embeddings().weight
+    assert head is table
+    key = "model.embed_tokens.weight"
+    torch.testing.assert_close(table.data, torch.lerp(end[key], start[key], share))
 
 
 def test_a_thinker_that_was_frozen_is_left_alone(items: list[Item]) -> None:

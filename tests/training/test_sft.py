@@ -1,6 +1,8 @@
 """Stage E from data files and part checkpoints to the model, stopped and gone on with."""
 
 import json
+import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from omnitune.config import SftConfig
 from omnitune.data.records import FILES
 from omnitune.evaluation.caching import Estimate
 from omnitune.models.components import load_omni
+from omnitune.models.omni import OmniModel
 from omnitune.sample import UserError
 from omnitune.storage import read_checkpoint
 from omnitune.training import sft
@@ -148,13 +151,48 @@ def test_stopped_and_resumed_equals_straight(
     for part in ("thinker", "proj_v", "proj_a"):
         assert all(torch.equal(one[part][key], tensor) for key, tensor in other[part].items())
     scores = [json.loads((c.out / "results.json").read_text()) for c in (config, finished)]
-    for key in ("splits", "reliance", "text_guard"):
+    for key in ("splits", "reliance", "text_guard", "blend"):
         assert scores[0][key] == scores[1][key]
     watched = [
         [json.loads(x)["validation"] for x in (c.out / "metrics.jsonl").read_text().splitlines()]
         for c in (config, finished)
     ]
     assert watched[0] == watched[1]
+
+
+def test_the_model_that_is_kept_and_scored_is_the_blended_one(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = read_checkpoint(home / "thinker.pt")["state"]
+
+    def silenced(model: OmniModel, start: dict[str, torch.Tensor], *rest: Any) -> dict[str, Any]:
+        assert start
+        assert all(torch.equal(tensor, before[key]) for key, tensor in start.items())
+        for parameter in model.thinker.parameters():
+            parameter.detach().zero_()
+        return {"share": 0.5, "losses": {"0": 2.0, "0.5": 1.0}}
+
+    monkeypatch.setattr(sft, "blend_with_start", silenced)
+    config = settings(home, "blended", max_steps=2)
+    finetune(config)
+    kept = read_checkpoint(config.out / "omni.pt")["thinker"]
+    assert not any(tensor.any() for tensor in kept.values())
+    guard = json.loads((config.out / "results.json").read_text())["text_guard"]
+    vocabulary = len(kept["model.embed_tokens.weight"])
+    assert guard["loss"] == pytest.approx(math.log(vocabulary), rel=1e-5)
+
+
+def test_nothing_is_chosen_by_samples_that_are_scored(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sft, "blend_with_start", lambda *a: pytest.fail("blended"))
+    never = settings(home, "never", max_blend=0.0)
+    assert sft.blend(never, sft.prepare(never)) == {}
+    data = shutil.copytree(home / "data", tmp_path / "data")
+    for file in data.glob("*/*.json"):
+        file.write_text(file.read_text().replace('"test"', '"train"'))
+    alone = settings(home, "alone", data_dir=data)
+    assert sft.blend(alone, sft.prepare(alone)) == {}
 
 
 @pytest.mark.parametrize("cache", ["auto", "off"])
