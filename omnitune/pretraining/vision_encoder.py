@@ -203,8 +203,8 @@ class Captioning(nn.Module):
 
     A decoder must find out where to look before anything it reads there can be corrected, and
     for small things (a digit, a letter) it may never start. The head corrects every slot at once:
-    a word must be seen in as many slots or more as the caption says it, another word in none. (Fang
-    et al. 2015, "From captions to visual concepts and back", ask for one place: noisy-or.)
+    a word of the caption must be seen in some slot, another word in none (Fang et al. 2015, "From
+    captions to visual concepts and back": noisy-or over places).
 
     Attributes:
         says: whether the decoder was asked for captions yet.
@@ -221,11 +221,10 @@ class Captioning(nn.Module):
         """Sum of both losses (nats) and number of the captions' tokens: ``[1]`` each."""
         rows = batch.media[NAME]
         features_BSD = torch.stack(self.omni.encode(NAME, rows.inputs))
-        shape = len(features_BSD), self.spotting_head.out_features
-        counts_BW = torch.zeros(shape, dtype=torch.long, device=features_BSD.device)
-        said_N = (batch.weight_N > 0).long()  # not what a batch was rounded up by
-        counts_BW.index_put_((batch.turn_N, batch.labels_N), said_N, accumulate=True)
-        spotting = self.weight * self.spotting_loss(features_BSD, counts_BW)
+        words_BW = torch.zeros(len(features_BSD), self.spotting_head.out_features)
+        words_BW = words_BW.to(features_BSD.device)
+        words_BW[batch.turn_N, batch.labels_N] = 1.0
+        spotting = self.weight * self.spotting_loss(features_BSD, words_BW)
         if isinstance(batch, Spotted):
             return spotting[None], batch.weight_N.sum()[None]
         self.says = True
@@ -233,40 +232,12 @@ class Captioning(nn.Module):
         loss_sums, counts = self.omni(replace(batch, media=media))
         return loss_sums + spotting, counts
 
-    def spotting_loss(self, features_BSD: Tensor, counts_BW: Tensor) -> Tensor:
-        """Negative log-likelihood (nats, summed) of the words that are seen, and how often.
-
-        Args:
-            counts_BW: how often the caption says each word: in so many slots or more it is seen,
-                if there are so many. A word that it does not say is seen in none.
-        """
-        logits_BSW = self.spotting_head(features_BSD).float()
-        unseen_BW = nn.functional.logsigmoid(-logits_BSW).sum(1)
-        picture_N, word_N = counts_BW.nonzero(as_tuple=True)
-        # In double precision: many slots, each hardly likely, are less so than a float can say.
-        seen_NS = logits_BSW[picture_N, :, word_N].double().sigmoid()
-        count_N = counts_BW[picture_N, word_N].clamp(max=seen_NS.shape[1])
-        enough_N = at_least(count_N, seen_NS).clamp(min=torch.finfo(seen_NS.dtype).tiny)
-        return -enough_N.log().sum() - unseen_BW.masked_fill(counts_BW > 0, 0.0).sum()
-
-
-def at_least(count_N: Tensor, chance_NS: Tensor) -> Tensor:
-    """Chance that so many or more of S independent events happen: ``[N]``.
-
-    Chances of numbers are added up, never taken from 1, so that a small one is exact too.
-
-    Args:
-        count_N: whole numbers from 1 to S.
-    """
-    reached_N = torch.zeros_like(chance_NS[:, 0])
-    # Of the events gone through, chances that exactly 0, 1, 2, ... happened.
-    exactly_NC = nn.functional.pad(reached_N[:, None] + 1, (0, int(count_N.max()) - 1))
-    for chance_N1 in chance_NS.split(1, dim=1):
-        last_N1 = exactly_NC.gather(1, count_N[:, None] - 1) * chance_N1
-        reached_N = reached_N + last_N1[:, 0]
-        one_more_NC = nn.functional.pad(exactly_NC[:, :-1], (1, 0))
-        exactly_NC = exactly_NC * (1 - chance_N1) + one_more_NC * chance_N1
-    return reached_N
+    def spotting_loss(self, features_BSD: Tensor, words_BW: Tensor) -> Tensor:
+        """Negative log-likelihood (nats, summed) of which words are seen in any slot."""
+        unseen_BSW = nn.functional.logsigmoid(-self.spotting_head(features_BSD).float())
+        unseen_BW = unseen_BSW.sum(1).clamp(max=-1e-6)
+        seen_BW = torch.log(-torch.expm1(unseen_BW))
+        return -(words_BW * seen_BW + (1 - words_BW) * unseen_BW).sum()
 
 
 def _line(scores: dict[str, Any]) -> str:
