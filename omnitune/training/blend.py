@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from omnitune.data.batching import Item
 from omnitune.evaluation.scoreboard import token_scoreboard
 from omnitune.models.omni import OmniModel
+from omnitune.training.checkpoint import copied
 
 SHARES_TRIED = 4  # evenly from none to the largest
 
@@ -36,7 +37,7 @@ def blend_with_start(
         supervised tokens.
     """
     thinker = model.thinker
-    end = {name: p.to("cpu", copy=True) for name, p in thinker.named_parameters()}
+    end = copied(dict(thinker.named_parameters()), None)
     if all(torch.equal(weight, start[name].to(weight.dtype)) for name, weight in end.items()):
         return {"share": 0.0, "losses": {}}  # it was frozen
     losses: dict[float, float] = {}
