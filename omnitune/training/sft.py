@@ -27,7 +27,6 @@ from omnitune.evaluation.evaluate import encode_once
 from omnitune.evaluation.guard import language_lost
 from omnitune.evaluation.lines import score_lines
 from omnitune.evaluation.report import scores_table, write_report
-from omnitune.evaluation.scoreboard import pick
 from omnitune.models.components import assemble, save_omni
 from omnitune.models.omni import OmniModel
 from omnitune.sample import Sample, UserError
@@ -42,7 +41,7 @@ from omnitune.training.outputs import CACHE_NOTE, claim_folder, finish
 from omnitune.training.phases import Phases
 from omnitune.training.progress import RunLog
 from omnitune.training.strategy import Strategy, plan_strategy
-from omnitune.training.watch import Watch, final_scores, final_splits
+from omnitune.training.watch import Watch, epoch_samples, final_scores, final_splits
 
 GIB = 2**30
 
@@ -134,8 +133,7 @@ def blend(config: SftConfig, joint: Joint) -> dict[str, Any]:
         return {}
     joint.model.eval()
     joint.run.snapshot = None  # as large as what follows takes
-    chosen = pick(split_of(samples, "validation"), config.epoch_questions, config.seed)
-    items = [joint.reader.item(single) for single in chosen]
+    items = [joint.reader.item(single) for single in epoch_samples(config, samples)]
     found = blend_with_start(joint.model, joint.start, items, config.max_blend)
     if found["share"]:
         joint.run.log.say(

@@ -85,7 +85,7 @@ class Watch:
     @cached_property
     def whole(self) -> list[Sample]:
         """What is scored after an epoch."""
-        return pick(self.held_out, self.config.epoch_questions, self.config.seed)
+        return epoch_samples(self.config, self.samples)
 
     @cached_property
     def texts(self) -> list[Sample]:
@@ -125,6 +125,11 @@ def final_scores(
         now = text_losses(model, reader, texts)
         results["text_guard"] = text_guard(now, state["text_start"]["final"], texts)
     return results
+
+
+def epoch_samples(config: SftConfig, samples: Samples) -> list[Sample]:
+    """What of the validation split is scored after an epoch, and the blend is chosen by."""
+    return pick(split_of(samples, "validation"), config.epoch_questions, config.seed)
 
 
 def final_splits(samples: Samples) -> dict[str, Samples]:
