@@ -1,0 +1,48 @@
+"""The account of a thinker in words: every kind is asked, no row of digits that was trained on."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from benchmarks import words
+from omnitune.evaluation.scoreboard import Question
+from omnitune.synthetic.basics import partition
+
+
+def test_rows_are_held_out_and_added_up() -> None:
+    for length in (2, 3):
+        rows = words.rows_of_digits(length)
+        assert 0 < len(rows) < 2 * 0.3 * 10**length
+        for row in rows:
+            (told,) = row.subject
+            digits = told.words.split()[2:]
+            assert len(digits) == length
+            assert partition(told.words) != "train"
+            answers = {row.messages[1].text for row in rows if row.subject == (told,)}
+            assert answers == {" ".join(digits), str(sum(map(int, digits)))}
+
+
+def test_every_kind_is_asked_shown_and_written(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every second reference given for an answer is half of them right."""
+
+    def answer(model: object, reader: object, asked: list[Question]) -> list[SimpleNamespace]:
+        return [SimpleNamespace(answer=q.reference * (n % 2)) for n, q in enumerate(asked)]
+
+    monkeypatch.setattr(words, "answer", answer)
+    monkeypatch.setattr(words, "LENGTHS", (2,))
+    path, thinker = tmp_path / "found.json", home / "thinker.pt"
+    words.main([str(thinker), "--data", str(home / "data"), "--json", str(path)])
+    found = json.loads(path.read_text())["words"][str(thinker)]
+    assert found == {"digits of 2": [0, 22], "image_qa": [1, 2], "sums of 2": [22, 22]}
+    printed = capsys.readouterr().out
+    assert "sums of 2" in printed
+    assert "100.0%" in printed
+
+
+def test_a_thinker_answers(home: Path) -> None:
+    found = words.right_by_kind(home / "thinker.pt", words.rows_of_digits(2)[:4])
+    assert found == {"digits of 2": (0, 2), "sums of 2": (0, 2)}
