@@ -49,7 +49,7 @@ class Sizes:
 
 
 SIZES = {
-    "train": Sizes(conversations=2000, told=9000, images=3400, utterances=3000, pairs=2000),
+    "train": Sizes(conversations=2000, told=4200, images=3400, utterances=3000, pairs=2000),
     "validation": Sizes(conversations=160, told=0, images=160, utterances=200, pairs=100),
     "test": Sizes(conversations=300, told=0, images=300, utterances=400, pairs=200),
     "test_composition": Sizes(conversations=0, told=0, images=200, utterances=0, pairs=0),

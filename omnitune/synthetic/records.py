@@ -38,10 +38,7 @@ QA_SHARE = 0.25  # of the held-out utterances
 # Of each picture: a run draws a few of them each time, so that they are not learnt by heart.
 TRAINING_QUESTIONS = {Scene: 20, Digits: 8, Word: 8}
 STATEMENTS = {Scene: 4, Digits: 1, Word: 4}
-# Of what is only told, which costs no picture: more records, and fewer questions of each, are learnt
-# by heart less.
-TOLD_QUESTIONS = {Scene: 12, Digits: 8, Word: 8}
-TOLD_DRILLS = 2  # of each sort
+TOLD_DRILLS = 3  # of each sort
 TRANSCRIBE = ("write down what you hear.", "what is said?", "write the words you hear.")
 # Scenes, digits, words, of what is not a scene of an unseen pair. Sums are learnt slowly, those of
 # three digits the slowest, so more is told of them than pictures show.
@@ -137,14 +134,14 @@ def plan_text(plan: Plan, seed: int, split: str, count: int) -> None:
 
 
 def plan_told(plan: Plan, seed: int, split: str, count: int) -> None:
-    """Adds `count` pictures that are only told, with many questions each.
+    """Adds `count` pictures that are only told, with as many questions as a picture of training.
 
     What is asked of pictures is reasoned about in words here, where it costs no picture.
     """
     rng = _rng(seed, "told", split)
     for index in range(count):
         picture = sample_told(rng, split, TOLD_FAMILIES, TOLD_LENGTHS)
-        asked = questions(picture, rng, TOLD_QUESTIONS[type(picture)])
+        asked = questions(picture, rng, TRAINING_QUESTIONS[type(picture)])
         asked += _is_true(picture, rng)
         asked += drills(picture, rng, TOLD_DRILLS)
         if isinstance(picture, Scene):
