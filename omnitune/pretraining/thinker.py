@@ -42,8 +42,6 @@ PLURAL = r"(?:(?<=ss|x|z|ch|sh)es|(?<![siu])s)(?!\p{L})"
 # What subwords never reach across: one digit; letters up to a plural's ending, so that who
 # learns to look for a ring can look for rings; other letters; other marks; blanks.
 PIECES = rf" ?\p{{N}}| ?\p{{L}}{{3,}}?(?={PLURAL})| ?\p{{L}}+| ?[^\s\p{{L}}\p{{N}}]+|\s+(?!\S)|\s+"
-# How many of a picture's digits or letters an encoder says in the rows of slots that say the rest.
-LEVEL_SHARE = 0.8
 
 
 class ThinkerConfig(RunConfig):
@@ -343,18 +341,14 @@ def in_columns(
     """Digits or letters in the columns of a grid of slots, from left to right.
 
     As an encoder sees them: they stand across rows, so that either or both say what is there, and
-    the columns alone are their order. Most stand as high as the others do (``LEVEL_SHARE``). What
-    they are is said in many slots, in none reliably.
+    the columns alone are their order. What they are is said in many slots, in none reliably.
     """
     side = math.isqrt(slots)
     columns = sorted(draw.sample(range(side), len(characters)))
     held = [[word for word in about.split() if draw.random() < 0.5] for _ in range(slots)]
     upper = draw.randrange(slots // side - 1)
-    heights = ((upper,), (upper + 1,), (upper, upper + 1))
-    shared = draw.choice(heights)
     for character, column in zip(characters, columns, strict=True):
-        level = draw.random() < LEVEL_SHARE
-        for row in shared if level else draw.choice(heights):
+        for row in draw.choice(((upper,), (upper + 1,), (upper, upper + 1))):
             held[row * side + column].append(character)
     return tuple(" ".join(words) for words in held)
 
