@@ -10,6 +10,7 @@ split asks for few sums, all rows of two and three digits that training never ho
 from __future__ import annotations
 
 import argparse
+import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from itertools import product
@@ -25,12 +26,13 @@ from omnitune.evaluation.metrics import exact_match
 from omnitune.evaluation.scoreboard import answer, questions_of
 from omnitune.models.components import load_thinker
 from omnitune.pretraining.thinker import ThinkerConfig, shown
-from omnitune.sample import Message, Sample, Text, Told
+from omnitune.sample import Message, Sample, Text, Told, UserError
 from omnitune.storage import write_json
+from omnitune.synthetic.questions import ADD_DIGITS, READ_DIGITS
 from omnitune.synthetic.scenes import Digits, belongs, caption
 
 LENGTHS = (2, 3)  # of the rows of digits
-TASK = "image_qa"
+SOURCE, TASK = "image_text", "image_qa"
 
 
 def rows_of_digits(length: int) -> list[Sample]:
@@ -40,13 +42,29 @@ def rows_of_digits(length: int) -> list[Sample]:
         row = Digits(values)
         if not belongs(row, "train"):
             asked = {
-                f"digits of {length}": ("what digits are shown?", " ".join(map(str, values))),
-                f"sums of {length}": ("what is the sum of the digits?", str(sum(values))),
+                f"digits of {length}": (READ_DIGITS, " ".join(map(str, values))),
+                f"sums of {length}": (ADD_DIGITS, str(sum(values))),
             }
             found += [
                 _question(f"{kind} {values}", caption(row), kind, *turns)
                 for kind, turns in asked.items()
             ]
+    return found
+
+
+def questions_about(data_dir: Path, split: str) -> list[Sample]:
+    """The samples of a split that ask about pictures.
+
+    Raises:
+        UserError: there are none.
+    """
+    pictures = read_available(data_dir, [SOURCE])[SOURCE]
+    found = [sample for sample in split_of(pictures, split) if sample.task == TASK]
+    if not found:
+        there = ", ".join(sorted(pictures.splits))
+        raise UserError(
+            f"{data_dir}: no questions about pictures in the split {split!r}; there are: {there}"
+        )
     return found
 
 
@@ -83,7 +101,7 @@ def show(found: dict[str, dict[str, tuple[int, int]]]) -> None:
     Console().print(table)
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(arguments: list[str] | None = None) -> int:
     """Reads the options, asks, prints, writes."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("thinkers", type=Path, nargs="+", help="checkpoints of stage A")
@@ -91,14 +109,18 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--split", default="test", help="whose pictures are asked about")
     parser.add_argument("--json", type=Path, help="write the numbers to this file too")
     options = parser.parse_args(arguments)
-    pictures = split_of(read_available(options.data)["image_text"], options.split)
-    samples = [s for s in pictures if s.task == TASK]
-    samples += [row for length in LENGTHS for row in rows_of_digits(length)]
-    found = {str(path): right_by_kind(path, samples) for path in options.thinkers}
+    try:
+        samples = questions_about(options.data, options.split)
+        samples += [row for length in LENGTHS for row in rows_of_digits(length)]
+        found = {str(path): right_by_kind(path, samples) for path in options.thinkers}
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     show(found)
     if options.json:
         write_json(options.json, {"words": found})
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

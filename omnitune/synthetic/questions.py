@@ -25,6 +25,8 @@ Maker = Callable[[Scene, Dice, frozenset[Pair]], Question | None]
 
 PLURALS = {shape: shape + ("es" if shape == "cross" else "s") for shape in SHAPES}
 DESCRIBE = "describe the picture."
+READ_DIGITS = "what digits are shown?"
+ADD_DIGITS = "what is the sum of the digits?"
 _NONE_COUNT = 0.12
 _FOCUS = 0.85
 
@@ -228,7 +230,7 @@ _MAKERS: tuple[Maker, ...] = (_attribute, _count, _existence, _comparison, _spat
 
 def _digit_questions(digits: Digits, rng: Dice, count: int) -> list[Question]:
     values = digits.values
-    shown = Question("what digits are shown?", " ".join(map(str, values)), "digits")
+    shown = Question(READ_DIGITS, " ".join(map(str, values)), "digits")
     others = [Question("how many digits are there?", str(len(values)), "digits")]
     if len(values) > 1:
         others += [
@@ -241,7 +243,7 @@ def _digit_questions(digits: Digits, rng: Dice, count: int) -> list[Question]:
         others.insert(0, _digit_existence(digits, rng))
     found = [shown, *others[: max(2, count - 4)]]
     if len(values) > 1:
-        total = Question("what is the sum of the digits?", str(sum(values)), "digit_sum")
+        total = Question(ADD_DIGITS, str(sum(values)), "digit_sum")
         found.insert(2, total)
     for _ in range(count - len(found)):
         another = _digit_existence(digits, rng)

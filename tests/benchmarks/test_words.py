@@ -35,12 +35,30 @@ def test_every_kind_is_asked_shown_and_written(
     monkeypatch.setattr(words, "answer", answer)
     monkeypatch.setattr(words, "LENGTHS", (2,))
     path, thinker = tmp_path / "found.json", home / "thinker.pt"
-    words.main([str(thinker), "--data", str(home / "data"), "--json", str(path)])
+    assert words.main([str(thinker), "--data", str(home / "data"), "--json", str(path)]) == 0
     found = json.loads(path.read_text())["words"][str(thinker)]
     assert found == {"digits of 2": [0, 22], "image_qa": [1, 2], "sums of 2": [22, 22]}
     printed = capsys.readouterr().out
     assert "sums of 2" in printed
     assert "100.0%" in printed
+
+
+@pytest.mark.parametrize(
+    ("thinker", "options", "said"),
+    [
+        ("missing.pt", [], "missing.pt: no such checkpoint"),
+        ("image.pt", [], "is a checkpoint of kind 'image', expected 'thinker'"),
+        ("thinker.pt", ["--split", "tset"], "no questions about pictures in the split 'tset'"),
+        ("thinker.pt", ["--data", "nowhere"], "nowhere: no such data folder"),
+    ],
+)
+def test_a_mistake_is_one_sentence(
+    home: Path, capsys: pytest.CaptureFixture[str], thinker: str, options: list[str], said: str
+) -> None:
+    assert words.main([str(home / thinker), "--data", str(home / "data"), *options]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert said in line
 
 
 def test_a_thinker_answers(home: Path) -> None:
