@@ -10,7 +10,7 @@ from torch import Tensor
 
 from omnitune.data.batching import Batch, Item, pack, share_prefix
 from omnitune.data.rounding import round_up
-from omnitune.models import attention
+from omnitune.models import attention, flash4
 from omnitune.models.components import load_omni
 from omnitune.models.omni import OmniModel
 from omnitune.serving.session import ChatSession
@@ -58,6 +58,21 @@ def test_attention_without_padding_is_as_with_padding(
     unpadded = results(model, batch)
     monkeypatch.setattr(attention, "varlen_attn", None)
     close(unpadded, results(model, batch))
+
+
+@pytest.mark.skipif(flash4.kernels is None, reason="flash-attn-4 is not there, or no Hopper GPU")
+def test_flash_attention_4_is_as_2() -> None:
+    assert attention.varlen_attn is not None
+    bounds = torch.tensor([0, 200, 201, 640, 640], dtype=torch.int32, device=GPU)
+    torch.manual_seed(0)
+    shapes = [(640, heads, flash4.WIDTH) for heads in (4, 2, 2)]
+    rows = [torch.randn(*s, device=GPU, dtype=torch.bfloat16, requires_grad=True) for s in shapes]
+    weight = torch.randn(shapes[0], device=GPU, dtype=torch.bfloat16)
+    options = {"scale": 0.1, "window_size": attention.CAUSAL, "enable_gqa": True}
+    found = flash4.attend(*rows, bounds, 512, 0.1)
+    expected = attention.varlen_attn(*rows, bounds, bounds, 512, 512, **options)
+    grads = [torch.autograd.grad(out, rows, weight) for out in (found, expected)]
+    close([found, *grads[0]], [expected, *grads[1]])
 
 
 @pytest.mark.parametrize("anew", [False, True])

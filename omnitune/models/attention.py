@@ -4,7 +4,7 @@ The projections run on the padding-free row; only the attention itself sees a pa
 ``[B, L]`` view, where plain causal attention is exact because padding comes last. This costs
 about B times less than one masked square over the row. Segments that begin alike are one tree of
 the view, under a mask. In half precision on a GPU torch's variable-length attention takes the
-segments as they are, without padding.
+segments as they are, without padding, or flash attention 4 does (``flash4``).
 
 Shape suffixes: H heads, K key-value heads, T row tokens, B trees or segments, L longest of them,
 P tokens of all segments, D head width.
@@ -23,6 +23,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from omnitune.data.batching import Segments
 from omnitune.modalities.attention import attend
+from omnitune.models import flash4
 
 NAME = "omnitune_segments"
 CAUSAL = (-1, 0)  # window: all that went before, nothing that comes
@@ -102,18 +103,22 @@ def _attend_unpadded(
     if order_P is not None:
         q_PHD, k_PKD, v_PKD = (x.index_select(0, order_P) for x in (q_PHD, k_PKD, v_PKD))
     longest = max(gather_BL.shape[1] for gather_BL in segments.gathers)
-    out_PHD = varlen_attn(
-        q_PHD,
-        k_PKD,
-        v_PKD,
-        segments.bounds_B,
-        segments.bounds_B,
-        longest,
-        longest,
-        scale=scaling,
-        window_size=CAUSAL,
-        enable_gqa=q_1HTD.shape[1] != k_1KTD.shape[1],
-    )
+    scale = q_PHD.shape[-1] ** -0.5 if scaling is None else scaling
+    if flash4.suits(q_PHD):
+        out_PHD = flash4.attend(q_PHD, k_PKD, v_PKD, segments.bounds_B, longest, scale)
+    else:
+        out_PHD = varlen_attn(
+            q_PHD,
+            k_PKD,
+            v_PKD,
+            segments.bounds_B,
+            segments.bounds_B,
+            longest,
+            longest,
+            scale=scale,
+            window_size=CAUSAL,
+            enable_gqa=q_1HTD.shape[1] != k_1KTD.shape[1],
+        )
     return (out_PHD if place_T is None else out_PHD.index_select(0, place_T)).unsqueeze(0)
 
 
