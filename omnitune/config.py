@@ -109,6 +109,7 @@ class DataMix(Config):
     image_audio_text: float = Field(0.0, ge=0)
     told: float = Field(0.0, ge=0)
     captions: float = Field(0.0, ge=0)
+    sheets: float = Field(0.0, ge=0)
     transcripts: float = Field(0.0, ge=0)
 
     @model_validator(mode="after")

@@ -16,6 +16,7 @@ SOURCES = (
     "image_audio_text",
     "told",
     "captions",
+    "sheets",
     "transcripts",
 )
 

@@ -20,6 +20,7 @@ FILES = {
     "image_audio_text": "omni/omni_qa.json",
     "told": "text/told_qa.json",
     "captions": "images/captions.json",
+    "sheets": "images/sheets.json",
     "transcripts": "audio/transcripts.json",
 }
 # What a source's records must refer to; any record may refer to more.
@@ -30,6 +31,7 @@ REQUIRED_MEDIA: dict[str, tuple[str, ...]] = {
     "image_audio_text": ("image", "audio"),
     "told": (),
     "captions": ("image",),
+    "sheets": ("image",),
     "transcripts": ("audio",),
 }
 STAND_INS = {"image": "caption", "audio": "transcript"}

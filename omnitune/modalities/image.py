@@ -135,6 +135,15 @@ class ImageModality(Modality):
         patches_BPD = encoder(pixel_values=pixels_BCHW).last_hidden_state
         return list(self._shuffle(patches_BPD))
 
+    def encode_apart(self, encoder: nn.Module, inputs: list[Tensor]) -> list[Tensor]:
+        """As ``encode``, but no slot's patches see those of another."""
+        pixels_BCHW = torch.stack(inputs)
+        squares_BSD = self._shuffle(encoder.get_submodule("embeddings")(pixels_BCHW))
+        patches_NPD = squares_BSD.view(-1, self.pixel_shuffle**2, self.siglip.hidden_size)
+        hidden_NPD = encoder.get_submodule("encoder")(inputs_embeds=patches_NPD).last_hidden_state
+        normed_NPD = encoder.get_submodule("post_layernorm")(hidden_NPD)
+        return list(normed_NPD.reshape(squares_BSD.shape))
+
     def _shuffle(self, patches_BPD: Tensor) -> Tensor:
         batch, _, width = patches_BPD.shape
         r, g = self.pixel_shuffle, self.grid

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -32,6 +31,7 @@ from omnitune.evaluation.scoreboard import token_scoreboard
 from omnitune.modalities.registry import MODALITIES
 from omnitune.models.components import save_thinker
 from omnitune.models.omni import OmniConfig, OmniModel
+from omnitune.pretraining.glimpses import spread
 from omnitune.pretraining.stage import Stage, fresh_directory, run_stage
 from omnitune.sample import Glimpse, Media, Message, Part, Sample, Text, Told, UserError
 from omnitune.training.loop import Plan
@@ -317,40 +317,6 @@ def put_into_words(
         return replace(message, parts=tuple(new for p in message.parts for new in in_words(p)))
 
     return replace(sample, messages=tuple(words(m) for m in sample.messages))
-
-
-def spread(words: str, slots: int, draw: random.Random) -> tuple[str, ...] | None:
-    """Each phrase (between commas; else each word) in a slot of its own, in order, with gaps.
-
-    Half of what is spelled out is :func:`in_columns`. None if there are more phrases than slots.
-    """
-    written = words.split()
-    count = next((n for n, word in enumerate(reversed(written)) if len(word) > 1), 0)
-    if 0 < count <= math.isqrt(slots) > 1 and draw.random() < 0.5:
-        return in_columns(" ".join(written[:-count]), written[-count:], slots, draw)
-    phrases = words.split(", ") if ", " in words else words.split()
-    if len(phrases) > slots:
-        return None
-    places = sorted(draw.sample(range(slots), len(phrases)))
-    return tuple(phrases[places.index(n)] if n in places else "" for n in range(slots))
-
-
-def in_columns(
-    about: str, characters: Sequence[str], slots: int, draw: random.Random
-) -> tuple[str, ...]:
-    """Digits or letters in the columns of a grid of slots, from left to right.
-
-    As an encoder sees them: they stand across rows, so that either or both say what is there, and
-    the columns alone are their order. What they are is said in many slots, in none reliably.
-    """
-    side = math.isqrt(slots)
-    columns = sorted(draw.sample(range(side), len(characters)))
-    held = [[word for word in about.split() if draw.random() < 0.5] for _ in range(slots)]
-    upper = draw.randrange(slots // side - 1)
-    for character, column in zip(characters, columns, strict=True):
-        for row in draw.choice(((upper,), (upper + 1,), (upper, upper + 1))):
-            held[row * side + column].append(character)
-    return tuple(" ".join(words) for words in held)
 
 
 def _texts(samples: Iterable[Sample]) -> Iterator[str]:

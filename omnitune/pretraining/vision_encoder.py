@@ -1,7 +1,8 @@
 """Stage C: the vision encoder, by captioning through a small decoder that is thrown away.
 
 A caption that says what stands where can only be written from features that keep it. Beside the
-decoder a linear head spots the caption's words in each slot; at first it learns alone.
+decoder a linear head spots the caption's words in each slot; at first it learns alone, and each
+slot by itself.
 
 Shape suffixes: B pictures, S slots, D feature width, W words.
 """
@@ -9,12 +10,14 @@ Shape suffixes: B pictures, S slots, D feature width, W words.
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from pydantic import Field, model_validator
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from omnitune.config import RunConfig, check_heads
@@ -24,9 +27,12 @@ from omnitune.data.loader import BatchStream, SampleReader
 from omnitune.data.mixture import Mixture
 from omnitune.data.rounding import round_up
 from omnitune.evaluation.scoreboard import token_scoreboard
+from omnitune.modalities.image import ImageModality
 from omnitune.models.components import load_tokenizer, save_naming_encoder
 from omnitune.models.omni import OmniConfig, OmniModel
 from omnitune.pretraining.augmentation import PictureChange
+from omnitune.pretraining.glimpses import seen_words
+from omnitune.pretraining.spotting import spotting_loss
 from omnitune.pretraining.stage import Stage, fresh_directory, run_stage, with_words
 from omnitune.pretraining.thinker import ThinkerConfig
 from omnitune.sample import Message, Sample, Text
@@ -131,7 +137,7 @@ def pretrain(config: VisionEncoderConfig, resume: bool = False, overwrite: bool 
     captioner = config.captioner(tokenizer.get_vocab_size())
     omni = OmniModel(OmniConfig(captioner, {NAME: encoder}))
     omni.match_projector_scales()
-    model = Captioning(omni, config.spotting_weight)
+    model = Captioning(omni, config.spotting_weight, shown_words(train, tokenizer))
     reader = SampleReader(ChatRenderer(tokenizer), omni.modalities)
     mixture = Mixture({NAME: len(train)}, {NAME: 1.0}, config.seed)
     stream = BatchStream(reader, {NAME: train}, mixture, config.batch_size)
@@ -204,40 +210,48 @@ class Captioning(nn.Module):
     A decoder must find out where to look before anything it reads there can be corrected, and
     for small things (a digit, a letter) it may never start. The head corrects every slot at once:
     a word of the caption must be seen in some slot, another word in none (Fang et al. 2015, "From
-    captions to visual concepts and back": noisy-or over places).
+    captions to visual concepts and back").
+
+    Which slot, no caption says. A tower whose slots see each other may settle on any other than
+    the one that shows the word; so they do not, as long as words are only spotted.
+
+    Args:
+        weight: of the spotted words in the loss.
+        shown: tokens of the words that a sample's picture shows, by its id.
 
     Attributes:
         says: whether the decoder was asked for captions yet.
     """
 
-    def __init__(self, omni: OmniModel, weight: float) -> None:
+    def __init__(self, omni: OmniModel, weight: float, shown: Mapping[str, Sequence[int]]) -> None:
         super().__init__()
-        self.omni, self.weight, self.says = omni, weight, False
+        self.omni, self.weight, self.shown, self.says = omni, weight, shown, False
+        self.modality = cast(ImageModality, omni.modalities[NAME])
         vocab_size = omni.config.thinker["vocab_size"]
-        self.spotting_head = nn.Linear(omni.modalities[NAME].feature_dim, vocab_size)
+        self.spotting_head = nn.Linear(self.modality.feature_dim, vocab_size)
         nn.init.constant_(self.spotting_head.bias, SELDOM)
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Sum of both losses (nats) and number of the captions' tokens: ``[1]`` each."""
         rows = batch.media[NAME]
-        features_BSD = torch.stack(self.omni.encode(NAME, rows.inputs))
-        words_BW = torch.zeros(len(features_BSD), self.spotting_head.out_features)
-        words_BW = words_BW.to(features_BSD.device)
-        words_BW[batch.turn_N, batch.labels_N] = 1.0
-        spotting = self.weight * self.spotting_loss(features_BSD, words_BW)
-        if isinstance(batch, Spotted):
+        only_spotted = isinstance(batch, Spotted)
+        encode = self.modality.encode_apart if only_spotted else self.modality.encode
+        features_BSD = torch.stack(encode(self.omni.encoders[NAME], rows.inputs))
+        spotting = self.weight * self.spotting(features_BSD, batch.ids)
+        if only_spotted:
             return spotting[None], batch.weight_N.sum()[None]
         self.says = True
         media = {NAME: replace(rows, features_RD=features_BSD.flatten(0, 1))}
         loss_sums, counts = self.omni(replace(batch, media=media))
         return loss_sums + spotting, counts
 
-    def spotting_loss(self, features_BSD: Tensor, words_BW: Tensor) -> Tensor:
-        """Negative log-likelihood (nats, summed) of which words are seen in any slot."""
-        unseen_BSW = nn.functional.logsigmoid(-self.spotting_head(features_BSD).float())
-        unseen_BW = unseen_BSW.sum(1).clamp(max=-1e-6)
-        seen_BW = torch.log(-torch.expm1(unseen_BW))
-        return -(words_BW * seen_BW + (1 - words_BW) * unseen_BW).sum()
+    def spotting(self, features_BSD: Tensor, ids: Sequence[str]) -> Tensor:
+        """The loss of spotting what the pictures of these samples show (``spotting_loss``)."""
+        counts_BW = torch.zeros(len(ids), self.spotting_head.out_features)
+        for counts_W, name in zip(counts_BW, ids, strict=True):
+            tokens_N = torch.tensor(self.shown[name], dtype=torch.long)
+            counts_W += tokens_N.bincount(minlength=len(counts_W))
+        return spotting_loss(self.spotting_head(features_BSD), counts_BW.to(features_BSD.device))
 
 
 def _line(scores: dict[str, Any]) -> str:
@@ -247,6 +261,14 @@ def _line(scores: dict[str, Any]) -> str:
 def captioned(data_dir: Path) -> tuple[list[Sample], ...]:
     """Image and caption of the training and of the validation split."""
     return tuple([_caption_only(s) for s in found] for found in with_words(data_dir, NAME))
+
+
+def shown_words(samples: Iterable[Sample], tokenizer: Tokenizer) -> dict[str, list[int]]:
+    """Tokens of the words that each sample's picture shows, by its id."""
+    return {
+        sample.id: tokenizer.encode(seen_words(sample.stand_ins[NAME]).replace(",", "")).ids
+        for sample in samples
+    }
 
 
 def _caption_only(sample: Sample) -> Sample:

@@ -30,6 +30,7 @@ from omnitune.synthetic.records import (
     SpeechJob,
     plan_images,
     plan_pairs,
+    plan_sheets,
     plan_speech,
     plan_text,
     plan_told,
@@ -46,16 +47,19 @@ class Sizes:
     images: int
     utterances: int
     pairs: int
+    sheets: int = 0
 
 
 SIZES = {
-    "train": Sizes(conversations=2000, told=4200, images=3400, utterances=3000, pairs=2000),
+    "train": Sizes(
+        conversations=2000, told=4200, images=3400, utterances=3000, pairs=2000, sheets=500
+    ),
     "validation": Sizes(conversations=160, told=0, images=160, utterances=200, pairs=100),
     "test": Sizes(conversations=300, told=0, images=300, utterances=400, pairs=200),
     "test_composition": Sizes(conversations=0, told=0, images=200, utterances=0, pairs=0),
     "test_voices": Sizes(conversations=0, told=0, images=0, utterances=300, pairs=0),
 }
-VERSION = 10  # raised whenever the same seed makes another corpus
+VERSION = 12  # raised whenever the same seed makes another corpus
 MINIMUM = 10  # of every kind of record that a split has at all
 SUMMARY = "corpus.json"
 MARKER = ".omnitune-corpus-building"
@@ -64,6 +68,7 @@ FILES = {
     "told": "text/told_qa.json",
     "images": "images/image_qa.json",
     "captions": "images/captions.json",
+    "sheets": "images/sheets.json",
     "audio": "audio/audio_qa.json",
     "transcripts": "audio/transcripts.json",
 }
@@ -230,6 +235,7 @@ def make_plan(seed: int, scale: float, progress: Progress | None = None) -> Plan
         (plan_speech, split, _scaled(sizes.utterances, scale)) for split, sizes in SIZES.items()
     ]
     steps += [(plan_pairs, split, _scaled(s.pairs // 2, scale)) for split, s in SIZES.items()]
+    steps += [(plan_sheets, split, _scaled(sizes.sheets, scale)) for split, sizes in SIZES.items()]
     bar = progress.add_task("planning", total=len(steps)) if progress else None
     for planner, split, count in steps:
         planner(plan, seed, split, count)
@@ -327,6 +333,7 @@ def _by_file(plan: Plan) -> dict[str, list[Record]]:
         FILES["told"]: plan.told,
         FILES["images"]: images,
         FILES["captions"]: captions,
+        FILES["sheets"]: plan.sheets,
         FILES["audio"]: audio,
         FILES["transcripts"]: transcripts,
     }

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from omnitune.synthetic.scenes import Digits, Picture, Scene, Thing, Word
+from omnitune.synthetic.scenes import Digits, Picture, Scene, Sheet, Thing, Word
 
 SIDE = 96
 CELL = 32
@@ -31,7 +31,9 @@ FloatArray = NDArray[np.float32]
 ByteArray = NDArray[np.uint8]
 
 
-def draw(picture: Picture, rng: np.random.Generator, glyphs: ByteArray | None = None) -> ByteArray:
+def draw(
+    picture: Picture | Sheet, rng: np.random.Generator, glyphs: ByteArray | None = None
+) -> ByteArray:
     """Draws a picture.
 
     Args:
@@ -56,9 +58,13 @@ def draw(picture: Picture, rng: np.random.Generator, glyphs: ByteArray | None = 
         mask, top, left = _word_mask(picture.text, rng)
         _blend(canvas, mask, top, left, _tint(colour, rng))
     else:
-        if glyphs is None or len(glyphs) != len(picture.values):
+        values = picture.digits.values if isinstance(picture, Sheet) else picture.values
+        if glyphs is None or len(glyphs) != len(values):
             raise ValueError("every digit needs its handwriting, an array [count, 8, 8]")
-        canvas = _draw_digits(picture, rng, glyphs)
+        if isinstance(picture, Sheet):
+            canvas = _draw_sheet(picture, rng, glyphs)
+        else:
+            canvas = _draw_digits(picture, rng, glyphs)
     sigma = rng.uniform(0.0, 7.0)
     noise = rng.standard_normal(canvas.shape, dtype=np.float32) * np.float32(sigma)
     return np.clip(canvas + noise + 0.5, 0, 255).astype(np.uint8)
@@ -165,15 +171,35 @@ def _draw_digits(digits: Digits, rng: np.random.Generator, glyphs: ByteArray) ->
     columns += rng.uniform(-0.1, 0.1)
     height = rng.uniform(18, 78)
     for glyph, column in zip(glyphs, columns, strict=True):
-        size = round(rng.uniform(26, 32))
-        image = Image.fromarray((glyph * 15.9).astype(np.uint8))
-        image = image.resize((size, size), Image.Resampling.BICUBIC)
-        image = image.rotate(rng.uniform(-10, 10), Image.Resampling.BICUBIC)
-        mask = np.clip(np.asarray(image, dtype=np.float32) / np.float32(190), 0, 1)
+        mask = _glyph_mask(glyph, rng)
+        size = len(mask)
         top = round(height + rng.uniform(-5, 5) - size / 2)
         left = round((column + 0.5) * CELL - size / 2)
         _blend(canvas, mask, max(0, min(top, SIDE - size)), max(0, left), tint)
     return canvas
+
+
+def _draw_sheet(sheet: Sheet, rng: np.random.Generator, glyphs: ByteArray) -> FloatArray:
+    """Draws handwritten digits, each in a cell of its own."""
+    colour = str(rng.choice(list(PALETTE)))
+    canvas = _background(rng, {colour})
+    tint = _tint(colour, rng)
+    places = [n for n, value in enumerate(sheet.cells) if value is not None]
+    for glyph, place in zip(glyphs, places, strict=True):
+        mask = _glyph_mask(glyph, rng)
+        middle = (np.array(divmod(place, 3)) + 0.5) * CELL + rng.uniform(-3, 3, 2)
+        top, left = np.clip(np.round(middle - len(mask) / 2), 0, SIDE - len(mask)).astype(int)
+        _blend(canvas, mask, int(top), int(left), tint)
+    return canvas
+
+
+def _glyph_mask(glyph: ByteArray, rng: np.random.Generator) -> FloatArray:
+    """Returns the coverage (0-1) of a square by a handwritten digit, a little turned."""
+    size = round(rng.uniform(26, 32))
+    image = Image.fromarray((glyph * 15.9).astype(np.uint8))
+    image = image.resize((size, size), Image.Resampling.BICUBIC)
+    image = image.rotate(rng.uniform(-10, 10), Image.Resampling.BICUBIC)
+    return np.clip(np.asarray(image, dtype=np.float32) / np.float32(190), 0, 1)
 
 
 @functools.lru_cache(maxsize=64)

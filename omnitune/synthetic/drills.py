@@ -15,9 +15,9 @@ def drills(picture: Picture, rng: Dice, count: int) -> list[Question]:
 
     Args:
         picture: Of a scene they are `count` things each to find, to name, to give their colour
-            and to count, which want the same looking as whether and how many; of two or more
-            digits their sums, and those of parts of them where the count is not 0; of a word
-            none.
+            or place and to count, which want the same looking as whether and how many; of two
+            or more digits their sums, and those of parts of them where the count is not 0; of a
+            word none.
         rng: The source of randomness.
         count: How many exercises of each sort, of scenes.
     """
@@ -50,7 +50,7 @@ def _looking(scene: Scene, rng: Dice, count: int) -> list[Question]:
     found = []
     for _ in range(count):
         found += [_find(scene, rng), _name_all(scene, rng), _tally(scene, rng)]
-        found += _shapes_then_colours(scene, rng)
+        found += _shapes_then_colours(scene, rng) + _places(scene, rng)
     return list(dict.fromkeys(found))
 
 
@@ -65,6 +65,18 @@ def _shapes_then_colours(scene: Scene, rng: Dice) -> list[Question]:
     rng.shuffle(things)
     answer = ", ".join(f"{thing.shape} {thing.colour}" for thing in things)
     return [Question("give each shape its color.", answer, "shape_colors")] * bool(things)
+
+
+def _places(scene: Scene, rng: Dice) -> list[Question]:
+    """Where each thing is that can be told from the others, in random order.
+
+    Who answers a question about one thing may gather its words at the end and look once. Here each
+    thing must be looked up where it is named, as a question about two of them wants it.
+    """
+    things = scene.unique_things()
+    rng.shuffle(things)
+    answer = ", ".join(f"{thing.name} {thing.cell}" for thing in things)
+    return [Question("say where each object is.", answer, "places")] * bool(things)
 
 
 def _find(scene: Scene, rng: Dice) -> Question:

@@ -19,6 +19,7 @@ from omnitune.synthetic.scenes import (
     Digits,
     Picture,
     Scene,
+    Sheet,
     Word,
     caption,
     sample_picture,
@@ -40,11 +41,13 @@ TRAINING_QUESTIONS = {Scene: 20, Digits: 8, Word: 8}
 STATEMENTS = {Scene: 4, Digits: 1, Word: 4}
 TOLD_DRILLS = 3  # of each sort
 TRANSCRIBE = ("write down what you hear.", "what is said?", "write the words you hear.")
-# Scenes, digits, words, of what is not a scene of an unseen pair. Sums are learnt slowly, so more
-# is told of digits, and of longer rows, than pictures show.
+# Scenes, digits, words, of what is not a scene of an unseen pair. Sums are learnt slowly, those of
+# three digits the slowest, so more is told of them than pictures show.
 TOLD_FAMILIES = (0.42, 0.53, 0.05)
-TOLD_LENGTHS = (2, 3, 3, 4)
+TOLD_LENGTHS = (2, 3, 3, 3)
 IS_TRUE = "is this true?"
+FILLED = 0.85  # of the cells of a sheet of digits
+FEWEST_ON_A_SHEET = 4
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ class PictureJob:
     """A picture to draw; `path` is relative to the corpus folder."""
 
     path: PurePosixPath
-    picture: Picture
+    picture: Picture | Sheet
     seed: int
     glyphs: NDArray[np.uint8] | None
 
@@ -73,6 +76,7 @@ class Plan:
     told: list[Record] = field(default_factory=list)
     images: list[Record] = field(default_factory=list)
     audio: list[Record] = field(default_factory=list)
+    sheets: list[Record] = field(default_factory=list)
     pictures: list[PictureJob] = field(default_factory=list)
     speech: list[SpeechJob] = field(default_factory=list)
 
@@ -102,13 +106,14 @@ def digit_pictures(split: str) -> tuple[tuple[int, ...], ...]:
 
 
 def picture_job(
-    path: PurePosixPath, picture: Picture, split: str, rng: random.Random
+    path: PurePosixPath, picture: Picture | Sheet, split: str, rng: random.Random
 ) -> tuple[PictureJob, Record]:
     """Returns the job that draws a picture, and the fields its record has about it."""
-    fields: Record = {"caption": caption(picture)}
+    shown = picture.digits if isinstance(picture, Sheet) else picture
+    fields: Record = {"caption": caption(shown)}
     glyphs = None
-    if isinstance(picture, Digits):
-        chosen = [rng.choice(digit_pictures(split)[value]) for value in picture.values]
+    if isinstance(shown, Digits):
+        chosen = [rng.choice(digit_pictures(split)[value]) for value in shown.values]
         glyphs = handwriting()[0][chosen]
         fields["digits"] = chosen
     return PictureJob(path, picture, rng.getrandbits(32), glyphs), fields
@@ -187,6 +192,27 @@ def plan_images(plan: Plan, seed: int, split: str, count: int) -> None:
         asked = [question.as_record() for question in _image_questions(picture, rng, split, more)]
         image = str(path.relative_to("images"))
         plan.images.append({"id": name, "image": image, **fields, "qa": asked, "split": split})
+        plan.pictures.append(job)
+
+
+def plan_sheets(plan: Plan, seed: int, split: str, count: int) -> None:
+    """Adds `count` pictures full of handwriting, for the eye alone.
+
+    Nothing but how digits look is to be learnt from them: they are more than any question is
+    about, so that none shows a row that another split owns.
+    """
+    rng = _rng(seed, "sheets", split)
+    for index in range(count):
+        sheet = Sheet(())
+        while len(sheet.digits.values) < FEWEST_ON_A_SHEET:
+            written = (rng.randrange(10) if rng.random() < FILLED else None for _ in range(9))
+            sheet = Sheet(tuple(written))
+        name = f"sheet-{split}-{index:05d}"
+        path = PurePosixPath("images/pictures") / f"{name}.png"
+        job, fields = picture_job(path, sheet, split, rng)
+        asked = [describe(sheet.digits).as_record()]
+        image = str(path.relative_to("images"))
+        plan.sheets.append({"id": name, "image": image, **fields, "qa": asked, "split": split})
         plan.pictures.append(job)
 
 

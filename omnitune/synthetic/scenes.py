@@ -106,6 +106,18 @@ class Word:
     text: str
 
 
+@dataclass(frozen=True)
+class Sheet:
+    """Digits (0-9) in the cells of the grid, row by row; None where there is none."""
+
+    cells: tuple[int | None, ...]
+
+    @property
+    def digits(self) -> Digits:
+        """What is written, in reading order."""
+        return Digits(tuple(value for value in self.cells if value is not None))
+
+
 Picture = Scene | Digits | Word
 
 

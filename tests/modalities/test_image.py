@@ -202,6 +202,34 @@ def test_pictures_of_a_batch_do_not_mix(modality: ImageModality) -> None:
         torch.testing.assert_close(modality.encode(encoder, [one])[0], rows, atol=1e-5, rtol=0)
 
 
+def test_slots_encoded_apart_do_not_see_each_other(modality: ImageModality) -> None:
+    """The first slot's patches are plain, without a convolutional stem that overlaps."""
+    torch.manual_seed(0)
+    encoder = modality.build_encoder().eval()
+    one, other = torch.randn(3, 32, 32), torch.randn(3, 32, 32)
+    side = 32 // modality.grid
+    other[:, :side, :side] = one[:, :side, :side]
+    with torch.no_grad():
+        apart, other_apart = modality.encode_apart(encoder, [one, other])
+        together, other_together = modality.encode(encoder, [one, other])
+    torch.testing.assert_close(apart[0], other_apart[0])
+    assert not torch.allclose(together[0], other_together[0], atol=1e-3)
+    assert not torch.allclose(apart[1], other_apart[1], atol=1e-3)
+    assert apart.shape == together.shape
+
+
+def test_one_slot_alone_is_encoded_apart_as_together() -> None:
+    modality = ImageModality({**ENCODERS["image"], "pixel_shuffle": 2, "image_size": 16})
+    encoder = modality.build_encoder().eval()
+    assert modality.grid == 1
+    with torch.no_grad():
+        pixels = [torch.randn(3, 16, 16)]
+        (apart,), (together,) = (
+            f(encoder, pixels) for f in (modality.encode_apart, modality.encode)
+        )
+    torch.testing.assert_close(apart, together)
+
+
 def test_patches_that_do_not_divide_are_refused() -> None:
     with pytest.raises(UserError, match=r"4 patches a side do not divide .* pixel_shuffle = 3"):
         ImageModality(ENCODERS["image"] | {"pixel_shuffle": 3})

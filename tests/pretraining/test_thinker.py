@@ -21,7 +21,6 @@ from omnitune.pretraining.thinker import (
     look_for_alike,
     put_into_words,
     shown,
-    spread,
     told_first,
 )
 from omnitune.sample import Glimpse, Media, Message, Text, Told, UserError
@@ -90,42 +89,6 @@ def test_half_of_the_heads_begin_by_looking_for_what_is_like_them() -> None:
             assert alike == [True, False, False, False] * 2
 
 
-def test_phrases_are_spread_over_slots_in_order() -> None:
-    for seed in range(5):
-        slots = spread("at the top a red star, at the left a ring", 4, random.Random(seed))
-        assert slots is not None
-        assert len(slots) == 4
-        assert [s for s in slots if s] == ["at the top a red star", "at the left a ring"]
-    words = spread("the blue ring", 6, random.Random(0))
-    assert words is not None
-    assert [w for w in words if w] == ["the", "blue", "ring"]
-    assert spread("one, two, three", 2, random.Random(0)) is None
-
-
-def test_half_of_what_is_spelled_stands_in_columns_whose_order_is_its_own() -> None:
-    heights, rows = set(), 0
-    for seed in range(60):
-        slots = spread("the digits 4 4 1", 9, random.Random(seed))
-        assert slots is not None
-        if sorted(slot for slot in slots if slot) == ["1", "4", "4", "digits", "the"]:
-            assert [slot for slot in slots if slot] == ["the", "digits", "4", "4", "1"]
-            rows += 1
-            continue
-        found = {n: set(slot.split()) & {"4", "1"} for n, slot in enumerate(slots)}
-        assert [found[n] | found[n + 3] | found[n + 6] for n in range(3)] == [{"4"}, {"4"}, {"1"}]
-        heights.add(sum(any(found[3 * row + n] for n in range(3)) for row in range(3)))
-    assert heights == {1, 2}
-    assert 15 < rows < 45
-
-
-def test_more_characters_than_columns_stand_in_a_row() -> None:
-    words = "the word bread spelled b r e a d"
-    for seed in range(10):
-        slots = spread(words, 9, random.Random(seed))
-        assert slots is not None
-        assert [slot for slot in slots if slot] == words.split()
-
-
 @pytest.mark.parametrize("told", [True, False])
 @pytest.mark.parametrize("share", [0.0, 1.0])
 def test_every_question_keeps_its_picture(share: float, told: bool) -> None:
@@ -144,7 +107,7 @@ def test_every_question_keeps_its_picture(share: float, told: bool) -> None:
         first = shown(single, config).messages[0].parts[0]
         if share or told:
             assert isinstance(first, Glimpse)
-            assert [s for s in first.slots if s] == ["a red circle", "a blue ring"]
+            assert [s for s in first.slots if s] == ["red circle", "blue ring"]
         else:
             assert shown(single, config).messages[0].text.startswith("a red circle, a blue ring. ")
 

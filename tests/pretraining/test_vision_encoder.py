@@ -12,12 +12,14 @@ from omnitune.data.batching import WHOLE, Batch, Part
 from omnitune.data.loader import BatchStream
 from omnitune.data.mixture import Mixture
 from omnitune.data.rounding import round_up
+from omnitune.pretraining.spotting import spotting_loss
 from omnitune.pretraining.vision_encoder import (
     Captioning,
     Spotted,
     VisionEncoderConfig,
     captioned,
     changed,
+    shown_words,
     spotted_first,
 )
 from omnitune.sample import UserError
@@ -50,30 +52,20 @@ def test_a_size_that_patches_do_not_fill_is_refused() -> None:
         load_config(VisionEncoderConfig, None, ["--image-size", "100"])
 
 
-def test_words_are_spotted_in_any_slot() -> None:
-    """Noisy-or, written out: seen unless every slot misses it."""
-    model = Captioning(tiny_model(), weight=1.0)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        features_BSD = torch.randn(3, 4, model.spotting_head.in_features)
-        torch.nn.init.normal_(model.spotting_head.weight, std=0.1)
-        words_BW = (torch.rand(3, model.spotting_head.out_features) < 0.1).float()
-    seen = torch.sigmoid(model.spotting_head(features_BSD).double())
-    any_BW = (1 - (1 - seen).prod(1)).detach()
-    expected = torch.nn.functional.binary_cross_entropy(any_BW, words_BW.double(), reduction="sum")
-    found = model.spotting_loss(features_BSD, words_BW).detach()
-    assert float(found) == pytest.approx(float(expected), rel=1e-4)
+def captioning(weight: float = 1.0) -> Captioning:
+    return Captioning(tiny_model(), weight, {})
 
 
 def captioned_stream(tmp_path: Path, model: Captioning) -> BatchStream:
     records = [{"split": s, "caption": "a red circle"} for s in ("train", "train", "validation")]
     train, _ = captioned(folder_with(tmp_path, records))
+    model.shown = {sample.id: [5, 6, 7] for sample in train}
     mixture = Mixture({"image": len(train)}, {"image": 1.0}, 0)
     return BatchStream(tiny_reader(model.omni), {"image": train}, mixture, batch_size=2)
 
 
 def test_a_run_begins_with_words_that_are_spotted_and_not_said(tmp_path: Path) -> None:
-    model = Captioning(tiny_model(), weight=8.0)
+    model = captioning(8.0)
     config = VisionEncoderConfig(stage="vision_encoder", num_epochs=5, spotting_first=0.4)
     batch_at = spotted_first(config, captioned_stream(tmp_path, model))
     assert [type(batch_at(n)) is Spotted for n in range(5)] == [True, True, False, False, False]
@@ -88,8 +80,43 @@ def test_a_run_begins_with_words_that_are_spotted_and_not_said(tmp_path: Path) -
         assert (model.omni.thinker.get_input_embeddings().weight.grad is None) == (number == 0)
 
 
+def test_pictures_are_to_show_the_words_of_their_own_captions(tmp_path: Path) -> None:
+    model = captioning()
+    said = ["a red ring, a red star", "the digits 4 4", "a blue ring"]
+    train, _ = captioned(
+        folder_with(
+            tmp_path,
+            [
+                *({"split": "train", "caption": caption} for caption in said),
+                {"split": "validation", "caption": "a ring"},
+            ],
+        )
+    )
+    tokenizer = tiny_reader(model.omni).renderer.tokenizer
+    model.shown = shown_words(train, tokenizer)
+    logits_BSW = torch.randn(3, 4, model.spotting_head.out_features)
+    counts_BW = torch.zeros(3, logits_BSW.shape[2])
+    for row, seen in enumerate(["red ring red star", "4 4", "blue ring"]):
+        for token in tokenizer.encode(seen).ids:
+            counts_BW[row, token] += 1
+    model.spotting_head = Said(logits_BSW)
+    found = model.spotting(torch.zeros(3, 4, 1), [sample.id for sample in train])
+    assert float(found) == pytest.approx(float(spotting_loss(logits_BSW, counts_BW)))
+
+
+class Said(torch.nn.Linear):
+    """Says the same of whatever features."""
+
+    def __init__(self, logits_BSW: torch.Tensor) -> None:
+        super().__init__(1, logits_BSW.shape[2])
+        self.logits_BSW = logits_BSW
+
+    def forward(self, features_BSD: torch.Tensor) -> torch.Tensor:
+        return self.logits_BSW
+
+
 def test_a_picture_looks_otherwise_in_each_pass_and_alike_on_any_rank(tmp_path: Path) -> None:
-    stream = captioned_stream(tmp_path, Captioning(tiny_model(), weight=1.0))
+    stream = captioned_stream(tmp_path, captioning())
     batches = changed(VisionEncoderConfig(seed=3), stream)
 
     def pictures(number: int, part: Part = WHOLE) -> list[torch.Tensor]:
@@ -106,12 +133,16 @@ def test_a_picture_looks_otherwise_in_each_pass_and_alike_on_any_rank(tmp_path: 
 
 
 def test_the_spotting_weight_counts_the_spotted_words(tmp_path: Path) -> None:
-    model = Captioning(tiny_model(), weight=8.0).eval()
+    model = captioning(8.0).eval()
     stream = captioned_stream(tmp_path, model)
     both = stream(0)
     assert both is not None
     spotted = Spotted(**vars(both))
+    found = {}
     with torch.no_grad():
-        whole, alone = float(model(both)[0]), float(model(spotted)[0])
-        model.weight = 0.0
-        assert float(model(both)[0]) == pytest.approx(whole - alone, rel=1e-4)
+        for weight in (0.0, 4.0, 8.0):
+            model.weight = weight
+            found[weight] = float(model(both)[0]), float(model(spotted)[0])
+    for none, half, whole in zip(found[0.0], found[4.0], found[8.0], strict=True):
+        assert whole - none == pytest.approx(2 * (half - none), rel=1e-3)
+    assert found[0.0][0] > found[0.0][1] == 0.0  # the caption's; none is asked for

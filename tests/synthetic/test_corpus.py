@@ -17,12 +17,16 @@ from PIL import Image
 from omnitune.synthetic import corpus
 from omnitune.synthetic.basics import partition
 from omnitune.synthetic.corpus import FILES, MARKER, SUMMARY, CorpusError, build_corpus
+from omnitune.synthetic.records import handwriting
 from omnitune.synthetic.scenes import HELD_OUT
 from omnitune.synthetic.speech import TEST_VOICES, TRAIN_VOICES, accent_group
 
 SEED, SCALE = 3, 0.01
 Records = dict[str, list[dict[str, Any]]]
-FOLDERS = {"images": "images", "captions": "images", "audio": "audio", "transcripts": "audio"}
+FOLDERS = {
+    **{"images": "images", "captions": "images", "sheets": "images"},
+    **{"audio": "audio", "transcripts": "audio"},
+}
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -149,6 +153,20 @@ def test_image_records_have_the_agreed_format(records: Records) -> None:
     assert kinds == scene_kinds | {"digits", "word", "caption"} | sums
 
 
+def test_sheets_are_full_of_digits_and_for_training_alone(records: Records) -> None:
+    assert records["sheets"]
+    for row in records["sheets"]:
+        assert row["split"] == "train"
+        values = row["caption"].removeprefix("the digits ").split()
+        # More than any question is about, so that no row of another split is among them.
+        assert 4 <= len(values) <= 9
+        assert len(row["digits"]) == len(values)
+        targets = handwriting()[1]
+        assert [str(targets[number]) for number in row["digits"]] == values
+        (asked,) = row["qa"]
+        assert asked["answer"] == row["caption"]
+
+
 def pair_question(row: dict[str, Any]) -> dict[str, Any]:
     """What is asked of a picture with speech; in training a transcript is asked for too."""
     assert ("qa" in row) == (row["split"] == "train")
@@ -232,7 +250,7 @@ def digests_of(path: Path) -> str:
 
 def test_no_handwriting_is_in_two_splits(records: Records) -> None:
     shown: dict[str, set[int]] = {}
-    for row in (*pictured(records), *voiced(records)):
+    for row in (*pictured(records), *records["sheets"], *voiced(records)):
         shown.setdefault(row["split"], set()).update(row.get("digits", []))
         if "digits" in row:
             assert len(row["digits"]) == len(row["caption"].split()) - 2

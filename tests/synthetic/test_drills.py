@@ -24,6 +24,9 @@ def test_exercises_are_answered_rightly() -> None:
                     f"{t.shape} {t.colour}" for t in scene.things if shapes.count(t.shape) == 1
                 ]
                 assert sorted(exercise.answer.split(", ")) == sorted(named)
+            elif exercise.kind == "places":
+                named = [f"{t.name} {t.cell}" for t in scene.unique_things()]
+                assert sorted(exercise.answer.split(", ")) == sorted(named)
             elif exercise.kind == "tally":
                 of_shape = words[-1] == "shape"
                 there = Counter(t.shape if of_shape else t.colour for t in scene.things)

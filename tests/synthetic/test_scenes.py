@@ -18,6 +18,7 @@ from omnitune.synthetic.scenes import (
     SIZES,
     Digits,
     Scene,
+    Sheet,
     Thing,
     Word,
     caption,
@@ -230,6 +231,20 @@ def test_objects_are_drawn_in_their_cell_and_colour(shape: str, colour: str) -> 
         assert near.sum() - areas[size] < 5
     assert areas["small"] > 20
     assert areas["large"] > 2 * areas["small"]
+
+
+def test_a_sheet_shows_each_digit_in_its_cell() -> None:
+    cells = (8, None, None, None, 1, None, 7, None, 3)
+    sheet = Sheet(cells)
+    assert sheet.digits == Digits((8, 1, 7, 3))
+    glyphs = np.full((4, 8, 8), 16, dtype=np.uint8)
+    for seed in range(3):
+        pixels = draw(sheet, np.random.default_rng(seed), glyphs).astype(int)
+        ground = np.median(pixels[:32, 32:64].reshape(-1, 3), axis=0)  # an empty cell
+        for place, value in enumerate(cells):
+            row, col = (32 * n + 8 for n in divmod(place, 3))
+            ink = np.abs(pixels[row : row + 16, col : col + 16] - ground).sum(axis=2) > 90
+            assert (ink.mean() > 0.9) == (value is not None)
 
 
 def test_digits_need_their_handwriting() -> None:
