@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ from torch import Tensor, nn
 from transformers import Qwen3Config, WhisperConfig
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
+from benchmarks.command import Arguments, command
 from benchmarks.sft import compare, report, show
 from benchmarks.versions import TRAINER, choose
 from benchmarks.workload import WEIGHTS, Bench
@@ -257,7 +259,8 @@ def _medium(source: str, size: Size, folder: Path, n: int) -> tuple[Media, ...]:
     return ()
 
 
-def main(arguments: list[str] | None = None) -> None:
+@command
+def main(arguments: Arguments) -> None:
     """Reads the options, runs, prints, writes."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--toy", action="store_true", help="a toy size [where there is no GPU]")
@@ -282,4 +285,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

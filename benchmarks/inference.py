@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.command import Arguments, command
 from benchmarks.workload import WORKLOADS, Bench, corpus_folder, make
 from omnitune.data.batching import Item
 from omnitune.generation import stream
@@ -76,7 +78,8 @@ def show(results: dict[str, dict[str, float]]) -> None:
     Console(width=100).print(table)
 
 
-def main(arguments: list[str] | None = None) -> None:
+@command
+def main(arguments: Arguments) -> None:
     """Reads the options, runs, prints, writes."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=20)
@@ -93,4 +96,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -23,6 +23,7 @@ import os
 import random
 import shutil
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -38,6 +39,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.command import Arguments, command, numbers
 from benchmarks.workload import BATCH_SIZE, WEIGHTS, WORKLOADS, build_model
 from omnitune.config import DataMix, SftConfig
 from omnitune.console import progress_bar
@@ -267,7 +269,8 @@ def show(found: dict[str, Any]) -> None:
     Console(width=140).print(table)
 
 
-def main(arguments: list[str] | None = None) -> None:
+@command
+def main(arguments: Arguments) -> None:
     """Reads the options, runs, prints, writes."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", default="10000,100000,1000000", help="numbers of records")
@@ -275,7 +278,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=20, help="timed steps a round")
     parser.add_argument("--json", type=Path, help="write the numbers to this file too")
     options = parser.parse_args(arguments)
-    sizes = [int(size) for size in options.sizes.split(",")]
+    sizes = numbers("--sizes", options.sizes)
     found = measure(sizes, options.rounds, options.steps)
     show(found)
     if options.json:
@@ -283,4 +286,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

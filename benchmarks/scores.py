@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.command import Arguments, command, numbers
 from omnitune.config import read_json_object
 from omnitune.sample import UserError
 
@@ -181,7 +182,8 @@ def page(seeds: list[int], results: list[dict[str, Any]]) -> str:
     return "\n".join([opening, *table(seeds, results), "", *kinds_table(results), ""])
 
 
-def main(arguments: list[str] | None = None) -> int:
+@command
+def main(arguments: Arguments) -> None:
     """Trains what is missing, prints and writes the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seeds", default="0,1,2")
@@ -189,17 +191,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("checkpoints/scores"))
     parser.add_argument("--page", type=Path, default=PAGE, help="the file to write")
     options = parser.parse_args(arguments)
-    try:
-        seeds = [int(seed) for seed in options.seeds.split(",")]
-        folders = [train(seed, options.data, options.out / f"seed-{seed}") for seed in seeds]
-        results = [read_json_object(folder / "results.json") for folder in folders]
-    except (UserError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    seeds = numbers("--seeds", options.seeds)
+    folders = [train(seed, options.data, options.out / f"seed-{seed}") for seed in seeds]
+    results = [read_json_object(folder / "results.json") for folder in folders]
     text = page(seeds, results)
     options.page.write_text(text, encoding="utf-8")
     print(text)
-    return 0
 
 
 if __name__ == "__main__":

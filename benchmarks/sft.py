@@ -15,6 +15,7 @@ import multiprocessing
 import os
 import resource
 import statistics
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
+from benchmarks.command import Arguments, command
 from benchmarks.trainer import WARM_UP
 from benchmarks.versions import TRAINER, VERSIONS, Omnitune, choose
 from benchmarks.workload import WORKLOADS, Bench, corpus_folder, make
@@ -302,7 +304,8 @@ def show(workload: str, found: dict[str, Any]) -> None:
     print(f"matrix product: {peaks}")
 
 
-def main() -> None:
+@command
+def main(arguments: Arguments) -> None:
     """Reads the options, runs, prints, writes."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--workloads", default=",".join(WORKLOADS))
@@ -317,7 +320,7 @@ def main() -> None:
     )
     parser.add_argument("--versions", default="|".join(COMPARED), help="some of them, by |")
     parser.add_argument("--json", type=Path, help="write the numbers to this file too")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     names = choose(options.versions)
     data = options.data or corpus_folder()
     results = {}
@@ -342,4 +345,4 @@ def report(results: dict[str, dict[str, Any]], path: Path | None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.command import Arguments, command, numbers
 from omnitune.config import SftConfig, load_config, read_json_object
 from omnitune.storage import write_json
 from omnitune.training.sft import finetune
@@ -142,7 +144,8 @@ def draw(folders: dict[str, dict[int, Path]], out: Path) -> None:
     figure.savefig(out, dpi=130)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+@command
+def main(arguments: Arguments) -> None:
     """Reads the options, runs, prints, draws, writes."""
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0],
@@ -161,7 +164,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         there = ", ".join(NAMES)
         parser.error(f"no such strategy: {', '.join(sorted(unknown))}; there are {there}")
     epochs = ["--num-epochs", str(options.epochs)] if options.epochs else []
-    seeds = [int(seed) for seed in options.seeds.split(",")]
+    seeds = numbers("--seeds", options.seeds)
     folders = run_all(names, seeds, options.folder, [*rest, *epochs])
     found = final_scores(folders)
     show(found)
@@ -172,4 +175,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

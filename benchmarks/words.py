@@ -19,6 +19,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Column, Table
 
+from benchmarks.command import Arguments, command
 from omnitune.data.chat import ChatRenderer
 from omnitune.data.loader import SampleReader
 from omnitune.data.records import read_available, split_of
@@ -101,7 +102,8 @@ def show(found: dict[str, dict[str, tuple[int, int]]]) -> None:
     Console().print(table)
 
 
-def main(arguments: list[str] | None = None) -> int:
+@command
+def main(arguments: Arguments) -> None:
     """Reads the options, asks, prints, writes."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("thinkers", type=Path, nargs="+", help="checkpoints of stage A")
@@ -109,17 +111,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--split", default="test", help="whose pictures are asked about")
     parser.add_argument("--json", type=Path, help="write the numbers to this file too")
     options = parser.parse_args(arguments)
-    try:
-        samples = questions_about(options.data, options.split)
-        samples += [row for length in LENGTHS for row in rows_of_digits(length)]
-        found = {str(path): right_by_kind(path, samples) for path in options.thinkers}
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    samples = questions_about(options.data, options.split)
+    samples += [row for length in LENGTHS for row in rows_of_digits(length)]
+    found = {str(path): right_by_kind(path, samples) for path in options.thinkers}
     show(found)
     if options.json:
         write_json(options.json, {"words": found})
-    return 0
 
 
 if __name__ == "__main__":
