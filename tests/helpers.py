@@ -1,5 +1,6 @@
 """A tiny model and tiny media for tests: seeded, random, made in well under a second."""
 
+import itertools
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import soundfile
 import torch
 from PIL import Image
 from tokenizers import Tokenizer
+from torch import Tensor
 
 from omnitune.config import SftConfig
 from omnitune.data.chat import ChatRenderer
@@ -154,3 +156,19 @@ def sft_settings(home: Path, name: str = "run", **rest: Any) -> SftConfig:
         "device": "cpu",
     }
     return SftConfig(**{**values, **rest})
+
+
+def by_segment(
+    q_PHD: Tensor, k_PKD: Tensor, v_PKD: Tensor, bounds_B: Tensor, scale: float | None
+) -> Tensor:
+    """Causal attention segment by segment, heads of queries grouped: ``[P, H, D]``."""
+    out = [
+        torch.nn.functional.scaled_dot_product_attention(
+            *(x[begin:end].transpose(0, 1)[None] for x in (q_PHD, k_PKD, v_PKD)),
+            is_causal=True,
+            scale=scale,
+            enable_gqa=True,
+        )[0].transpose(0, 1)
+        for begin, end in itertools.pairwise(bounds_B.tolist())
+    ]
+    return torch.cat(out)

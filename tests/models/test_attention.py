@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import conversation, tiny_model, tiny_reader
+from helpers import by_segment, conversation, tiny_model, tiny_reader
 from torch import Tensor
 
 from omnitune.data.batching import Item, pack, share_prefix
@@ -33,16 +33,7 @@ def plain_varlen(
     assert torch.equal(bounds, key_bounds)
     assert max(e - b for b, e in itertools.pairwise(bounds.tolist())) <= longest == longest_key
     assert window_size == (-1, 0)
-    out = [
-        torch.nn.functional.scaled_dot_product_attention(
-            *(x[begin:end].transpose(0, 1)[None] for x in (q_PHD, k_PKD, v_PKD)),
-            is_causal=True,
-            scale=scale,
-            enable_gqa=enable_gqa,
-        )[0].transpose(0, 1)
-        for begin, end in itertools.pairwise(bounds.tolist())
-    ]
-    return torch.cat(out)
+    return by_segment(q_PHD, k_PKD, v_PKD, bounds, scale)
 
 
 def items(model: OmniModel, share: bool = True) -> list[Item]:

@@ -6,26 +6,13 @@ from typing import Any
 
 import pytest
 import torch
+from helpers import by_segment
 from torch import Tensor
 
 from omnitune.models import attention, flash4
 
 BOUNDS = torch.tensor([0, 3, 4, 9], dtype=torch.int32)
 SCALE = 0.3
-
-
-def by_segment(q_PHD: Tensor, k_PKD: Tensor, v_PKD: Tensor, bounds: Tensor) -> Tensor:
-    """Causal attention segment by segment."""
-    out = [
-        torch.nn.functional.scaled_dot_product_attention(
-            *(x[begin:end].transpose(0, 1)[None] for x in (q_PHD, k_PKD, v_PKD)),
-            is_causal=True,
-            scale=SCALE,
-            enable_gqa=True,
-        )[0].transpose(0, 1)
-        for begin, end in itertools.pairwise(bounds.tolist())
-    ]
-    return torch.cat(out)
 
 
 def forward(q: Tensor, k: Tensor, v: Tensor, **options: Any) -> tuple[Tensor, Tensor, None]:
@@ -36,7 +23,7 @@ def forward(q: Tensor, k: Tensor, v: Tensor, **options: Any) -> tuple[Tensor, Te
     assert options["max_seqlen_q"] == options["max_seqlen_k"] == 5
     assert torch.equal(options["cu_seqlens_q"], options["cu_seqlens_k"])
     lse = torch.zeros(q.shape[1], q.shape[0]) + 7
-    return by_segment(q, k, v, options["cu_seqlens_q"]), lse, None
+    return by_segment(q, k, v, options["cu_seqlens_q"], SCALE), lse, None
 
 
 def backward(
@@ -45,7 +32,7 @@ def backward(
     """The gradients of ``by_segment``, written out: within an operator nothing is recorded."""
     assert (lse == 7).all()
     bounds = options["cu_seqlens_q"]
-    torch.testing.assert_close(out, by_segment(q, k, v, bounds))
+    torch.testing.assert_close(out, by_segment(q, k, v, bounds, SCALE))
     groups = q.shape[1] // k.shape[1]
     found = []
     for begin, end in itertools.pairwise(bounds.tolist()):
@@ -81,7 +68,7 @@ def test_gradients_are_those_of_plain_attention(rows: list[Tensor], compiled: bo
 
     function = torch.compile(doubled, backend="aot_eager", fullgraph=True) if compiled else doubled
     found = function(*rows)
-    expected = 2 * by_segment(*rows, BOUNDS)
+    expected = 2 * by_segment(*rows, BOUNDS, SCALE)
     torch.testing.assert_close(found, expected)
     weight = torch.randn_like(found)
     grads = torch.autograd.grad((found * weight).sum(), rows)
@@ -100,4 +87,4 @@ def test_the_row_takes_it(rows: list[Tensor], monkeypatch: pytest.MonkeyPatch) -
     segments = attention.Segments([torch.zeros(3, 5)], [None], BOUNDS, BOUNDS, None, None)
     in_heads = [x.transpose(0, 1)[None] for x in rows]
     found = attention._attend_unpadded(*in_heads, SCALE, segments)
-    torch.testing.assert_close(found[0], by_segment(*rows, BOUNDS))
+    torch.testing.assert_close(found[0], by_segment(*rows, BOUNDS, SCALE))
