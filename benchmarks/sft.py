@@ -35,6 +35,7 @@ from benchmarks.versions import TRAINER, VERSIONS, Omnitune, choose
 from benchmarks.workload import WORKLOADS, Bench, corpus_folder, make
 from omnitune.config import SftConfig
 from omnitune.data.batching import pack, share_prefix
+from omnitune.sample import UserError
 from omnitune.storage import write_json
 from omnitune.training.compute import matmul_rate
 
@@ -322,9 +323,13 @@ def main(arguments: Arguments) -> None:
     parser.add_argument("--json", type=Path, help="write the numbers to this file too")
     options = parser.parse_args(arguments)
     names = choose(options.versions)
+    workloads = options.workloads.split(",")
+    if unknown := [name for name in workloads if name not in WORKLOADS]:
+        there = ", ".join(WORKLOADS)
+        raise UserError(f"--workloads: there is no {unknown[0]!r}; there are {there}")
     data = options.data or corpus_folder()
     results = {}
-    for workload in options.workloads.split(","):
+    for workload in workloads:
         build = partial(make, WORKLOADS[workload], data)
         share = options.conversation_share
         results[workload] = compare(build, names, options.rounds, options.steps, share=share)

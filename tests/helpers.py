@@ -159,15 +159,20 @@ def sft_settings(home: Path, name: str = "run", **rest: Any) -> SftConfig:
 
 
 def by_segment(
-    q_PHD: Tensor, k_PKD: Tensor, v_PKD: Tensor, bounds_B: Tensor, scale: float | None
+    q_PHD: Tensor,
+    k_PKD: Tensor,
+    v_PKD: Tensor,
+    bounds_B: Tensor,
+    scale: float | None,
+    enable_gqa: bool = True,
 ) -> Tensor:
-    """Causal attention segment by segment, heads of queries grouped: ``[P, H, D]``."""
+    """Causal attention segment by segment: ``[P, H, D]``."""
     out = [
         torch.nn.functional.scaled_dot_product_attention(
             *(x[begin:end].transpose(0, 1)[None] for x in (q_PHD, k_PKD, v_PKD)),
             is_causal=True,
             scale=scale,
-            enable_gqa=True,
+            enable_gqa=enable_gqa,
         )[0].transpose(0, 1)
         for begin, end in itertools.pairwise(bounds_B.tolist())
     ]

@@ -6,10 +6,10 @@ import math
 import random
 from collections.abc import Sequence
 
+FUNCTION_WORDS = frozenset({"a", "an", "the", "and", "at", "in", "of", "on", "with", "is", "are"})
+ANNOUNCING = frozenset({"digit", "digits", "word", "spelled"})  # what is spelled out after them
 # Words of a caption that nothing in the picture shows: an encoder has no place to say them in.
-UNSEEN = frozenset(("a", "an", "the", "and", "at", "in", "of", "on", "with", "is", "are")) | {
-    *("digit", "digits", "word", "spelled"),
-}
+UNSEEN = FUNCTION_WORDS | ANNOUNCING
 # Share of digits or letters that the next row of slots says too, where they stand on its border.
 BORDER_SHARE = 0.3
 
@@ -42,7 +42,7 @@ def spread(caption: str, slots: int, draw: random.Random) -> tuple[str, ...] | N
     count = num_spelled(written)
     if 0 < count <= math.isqrt(slots) > 1:
         return in_columns(written[:-count], written[-count:], slots, draw)
-    phrases = words.split(", ") if ", " in words else words.split()
+    phrases = words.split(", ") if ", " in words else written
     if len(phrases) > slots:
         return None
     places = sorted(draw.sample(range(slots), len(phrases)))

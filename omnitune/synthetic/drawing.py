@@ -58,8 +58,7 @@ def draw(
         mask, top, left = _word_mask(picture.text, rng)
         _blend(canvas, mask, top, left, _tint(colour, rng))
     else:
-        values = picture.digits.values if isinstance(picture, Sheet) else picture.values
-        if glyphs is None or len(glyphs) != len(values):
+        if glyphs is None or len(glyphs) != len(picture.values):
             raise ValueError("every digit needs its handwriting, an array [count, 8, 8]")
         if isinstance(picture, Sheet):
             canvas = _draw_sheet(picture, rng, glyphs)

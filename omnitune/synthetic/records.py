@@ -204,7 +204,7 @@ def plan_sheets(plan: Plan, seed: int, split: str, count: int) -> None:
     rng = _rng(seed, "sheets", split)
     for index in range(count):
         sheet = Sheet(())
-        while len(sheet.digits.values) < FEWEST_ON_A_SHEET:
+        while len(sheet.values) < FEWEST_ON_A_SHEET:
             written = (rng.randrange(10) if rng.random() < FILLED else None for _ in range(9))
             sheet = Sheet(tuple(written))
         name = f"sheet-{split}-{index:05d}"

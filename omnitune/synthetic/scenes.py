@@ -113,9 +113,14 @@ class Sheet:
     cells: tuple[int | None, ...]
 
     @property
+    def values(self) -> tuple[int, ...]:
+        """The digits in reading order."""
+        return tuple(value for value in self.cells if value is not None)
+
+    @property
     def digits(self) -> Digits:
-        """What is written, in reading order."""
-        return Digits(tuple(value for value in self.cells if value is not None))
+        """What is written, as if it were a row."""
+        return Digits(self.values)
 
 
 Picture = Scene | Digits | Word

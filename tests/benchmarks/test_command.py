@@ -41,6 +41,11 @@ def test_what_is_no_number_is_refused(
     assert f"{option} many" in capsys.readouterr().err
 
 
+def test_a_workload_that_is_not_there_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert sft.main(["--workloads", "tiny,huge"]) == 2
+    assert "there is no 'huge'; there are tiny" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("main", [inference.main, sft.main])
 def test_a_folder_that_is_not_there_is_refused(
     main: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]

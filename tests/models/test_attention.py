@@ -33,7 +33,7 @@ def plain_varlen(
     assert torch.equal(bounds, key_bounds)
     assert max(e - b for b, e in itertools.pairwise(bounds.tolist())) <= longest == longest_key
     assert window_size == (-1, 0)
-    return by_segment(q_PHD, k_PKD, v_PKD, bounds, scale)
+    return by_segment(q_PHD, k_PKD, v_PKD, bounds, scale, enable_gqa)
 
 
 def items(model: OmniModel, share: bool = True) -> list[Item]:
