@@ -10,6 +10,10 @@ FUNCTION_WORDS = frozenset({"a", "an", "the", "and", "at", "in", "of", "on", "wi
 ANNOUNCING = frozenset({"digit", "digits", "word", "spelled"})  # what is spelled out after them
 # Words of a caption that nothing in the picture shows: an encoder has no place to say them in.
 UNSEEN = FUNCTION_WORDS | ANNOUNCING
+# Which row, and which column, of a grid a word says: how far down, or to the right, of all the way.
+ROWS = {"top": 0.0, "bottom": 1.0}
+COLUMNS = {"left": 0.0, "right": 1.0}
+PLACES = {*ROWS, *COLUMNS, "center", "middle"}
 # Share of digits or letters that the next row of slots says too, where they stand on its border.
 BORDER_SHARE = 0.3
 
@@ -34,19 +38,40 @@ def num_spelled(words: Sequence[str]) -> int:
 def spread(caption: str, slots: int, draw: random.Random) -> tuple[str, ...] | None:
     """Each phrase (between commas; else each word) in a slot of its own, in order, with gaps.
 
-    What is spelled out is :func:`in_columns` where it fits. None if there are more phrases than
-    slots.
+    Phrases that all say where in the picture they are stand there (:func:`in_places`). What is
+    spelled out is :func:`in_columns` where it fits. None if there are more phrases than slots.
     """
     words = seen_words(caption)
     written = words.split()
     count = num_spelled(written)
     if 0 < count <= math.isqrt(slots) > 1:
         return in_columns(written[:-count], written[-count:], slots, draw)
-    phrases = words.split(", ") if ", " in words else written
+    phrases = words.split(", ")
+    if not count and all(PLACES & set(phrase.split()) for phrase in phrases):
+        return in_places(phrases, slots)
+    phrases = phrases if len(phrases) > 1 else written
     if len(phrases) > slots:
         return None
     places = sorted(draw.sample(range(slots), len(phrases)))
     return tuple(phrases[places.index(n)] if n in places else "" for n in range(slots))
+
+
+def in_places(phrases: Sequence[str], slots: int) -> tuple[str, ...]:
+    """Phrases in the slots of a grid that they name: "top left ..." in the first.
+
+    An encoder says a thing where it is. Which of two slots comes first then tells which thing is
+    higher, and the same slot always means the same place.
+    """
+    side = math.isqrt(slots)
+    held: list[list[str]] = [[] for _ in range(slots)]
+    for phrase in phrases:
+        words = phrase.split()
+        row, column = (
+            round((side - 1) * next((names[word] for word in words if word in names), 0.5))
+            for names in (ROWS, COLUMNS)
+        )
+        held[row * side + column] += words
+    return tuple(" ".join(words) for words in held)
 
 
 def in_columns(

@@ -75,6 +75,12 @@ def _tint(colour: str, rng: np.random.Generator) -> FloatArray:
     return np.clip(base + rng.uniform(-14, 14, 3), 0, 255).astype(np.float32)
 
 
+def _ground_and_ink(rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
+    """Draws a ground and the colour of what is written on it."""
+    colour = str(rng.choice(list(PALETTE)))
+    return _background(rng, {colour}), _tint(colour, rng)
+
+
 def _background(rng: np.random.Generator, colours: set[str]) -> FloatArray:
     """Draws a plain, graded or textured ground that every colour stands out from."""
     light = not (colours & _LIGHT_COLOURS) and rng.random() < 0.3
@@ -163,9 +169,7 @@ def _thing_mask(thing: Thing, rng: np.random.Generator) -> tuple[FloatArray, int
 
 def _draw_digits(digits: Digits, rng: np.random.Generator, glyphs: ByteArray) -> FloatArray:
     """Draws handwritten digits from left to right, each in a column of its own."""
-    colour = str(rng.choice(list(PALETTE)))
-    canvas = _background(rng, {colour})
-    tint = _tint(colour, rng)
+    canvas, tint = _ground_and_ink(rng)
     columns = np.sort(rng.choice(3, size=len(digits.values), replace=False)).astype(np.float32)
     columns += rng.uniform(-0.1, 0.1)
     height = rng.uniform(18, 78)
@@ -180,9 +184,7 @@ def _draw_digits(digits: Digits, rng: np.random.Generator, glyphs: ByteArray) ->
 
 def _draw_sheet(sheet: Sheet, rng: np.random.Generator, glyphs: ByteArray) -> FloatArray:
     """Draws handwritten digits, each in a cell of its own."""
-    colour = str(rng.choice(list(PALETTE)))
-    canvas = _background(rng, {colour})
-    tint = _tint(colour, rng)
+    canvas, tint = _ground_and_ink(rng)
     places = [n for n, value in enumerate(sheet.cells) if value is not None]
     for glyph, place in zip(glyphs, places, strict=True):
         mask = _glyph_mask(glyph, rng)

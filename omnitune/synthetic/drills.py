@@ -51,6 +51,7 @@ def _looking(scene: Scene, rng: Dice, count: int) -> list[Question]:
     for _ in range(count):
         found += [_find(scene, rng), _name_all(scene, rng), _tally(scene, rng)]
         found += _shapes_then_colours(scene, rng) + _places(scene, rng)
+        found += _in_order(scene, rng) + _in_order(scene, rng)
     return list(dict.fromkeys(found))
 
 
@@ -77,6 +78,26 @@ def _places(scene: Scene, rng: Dice) -> list[Question]:
     rng.shuffle(things)
     answer = ", ".join(f"{thing.name} {thing.cell}" for thing in things)
     return [Question("say where each object is.", answer, "places")] * bool(things)
+
+
+def _in_order(scene: Scene, rng: Dice) -> list[Question]:
+    """Whether one thing is left of, or above, another; never right of it, or below.
+
+    Asked in both directions, neither the direction nor a place alone makes "yes" likelier: nothing
+    can be learnt of either before both are. Asked in one, the first thing's place is half of the
+    answer, the second's the other half, and the direction may come later.
+    """
+    things = scene.unique_things()
+    if len(things) < 2:
+        return []
+    first, second = rng.sample(things, 2)
+    ways = (("left of", first.col, second.col), ("above", first.row, second.row))
+    relation, before = rng.choice([(name, a < b) for name, a, b in ways if a != b])
+    answer = rng.toss("in order")
+    if before != answer:
+        first, second = second, first
+    asked = f"is the {first.name} {relation} the {second.name}?"
+    return [Question(asked, "yes" if answer else "no", "in_order")]
 
 
 def _find(scene: Scene, rng: Dice) -> Question:

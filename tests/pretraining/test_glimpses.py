@@ -5,6 +5,7 @@ import random
 import pytest
 
 from omnitune.pretraining.glimpses import seen_words, spread
+from omnitune.synthetic.scenes import Scene, Thing, caption
 
 
 @pytest.mark.parametrize(
@@ -27,14 +28,36 @@ def test_words_that_nothing_shows_are_left_out(caption: str, seen: str) -> None:
 
 def test_phrases_are_spread_over_slots_in_order() -> None:
     for seed in range(5):
-        slots = spread("at the top a red star, at the left a ring", 4, random.Random(seed))
+        slots = spread("a red star, at the left a ring", 4, random.Random(seed))
         assert slots is not None
         assert len(slots) == 4
-        assert [s for s in slots if s] == ["top red star", "left ring"]
+        assert [s for s in slots if s] == ["red star", "left ring"]
     words = spread("the blue ring", 6, random.Random(0))
     assert words is not None
     assert [w for w in words if w] == ["blue", "ring"]
     assert spread("one, two, three", 2, random.Random(0)) is None
+
+
+@pytest.mark.parametrize("place", range(9))
+def test_what_says_its_place_stands_there(place: int) -> None:
+    row, column = divmod(place, 3)
+    thing = Thing("ring", "red", "small", row, column)
+    other = Thing("star", "blue", "large", 2 - row, 2 - column)
+    for things in [(thing,), (thing, other)][: 2 if place != 4 else 1]:  # a cell holds one
+        slots = spread(caption(Scene(things)), 9, random.Random(0))
+        assert slots is not None
+        assert slots[place] == f"{thing.cell} small red ring"
+        assert [n for n, words in enumerate(slots) if words] == sorted(
+            3 * one.row + one.col for one in things
+        )
+
+
+def test_places_are_of_grids_of_any_size_and_letters_have_none() -> None:
+    slots = spread("a cat at the bottom right", 16, random.Random(0))
+    assert slots == ("",) * 15 + ("cat bottom right",)
+    slots = spread("the word left spelled l e f t", 9, random.Random(0))
+    assert slots is not None
+    assert [words for words in slots if words] == ["left", "l", "e", "f", "t"]
 
 
 def test_what_is_spelled_stands_in_columns_whose_order_is_its_own() -> None:

@@ -1,5 +1,6 @@
 """The exercises that are asked in training alone."""
 
+import re
 from collections import Counter
 
 from omnitune.synthetic.basics import Dice
@@ -10,6 +11,7 @@ from omnitune.synthetic.scenes import Digits, Word, sample_scene
 def test_exercises_are_answered_rightly() -> None:
     rng = Dice(5)
     answers, tallied = set(), set()
+    ordered: Counter[tuple[str, str]] = Counter()
     for _ in range(60):
         scene = sample_scene(rng)
         for exercise in drills(scene, rng, 3):
@@ -33,6 +35,16 @@ def test_exercises_are_answered_rightly() -> None:
                 counted = [f"{noun} {count}" for noun, count in there.items()]
                 assert sorted(exercise.answer.split(", ")) == sorted(counted)
                 tallied.add(of_shape)
+            elif exercise.kind == "in_order":
+                match = re.fullmatch(r"is the (.*) (left of|above) the (.*)\?", exercise.question)
+                assert match
+                by_name = {t.name: t for t in scene.unique_things()}
+                one, other = by_name[match[1]], by_name[match[3]]
+                sideways = match[2] == "left of"
+                before = one.col < other.col if sideways else one.row < other.row
+                assert exercise.answer == ("yes" if before else "no")
+                assert (one.col != other.col) if sideways else (one.row != other.row)
+                ordered[match[2], exercise.answer] += 1
             elif words[2] == "colors":
                 named = [t.colour for t in scene.things if words[-1].startswith(t.shape)]
                 assert exercise.answer == (", ".join(named) or "none")
@@ -40,6 +52,9 @@ def test_exercises_are_answered_rightly() -> None:
                 named = [t.shape for t in scene.things if t.colour == words[2]]
                 assert exercise.answer == (", ".join(named) or "none")
     assert answers == tallied == {True, False}
+    # Half of them true, whichever way is asked about: only the places tell.
+    assert len(ordered) == 4
+    assert abs(sum(n if word == "yes" else -n for (_, word), n in ordered.items())) < 20
 
 
 def test_digits_are_added_up_one_by_one_and_two_by_two() -> None:
