@@ -15,6 +15,7 @@ from omnitune.synthetic.conversations import sample_conversation, shared_kinds
 from omnitune.synthetic.drills import drills
 from omnitune.synthetic.questions import describe, questions, statement
 from omnitune.synthetic.scenes import (
+    COPIES,
     HELD_OUT,
     Digits,
     Picture,
@@ -45,6 +46,9 @@ TRANSCRIBE = ("write down what you hear.", "what is said?", "write the words you
 # three digits the slowest, so more is told of them than pictures show.
 TOLD_FAMILIES = (0.42, 0.53, 0.05)
 TOLD_LENGTHS = (2, 3, 3, 3)
+# Two scenes of three have many of one colour or of one shape: three or four alike are seldom else,
+# and counting to what is seldom is not learnt.
+TOLD_COPIES = (COPIES, (0.85, 0.1), (0.1, 0.85))
 IS_TRUE = "is this true?"
 FILLED = 0.85  # of the cells of a sheet of digits
 FEWEST_ON_A_SHEET = 4
@@ -145,7 +149,7 @@ def plan_told(plan: Plan, seed: int, split: str, count: int) -> None:
     """
     rng = _rng(seed, "told", split)
     for index in range(count):
-        picture = sample_told(rng, split, TOLD_FAMILIES, TOLD_LENGTHS)
+        picture = sample_told(rng, split, TOLD_FAMILIES, TOLD_LENGTHS, rng.choice(TOLD_COPIES))
         asked = questions(picture, rng, TRAINING_QUESTIONS[type(picture)])
         asked += _is_true(picture, rng)
         asked += drills(picture, rng, TOLD_DRILLS)

@@ -43,8 +43,8 @@ FAMILIES = (0.6, 0.25, 0.15)
 TRAINING_FAMILIES = (0.45, 0.36, 0.19)
 
 _THING_COUNTS = ((1, 0.14), (2, 0.24), (3, 0.28), (4, 0.2), (5, 0.14))
-_COPY_COLOUR = 0.25
-_COPY_SHAPE = 0.25
+# How often an object of a scene takes over an earlier one's colour, and its shape.
+COPIES = (0.25, 0.25)
 _EXTRA_HELD_OUT = 0.25
 _UNSEEN_SHARE = 0.25  # of the scenes that are told in training
 
@@ -144,12 +144,15 @@ def caption(picture: Picture) -> str:
     return ", ".join(parts)
 
 
-def sample_scene(rng: random.Random, composition: bool = False) -> Scene:
+def sample_scene(
+    rng: random.Random, composition: bool = False, copies: tuple[float, float] = COPIES
+) -> Scene:
     """Draws a scene of one to five objects, some of them sharing a colour or a shape.
 
     Args:
         rng: The source of randomness.
         composition: Whether the scene must hold a held-out pair; otherwise it holds none.
+        copies: How often an object takes over an earlier one's colour, and its shape.
     """
     count = pick(rng, _THING_COUNTS)
     cells = sorted(rng.sample(range(9), count))
@@ -158,7 +161,7 @@ def sample_scene(rng: random.Random, composition: bool = False) -> Scene:
         if composition and (index == 0 or rng.random() < _EXTRA_HELD_OUT):
             pairs.append(rng.choice(sorted(HELD_OUT)))
         else:
-            pairs.append(_sample_pair(rng, pairs))
+            pairs.append(_sample_pair(rng, pairs, copies))
     rng.shuffle(pairs)
     things = [
         Thing(shape, colour, rng.choice(SIZES), cell // 3, cell % 3)
@@ -167,13 +170,15 @@ def sample_scene(rng: random.Random, composition: bool = False) -> Scene:
     return Scene(tuple(things))
 
 
-def _sample_pair(rng: random.Random, earlier: list[tuple[str, str]]) -> tuple[str, str]:
+def _sample_pair(
+    rng: random.Random, earlier: list[tuple[str, str]], copies: tuple[float, float]
+) -> tuple[str, str]:
     """Draws a colour and a shape that are not held out."""
     while True:
         colour, shape = rng.choice(COLOURS), rng.choice(SHAPES)
-        if earlier and rng.random() < _COPY_COLOUR:
+        if earlier and rng.random() < copies[0]:
             colour = rng.choice(earlier)[0]
-        if earlier and rng.random() < _COPY_SHAPE:
+        if earlier and rng.random() < copies[1]:
             shape = rng.choice(earlier)[1]
         if (colour, shape) not in HELD_OUT:
             return colour, shape
@@ -203,6 +208,7 @@ def sample_picture(
     split: str,
     weights: tuple[float, float, float] | None = None,
     lengths: tuple[int, ...] = (1, 2, 2, 3, 3),
+    copies: tuple[float, float] = COPIES,
 ) -> Picture:
     """Draws a picture that `split` may show.
 
@@ -212,6 +218,7 @@ def sample_picture(
         weights: How often a scene, digits, a word; by default `FAMILIES`, for training
             `TRAINING_FAMILIES`.
         lengths: The numbers of digits to draw from.
+        copies: Of scenes, as of `sample_scene`.
     """
     weights = weights or (TRAINING_FAMILIES if split == "train" else FAMILIES)
     composition = split == "test_composition"
@@ -219,7 +226,7 @@ def sample_picture(
     while True:
         picture: Picture
         if family == "scene":
-            picture = sample_scene(rng, composition)
+            picture = sample_scene(rng, composition, copies)
         elif family == "digits":
             picture = sample_digits(rng, lengths)
         else:
@@ -233,6 +240,7 @@ def sample_told(
     split: str,
     weights: tuple[float, float, float] = (0.76, 0.17, 0.07),
     lengths: tuple[int, ...] = (2, 3),
+    copies: tuple[float, float] = COPIES,
 ) -> Picture:
     """Draws a picture that is only told of, in words.
 
@@ -240,10 +248,11 @@ def sample_told(
     that never heard of such a pair would not say it when it sees one.
 
     Args:
-        rng, split, weights, lengths: As of `sample_picture`; by default as conversations tell them.
+        rng, split, weights, lengths, copies: As of `sample_picture`; by default as conversations
+            tell them.
     """
     while split == "train" and rng.random() < _UNSEEN_SHARE:
-        scene = sample_scene(rng, composition=True)
+        scene = sample_scene(rng, composition=True, copies=copies)
         if partition(caption(scene)) == "train":
             return scene
-    return sample_picture(rng, split, weights, lengths)
+    return sample_picture(rng, split, weights, lengths, copies)
