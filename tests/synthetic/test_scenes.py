@@ -13,6 +13,7 @@ from omnitune.synthetic.questions import PLURALS, describe, questions, statement
 from omnitune.synthetic.scenes import (
     CELLS,
     COLOURS,
+    COPIES,
     HELD_OUT,
     SHAPES,
     SIZES,
@@ -210,6 +211,19 @@ def test_scenes_belong_to_one_split() -> None:
         for _ in range(20):
             picture = sample_picture(rng, split, weights=(1, 0, 0))
             assert partition(caption(picture)) == split
+
+
+@pytest.mark.parametrize(("copies", "alike"), [((0.9, 0.0), "colour"), ((0.0, 0.9), "shape")])
+def test_what_is_copied_more_is_there_several_times_more(
+    copies: tuple[float, float], alike: str
+) -> None:
+    def several(how_often: tuple[float, float]) -> int:
+        rng = random.Random(0)
+        scenes = [sample_scene(rng, copies=how_often) for _ in range(200)]
+        most = [Counter(getattr(t, alike) for t in s.things).most_common(1)[0][1] for s in scenes]
+        return sum(count > 2 for count in most)
+
+    assert several(copies) > 3 * several(COPIES) > 0
 
 
 def test_numbers_are_spoken_in_words() -> None:
