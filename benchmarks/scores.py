@@ -172,12 +172,13 @@ def page(seeds: list[int], results: list[dict[str, Any]]) -> str:
     """The whole of docs/results.md."""
     minutes = ", ".join(f"{found.get('seconds', 0) / 60:.1f}" for found in results)
     cores = " or ".join(dict.fromkeys(str(found.get("cores", "?")) for found in results))
+    many = "s" * (cores != "1")
     names = ", ".join(map(str, seeds))
     opening = (
         "# Results\n\n"
         f"Test splits of the embedded corpus, `configs/omni_sft_tiny.json`, seeds {names}; the\n"
         "spread is the largest less the smallest. Written by `make scores`, which trains all four\n"
-        f"stages with each seed. Stage E took {minutes} minutes on {cores} cores.\n"
+        f"stages with each seed. Stage E took {minutes} minutes on {cores} core{many}.\n"
     )
     return "\n".join([opening, *table(seeds, results), "", *kinds_table(results), ""])
 
