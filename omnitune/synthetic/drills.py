@@ -6,7 +6,7 @@ They are there in training and in no test.
 from itertools import accumulate, combinations
 
 from omnitune.synthetic.basics import NUMBER_WORDS, Dice, Question
-from omnitune.synthetic.questions import PLURALS, absent_pair, count_noun, count_of
+from omnitune.synthetic.questions import PLURALS, absent_pair, count_noun, count_of, yes_or_no
 from omnitune.synthetic.scenes import COLOURS, Digits, Picture, Scene
 
 
@@ -15,9 +15,9 @@ def drills(picture: Picture, rng: Dice, count: int) -> list[Question]:
 
     Args:
         picture: Of a scene they are `count` things each to find, to name, to give their colour
-            or place and to count, which want the same looking as whether and how many; of two
-            or more digits their sums, and those of parts of them where the count is not 0; of a
-            word none.
+            or place and to count, which want the same looking as whether and how many, and pairs
+            of them to compare by place; of two or more digits their sums, and those of parts of
+            them where the count is not 0; of a word none.
         rng: The source of randomness.
         count: How many exercises of each sort, of scenes.
     """
@@ -97,7 +97,7 @@ def _in_order(scene: Scene, rng: Dice) -> list[Question]:
     if before != answer:
         first, second = second, first
     asked = f"is the {first.name} {relation} the {second.name}?"
-    return [Question(asked, "yes" if answer else "no", "in_order")]
+    return [Question(asked, yes_or_no(answer), "in_order")]
 
 
 def _find(scene: Scene, rng: Dice) -> Question:

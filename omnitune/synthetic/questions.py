@@ -76,7 +76,8 @@ def _scene_questions(scene: Scene, rng: Dice, count: int, focus: frozenset[Pair]
     return list(found.values())
 
 
-def _yes(value: bool) -> str:
+def yes_or_no(value: bool) -> str:
+    """Returns the answer to a question about what is or is not so."""
     return "yes" if value else "no"
 
 
@@ -161,7 +162,7 @@ def _existence(scene: Scene, rng: Dice, focus: frozenset[Pair]) -> Question:
         names = [name for name in attributes if bool(count_of(scene, name)) == present]
         noun = rng.choice(names)
         noun = f"{noun} object" if noun in COLOURS else noun
-    return Question(f"is there {with_article(noun)}?", _yes(present), "existence")
+    return Question(f"is there {with_article(noun)}?", yes_or_no(present), "existence")
 
 
 def _comparison(scene: Scene, rng: Dice, focus: frozenset[Pair]) -> Question:
@@ -193,7 +194,7 @@ def _more_than(scene: Scene, rng: Dice, focus: frozenset[Pair]) -> Question:
     both = [(a, b) for a, b in options if counts[a] and counts[b]]
     first, second = rng.choice(both or options)
     question = f"are there more {PLURALS[first]} than {PLURALS[second]}?"
-    return Question(question, _yes(answer), "comparison")
+    return Question(question, yes_or_no(answer), "comparison")
 
 
 def _relation(scene: Scene, rng: Dice, focus: frozenset[Pair]) -> Question | None:
@@ -211,7 +212,7 @@ def _relation(scene: Scene, rng: Dice, focus: frozenset[Pair]) -> Question | Non
     answer = rng.toss("spatial")
     relation = rng.choice([name for name, value in options if value == answer])
     question = f"is the {first.name} {relation} the {second.name}?"
-    return Question(question, _yes(answer), "spatial")
+    return Question(question, yes_or_no(answer), "spatial")
 
 
 def _spatial(scene: Scene, rng: Dice, focus: frozenset[Pair]) -> Question | None:
@@ -254,14 +255,14 @@ def _digit_questions(digits: Digits, rng: Dice, count: int) -> list[Question]:
 def _digit_existence(digits: Digits, rng: Dice) -> Question:
     present = rng.toss("digit existence")
     digit = rng.choice([n for n in range(10) if (n in digits.values) == present])
-    return Question(f"is there a digit {digit}?", _yes(present), "existence")
+    return Question(f"is there a digit {digit}?", yes_or_no(present), "existence")
 
 
 def _word_existence(word: Word, rng: Dice) -> Question:
     present = rng.toss("word existence")
     alike = [w for w in PRINTED_WORDS if w != word.text and len(w) == len(word.text)]
     asked = word.text if present else rng.choice(alike)
-    return Question(f"is the word {asked}?", _yes(present), "existence")
+    return Question(f"is the word {asked}?", yes_or_no(present), "existence")
 
 
 def _word_questions(word: Word, rng: Dice, count: int) -> list[Question]:

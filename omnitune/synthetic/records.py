@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from omnitune.synthetic.basics import Dice, Question, spoken_words, stable_number
 from omnitune.synthetic.conversations import sample_conversation, shared_kinds
 from omnitune.synthetic.drills import drills
-from omnitune.synthetic.questions import describe, questions, statement
+from omnitune.synthetic.questions import describe, questions, statement, yes_or_no
 from omnitune.synthetic.scenes import (
     COPIES,
     HELD_OUT,
@@ -169,7 +169,7 @@ def _is_true(picture: Picture, rng: Dice) -> Iterator[Question]:
     """Statements in print, half of them true; the one truth about a word may so be there twice."""
     for _ in range(STATEMENTS[type(picture)]):
         said, truth = statement(picture, rng)
-        yield Question(f"{said}. {IS_TRUE}", "yes" if truth else "no", "statement")
+        yield Question(f"{said}. {IS_TRUE}", yes_or_no(truth), "statement")
 
 
 def _image_questions(picture: Picture, rng: Dice, split: str, more: Dice) -> list[Question]:
@@ -295,7 +295,7 @@ def plan_pairs(plan: Plan, seed: int, split: str, count: int) -> None:
             else:
                 kind = "spoken_statement"
                 said, truth = statement(picture, rng)
-                question, answer = IS_TRUE, "yes" if truth else "no"
+                question, answer = IS_TRUE, yes_or_no(truth)
             name = f"{kind.replace('_', '-')}-{split}-{index:05d}"
             image = PurePosixPath("pictures") / f"{name}.png"
             audio = PurePosixPath("spoken") / f"{name}.wav"

@@ -43,6 +43,7 @@ def test_page_holds_the_kinds_too() -> None:
     text = page([0, 7], found)
     assert "seeds 0, 7" in text
     assert "took 1.0, 1.0 minutes on 2 cores" in text
+    assert "minutes on 1 core.\n" in page([0], [found[0] | {"cores": 1}])
 
 
 @pytest.mark.parametrize("change", [-0.1, 0.1])
