@@ -130,7 +130,7 @@ def _rng(seed: int, *names: object) -> Dice:
 def plan_text(plan: Plan, seed: int, split: str, count: int) -> None:
     """Adds `count` different conversations of a split."""
     rng = _rng(seed, "text", split)
-    kinds = shared_kinds(count)
+    kinds = shared_kinds(count, split)
     rng.shuffle(kinds)
     seen: set[str] = set()
     for index, kind in enumerate(kinds):

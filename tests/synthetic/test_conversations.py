@@ -2,10 +2,13 @@
 
 import re
 
+import pytest
+
 from omnitune.synthetic.basics import Dice
 from omnitune.synthetic.conversations import (
-    KIND_SHARES,
+    HELD_OUT_SHARES,
     SMALL_TALK,
+    TRAINING_SHARES,
     sample_conversation,
     shared_kinds,
 )
@@ -78,9 +81,13 @@ def test_small_talk_answers_are_short_and_fixed() -> None:
     assert all(len(answer.split()) <= 12 for _, answer in SMALL_TALK)
 
 
-def test_kinds_come_in_their_shares() -> None:
-    kinds = shared_kinds(1000)
+@pytest.mark.parametrize(
+    ("split", "shares"), [("train", TRAINING_SHARES), ("test", HELD_OUT_SHARES)]
+)
+def test_kinds_come_in_their_shares(split: str, shares: dict[str, float]) -> None:
+    assert sum(shares.values()) == pytest.approx(1)
+    kinds = shared_kinds(1000, split)
     assert len(kinds) == 1000
-    for kind, share in KIND_SHARES.items():
+    for kind, share in shares.items():
         assert abs(kinds.count(kind) / 1000 - share) < 0.01
-    assert set(shared_kinds(10)) == set(KIND_SHARES)
+    assert set(shared_kinds(10, split)) == set(shares)
