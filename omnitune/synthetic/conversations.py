@@ -175,7 +175,7 @@ def sample_conversation(rng: Dice, split: str, kind: str) -> list[dict[str, str]
 
 
 def shared_kinds(count: int, split: str) -> list[str]:
-    """Returns `count` kinds of conversation in the shares of a split, each once at least."""
+    """Returns `count` kinds of conversation, in a split's shares and each at least once."""
     shares = TRAINING_SHARES if split == "train" else HELD_OUT_SHARES
     kinds = list(shares)
     for kind, share in shares.items():
