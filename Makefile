@@ -7,6 +7,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 TORCH := torch==2.13.0
+PARTS := configs/thinker_tiny.json configs/audio_enc_tiny.json configs/vision_tiny.json
 DEMO_DIR := checkpoints/omni_sft_tiny
 
 export PYTHONUNBUFFERED := 1
@@ -42,9 +43,7 @@ $(STAMP): pyproject.toml constraints.txt
 # Each command skips itself when its output is complete, so `make demo` may be stopped and repeated.
 demo: $(STAMP) ## build the corpus, train the three parts, join them, score, answer three prompts
 	$(VENV)/bin/omnitune corpus
-	$(VENV)/bin/omnitune pretrain --config configs/thinker_tiny.json --resume
-	$(VENV)/bin/omnitune pretrain --config configs/audio_enc_tiny.json --resume
-	$(VENV)/bin/omnitune pretrain --config configs/vision_tiny.json --resume
+	$(VENV)/bin/omnitune pretrain --config $(PARTS) --resume
 	$(PY) sft_omni.py --config configs/omni_sft_tiny.json --resume
 	$(VENV)/bin/omnitune report --ckpt_dir $(DEMO_DIR)
 	$(PY) examples/three_prompts.py --ckpt_dir $(DEMO_DIR)

@@ -19,14 +19,17 @@ from typing import Any
 
 from benchmarks.command import Arguments, command, numbers
 from omnitune.config import read_json_object
+from omnitune.pretraining.side_by_side import Job, run_side_by_side
+from omnitune.pretraining.thinker import TOKENIZER_FILE
 from omnitune.sample import UserError
 
 CONFIGS = Path("configs")
 PAGE = Path("docs/results.md")
+# Of each part the file, and stage E's option for it.
 PARTS = {
-    "thinker_tiny": "thinker_best.pt",
-    "audio_enc_tiny": "audio_enc.pt",
-    "vision_tiny": "vision.pt",
+    "thinker_tiny": ("thinker_best.pt", "--thinker-ckpt"),
+    "audio_enc_tiny": ("audio_enc.pt", "--audio-ckpt"),
+    "vision_tiny": ("vision.pt", "--vision-ckpt"),
 }
 
 
@@ -102,26 +105,31 @@ GOALS = (
 
 def train(seed: int, data: Path, out: Path) -> Path:
     """All stages with one seed; returns the folder of stage E."""
-    parts = {name: out / name / file for name, file in PARTS.items()}
     common = ["--seed", str(seed), "--data-dir", str(data), "--resume"]
-    for name, file in parts.items():
-        options = ["--config", str(CONFIGS / f"{name}.json"), "--output-dir", str(file.parent)]
-        if name != "thinker_tiny":
-            options += ["--thinker-ckpt", str(parts["thinker_tiny"])]
-        _omnitune("pretrain", *options, *common)
-    files = (parts["thinker_tiny"], parts["audio_enc_tiny"], parts["vision_tiny"])
-    names = ("--thinker-ckpt", "--audio-ckpt", "--vision-ckpt")
-    options = [text for pair in zip(names, map(str, files), strict=True) for text in pair]
+    tokenizer = out / "thinker_tiny" / TOKENIZER_FILE
+    jobs = []
+    for name in PARTS:
+        options = ["--config", str(CONFIGS / f"{name}.json"), "--output-dir", str(out / name)]
+        if name == "thinker_tiny":
+            jobs.append(Job(name, _omnitune("pretrain", *options, *common), makes=tokenizer))
+        else:
+            options += ["--tokenizer", str(tokenizer)]
+            jobs.append(Job(name, _omnitune("pretrain", *options, *common), needs=tokenizer))
+    run_side_by_side(jobs)
+    options = ["--config", str(CONFIGS / "omni_sft_tiny.json")]
     options += ["--output-dir", str(out / "omni_sft_tiny")]
-    _omnitune("sft", "--config", str(CONFIGS / "omni_sft_tiny.json"), *options, *common)
+    for name, (file, option) in PARTS.items():
+        options += [option, str(out / name / file)]
+    finished = subprocess.run(_omnitune("sft", *options, *common), check=False)
+    if finished.returncode:
+        raise UserError(f"omnitune sft ended with status {finished.returncode}")
     return out / "omni_sft_tiny"
 
 
-def _omnitune(*arguments: str) -> None:
+def _omnitune(*arguments: str) -> list[str]:
+    """A command of the project, said before it is run."""
     print("omnitune " + " ".join(arguments), flush=True)
-    finished = subprocess.run([sys.executable, "-m", "omnitune.cli", *arguments], check=False)
-    if finished.returncode:
-        raise UserError(f"omnitune {arguments[0]} ended with status {finished.returncode}")
+    return [sys.executable, "-m", "omnitune.cli", *arguments]
 
 
 def table(seeds: list[int], results: list[dict[str, Any]]) -> list[str]:

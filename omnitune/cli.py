@@ -11,11 +11,17 @@ from pathlib import Path
 
 from pydantic import Field
 
-from omnitune.config import Config, SftConfig, load_config, option_table, read_json_object
+from omnitune.config import (
+    Config,
+    RunConfig,
+    SftConfig,
+    load_config,
+    option_table,
+    read_json_object,
+)
 from omnitune.sample import UserError
 
 RESUMABLE = ("pretrain", "sft")
-STAGES = ("thinker", "audio_encoder", "vision_encoder")
 
 
 class CorpusConfig(Config):
@@ -69,23 +75,30 @@ def corpus(arguments: list[str]) -> int:
 
 
 def pretrain(arguments: list[str]) -> int:
-    """Trains one part: thinker, audio encoder or vision encoder."""
-    path, arguments, flags = _run_flags("pretrain", arguments)
-    stage = read_json_object(path).get("stage") if path else None
-    if stage not in STAGES:
-        raise UserError(f'{path}: "stage" is {stage!r}, expected one of {", ".join(STAGES)}')
+    """Trains parts: thinker, audio encoder, vision encoder; of several files side by side."""
+    paths, arguments, flags = _run_flags("pretrain", arguments)
     from omnitune.pretraining import audio_encoder, thinker, vision_encoder
+    from omnitune.pretraining.side_by_side import part_jobs, run_side_by_side
 
-    if stage == "thinker":
-        if not _help("pretrain", thinker.ThinkerConfig, arguments):
-            thinker.pretrain(load_config(thinker.ThinkerConfig, path, arguments), **flags)
-    elif stage == "audio_encoder":
-        if not _help("pretrain", audio_encoder.AudioEncoderConfig, arguments):
-            config = load_config(audio_encoder.AudioEncoderConfig, path, arguments)
-            audio_encoder.pretrain(config, **flags)
-    elif not _help("pretrain", vision_encoder.VisionEncoderConfig, arguments):
-        config_c = load_config(vision_encoder.VisionEncoderConfig, path, arguments)
-        vision_encoder.pretrain(config_c, **flags)
+    stages: dict[str, tuple[type[RunConfig], Callable[..., Path]]] = {
+        "thinker": (thinker.ThinkerConfig, thinker.pretrain),
+        "audio_encoder": (audio_encoder.AudioEncoderConfig, audio_encoder.pretrain),
+        "vision_encoder": (vision_encoder.VisionEncoderConfig, vision_encoder.pretrain),
+    }
+    configs: dict[Path, RunConfig] = {}
+    for path in paths:
+        stage = read_json_object(path).get("stage")
+        if stage not in stages:
+            raise UserError(f'{path}: "stage" is {stage!r}, expected one of {", ".join(stages)}')
+        config_class, train = stages[stage]
+        if _help("pretrain", config_class, arguments):
+            return 0
+        configs[path] = load_config(config_class, path, arguments)
+    if len(configs) == 1:
+        train(configs[paths[0]], **flags)
+        return 0
+    rest = [*arguments, *(f"--{name}" for name, given in flags.items() if given)]
+    run_side_by_side(part_jobs(configs, rest))
     return 0
 
 
@@ -93,10 +106,12 @@ def sft(arguments: list[str]) -> int:
     """Fine-tunes thinker, encoders and projectors together."""
     if _help("sft", SftConfig, arguments):
         return 0
-    path, arguments, flags = _run_flags("sft", arguments)
+    paths, arguments, flags = _run_flags("sft", arguments)
+    if len(paths) > 1:
+        raise UserError("omnitune sft takes one --config FILE; give each of them its own command")
     from omnitune.training.sft import finetune
 
-    finetune(load_config(SftConfig, path, arguments), **flags)
+    finetune(load_config(SftConfig, paths[0] if paths else None, arguments), **flags)
     return 0
 
 
@@ -198,16 +213,14 @@ USAGE = "usage: omnitune COMMAND [options]; COMMAND --help lists them\n\n" + "\n
 )
 
 
-def _run_flags(
-    command: str, arguments: list[str]
-) -> tuple[Path | None, list[str], dict[str, bool]]:
+def _run_flags(command: str, arguments: list[str]) -> tuple[list[Path], list[str], dict[str, bool]]:
     """Takes ``--config``, ``--resume`` and ``--overwrite`` out of the arguments."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, prog=f"omnitune {command}")
-    parser.add_argument("--config", type=Path)
+    parser.add_argument("--config", type=Path, nargs="+", default=[])
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--overwrite", action="store_true")
     known, rest = parser.parse_known_args(arguments)
-    if known.config is None and command == "pretrain":
+    if not known.config and command == "pretrain":
         raise UserError("omnitune pretrain needs --config FILE, such as configs/thinker_tiny.json")
     return known.config, rest, {"resume": known.resume, "overwrite": known.overwrite}
 

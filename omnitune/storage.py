@@ -132,8 +132,13 @@ def write_json_lines(path: Path, rows: Iterable[Any]) -> None:
     os.replace(temporary, path)
 
 
-def usable_cores() -> int:
-    """The cores that this process may use."""
+def cores() -> list[int]:
+    """Numbers of the cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+def usable_cores() -> int:
+    """How many cores this process may use."""
+    return len(cores())

@@ -13,11 +13,11 @@ import pytest
 import torch
 
 ROOT = Path(__file__).resolve().parent.parent
-SMALL = ["--hidden-size", "64", "--num-layers", "2", "--intermediate-size", "128"]
-PARTS = {
-    "thinker_tiny": [*SMALL, "--num-epochs", "6", "--vocab-size", "700"],
-    "audio_enc_tiny": [*SMALL, "--num-epochs", "1", "--subsampling-channels", "8"],
-    "vision_tiny": [*SMALL, "--num-epochs", "1"],
+SMALL = {"hidden_size": 64, "num_layers": 2, "intermediate_size": 128, "warmup_steps": 5}
+PARTS: dict[str, dict[str, object]] = {
+    "thinker_tiny": {**SMALL, "num_epochs": 6, "vocab_size": 700},
+    "audio_enc_tiny": {**SMALL, "num_epochs": 1, "subsampling_channels": 8},
+    "vision_tiny": {**SMALL, "num_epochs": 1},
 }
 SFT = ["--config", str(ROOT / "configs/omni_sft_tiny.json"), "--num-epochs", "2"]
 FAST = [
@@ -46,6 +46,13 @@ def omnitune(folder: Path, *arguments: str, status: int = 0) -> subprocess.Compl
     return run(folder, "-m", "omnitune.cli", *arguments, status=status)
 
 
+def pretrain_parts(
+    folder: Path, *arguments: str, status: int = 0
+) -> subprocess.CompletedProcess[str]:
+    files = [f"{name}.json" for name in PARTS]
+    return omnitune(folder, "pretrain", "--config", *files, *arguments, status=status)
+
+
 def sft(folder: Path, *arguments: str, status: int = 0) -> subprocess.CompletedProcess[str]:
     return run(folder, str(ROOT / "sft_omni.py"), *SFT, *FAST, *arguments, status=status)
 
@@ -55,10 +62,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A working directory with corpus, parts and a finished joint model."""
     folder = tmp_path_factory.mktemp("work")
     omnitune(folder, "corpus", "--scale", "0.01")
-    for name, options in PARTS.items():
-        config = str(ROOT / f"configs/{name}.json")
-        done = omnitune(folder, "pretrain", "--config", config, "--warmup-steps", "5", *options)
-        assert "held-out" in done.stdout
+    for name, settings in PARTS.items():
+        values = json.loads((ROOT / f"configs/{name}.json").read_text()) | settings
+        (folder / f"{name}.json").write_text(json.dumps(values))
+    lines = pretrain_parts(folder, "--seed", "0").stdout.splitlines()
+    for name in PARTS:
+        assert any(re.match(rf"{name} +\| .* held-out", line) for line in lines), lines
     (folder / "sft.log").write_text(sft(folder).stdout, encoding="utf-8")
     return folder
 
@@ -73,6 +82,26 @@ def test_parts_are_where_the_configuration_expects_them(folder: Path) -> None:
     for key in ("thinker_ckpt", "audio_ckpt", "vision_ckpt"):
         values = torch.load(folder / config[key], weights_only=True)
         assert {"kind", "config", "state"} <= values.keys()
+
+
+def test_parts_that_are_there_are_left_alone(folder: Path) -> None:
+    before = (folder / "checkpoints/thinker_tiny/thinker_best.pt").stat().st_mtime_ns
+    assert pretrain_parts(folder).stdout.count("nothing to do") == len(PARTS)
+    alone = omnitune(folder, "pretrain", "--config", "thinker_tiny.json", "--resume")
+    assert "nothing to do" in alone.stdout
+    assert (folder / "checkpoints/thinker_tiny/thinker_best.pt").stat().st_mtime_ns == before
+
+
+def test_a_part_that_cannot_begin_ends_the_others(folder: Path) -> None:
+    done = pretrain_parts(folder, "--seed", "1", status=2)
+    assert re.search(r"\w+ +\| error: .* holds a run with other settings", done.stdout)
+    assert "ended with status 2" in done.stderr
+
+
+def test_parts_need_folders_of_their_own(folder: Path) -> None:
+    done = pretrain_parts(folder, "--output-dir", "one", status=2)
+    assert "would both write to one" in done.stderr
+    assert not (folder / "one").exists()
 
 
 def test_lines_are_printed_in_the_promised_form(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from omnitune.modalities.readout import Readout
 from omnitune.modalities.registry import MODALITIES
 from omnitune.models.omni import OmniConfig, OmniModel
 from omnitune.sample import UserError
-from omnitune.storage import read_checkpoint, write_checkpoint
+from omnitune.storage import read_checkpoint, write_checkpoint, write_json
 
 # The command that makes each kind of checkpoint, for the error when it is missing.
 MADE_BY = {
@@ -70,9 +71,25 @@ def save_naming_encoder(
     save_encoder(path, name, config, state, vocabulary=vocabulary(tokenizer), **extra)
 
 
-def load_tokenizer(thinker_ckpt: Path) -> Tokenizer:
-    """The tokenizer of a thinker checkpoint."""
-    return Tokenizer.from_str(read_part(thinker_ckpt, "thinker")["tokenizer"])
+def save_tokenizer(path: Path, tokenizer: Tokenizer) -> None:
+    """Writes a tokenizer for the encoders, which need no more of a thinker."""
+    write_json(path, json.loads(tokenizer.to_str()))
+
+
+def load_tokenizer(path: Path) -> Tokenizer:
+    """Reads a tokenizer.
+
+    Raises:
+        UserError: the file is missing or holds none.
+    """
+    if not path.is_file():
+        raise UserError(
+            f"{path}: no such tokenizer; `{MADE_BY['thinker']}` makes it, before its first step"
+        )
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # the library has no class of its own for what it finds wrong
+        raise UserError(f"{path}: holds no tokenizer that can be read ({error})") from None
 
 
 def load_thinker(

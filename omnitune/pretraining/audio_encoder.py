@@ -35,8 +35,8 @@ class AudioEncoderConfig(RunConfig):
     """Stage B: a small FastConformer."""
 
     stage: Literal["audio_encoder"] = "audio_encoder"
-    thinker_ckpt: Path = Field(
-        Path("checkpoints/thinker_tiny/thinker_best.pt"), description="whose tokenizer to use"
+    tokenizer: Path = Field(
+        Path("checkpoints/thinker_tiny/tokenizer.json"), description="whose words it learns"
     )
     num_epochs: int = Field(8, ge=1)
     optimizer: Literal["adamw", "muon"] = Field("muon")
@@ -274,7 +274,7 @@ def pretrain(config: AudioEncoderConfig, resume: bool = False, overwrite: bool =
     if out.complete:
         return out.path
     torch.manual_seed(config.seed)
-    tokenizer = load_tokenizer(config.thinker_ckpt)
+    tokenizer = load_tokenizer(config.tokenizer)
     splits = with_words(config.data_dir, NAME)
     units = train_units((s.stand_ins[NAME] for s in splits[0]), config.num_units)
     model = CtcModel(config, tokenizer.get_vocab_size(), units.get_vocab_size())

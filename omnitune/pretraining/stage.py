@@ -60,9 +60,9 @@ def fresh_directory(config: RunConfig, name: str, resume: bool, overwrite: bool)
     """Claims the output folder; ``complete`` if a finished run of the same settings is there."""
     path = config.out / name
     inputs = data_files(config.data_dir)
-    thinker = getattr(config, "thinker_ckpt", None)
-    if thinker is not None:
-        inputs.append(thinker)
+    tokenizer = getattr(config, "tokenizer", None)
+    if tokenizer is not None:
+        inputs.append(tokenizer)
     return Output(path, claim_folder(config, path, resume, overwrite, inputs))
 
 

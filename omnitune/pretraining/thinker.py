@@ -29,13 +29,14 @@ from omnitune.data.records import read_available, split_of
 from omnitune.data.rounding import round_up
 from omnitune.evaluation.scoreboard import token_scoreboard
 from omnitune.modalities.registry import MODALITIES
-from omnitune.models.components import save_thinker
+from omnitune.models.components import save_thinker, save_tokenizer
 from omnitune.models.omni import OmniConfig, OmniModel
 from omnitune.pretraining.glimpses import spread
 from omnitune.pretraining.stage import Stage, fresh_directory, run_stage
 from omnitune.sample import Glimpse, Media, Message, Part, Sample, Text, Told, UserError
 from omnitune.training.loop import Plan
 
+TOKENIZER_FILE = "tokenizer.json"
 SPEECH = next(name for name, modality in MODALITIES.items() if not modality.glimpsed)
 # What follows a noun that stands for several: "rings", "crosses"; not what ends "glass" or "this".
 PLURAL = r"(?:(?<=ss|x|z|ch|sh)es|(?<![siu])s)(?!\p{L})"
@@ -145,6 +146,7 @@ def pretrain(config: ThinkerConfig, resume: bool = False, overwrite: bool = Fals
         raise UserError(f"{config.data_dir}: needs records in the splits train and validation")
     words = (put_into_words(s) for samples in train.values() for s in samples)
     tokenizer = train_tokenizer(words, config.vocab_size)
+    save_tokenizer(config.out / TOKENIZER_FILE, tokenizer)
     renderer = ChatRenderer(tokenizer)
     model = OmniModel(OmniConfig(thinker=config.architecture(tokenizer.get_vocab_size())))
     look_for_alike(model.thinker)

@@ -47,8 +47,8 @@ class VisionEncoderConfig(RunConfig):
     """Stage C: a small SigLIP tower and the captioner that teaches it."""
 
     stage: Literal["vision_encoder"] = "vision_encoder"
-    thinker_ckpt: Path = Field(
-        Path("checkpoints/thinker_tiny/thinker_best.pt"), description="whose tokenizer to use"
+    tokenizer: Path = Field(
+        Path("checkpoints/thinker_tiny/tokenizer.json"), description="whose words it learns"
     )
     num_epochs: int = Field(7, ge=1)
     optimizer: Literal["adamw", "muon"] = Field("muon")
@@ -133,7 +133,7 @@ def pretrain(config: VisionEncoderConfig, resume: bool = False, overwrite: bool 
     torch.manual_seed(config.seed)
     train, held_out = captioned(config.data_dir)
     encoder = config.encoder()
-    tokenizer = load_tokenizer(config.thinker_ckpt)
+    tokenizer = load_tokenizer(config.tokenizer)
     captioner = config.captioner(tokenizer.get_vocab_size())
     omni = OmniModel(OmniConfig(captioner, {NAME: encoder}))
     omni.match_projector_scales()
