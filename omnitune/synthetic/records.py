@@ -19,6 +19,7 @@ from omnitune.synthetic.scenes import (
     HELD_OUT,
     Digits,
     Picture,
+    Recipe,
     Scene,
     Sheet,
     Word,
@@ -42,13 +43,13 @@ TRAINING_QUESTIONS = {Scene: 20, Digits: 8, Word: 8}
 STATEMENTS = {Scene: 4, Digits: 1, Word: 4}
 TOLD_DRILLS = 3  # of each sort
 TRANSCRIBE = ("write down what you hear.", "what is said?", "write the words you hear.")
-# Scenes, digits, words, of what is not a scene of an unseen pair. Sums are learnt slowly, those of
-# three digits the slowest, so more is told of them than pictures show.
-TOLD_FAMILIES = (0.42, 0.53, 0.05)
-TOLD_LENGTHS = (2, 3, 3, 3)
-# Two scenes of three have many of one colour or of one shape: three or four alike are seldom else,
-# and counting to what is seldom is not learnt.
-TOLD_COPIES = (COPIES, (0.85, 0.1), (0.1, 0.85))
+# Of what is not a scene of an unseen pair. Sums are learnt slowly, those of three digits the
+# slowest, so more is told of them than pictures show. Two scenes of three have many of one colour
+# or of one shape: three or four alike are seldom else, and what is seldom is not learnt.
+TOLD = tuple(
+    Recipe((0.42, 0.53, 0.05), lengths=(2, 3, 3, 3), copies=copies)
+    for copies in (COPIES, (0.85, 0.1), (0.1, 0.85))
+)
 IS_TRUE = "is this true?"
 FILLED = 0.85  # of the cells of a sheet of digits
 FEWEST_ON_A_SHEET = 4
@@ -149,7 +150,7 @@ def plan_told(plan: Plan, seed: int, split: str, count: int) -> None:
     """
     rng = _rng(seed, "told", split)
     for index in range(count):
-        picture = sample_told(rng, split, TOLD_FAMILIES, TOLD_LENGTHS, rng.choice(TOLD_COPIES))
+        picture = sample_told(rng, split, rng.choice(TOLD))
         asked = questions(picture, rng, TRAINING_QUESTIONS[type(picture)])
         asked += _is_true(picture, rng)
         asked += drills(picture, rng, TOLD_DRILLS)
@@ -224,7 +225,7 @@ def _family_picture(rng: random.Random, split: str, index: int) -> Picture:
     """Draws a picture; the first three of a split are a scene, digits and a word."""
     forced = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
     if index < len(forced):
-        return sample_picture(rng, split, weights=forced[index])
+        return sample_picture(rng, split, Recipe(forced[index]))
     return sample_picture(rng, split)
 
 

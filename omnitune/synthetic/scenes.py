@@ -37,16 +37,31 @@ _PRINTED_WORDS = (
 )
 PRINTED_WORDS = tuple(_PRINTED_WORDS.split())
 
-# How often a picture is a scene, digits, a word. Handwriting and print are learnt more slowly
-# than scenes, so more of both are trained on than are asked about.
-FAMILIES = (0.6, 0.25, 0.15)
-TRAINING_FAMILIES = (0.45, 0.36, 0.19)
-
 _THING_COUNTS = ((1, 0.14), (2, 0.24), (3, 0.28), (4, 0.2), (5, 0.14))
-# How often an object of a scene takes over an earlier one's colour, and its shape.
 COPIES = (0.25, 0.25)
 _EXTRA_HELD_OUT = 0.25
 _UNSEEN_SHARE = 0.25  # of the scenes that are told in training
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How pictures are drawn.
+
+    Attributes:
+        families: How often a scene, digits, a word.
+        lengths: The numbers of digits to choose from.
+        copies: How often an object of a scene takes over an earlier one's colour, and its shape.
+    """
+
+    families: tuple[float, float, float]
+    lengths: tuple[int, ...] = (1, 2, 2, 3, 3)
+    copies: tuple[float, float] = COPIES
+
+
+# Handwriting and print are learnt more slowly than scenes, so more of both are trained on than
+# are asked about.
+SHOWN, SHOWN_IN_TRAINING = Recipe((0.6, 0.25, 0.15)), Recipe((0.45, 0.36, 0.19))
+TALKED_OF = Recipe((0.76, 0.17, 0.07), lengths=(2, 3))
 
 
 @dataclass(frozen=True)
@@ -152,7 +167,7 @@ def sample_scene(
     Args:
         rng: The source of randomness.
         composition: Whether the scene must hold a held-out pair; otherwise it holds none.
-        copies: How often an object takes over an earlier one's colour, and its shape.
+        copies: As of a `Recipe`.
     """
     count = pick(rng, _THING_COUNTS)
     cells = sorted(rng.sample(range(9), count))
@@ -184,11 +199,6 @@ def _sample_pair(
             return colour, shape
 
 
-def sample_digits(rng: random.Random, lengths: tuple[int, ...] = (1, 2, 2, 3, 3)) -> Digits:
-    """Draws a row of digits whose length is one of `lengths`."""
-    return Digits(tuple(rng.randrange(10) for _ in range(rng.choice(lengths))))
-
-
 def belongs(picture: Picture, split: str) -> bool:
     """Says whether a split may show the picture.
 
@@ -203,56 +213,42 @@ def belongs(picture: Picture, split: str) -> bool:
     return partition(caption(picture)) == split
 
 
-def sample_picture(
-    rng: random.Random,
-    split: str,
-    weights: tuple[float, float, float] | None = None,
-    lengths: tuple[int, ...] = (1, 2, 2, 3, 3),
-    copies: tuple[float, float] = COPIES,
-) -> Picture:
+def sample_picture(rng: random.Random, split: str, recipe: Recipe | None = None) -> Picture:
     """Draws a picture that `split` may show.
 
     Args:
         rng: The source of randomness.
         split: The split it is for; "test_composition" always gets a scene.
-        weights: How often a scene, digits, a word; by default `FAMILIES`, for training
-            `TRAINING_FAMILIES`.
-        lengths: The numbers of digits to draw from.
-        copies: Of scenes, as of `sample_scene`.
+        recipe: By default `SHOWN`, for training `SHOWN_IN_TRAINING`.
     """
-    weights = weights or (TRAINING_FAMILIES if split == "train" else FAMILIES)
+    recipe = recipe or (SHOWN_IN_TRAINING if split == "train" else SHOWN)
+    families = ("scene", "digits", "word")
     composition = split == "test_composition"
-    family = "scene" if composition else rng.choices(("scene", "digits", "word"), weights)[0]
+    family = "scene" if composition else rng.choices(families, recipe.families)[0]
     while True:
         picture: Picture
         if family == "scene":
-            picture = sample_scene(rng, composition, copies)
+            picture = sample_scene(rng, composition, recipe.copies)
         elif family == "digits":
-            picture = sample_digits(rng, lengths)
+            count = rng.choice(recipe.lengths)
+            picture = Digits(tuple(rng.randrange(10) for _ in range(count)))
         else:
             picture = Word(rng.choice(PRINTED_WORDS))
         if belongs(picture, split):
             return picture
 
 
-def sample_told(
-    rng: random.Random,
-    split: str,
-    weights: tuple[float, float, float] = (0.76, 0.17, 0.07),
-    lengths: tuple[int, ...] = (2, 3),
-    copies: tuple[float, float] = COPIES,
-) -> Picture:
+def sample_told(rng: random.Random, split: str, recipe: Recipe = TALKED_OF) -> Picture:
     """Draws a picture that is only told of, in words.
 
     In training some hold a pair of colour and shape that no picture of training shows: a thinker
     that never heard of such a pair would not say it when it sees one.
 
     Args:
-        rng, split, weights, lengths, copies: As of `sample_picture`; by default as conversations
-            tell them.
+        rng, split, recipe: As of `sample_picture`; by default as conversations tell them.
     """
     while split == "train" and rng.random() < _UNSEEN_SHARE:
-        scene = sample_scene(rng, composition=True, copies=copies)
+        scene = sample_scene(rng, composition=True, copies=recipe.copies)
         if partition(caption(scene)) == "train":
             return scene
-    return sample_picture(rng, split, weights, lengths, copies)
+    return sample_picture(rng, split, recipe)

@@ -18,6 +18,7 @@ from omnitune.synthetic.scenes import (
     SHAPES,
     SIZES,
     Digits,
+    Recipe,
     Scene,
     Sheet,
     Thing,
@@ -209,7 +210,7 @@ def test_scenes_belong_to_one_split() -> None:
     rng = Dice(9)
     for split in ("train", "validation", "test"):
         for _ in range(20):
-            picture = sample_picture(rng, split, weights=(1, 0, 0))
+            picture = sample_picture(rng, split, Recipe((1, 0, 0)))
             assert partition(caption(picture)) == split
 
 
