@@ -138,10 +138,10 @@ class Sample:
         if not self.independent_turns:
             return [self]
         answers = [n for n, message in enumerate(self.messages) if message.role == "assistant"]
-        singles = []
+        singles, subject = [], self.subject
         for n in answers:
             asked, answer = self.messages[n - 1 : n + 1]
-            unseen = [part for part in self.subject if part not in asked.parts]
+            unseen = [part for part in subject if part not in asked.parts]
             asked = replace(asked, parts=(*unseen, *asked.parts))
             name = f"{self.id}#{n // 2}" if len(answers) > 1 else self.id
             task, record = answer.task, self.record or self.id

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from omnitune.data.records import read_available
+from omnitune.data.records import join, read_available, split_of
 from omnitune.evaluation.metrics import exact_match, word_errors
 from omnitune.evaluation.runs import as_number, read_lines
 from omnitune.evaluation.scoreboard import WER_TASKS, Prediction, Question, questions_of
@@ -95,8 +95,9 @@ def read_exhibits(path: Path, data_dir: Path) -> tuple[list[Exhibit], str]:
         return [], "There is no predictions.jsonl; `omnitune evaluate --predictions` writes it."
     lines = list(read_lines(path))
     predictions = [_prediction(line) for line in lines]
+    splits = [str(line.get("split", "")) for line in lines]
     try:
-        asked, problem = _find_questions(predictions, data_dir), ""
+        asked, problem = _find_questions(predictions, set(splits), data_dir), ""
     except UserError as error:
         asked, problem = {}, f" Questions and media are missing: {error}."
     exhibits = []
@@ -105,8 +106,7 @@ def read_exhibits(path: Path, data_dir: Path) -> tuple[list[Exhibit], str]:
         if n in asked:
             exhibits.append(_exhibit(prediction, right, *asked[n]))
         else:
-            split = str(lines[n].get("split", ""))
-            exhibits.append(Exhibit(prediction, right, split=split))
+            exhibits.append(Exhibit(prediction, right, split=splits[n]))
     n_right = sum(exhibit.right for exhibit in exhibits)
     note = (
         f"{n_right:,} of {len(exhibits):,} generated answers are right. Shown are the worst "
@@ -130,13 +130,18 @@ def _exhibit(prediction: Prediction, right: bool, sample: Sample, question: Ques
 
 
 def _find_questions(
-    predictions: list[Prediction], data_dir: Path
+    predictions: list[Prediction], splits: Collection[str], data_dir: Path
 ) -> dict[int, tuple[Sample, Question]]:
-    """By place in the list: the question that an answer belongs to, if the data still holds it."""
+    """By place in the list: the question that an answer belongs to, if the data still holds it.
+
+    Args:
+        splits: those of the answers; "" for one that is not known, and may be of any.
+    """
     wanted = {prediction.id for prediction in predictions}
     candidates: dict[str, list[tuple[Sample, Question]]] = {}
-    for samples in read_available(data_dir).values():
-        for sample in samples:
+    everything = join(read_available(data_dir).values())
+    for split in everything.splits if "" in splits else everything.splits.intersection(splits):
+        for sample in split_of(everything, split):
             for question in questions_of(sample):
                 for name in {question.id, sample.id} & wanted:
                     candidates.setdefault(name, []).append((sample, question))

@@ -1,10 +1,14 @@
 """Which generated answers are right, how bad the wrong ones are, and which are shown."""
 
+import json
 import math
 from pathlib import Path
+from typing import Any
 
+import pytest
 from made_up import write_lines
 
+from omnitune.data.index import Source
 from omnitune.evaluation.gallery import (
     Exhibit,
     badness,
@@ -15,7 +19,7 @@ from omnitune.evaluation.gallery import (
     read_exhibits,
 )
 from omnitune.evaluation.scoreboard import Prediction
-from omnitune.sample import Media
+from omnitune.sample import Media, Sample
 
 
 def test_what_is_right() -> None:
@@ -88,3 +92,30 @@ def test_losses_are_read_if_they_are_there(tmp_path: Path) -> None:
     found, _ = read_exhibits(tmp_path / "predictions.jsonl", tmp_path)
     assert [e.prediction.reference_loss for e in found] == [1.5, None, None]
     assert [e.split for e in found] == ["mine", "", ""]
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_only_splits_that_were_asked_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, known: bool
+) -> None:
+    def record(split: str) -> dict[str, Any]:
+        turns = [{"role": "user", "content": "hello."}, {"role": "assistant", "content": "hi."}]
+        return {"id": split, "messages": turns, "split": split}
+
+    (tmp_path / "text").mkdir()
+    records = [record(split) for split in ("train", "test", "mine")]
+    (tmp_path / "text/conversations.json").write_text(json.dumps(records))
+    line = {"id": "mine", "task": "text", "kind": "text", "reference": "hi.", "answer": "hi."}
+    write_lines(tmp_path / "predictions.jsonl", [line | {"split": "mine"} if known else line])
+    read: set[str] = set()
+    sample = Source._sample
+
+    def noted(self: Source, number: int) -> Sample:
+        found = sample(self, number)
+        read.add(found.split)
+        return found
+
+    monkeypatch.setattr(Source, "_sample", noted)
+    (exhibit,), _ = read_exhibits(tmp_path / "predictions.jsonl", tmp_path)
+    assert exhibit.question == "hello."
+    assert read == ({"mine"} if known else {"train", "test", "mine"})
