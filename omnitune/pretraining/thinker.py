@@ -49,7 +49,7 @@ class ThinkerConfig(RunConfig):
     """Stage A: a small Qwen3 (grouped-query attention, QK norm, SwiGLU)."""
 
     stage: Literal["thinker"] = "thinker"
-    num_epochs: int = Field(4, ge=1)
+    num_epochs: int = Field(5, ge=1)
     optimizer: Literal["adamw", "muon"] = Field("muon")
     data_mix: DataMix = Field(
         DataMix(
