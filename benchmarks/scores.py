@@ -110,11 +110,9 @@ def train(seed: int, data: Path, out: Path) -> Path:
     jobs = []
     for name in PARTS:
         options = ["--config", str(CONFIGS / f"{name}.json"), "--output-dir", str(out / name)]
-        if name == "thinker_tiny":
-            jobs.append(Job(name, _omnitune("pretrain", *options, *common), makes=tokenizer))
-        else:
-            options += ["--tokenizer", str(tokenizer)]
-            jobs.append(Job(name, _omnitune("pretrain", *options, *common), needs=tokenizer))
+        makes, needs = (tokenizer, None) if name == "thinker_tiny" else (None, tokenizer)
+        options += ["--tokenizer", str(needs)] if needs else []
+        jobs.append(Job(name, _omnitune("pretrain", *options, *common), makes, needs))
     run_side_by_side(jobs)
     options = ["--config", str(CONFIGS / "omni_sft_tiny.json")]
     options += ["--output-dir", str(out / "omni_sft_tiny")]

@@ -1,10 +1,16 @@
 """The table of scores: mean, spread and whether a goal is met."""
 
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks.scores import kinds_table, page, table
+from benchmarks import scores
+from benchmarks.scores import kinds_table, page, table, train
+from omnitune.pretraining.side_by_side import Job
+from omnitune.sample import UserError
 
 
 def results(image_qa: float, wer: float, loss: float) -> dict[str, Any]:
@@ -52,3 +58,32 @@ def test_text_is_held_against_the_thinker_before(change: float) -> None:
     cells = row(table([3], [found]), "text loss")
     assert cells[1] == f"{change:.3f}"
     assert cells[-1] == ("reached" if change < 0 else "missed")
+
+
+@pytest.mark.parametrize("status", [0, 2])
+def test_a_seed_trains_its_parts_and_joins_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    jobs: list[Job] = []
+    joined: list[str] = []
+
+    def run(command: Sequence[str], check: bool) -> subprocess.CompletedProcess[str]:
+        assert len(jobs) == 3, "stage E came before its parts"
+        joined.extend(command)
+        return subprocess.CompletedProcess(command, status)
+
+    monkeypatch.setattr(scores, "run_side_by_side", jobs.extend)
+    monkeypatch.setattr(scores.subprocess, "run", run)
+    if status:
+        with pytest.raises(UserError, match="status 2"):
+            train(7, Path("data"), tmp_path)
+        return
+    assert train(7, Path("data"), tmp_path) == tmp_path / "omni_sft_tiny"
+    thinker, *encoders = jobs
+    assert thinker.makes == tmp_path / "thinker_tiny/tokenizer.json"
+    assert all(job.needs == thinker.makes for job in encoders)
+    assert all(str(thinker.makes) in job.command for job in encoders)
+    for command in (joined, *(job.command for job in jobs)):
+        assert command[command.index("--seed") + 1] == "7"
+    for name in ("thinker_tiny/thinker_best.pt", "audio_enc_tiny/audio_enc.pt"):
+        assert str(tmp_path / name) in joined
