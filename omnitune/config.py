@@ -244,7 +244,7 @@ class SftConfig(RunConfig):
         description="keep less for the backward pass: less memory, a third slower",
     )
     max_blend: float = Field(
-        0.3,
+        0.5,
         ge=0,
         le=1,
         description="at the end a share of the starting thinker is blended in: the one with the "

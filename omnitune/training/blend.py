@@ -17,7 +17,7 @@ from omnitune.evaluation.scoreboard import token_scoreboard
 from omnitune.models.omni import OmniModel
 from omnitune.training.checkpoint import copied
 
-SHARES_TRIED = 4  # evenly from none to the largest
+SHARES_TRIED = 6  # evenly from none to the largest
 
 
 @torch.no_grad()

@@ -42,15 +42,15 @@ def test_what_was_unlearnt_comes_back(items: list[Item], taught: dict[str, Tenso
         for parameter in model.thinker.parameters():
             parameter.add_(torch.randn_like(parameter), alpha=0.3 * float(parameter.std()))
     end = weights(model)
-    found = blend_with_start(model, taught, items, 0.6)
-    assert list(found["losses"]) == ["0", "0.2", "0.4", "0.6"]
-    assert found["share"] == 0.6
+    found = blend_with_start(model, taught, items, 0.5)
+    assert list(found["losses"]) == ["0", "0.1", "0.2", "0.3", "0.4", "0.5"]
+    assert found["share"] == 0.5
     for name, parameter in model.thinker.named_parameters():
-        expected = 0.4 * end[name] + 0.6 * taught[name]
+        expected = 0.5 * end[name] + 0.5 * taught[name]
         torch.testing.assert_close(parameter.data, expected)
-    assert found["losses"]["0.6"] < found["losses"]["0"]
+    assert found["losses"]["0.5"] < found["losses"]["0"]
     loss = token_scoreboard(model, items)["loss"]
-    assert loss == pytest.approx(found["losses"]["0.6"], rel=1e-5)
+    assert loss == pytest.approx(found["losses"]["0.5"], rel=1e-5)
 
 
 def test_what_was_learnt_is_kept(items: list[Item], taught: dict[str, Tensor]) -> None:
