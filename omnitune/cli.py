@@ -231,8 +231,9 @@ def _help(command: str, config: type[Config], arguments: list[str]) -> bool:
         return False
     rows = option_table(config)
     if command != "corpus":
+        several = " (of several parts, trained side by side)" * (command == "pretrain")
         rows = [
-            ("config FILE", "", "JSON file of settings; the options below override it"),
+            ("config FILE", "", f"JSON file of settings{several}; the options below override it"),
             ("resume", "", "go on from the newest checkpoint"),
             ("overwrite", "", "start anew over a run that is there"),
             *rows,
