@@ -42,7 +42,7 @@ def test_run_leaves_what_it_promises(finished: SftConfig) -> None:
     assert results["reliance"].keys() == set(ENCODERS)
     assert results["text_guard"]["start"] != results["text_guard"]["loss"]
     losses = {float(share): loss for share, loss in results["blend"]["losses"].items()}
-    assert list(losses) == [0, 0.1, 0.2, 0.3]
+    assert list(losses) == [0, 0.1, 0.2, 0.3, 0.4, 0.5]
     assert losses[results["blend"]["share"]] == min(losses.values())
     assert json.loads((finished.out / "run.json").read_text())["finished"] is True
     model, _, values = load_omni(finished.out)
