@@ -116,7 +116,8 @@ class _Crew:
     def __init__(self, jobs: Sequence[Job]) -> None:
         self.waiting, self.width = list(jobs), max(len(job.name) for job in jobs)
         self.running: list[_Running] = []
-        usable, count = cores(), min(len(jobs), len(cores()))
+        usable = cores()
+        count = min(len(jobs), len(usable))
         self.free = [
             usable[n * len(usable) // count :][: len(usable) // count] for n in range(count)
         ]
