@@ -89,7 +89,10 @@ def load_tokenizer(path: Path) -> Tokenizer:
     try:
         return Tokenizer.from_file(str(path))
     except Exception as error:  # the library has no class of its own for what it finds wrong
-        raise UserError(f"{path}: holds no tokenizer that can be read ({error})") from None
+        raise UserError(
+            f"{path}: holds no tokenizer that can be read ({error}); "
+            f"`{MADE_BY['thinker']} --overwrite` makes it anew"
+        ) from None
 
 
 def load_thinker(
