@@ -74,6 +74,11 @@ def text_change(results: dict[str, Any]) -> float | None:
     return guard["loss"] - guard["start"] if guard else None
 
 
+def follow_up(task: str) -> Callable[[dict[str, Any]], float | None]:
+    """Finds the score of questions that follow another."""
+    return lambda results: results.get("follow_ups", {}).get(task, {}).get("exact_match")
+
+
 GOALS = (
     Goal("image QA, exact match", score("test", "image_qa", "exact_match"), 0.95),
     Goal("image QA, the weakest kind", weakest_kind, 0.90),
@@ -96,6 +101,7 @@ GOALS = (
         None,
     ),
     Goal("questions about speech, exact match", score("test", "audio_qa", "exact_match"), None),
+    Goal("image QA, asked after another question", follow_up("image_qa"), None),
     Goal("captions, all right", score("test", "caption", "exact_match"), None),
     Goal("text conversations, token accuracy", score("test", "text", "token_acc"), 0.95),
     Goal("text loss after stage E less before", text_change, 0.0, True, percent=False),

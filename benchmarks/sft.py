@@ -163,12 +163,16 @@ def compare(
     for version in versions:
         name, half = version
         encoders = encoding[version] / (EPOCHS * epoch)
-        step = statistics.median(seconds[version]) + encoders
+        alone = statistics.median(seconds[version])
+        step = alone + encoders
         rows[name] = {
             "precision": "bf16" if half else "fp32",
             "samples_per_second": bench.batch_size / step,
             "supervised_tokens_per_second": supervised / step,
             "flops_share": {d: flops / step / peak if peak else None for d, peak in peaks.items()},
+            "flops_share_of_steps": {
+                d: flops / alone / peak if peak else None for d, peak in peaks.items()
+            },
             "peak_memory_mb": memory[version],
             "step_seconds": seconds[version],
             "parts": shares(parts[version], encoders),
@@ -301,6 +305,10 @@ def show(workload: str, found: dict[str, Any]) -> None:
             ", ".join(f"{part} {s:.0%}" for part, s in row["parts"].items()),
         )
     Console(width=150).print(table)
+    for name, row in found["versions"].items():
+        share = row["flops_share_of_steps"]["bfloat16"]
+        if share and row["parts"].get("encoders"):
+            print(f"{name.strip()}: {share:.1%} of the bf16 peak in steps without the encoding")
     peaks = ", ".join(f"{d} {p / 1e9:.0f} GFLOP/s" for d, p in found["peaks"].items())
     print(f"matrix product: {peaks}")
 

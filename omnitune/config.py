@@ -69,7 +69,9 @@ class RunConfig(Config):
     log_every: int = Field(50, ge=1, description="steps between two lines of scores")
     save_every: int = Field(500, ge=1, description="steps between two checkpoints")
     keep_checkpoints: int = Field(3, ge=1, description="newest checkpoints kept")
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to train")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="where to train; only stage E takes a GPU"
+    )
     workers: int | None = Field(
         None, ge=1, description="processes that share each step on a CPU [one a core where it pays]"
     )

@@ -155,13 +155,18 @@ class Sample:
         return sum(message.role == "assistant" for message in self.messages)
 
     def only(self, numbers: Sequence[int]) -> Sample:
-        """Some of the independent questions, with their subject."""
+        """Some of the independent questions, in this order, with their subject.
+
+        In another order than the record's the subject stands before the first of them.
+        """
         pairs = [self.messages[2 * n : 2 * n + 2] for n in numbers]
-        messages = [message for pair in pairs for message in pair]
-        there = [part for message in messages for part in message.parts]
-        missing = [part for part in self.subject if part not in there]
-        messages[0] = replace(messages[0], parts=(*missing, *messages[0].parts))
-        return replace(self, messages=tuple(messages), task=messages[1].task)
+        first, *rest = [message for pair in pairs for message in pair]
+        stays = rest if list(numbers) == sorted(numbers) else []
+        there = [part for message in (first, *stays) for part in message.parts]
+        moved = [part for part in self.subject if part not in there]
+        first = replace(first, parts=(*moved, *first.parts))
+        rest = [replace(m, parts=tuple(p for p in m.parts if p not in moved)) for m in rest]
+        return replace(self, messages=(first, *rest), task=rest[0].task)
 
     def effort(self) -> float:
         """Words of a question with its answer, and of what is to be seen or heard for it.

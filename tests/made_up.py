@@ -61,6 +61,9 @@ MORE: dict[str, Any] = {
             "task": "transcription", "measure": "wer", "own": 0.05, "swapped": 1.25, "none": 1.0,
         },
     },
+    "follow_ups": {
+        "image_qa": {"exact_match": 0.18, "alone": 1.0, "questions": 150},
+    },
     "text_guard": {"loss": 0.65, "start": 0.6},
     "mix": {
         "text_only": {

@@ -98,6 +98,20 @@ def test_a_part_that_cannot_begin_ends_the_others(folder: Path) -> None:
     assert "ended with status 2" in done.stderr
 
 
+def test_a_part_says_that_it_does_not_train_on_a_gpu(folder: Path) -> None:
+    done = omnitune(
+        folder,
+        "pretrain",
+        "--config",
+        "thinker_tiny.json",
+        "--device",
+        "cuda",
+        "--output-dir",
+        "gpu",
+    )
+    assert "only stage E trains on a GPU" in done.stdout
+
+
 def test_parts_need_folders_of_their_own(folder: Path) -> None:
     done = pretrain_parts(folder, "--output-dir", "one", status=2)
     assert "would both write to one" in done.stderr
@@ -187,6 +201,7 @@ def test_evaluate_repeats_the_final_scores(folder: Path, out: Path) -> None:
         "--predictions", "answers.jsonl",
     )  # fmt: skip
     scores, results = json.loads(done.stdout), json.loads((out / "results.json").read_text())
+    assert scores["follow_ups"] == results["follow_ups"]
     assert scores["loss"] == pytest.approx(results["loss"], rel=1e-3)
     assert scores["audio_wer"] == pytest.approx(results["audio_wer"], abs=0.02)
     rows = [json.loads(line) for line in (folder / "answers.jsonl").read_text().splitlines()]

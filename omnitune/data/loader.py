@@ -255,10 +255,17 @@ def as_asked(
     """
     draw = random.Random(f"{seed}/conversation/{k}")
     together = draw.random() < conversation_share
-    if at_most is not None and sample.independent_turns and sample.num_questions > at_most:
+    if not sample.independent_turns:
+        return [sample]
+    numbers = list(range(sample.num_questions))
+    if at_most is not None and len(numbers) > at_most:
         chosen = draw if fresh else random.Random(f"{seed}/questions/{sample.id}")
-        sample = sample.only(choose_questions(sample, at_most, chosen))
-    return [sample] if together else sample.alone()
+        numbers = choose_questions(sample, at_most, chosen)
+    if together:
+        # A record ends with its description, but any question may follow any other.
+        draw.shuffle(numbers)
+        return [sample.only(numbers)]
+    return sample.only(numbers).alone()
 
 
 def choose_questions(sample: Sample, count: int, draw: random.Random) -> list[int]:

@@ -21,12 +21,15 @@ from omnitune.data.records import (
     read_available,
     split_of,
 )
+from omnitune.evaluation.follow_ups import follow_ups, make_follow_ups
 from omnitune.evaluation.priors import answer_priors
 from omnitune.evaluation.scoreboard import Priors, as_json, scoreboard
 from omnitune.models.components import load_omni
 from omnitune.models.omni import OmniModel
 from omnitune.sample import Sample, UserError
 from omnitune.storage import write_json_lines
+
+FOLLOW_UPS = 600  # questions that are asked again after another
 
 
 def evaluate_checkpoint(
@@ -94,7 +97,10 @@ def score_splits(
     predictions: Path | None = None,
     priors: Priors | None = None,
 ) -> dict[str, Any]:
-    """Scores of each split under ``splits``; those of ``test`` (else of the first) on top."""
+    """Scores of each split under ``splits``; those of ``test`` (else of the first) on top.
+
+    Some questions of that split are asked again after another one (``follow_ups``).
+    """
     by_split, answers = {}, []
     for split, samples in splits.items():
         questions = sum(count for outline in outlines(samples) for _, count in outline)
@@ -104,7 +110,13 @@ def score_splits(
     if predictions:
         write_json_lines(predictions, answers)
     top = top_split(by_split)
-    return {**by_split[top], "scored_split": top, "splits": by_split}
+    results = {**by_split[top], "scored_split": top, "splits": by_split}
+    asked = make_follow_ups(reader, splits[top], FOLLOW_UPS)
+    if asked:
+        total = 2 * sum(map(len, asked.values()))
+        with progress_bar("scoring follow-up questions", total) as advance:
+            results["follow_ups"] = follow_ups(model, reader, asked, advance)
+    return results
 
 
 def top_split(names: Iterable[str]) -> str:

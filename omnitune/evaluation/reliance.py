@@ -82,7 +82,7 @@ def make_trials(
         nothing = dict.fromkeys(other)
         variants = [(s, shown(s, other), shown(s, nothing)) for s in chosen]
         # Another's sound may be so much longer that the sample does not fit any more.
-        fitting = [same for same in variants if all(_fits(reader, variant) for variant in same)]
+        fitting = [same for same in variants if all(fits(reader, variant) for variant in same)]
         if fitting:
             own, swap, none = (list(column) for column in zip(*fitting, strict=True))
             trials.append(Trial(name, task, _measure(task, own), own, swap, none))
@@ -196,7 +196,8 @@ def _measure(task: str, singles: Sequence[Sample]) -> str:
     return "exact_match" if task in EXACT_TASKS and short else "loss"
 
 
-def _fits(reader: SampleReader, single: Sample) -> bool:
+def fits(reader: SampleReader, single: Sample) -> bool:
+    """Whether a sample is within the reader's limit."""
     try:
         reader.item(single)
     except UserError:

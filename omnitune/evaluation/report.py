@@ -101,6 +101,7 @@ def write_report(ckpt_dir: Path, data_dir: Path) -> Path:
         sections.curves(curves.inline_drawings(diagrams), legend),
         sections.scoreboard(run.splits()),
         *sections.reliance(as_object(results.get("reliance"))),
+        *sections.follow_ups(as_object(results.get("follow_ups"))),
         *sections.text_guard(as_object(results.get("text_guard")), as_object(results.get("blend"))),
         *sections.mix(as_object(results.get("mix"))),
         *sections.truncation(as_object(results.get("truncation"))),

@@ -125,6 +125,24 @@ def _reliance_panel(modality: str, values: dict[str, Any]) -> str:
     )
 
 
+def follow_ups(found: dict[str, Any]) -> list[Section]:
+    """How well a question is answered after another; nothing where it was not measured."""
+    cells = []
+    for task, values in found.items():
+        after, alone = (as_number(as_object(values).get(key)) for key in ("exact_match", "alone"))
+        if after is not None and alone is not None:
+            asked = as_number(as_object(values).get("questions")) or 0
+            below = f"{write_score(alone, 'percent')} asked alone, {asked:,.0f} questions"
+            cells.append((task, write_score(after, "percent"), below))
+    if not cells:
+        return []
+    note = (
+        "Questions asked after another one about the same sample and its right answer, as in a "
+        "chat. The scoreboard asks each question alone; here the same ones should not do worse."
+    )
+    return [Section("Follow-up questions", note, tiles(cells))]
+
+
 def text_guard(found: dict[str, Any], blended: dict[str, Any]) -> list[Section]:
     """Whether language was lost; nothing where it was not measured.
 

@@ -119,6 +119,8 @@ def run_stage(stage: Stage, resume: bool) -> None:
         rounded=stage.rounded,
         compile=stage.compile,
     )
+    if config.device == "cuda":
+        run.log.warn("device is cuda, but only stage E trains on a GPU; this one trains on the CPU")
     if resume and checkpoint.restore(run):
         print(f"going on from step {run.step} of {plan.total_steps}")
     train(run)

@@ -73,15 +73,15 @@ class ThinkerConfig(RunConfig):
         description="how often a picture's words stand in slots, not in a row; if told, always",
     )
     heard_share: float = Field(
-        0.2,
+        0.3,
         ge=0,
         le=1,
-        description="how often a question about a picture stands as speech does: without its "
-        "marks, silence after it",
+        description="how often a question about a picture that is asked alone stands as speech "
+        "does: without its marks, silence after it",
     )
     glimpse_slots: int = Field(9, ge=1, description="slots that the words are spread over")
     conversation_share: float = Field(
-        0.2, ge=0, le=1, description="how often the questions of one record are one conversation"
+        0.5, ge=0, le=1, description="how often the questions of one record are one conversation"
     )
     questions_per_draw: int | None = questions_per_draw()
     length_power: float = length_power()

@@ -67,7 +67,7 @@ def test_sections_are_there_if_the_run_tells_of_them(run_dir: Path, data_dir: Pa
     (run_dir / "results.json").write_text(json.dumps(rich_results()), encoding="utf-8")
     write_lines(run_dir / "metrics.jsonl", [rich_entry(10), rich_entry(20, phase=2)])
     html = read_page(run_dir, data_dir)
-    more = ["modality-reliance", "text-guard", "realised-mix", "truncation"]
+    more = ["modality-reliance", "follow-up-questions", "text-guard", "realised-mix", "truncation"]
     outline = Outline(html)
     assert outline.sections == always[:2] + more + always[2:]
     assert outline.open == []
@@ -80,6 +80,7 @@ def test_sections_are_there_if_the_run_tells_of_them(run_dir: Path, data_dir: Pa
 def test_malformed_parts_are_left_out(run_dir: Path, data_dir: Path) -> None:
     odd = {
         "reliance": {"image": None, "audio": {"own": "much"}},
+        "follow_ups": {"image_qa": 3, "caption": {"alone": "much"}},
         "text_guard": [1, 2],
         "mix": {"text_only": 3},
         "truncation": {"text": None},

@@ -1,0 +1,106 @@
+"""Whether a question is answered as well when another one went before it, as it does in a chat.
+
+Every other score asks each question alone with its media. A model may answer all of them and fail
+at the same questions in a conversation, which its user meets at once.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from omnitune.data.loader import SampleReader
+from omnitune.data.records import outlines
+from omnitune.evaluation.reliance import fits
+from omnitune.evaluation.scoreboard import (
+    EXACT_TASKS,
+    Question,
+    answer,
+    answer_ratio,
+    questions_of,
+)
+from omnitune.models.omni import OmniModel
+from omnitune.sample import Sample
+
+
+@dataclass(frozen=True)
+class FollowUp:
+    """A question after another of its record, which has its reference answer; and alone."""
+
+    record: int
+    after: Question
+    alone: Question
+
+
+def make_follow_ups(
+    reader: SampleReader, samples: Sequence[Sample], max_questions: int, seed: int = 0
+) -> dict[str, list[FollowUp]]:
+    """By task, the questions of records that hold several independent ones.
+
+    Each is asked after the one before it in its record, the first after the last.
+
+    Args:
+        samples: of a held-out split; only those that are chosen are read.
+        max_questions: in all, of records in an order of the seed.
+    """
+    outlined = enumerate(outlines(samples))
+    several = [n for n, tasks in outlined if len(tasks) > 1 and _judged(tasks)]
+    found: dict[str, list[FollowUp]] = {}
+    left = max_questions
+    for number in random.Random(seed).sample(several, len(several)):
+        for follow_up in _of_record(reader, samples[number], number):
+            if left == 0:
+                return found
+            found.setdefault(follow_up.after.task, []).append(follow_up)
+            left -= 1
+    return found
+
+
+def follow_ups(
+    model: OmniModel,
+    reader: SampleReader,
+    asked: dict[str, list[FollowUp]],
+    tick: Callable[[int], None] = lambda n: None,
+) -> dict[str, dict[str, Any]]:
+    """Exact match of questions after another (``exact_match``) and of the same ones ``alone``.
+
+    Args:
+        model: in evaluation mode.
+        tick: called with the number of questions just answered.
+
+    Returns:
+        by task, with ``questions`` and the 95 % ``interval`` of the loss from alone to after.
+    """
+    found = {}
+    for task, those in asked.items():
+        records = [one.record for one in those]
+        after, alone = (
+            answer_ratio(task, answer(model, reader, questions, tick), records)[1]
+            for questions in ([one.after for one in those], [one.alone for one in those])
+        )
+        loss = alone.minus(after)
+        found[task] = {
+            "exact_match": after.value,
+            "alone": alone.value,
+            "questions": len(those),
+            "loss": loss.value,
+            "interval": loss.interval(),
+        }
+    return found
+
+
+def _judged(tasks: Sequence[tuple[str, int]]) -> bool:
+    return any(task in EXACT_TASKS for task, _ in tasks)
+
+
+def _of_record(reader: SampleReader, sample: Sample, number: int) -> Iterator[FollowUp]:
+    """None of those that do not fit, or whose answers are not compared to the letter."""
+    count = sample.num_questions
+    for place, single in enumerate(sample.alone()):
+        pair = sample.only([(place - 1) % count, place])
+        if single.task in EXACT_TASKS and fits(reader, pair):
+            [alone] = questions_of(single)
+            after = Question(alone.id, alone.task, alone.kind, pair.messages[:-1], alone.reference)
+            yield FollowUp(number, after, alone)
