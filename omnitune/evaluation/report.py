@@ -21,6 +21,7 @@ from omnitune.evaluation.runs import (
 from omnitune.evaluation.tables import (
     Score,
     ScoreRow,
+    follow_up_scores,
     headline,
     score_rows,
     write_interval,
@@ -44,7 +45,7 @@ def scores_table(results: dict[str, Any]) -> list[str]:
     Returns:
         the headline numbers of the main split, then a row for each task's score and a column
         for each split (in several blocks, if the splits do not fit side by side); beside the main
-        split's column its 95 % intervals.
+        split's column its 95 % intervals; at the end the questions that follow others.
     """
     splits = splits_of(results)
     main = top_split(results)
@@ -67,7 +68,8 @@ def scores_table(results: dict[str, Any]) -> list[str]:
             block.append(columns.pop(0))
             room -= block[-1][1] + 2
         lines += ["", *_block(rows, block, tasks)]
-    return lines
+    told = [f"  {task} {score} ({alone})" for task, score, alone in follow_up_scores(results)]
+    return lines + ["", "asked after another question:", *told] * bool(told)
 
 
 def write_report(ckpt_dir: Path, data_dir: Path) -> Path:
@@ -101,7 +103,7 @@ def write_report(ckpt_dir: Path, data_dir: Path) -> Path:
         sections.curves(curves.inline_drawings(diagrams), legend),
         sections.scoreboard(run.splits()),
         *sections.reliance(as_object(results.get("reliance"))),
-        *sections.follow_ups(as_object(results.get("follow_ups"))),
+        *sections.follow_ups(results),
         *sections.text_guard(as_object(results.get("text_guard")), as_object(results.get("blend"))),
         *sections.mix(as_object(results.get("mix"))),
         *sections.truncation(as_object(results.get("truncation"))),

@@ -21,6 +21,7 @@ from omnitune.evaluation.page import (
 from omnitune.evaluation.runs import as_number, as_object
 from omnitune.evaluation.tables import (
     Score,
+    follow_up_scores,
     headline,
     score_rows,
     write_interval,
@@ -125,15 +126,9 @@ def _reliance_panel(modality: str, values: dict[str, Any]) -> str:
     )
 
 
-def follow_ups(found: dict[str, Any]) -> list[Section]:
+def follow_ups(results: dict[str, Any]) -> list[Section]:
     """How well a question is answered after another; nothing where it was not measured."""
-    cells = []
-    for task, values in found.items():
-        after, alone = (as_number(as_object(values).get(key)) for key in ("exact_match", "alone"))
-        if after is not None and alone is not None:
-            asked = as_number(as_object(values).get("questions")) or 0
-            below = f"{write_score(alone, 'percent')} asked alone, {asked:,.0f} questions"
-            cells.append((task, write_score(after, "percent"), below))
+    cells = follow_up_scores(results)
     if not cells:
         return []
     note = (

@@ -175,3 +175,18 @@ def _score(value: Any, interval: Any = None, prior: Any = None) -> Score | None:
     if number is None:
         return None
     return Score(number, as_interval(interval), as_number(prior))
+
+
+def follow_up_scores(results: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Of questions that follow another: task, score, and in words that of the same ones alone."""
+    found = []
+    for task, values in as_object(results.get("follow_ups")).items():
+        numbers = as_object(values)
+        after, alone, asked = (
+            as_number(numbers.get(key)) for key in ("exact_match", "alone", "questions")
+        )
+        if after is not None and alone is not None:
+            below = f"{write_score(alone, 'percent')} asked alone"
+            below += f", {write_score(asked, 'count')} questions" if asked else ""
+            found.append((task, write_score(after, "percent"), below))
+    return found

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import soundfile
-from made_up import RESULTS, entry, rich_entry, rich_results, write_lines
+from made_up import MORE, RESULTS, entry, rich_entry, rich_results, write_lines
 from PIL import Image
 
 from omnitune.evaluation.report import scores_table, write_report
@@ -275,6 +275,15 @@ def test_table_shows_intervals_and_priors() -> None:
     text = "\n".join(lines)
     assert re.search(r"task +score +test +95 % +test_voices", text)
     assert re.search(r"image_qa +exact match +50.0 % +45.0–55.0 +–\n +answer prior +30.0 %", text)
+
+
+def test_table_ends_with_the_questions_that_follow_others() -> None:
+    assert scores_table({**RESULTS, "follow_ups": MORE["follow_ups"]}) == [
+        *scores_table(RESULTS),
+        "",
+        "asked after another question:",
+        "  image_qa 18.0 % (100.0 % asked alone, 150 questions)",
+    ]
 
 
 def test_table_stays_narrow() -> None:

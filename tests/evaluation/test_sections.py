@@ -19,10 +19,10 @@ def test_reliance_is_what_is_lost() -> None:
 
 
 def test_follow_ups_stand_beside_the_same_questions_alone() -> None:
-    (found,) = sections.follow_ups(MORE["follow_ups"])
+    (found,) = sections.follow_ups(MORE)
     assert "<dd>18.0 %</dd>" in found.body
     assert "100.0 % asked alone, 150 questions" in found.body
-    assert sections.follow_ups({"image_qa": {"alone": 1.0}}) == []
+    assert sections.follow_ups({"follow_ups": {"image_qa": {"alone": 1.0}}}) == []
 
 
 def test_text_guard_says_which_way_it_went() -> None:
@@ -66,7 +66,7 @@ def test_truncation_sums_up_and_names_the_worst() -> None:
 def test_every_section_says_how_to_read_it() -> None:
     found = [
         *sections.reliance(MORE["reliance"]),
-        *sections.follow_ups(MORE["follow_ups"]),
+        *sections.follow_ups(MORE),
         *sections.text_guard(MORE["text_guard"], {}),
         *sections.mix(MORE["mix"]),
         *sections.truncation(MORE["truncation"]),
