@@ -71,7 +71,8 @@ def follow_ups(
         tick: called with the number of questions just answered.
 
     Returns:
-        by task, with ``questions`` and the 95 % ``interval`` of the loss from alone to after.
+        by task, with ``questions``, how much is lost from alone to after (``drop``) and the 95 %
+        ``interval`` of that.
     """
     found = {}
     for task, those in asked.items():
@@ -80,13 +81,13 @@ def follow_ups(
             answer_ratio(task, answer(model, reader, questions, tick), records)[1]
             for questions in ([one.after for one in those], [one.alone for one in those])
         )
-        loss = alone.minus(after)
+        drop = alone.minus(after)
         found[task] = {
             "exact_match": after.value,
             "alone": alone.value,
             "questions": len(those),
-            "loss": loss.value,
-            "interval": loss.interval(),
+            "drop": drop.value,
+            "interval": drop.interval(),
         }
     return found
 

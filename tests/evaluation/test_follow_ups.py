@@ -101,6 +101,6 @@ def test_who_fails_after_another_question_is_seen_to(
     [entry] = follow_ups(None, None, asked, ticks.append).values()  # type: ignore[arg-type]
     assert (entry["alone"], entry["exact_match"]) == (1.0, float(remembers))
     assert entry["questions"] == 15
-    assert entry["loss"] == 1 - remembers
-    assert entry["interval"] == [entry["loss"]] * 2
+    assert entry["drop"] == 1 - remembers
+    assert entry["interval"] == [entry["drop"]] * 2
     assert sum(ticks) == 30
