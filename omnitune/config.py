@@ -70,7 +70,7 @@ class RunConfig(Config):
     save_every: int = Field(500, ge=1, description="steps between two checkpoints")
     keep_checkpoints: int = Field(3, ge=1, description="newest checkpoints kept")
     device: Literal["auto", "cpu", "cuda"] = Field(
-        "auto", description="where to train; only stage E takes a GPU"
+        "auto", description="where to train; auto: on a GPU where there is one"
     )
     workers: int | None = Field(
         None, ge=1, description="processes that share each step on a CPU [one a core where it pays]"

@@ -1,6 +1,7 @@
 """What only a GPU can show: its attention, its compiled layers, a run on it from start to end."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,14 @@ from torch import Tensor
 from omnitune.data.batching import Batch, Item, pack, share_prefix
 from omnitune.data.rounding import round_up
 from omnitune.models import attention, flash4
-from omnitune.models.components import load_omni
+from omnitune.models.components import assemble, load_omni
 from omnitune.models.omni import OmniModel
+from omnitune.pretraining import audio_encoder, thinker, vision_encoder
+from omnitune.pretraining.audio_encoder import AudioEncoderConfig
+from omnitune.pretraining.thinker import ThinkerConfig
+from omnitune.pretraining.vision_encoder import VisionEncoderConfig
 from omnitune.serving.session import ChatSession
+from omnitune.synthetic.corpus import build_corpus
 from omnitune.training.sft import finetune
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
@@ -99,3 +105,32 @@ def test_a_run_from_start_to_end(home: Path, options: dict[str, str]) -> None:
     session.attach(home / "data" / "images" / "0.png", "image")
     "".join(session.ask("what is it?"))
     assert len(session.messages) == 2
+
+
+def test_parts_from_start_to_end(tmp_path: Path) -> None:
+    build_corpus(tmp_path / "data", scale=0.01)
+    shared = {
+        "data_dir": tmp_path / "data",
+        "device": "cuda",
+        "hidden_size": 64,
+        "num_layers": 2,
+        "max_steps": 6,
+        "warmup_steps": 2,
+    }
+    a, b, c = (tmp_path / name for name in "abc")
+    thinker.pretrain(ThinkerConfig(output_dir=a, vocab_size=700, **shared))
+    shared["tokenizer"] = a / thinker.TOKENIZER_FILE
+    audio = AudioEncoderConfig(output_dir=b, subsampling_channels=8, **shared)
+    audio_encoder.pretrain(audio)
+    # Words are spotted in half of the steps, captions are written in the others.
+    vision = VisionEncoderConfig(output_dir=c, spotting_first=0.5, compile="on", **shared)
+    vision_encoder.pretrain(vision)
+    for folder in (a, b, c):
+        assert json.loads((folder / "results.json").read_text())
+        entries = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+        losses = [entry["train"]["loss"] for entry in entries]
+        assert losses
+        assert all(map(math.isfinite, losses))
+    encoders = {"audio": b / "audio_enc.pt", "image": c / "vision.pt"}
+    model, _ = assemble(a / "thinker_best.pt", encoders)
+    assert all(p.isfinite().all() for p in model.parameters())

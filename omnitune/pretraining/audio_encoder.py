@@ -316,10 +316,11 @@ def train_units(transcripts: Iterable[str], count: int) -> Tokenizer:
 def held_out_wer(model: CtcModel, clips: Clips) -> dict[str, float]:
     """Word error rate of best-path decoding."""
     order = sorted(range(len(clips.samples)), key=clips.seconds)
+    device = model.head.weight.device
     answers, references = [], []
     for first in range(0, len(order), 64):
         chunk = order[first : first + 64]
-        for ids in model.transcribe([clips.mel(n) for n in chunk]):
+        for ids in model.transcribe([clips.mel(n).to(device) for n in chunk]):
             answers.append(clips.tokenizer.decode(ids).strip())
         references += [clips.samples[n].stand_ins[NAME] for n in chunk]
     return {"wer": word_error_rate(answers, references)}

@@ -13,7 +13,7 @@ from omnitune.config import RunConfig
 from omnitune.data.records import STAND_INS, data_files, read_available, split_of
 from omnitune.sample import SOURCES, Sample, UserError
 from omnitune.storage import write_json
-from omnitune.training import checkpoint
+from omnitune.training import checkpoint, compute
 from omnitune.training.loop import BatchAt, LossBatch, Plan, Run, train
 from omnitune.training.optim import build_optimizer
 from omnitune.training.outputs import claim_folder, finish
@@ -58,6 +58,7 @@ class Stage:
 
 def fresh_directory(config: RunConfig, name: str, resume: bool, overwrite: bool) -> Output:
     """Claims the output folder; ``complete`` if a finished run of the same settings is there."""
+    compute.pick_device(config.device)  # told before the folder is claimed
     path = config.out / name
     inputs = data_files(config.data_dir)
     tokenizer = getattr(config, "tokenizer", None)
@@ -107,6 +108,7 @@ def run_stage(stage: Stage, resume: bool) -> None:
             f"Step {step}: train loss={train_loss:.3f} held-out {stage.line(entry['validation'])}"
         ]
 
+    nn.Module.to(stage.model, compute.pick_device(config.device))
     run = Run(
         model=stage.model,
         optimizer=build_optimizer(stage.model, config),
@@ -119,8 +121,6 @@ def run_stage(stage: Stage, resume: bool) -> None:
         rounded=stage.rounded,
         compile=stage.compile,
     )
-    if config.device == "cuda":
-        run.log.warn("device is cuda, but only stage E trains on a GPU; this one trains on the CPU")
     if resume and checkpoint.restore(run):
         print(f"going on from step {run.step} of {plan.total_steps}")
     train(run)

@@ -35,6 +35,7 @@ def save(run: Run) -> None:
         "model": run.model.state_dict(),
         "optimizer": run.optimizer.state_dict(),
         "torch_rng": torch.get_rng_state(),
+        "gpu_rng": torch.cuda.get_rng_state() if run.device.type == "cuda" else None,
         "state": run.state,
         "config": json.loads(run.config.model_dump_json()),
     }
@@ -85,6 +86,8 @@ def restore(run: Run) -> bool:
         run.model.load_state_dict(values["model"])
         run.optimizer.load_state_dict(values["optimizer"])
         torch.set_rng_state(values["torch_rng"])
+        if run.device.type == "cuda" and values.get("gpu_rng") is not None:
+            torch.cuda.set_rng_state(values["gpu_rng"])
         run.state.update(values["state"])
         run.step = values["step"]
         run.log.truncate(run.step)

@@ -1,6 +1,6 @@
-"""How a run computes: its precision and whether it is compiled, chosen once and then kept.
+"""How a run computes: device, precision and whether it is compiled, chosen once.
 
-Both are kept in the run's state, so that a resumed run goes on as it began.
+The last two are kept in the run's state, so that a resumed run goes on as it began.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from omnitune.data.batching import Part
+from omnitune.sample import UserError
 from omnitune.training.optim import Muon
 
 if TYPE_CHECKING:
@@ -86,6 +87,17 @@ def reconsider(run: Run, seconds: float) -> None:
 def compile_pays(steps: int, seconds_per_step: float) -> bool:
     """Whether compiling saves a multiple of what it costs, on a CPU."""
     return steps * seconds_per_step * COMPILE_GAIN > COMPILE_PAYS * COMPILE_SECONDS
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of a configuration's name; ``auto`` takes a GPU if there is one.
+
+    Raises:
+        UserError: there is no GPU, and one was asked for.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("device is cuda, but torch finds no GPU; take --device cpu or auto")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def has_compiler() -> bool:

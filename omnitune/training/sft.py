@@ -31,7 +31,7 @@ from omnitune.models.components import assemble, save_omni
 from omnitune.models.omni import OmniModel
 from omnitune.sample import Sample, UserError
 from omnitune.storage import usable_cores, write_json
-from omnitune.training import checkpoint
+from omnitune.training import checkpoint, compute
 from omnitune.training.blend import blend_with_start
 from omnitune.training.loop import Plan, Run, train
 from omnitune.training.memory import estimate_memory
@@ -48,6 +48,7 @@ GIB = 2**30
 
 def finetune(config: SftConfig, resume: bool = False, overwrite: bool = False) -> Path:
     """Trains the joint model; returns the path of ``omni.pt``."""
+    compute.pick_device(config.device)  # told before the folder is claimed
     result = config.out / "omni.pt"
     inputs = data_files(config.data_dir, config.sources)
     inputs += [config.thinker_ckpt, *config.encoder_ckpts.values()]
@@ -109,7 +110,7 @@ def prepare(config: SftConfig, resume: bool = False) -> Joint:
     )
     renderer = ChatRenderer(tokenizer)
     samples, truncation = keep_ledger(config, samples, renderer, model)
-    nn.Module.to(model, pick_device(config.device))
+    nn.Module.to(model, compute.pick_device(config.device))
     Phases(config, model.parts(), model.modalities).thaw()
     if config.activation_checkpointing:
         model.checkpoint_activations()
@@ -177,13 +178,6 @@ def keep_ledger(
     if told := summary(ledger):
         print(told)
     return kept, ledger
-
-
-def pick_device(name: str) -> torch.device:
-    """The device of a configuration's name; ``auto`` takes a GPU if there is one."""
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("device is cuda, but torch finds no GPU; take --device cpu or auto")
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def encode_media(

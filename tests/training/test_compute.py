@@ -9,8 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from omnitune.config import SftConfig
+from omnitune.sample import UserError
 from omnitune.training import checkpoint, compute
-from omnitune.training.compute import WATCHED_STEPS, choose_precision, compile_pays, matmul_rate
+from omnitune.training.compute import (
+    WATCHED_STEPS,
+    choose_precision,
+    compile_pays,
+    matmul_rate,
+    pick_device,
+)
 from omnitune.training.loop import Plan, Run, train
 from omnitune.training.optim import Muon, build_optimizer
 from omnitune.training.progress import RunLog
@@ -225,3 +232,10 @@ def test_gpu_precision_is_what_its_units_offer(monkeypatch: pytest.MonkeyPatch) 
     for there in (True, False):
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda there=there, **_: there)
         assert choose_precision("auto", device)[0] == ("bf16" if there else "fp32")
+
+
+def test_gpu_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert pick_device("auto") == pick_device("cpu") == torch.device("cpu")
+    with pytest.raises(UserError, match="finds no GPU"):
+        pick_device("cuda")

@@ -20,7 +20,7 @@ from omnitune.models.omni import OmniModel
 from omnitune.sample import UserError
 from omnitune.storage import read_checkpoint
 from omnitune.training import sft
-from omnitune.training.sft import build_run, encode_media, finetune, pick_device, read_samples
+from omnitune.training.sft import build_run, encode_media, finetune, read_samples
 
 
 @pytest.fixture(scope="module")
@@ -289,8 +289,11 @@ def test_source_without_training_samples_is_named(home: Path, tmp_path: Path) ->
         read_samples(settings(home, data_dir=tmp_path, data_mix={"text_only": 1}))
 
 
-def test_gpu_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_that_is_not_there_is_missed_before_the_folder_is_made(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert pick_device("auto") == pick_device("cpu") == torch.device("cpu")
+    config = settings(home, "no-gpu", device="cuda")
     with pytest.raises(UserError, match="finds no GPU"):
-        pick_device("cuda")
+        finetune(config)
+    assert not config.out.exists()
