@@ -49,7 +49,7 @@ Turns = tuple[
 COMPARED = list(VERSIONS)[:8]
 SHARE = SftConfig.model_fields["conversation_share"].default
 EPOCHS = 5  # of the usual configuration: over so many the one pass of the encoders is spread
-UPKEEP = "upkeep"
+UPKEEP, MAKE_ROOM = "upkeep", "make room"  # what a version is asked, beside for steps
 PEAK_SECONDS = 1.0  # for measuring the matrix product that is taken as the peak
 
 
@@ -95,11 +95,12 @@ def serve(
             if asked == UPKEEP:
                 pipe.send(served.upkeep())
                 continue
+            if asked == MAKE_ROOM:
+                torch.cuda.empty_cache()
+                continue
             first, steps = asked
             timing = served.run(first * bench.batch_size, steps)
             pipe.send((timing.seconds, dict(timing.parts), peak_memory()))
-            if device != "cpu":  # the others have their turns on the same GPU
-                torch.cuda.empty_cache()
     finally:
         served.close()
 
@@ -252,6 +253,8 @@ def _measure(
         for version, pipe in pipes.items():
             pipe.send((turn * (WARM_UP + steps), steps))
             taken, by_part, memory[version] = pipe.recv()
+            if len(pipes) > 1:  # the others have their turns on the same GPU
+                pipe.send(MAKE_ROOM)
             seconds[version].append(statistics.fmean(taken))
             name, half = version
             print(

@@ -15,11 +15,15 @@ from torch.nn.functional import pad
 from omnitune.data.batching import Batch, MediaRows, Segments
 
 STEP = 16  # smallest distance between two sizes
+SIZES = 32  # between two powers of two, where these are far enough apart
 
 
 def bucket(size: int) -> int:
-    """The next size up of eight between two powers of two: at most an eighth is added to 128."""
-    step = max(STEP, (1 << (size - 1).bit_length()) // 16)
+    """The next size up: what is added is computed for nothing, but is a 32nd at most from 512 on.
+
+    Of sizes four times as many cost a processor more in kernels than they save (docs/log.md).
+    """
+    step = max(STEP, (1 << (size - 1).bit_length()) // (2 * SIZES))
     return -(-size // step) * step
 
 

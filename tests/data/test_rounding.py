@@ -7,7 +7,7 @@ import torch
 from helpers import conversation, tiny_model, tiny_reader
 
 from omnitune.data.batching import Batch, Item, pack, share_prefix
-from omnitune.data.rounding import STEP, bucket, round_up
+from omnitune.data.rounding import SIZES, STEP, bucket, round_up
 from omnitune.models.omni import OmniModel
 from omnitune.sample import Sample
 
@@ -64,9 +64,9 @@ def test_sizes_are_few(samples: list[Sample], model: OmniModel) -> None:
 
 def test_buckets() -> None:
     sizes = [bucket(n) for n in range(1, 5000)]
-    assert all(n <= size <= max(STEP, n * 1.125 + STEP) for n, size in enumerate(sizes, 1))
+    assert all(n <= size <= max(n + STEP, n * (1 + 1 / SIZES)) for n, size in enumerate(sizes, 1))
     assert sizes == sorted(sizes)
-    assert len(set(sizes)) < 60
+    assert len(set(sizes)) < 140
     assert all(bucket(size) == size for size in sizes)
 
 
