@@ -5,14 +5,16 @@ Shape suffixes: B prompts, P longest prompt, E embedding width, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from omnitune.data.batching import Item, pack
+from omnitune.data.batching import Item, of_like_length, pack
 from omnitune.models.omni import OmniModel
+
+CACHED_POSITIONS = 1 << 14  # whose keys and values are held at a time
 
 
 @torch.inference_mode()
@@ -60,16 +62,22 @@ def generate(
     prompts: Sequence[Item],
     end: int,
     max_new_tokens: int,
-    batch_size: int = 32,
+    batch_size: int = 128,
+    tick: Callable[[int], None] = lambda n: None,
 ) -> list[list[int]]:
-    """Answers many prompts, the longest together; returns each one's tokens in order."""
-    order = sorted(range(len(prompts)), key=lambda n: len(prompts[n].rendered.tokens))
+    """Answers many prompts, those of like length together; returns each one's tokens in order.
+
+    Args:
+        batch_size: prompts at a time, at most; fewer where they are long.
+        tick: called with the number of prompts just answered.
+    """
+    lengths = [len(prompt.rendered.tokens) + max_new_tokens for prompt in prompts]
     answers: list[list[int]] = [[] for _ in prompts]
-    for first in range(0, len(order), batch_size):
-        chunk = order[first : first + batch_size]
+    for chunk in of_like_length(lengths, batch_size, CACHED_POSITIONS):
         for step in stream(model, [prompts[n] for n in chunk], end, max_new_tokens):
             for row, token in step:
                 answers[chunk[row]].append(token)
+        tick(len(chunk))
     return answers
 
 

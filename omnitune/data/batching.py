@@ -7,7 +7,7 @@ each), B segments, L longest segment, N supervised tokens, R feature rows, D fea
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
@@ -199,6 +199,24 @@ def pack(
         at_M=torch.tensor([place for _, place in added], dtype=torch.long),
         shown_2G=_shown(items, num_groups),
     )
+
+
+def of_like_length(lengths: Sequence[int], at_most: int, positions: int) -> Iterator[list[int]]:
+    """Numbers of what has these lengths, in batches from the shortest to the longest.
+
+    Args:
+        at_most: in a batch.
+        positions: of a batch with all padded to its longest, at most; unless one alone has more.
+    """
+    batch: list[int] = []
+    for number in sorted(range(len(lengths)), key=lambda n: lengths[n]):
+        full = len(batch) == at_most or (len(batch) + 1) * lengths[number] > positions
+        if batch and full:
+            yield batch
+            batch = []
+        batch.append(number)
+    if batch:
+        yield batch
 
 
 def _flat(

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from omnitune.data.batching import Item, pack
+from omnitune.data.batching import Item, of_like_length, pack
 from omnitune.data.loader import SampleReader
 from omnitune.data.records import outlines
 from omnitune.evaluation.intervals import Ratio, Records
@@ -22,7 +22,8 @@ from omnitune.generation import generate
 from omnitune.models.omni import OmniModel
 from omnitune.sample import Message, Sample
 
-SCORE_BATCH = 16
+SCORE_BATCH, SCORE_POSITIONS = 64, 1 << 13  # samples, and their tokens, at a time
+ANSWER_WINDOW = 512  # questions that are sorted by length
 SCORE_WINDOW = 4096
 MAX_ANSWER_TOKENS = 48
 # Tasks whose answers are generated and compared; the others are judged by their tokens.
@@ -93,10 +94,9 @@ def token_scoreboard(model: OmniModel, items: Sequence[Item]) -> dict[str, float
 
 def token_totals(model: OmniModel, items: Sequence[Item]) -> list[tuple[float, float, int]]:
     """Of each item: summed loss, correct tokens and number of its supervised tokens."""
-    order = sorted(range(len(items)), key=lambda n: len(items[n].rendered.tokens))
+    lengths = [len(item.rendered.tokens) for item in items]
     totals: list[tuple[float, float, int]] = [(0.0, 0.0, 0)] * len(items)
-    for first in range(0, len(order), SCORE_BATCH):
-        chunk = order[first : first + SCORE_BATCH]
+    for chunk in of_like_length(lengths, SCORE_BATCH, SCORE_POSITIONS):
         numbered = [replace(items[n], group=place) for place, n in enumerate(chunk)]
         batch = pack(numbered, len(chunk)).to(model.device)
         scores = model.token_scores(batch)
@@ -215,14 +215,13 @@ def answer(
 ) -> list[Prediction]:
     """Answers questions by greedy generation."""
     predictions = []
-    for first in range(0, len(questions), 64):
-        chunk = questions[first : first + 64]
+    for first in range(0, len(questions), ANSWER_WINDOW):
+        chunk = questions[first : first + ANSWER_WINDOW]
         prompts = [reader.prompt(q.id, q.messages) for q in chunk]
-        tokens = generate(model, prompts, reader.renderer.end, MAX_ANSWER_TOKENS)
+        tokens = generate(model, prompts, reader.renderer.end, MAX_ANSWER_TOKENS, tick=tick)
         for q, ids in zip(chunk, tokens, strict=True):
             text = reader.renderer.decode(ids)
             predictions.append(Prediction(q.id, q.task, q.kind, q.reference, text))
-        tick(len(chunk))
     return predictions
 
 

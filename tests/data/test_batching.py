@@ -1,12 +1,14 @@
 """Packing: shifted labels, isolated samples, and slots that hold their own medium's rows."""
 
+import random
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
 from helpers import conversation, tiny_reader, tiny_tokenizer
 
-from omnitune.data.batching import Item, pack, share_prefix
+from omnitune.data.batching import Item, of_like_length, pack, share_prefix
 from omnitune.data.chat import ChatRenderer
 from omnitune.models.omni import OmniModel
 from omnitune.sample import Glimpse, Message, Sample, Text, UserError
@@ -83,6 +85,24 @@ def test_answers_weigh_by_a_power_of_their_length(items: list[Item]) -> None:
     half = pack(items, prompt_weight=0.25, length_power=0.5)
     rest = sum(len(item.rendered.tokens) - 1 for item in items) - sum(lengths)
     assert half.num_targets == pytest.approx(sum(n**0.5 for n in lengths) + 0.25 * rest)
+
+
+@pytest.mark.parametrize("at_most", [1, 3, 100])
+@pytest.mark.parametrize("positions", [1, 40, 1000])
+def test_batches_are_of_like_length_and_none_is_too_large(at_most: int, positions: int) -> None:
+    draw = random.Random(0)
+    lengths = [draw.randint(1, 60) for _ in range(50)]
+    batches = list(of_like_length(lengths, at_most, positions))
+    in_order = [n for batch in batches for n in batch]
+    assert sorted(in_order) == list(range(50))
+    assert [lengths[n] for n in in_order] == sorted(lengths)
+    padded = [len(batch) * lengths[batch[-1]] for batch in batches]
+    for batch, size in zip(batches, padded, strict=True):
+        assert len(batch) == 1 or (len(batch) <= at_most and size <= positions)
+    # None could have taken the first of the next.
+    for batch, other in pairwise(batches):
+        assert len(batch) == at_most or (len(batch) + 1) * lengths[other[0]] > positions
+    assert list(of_like_length([], at_most, positions)) == []
 
 
 def test_packed_equals_separate(model: OmniModel, items: list[Item]) -> None:
