@@ -19,7 +19,7 @@ from omnitune.data.chat import Rendered
 from omnitune.sample import UserError
 
 # A second attention call pays from this share of the work on.
-WORTH_A_CALL = 0.7
+WORTH_A_CALL = 0.85
 
 
 class Part(NamedTuple):
@@ -41,12 +41,13 @@ class Segments:
     without, each segment stands whole.
 
     Attributes:
-        gathers: position in the row of each tree's tokens, ``[B, L]`` padded with 0; short and
-            long trees apart, as the work grows with the square of the longest.
+        gathers: position in the row of each tree's tokens, ``[B, L]`` padded with 0; trees of one
+            segment first, and short and long ones apart, as the work grows with the square of the
+            longest.
         masks: of each of ``gathers`` what its tokens do not see, ``[B, 1, L, L]``, to be added to
-            the scores; None where that is only what comes later.
+            the scores; None for trees of one segment, where that is only what comes later.
         scatter_T: position in all of the flattened ``gathers``, end to end, of each token of the
-            row.
+            row; no two share one, but for tokens that no segment holds.
         bounds_B: where each segment begins if they follow each other without padding, and where
             the last ends (int32).
         order_P: position in the row of each token of the segments in that order; None where it
@@ -288,7 +289,8 @@ def _segments(items: Sequence[Item], rows: list[np.ndarray]) -> Segments:
     masks: list[Tensor | None] = []
     scatter_T = np.empty(ends[-1], dtype=np.int64)
     base = 0
-    for group in _by_length([end - start for start, end in zip(starts, ends, strict=True)]):
+    lengths = [end - start for start, end in zip(starts, ends, strict=True)]
+    for group in _groups(trees, lengths):
         longest = max(ends[n] - starts[n] for n in group)
         gather_BL = np.zeros((len(group), longest), dtype=np.int64)
         for place, n in enumerate(group):
@@ -341,9 +343,16 @@ def _mask(trees: Sequence[Sequence[Item]], longest: int) -> Tensor | None:
     return torch.from_numpy(mask_BLL).unsqueeze(1)
 
 
-def _by_length(lengths: list[int]) -> list[list[int]]:
+def _groups(trees: list[list[Item]], lengths: list[int]) -> list[list[int]]:
+    """The trees' numbers: those of one segment, which take no mask, apart from the others."""
+    single = [n for n, tree in enumerate(trees) if len(tree) == 1]
+    branched = [n for n, tree in enumerate(trees) if len(tree) > 1]
+    return [group for kind in (single, branched) if kind for group in _by_length(kind, lengths)]
+
+
+def _by_length(trees: list[int], lengths: list[int]) -> list[list[int]]:
     """The trees' numbers in one group or two, whichever costs attention less work."""
-    order = sorted(range(len(lengths)), key=lambda n: lengths[n])
+    order = sorted(trees, key=lambda n: lengths[n])
     whole = len(order) * lengths[order[-1]] ** 2
     cuts = range(1, len(order))
     works = [n * lengths[order[n - 1]] ** 2 + whole * (len(order) - n) // len(order) for n in cuts]

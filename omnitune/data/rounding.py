@@ -57,30 +57,29 @@ def _repeat_first(x_N: Tensor, more: int) -> Tensor:
 
 
 def _round_segments(segments: Segments, added: int) -> Segments:
-    """Two views always, of two segments at least: other numbers would be compiled apart.
+    """Two views of each kind always, of two trees at least: others would be compiled apart.
 
-    Where segments are read off the row itself, what is added to it becomes segments too.
+    What is added to the row stands in the last place of the last view, where nothing else does.
+    Where segments are read off the row itself, it becomes segments too.
     """
+    views = _two_of_each(segments)
     gathers: list[Tensor] = []
     masks: list[Tensor | None] = []
     scatter_T = segments.scatter_T.clone()
     start = shift = 0
-    for gather_BL, mask in zip(segments.gathers, segments.masks, strict=True):
+    for number, (gather_BL, mask) in enumerate(views, start=1):
         count, longest = gather_BL.shape
         more = bucket(longest) - longest
         inside = (segments.scatter_T >= start) & (segments.scatter_T < start + gather_BL.numel())
         row = (segments.scatter_T - start) // longest
         scatter_T += inside * (shift + row * more)
-        rows = max(0, 2 - count)
+        rows = max(2 - count, int(number == len(views)))
         gathers.append(pad(gather_BL, (0, more, 0, rows)))
         if mask is not None:  # nobody sees what is added, and it sees what it may
             mask = pad(pad(mask, (0, more), value=-torch.inf), (0, 0, 0, more, 0, 0, 0, rows))
         masks.append(mask)
         start += gather_BL.numel()
         shift += gathers[-1].numel() - gather_BL.numel()
-    if len(gathers) < 2:
-        gathers.append(gathers[0].new_zeros(2, STEP))
-        masks.append(None)
     bounds_B, place_T = segments.bounds_B, segments.place_T
     if place_T is not None:
         place_T = pad(place_T, (0, added))
@@ -89,8 +88,19 @@ def _round_segments(segments: Segments, added: int) -> Segments:
         longest = max(gather_BL.shape[1] for gather_BL in gathers)
         ends_B = torch.arange(end, int(bounds_B[-1]), -longest, dtype=bounds_B.dtype)
         bounds_B = torch.cat([bounds_B, ends_B.flip(0)])
-    scatter_T = pad(scatter_T, (0, added))
+    scatter_T = pad(scatter_T, (0, added), value=start + shift - 1)
     return Segments(gathers, masks, scatter_T, bounds_B, segments.order_P, place_T)
+
+
+def _two_of_each(segments: Segments) -> list[tuple[Tensor, Tensor | None]]:
+    """Two views of trees of one segment, then two of others: some of them of no trees."""
+    views = list(zip(segments.gathers, segments.masks, strict=True))
+    single = [view for view in views if view[1] is None]
+    branched = [view for view in views if view[1] is not None]
+    none_BL = segments.scatter_T.new_zeros(0, STEP)
+    single += [(none_BL, None)] * (2 - len(single))
+    branched += [(none_BL, torch.zeros(0, 1, STEP, STEP))] * (2 - len(branched))
+    return single + branched
 
 
 def _round_rows(rows: MediaRows, last: int) -> MediaRows:

@@ -13,7 +13,7 @@ P tokens of all segments, D head width.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -71,19 +71,16 @@ def segment_attention(
         )
     if varlen_attn is not None and _suits_varlen(v_1KTD):
         return _attend_unpadded(q_1HTD, k_1KTD, v_1KTD, scaling, segments), None
-    flat = []
-    for gather_BL, mask in zip(segments.gathers, segments.masks, strict=True):
-        out_BHLD = attend(
-            _unpack(q_1HTD, gather_BL),
-            _unpack(k_1KTD, gather_BL),
-            _unpack(v_1KTD, gather_BL),
-            attn_mask=mask,
-            is_causal=mask is None,
-            scale=scaling,
-            enable_gqa=q_1HTD.shape[1] != k_1KTD.shape[1],
+    grouped = q_1HTD.shape[1] != k_1KTD.shape[1]
+    scatter_T, gathers = segments.scatter_T, segments.gathers
+    padded = (Unpack.apply(x[0], scatter_T, *gathers) for x in (q_1HTD, k_1KTD, v_1KTD))
+    outs = [
+        attend(
+            q_BHLD, k_BKLD, v_BKLD, mask, is_causal=mask is None, scale=scaling, enable_gqa=grouped
         )
-        flat.append(out_BHLD.transpose(1, 2).flatten(0, 1))
-    return torch.cat(flat).index_select(0, segments.scatter_T).unsqueeze(0), None
+        for q_BHLD, k_BKLD, v_BKLD, mask in zip(*padded, segments.masks, strict=True)
+    ]
+    return Repack.apply(scatter_T, *outs).unsqueeze(0), None
 
 
 def _suits_varlen(v_1KTD: Tensor) -> bool:
@@ -122,11 +119,49 @@ def _attend_unpadded(
     return (out_PHD if place_T is None else out_PHD.index_select(0, place_T)).unsqueeze(0)
 
 
-def _unpack(x_1HTD: Tensor, gather_BL: Tensor) -> Tensor:
-    """``[1, H, T, D]`` of the row to ``[B, H, L, D]``."""
-    x_THD = x_1HTD[0].transpose(0, 1)
-    x_BLHD = x_THD.index_select(0, gather_BL.flatten()).unflatten(0, gather_BL.shape)
-    return x_BLHD.transpose(1, 2)
+class Unpack(torch.autograd.Function):
+    """``[H, T, D]`` of the row to ``[B, H, L, D]`` of each view.
+
+    Each token stands in one place of the views, so that the gradients are moved back and not added
+    up, which takes several times as long. (What stands in padding has none.)
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x_HTD: Tensor, scatter_T: Tensor, *gathers: Tensor) -> tuple[Tensor, ...]:
+        ctx.save_for_backward(scatter_T)
+        x_THD = x_HTD.transpose(0, 1)
+        views = (x_THD.index_select(0, g.flatten()).unflatten(0, g.shape) for g in gathers)
+        return tuple(x_BLHD.transpose(1, 2) for x_BLHD in views)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (scatter_T,) = ctx.saved_tensors
+        grad_THD = _end_to_end(grads).index_select(0, scatter_T)
+        return (grad_THD.transpose(0, 1), None, *(None for _ in grads))
+
+
+class Repack(torch.autograd.Function):
+    """``[B, H, L, D]`` of each view to ``[T, H, D]`` of the row; the other way than ``Unpack``."""
+
+    @staticmethod
+    def forward(ctx: Any, scatter_T: Tensor, *views: Tensor) -> Tensor:
+        ctx.save_for_backward(scatter_T)
+        ctx.shapes = [view.shape for view in views]
+        return _end_to_end(views).index_select(0, scatter_T)
+
+    @staticmethod
+    def backward(ctx: Any, grad_THD: Tensor) -> tuple[Tensor | None, ...]:
+        (scatter_T,) = ctx.saved_tensors
+        counts = [count * longest for count, _, longest, _ in ctx.shapes]
+        flat = grad_THD.new_zeros(sum(counts), *grad_THD.shape[1:])
+        flat.index_copy_(0, scatter_T, grad_THD)
+        views = zip(flat.split(counts), ctx.shapes, strict=True)
+        return (None, *(x.unflatten(0, (s[0], s[2])).transpose(1, 2) for x, s in views))
+
+
+def _end_to_end(views: Sequence[Tensor]) -> Tensor:
+    """``[B, H, L, D]`` of each view to ``[L..., H, D]`` of all their places."""
+    return torch.cat([x_BHLD.transpose(1, 2).flatten(0, 1) for x_BHLD in views])
 
 
 AttentionInterface.register(NAME, segment_attention)

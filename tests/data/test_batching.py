@@ -87,6 +87,22 @@ def test_answers_weigh_by_a_power_of_their_length(items: list[Item]) -> None:
     assert half.num_targets == pytest.approx(sum(n**0.5 for n in lengths) + 0.25 * rest)
 
 
+def test_segments_that_share_nothing_take_no_mask(model: OmniModel) -> None:
+    reader = tiny_reader(model)
+    asked = ["hello", "hello again", "the sky", "what is it?", "what is that?"]
+    *alone, one, other = [reader.item(conversation(text, text, "yes.")) for text in asked]
+    shared = [one, other]
+    share_prefix(shared)
+    segments = pack([*shared, *alone]).segments
+    kinds = [mask is None for mask in segments.masks]
+    assert kinds == sorted(kinds, reverse=True)
+    counts = {True: 0, False: 0}
+    for gather_BL, plain in zip(segments.gathers, kinds, strict=True):
+        counts[plain] += len(gather_BL)
+    assert counts == {True: 3, False: 1}
+    assert len(segments.scatter_T.unique()) == len(segments.scatter_T)
+
+
 @pytest.mark.parametrize("at_most", [1, 3, 100])
 @pytest.mark.parametrize("positions", [1, 40, 1000])
 def test_batches_are_of_like_length_and_none_is_too_large(at_most: int, positions: int) -> None:

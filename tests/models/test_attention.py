@@ -72,6 +72,32 @@ def test_without_padding_is_as_with_padding(
         torch.testing.assert_close(unpadded, padded, atol=1e-4, rtol=1e-3)
 
 
+@pytest.mark.parametrize("rounded", [True, False])
+def test_what_moves_tokens_moves_their_gradients_back(rounded: bool) -> None:
+    model = tiny_model()
+    batch = pack(items(model))
+    tokens = len(batch.tokens_T)
+    segments = (round_up(batch) if rounded else batch).segments
+    scatter_T, gathers = segments.scatter_T, segments.gathers
+    draw = torch.Generator().manual_seed(0)
+    shape = (2, len(scatter_T), 3)
+    x_HTD = torch.randn(shape, generator=draw, dtype=torch.double, requires_grad=True)
+    views = attention.Unpack.apply(x_HTD, scatter_T, *gathers)
+    assert len(views) == (4 if rounded else 2)
+    back_THD = attention.Repack.apply(scatter_T, *views)
+    assert torch.equal(back_THD[:tokens], x_HTD.transpose(0, 1)[:tokens])
+
+    def plain(x_HTD: Tensor) -> Tensor:
+        """The same by torch's own indexing, whose gradients are added up."""
+        places = torch.cat([x_HTD[:, g.flatten()] for g in gathers], dim=1)
+        return places[:, scatter_T].transpose(0, 1)
+
+    weight = torch.randn(back_THD.shape, generator=draw, dtype=torch.double)
+    weight[tokens:] = 0  # nothing reads what was added
+    expected = torch.autograd.grad((plain(x_HTD) * weight).sum(), x_HTD)
+    assert torch.equal(torch.autograd.grad((back_THD * weight).sum(), x_HTD)[0], expected[0])
+
+
 def test_single_precision_and_cpu_are_padded() -> None:
     for dtype in (torch.float32, torch.bfloat16):
         assert not attention._suits_varlen(torch.zeros(1, 2, 3, 8, dtype=dtype))
