@@ -1,4 +1,4 @@
-"""Parts trained side by side: each is a process of its own, with its share of the cores.
+"""Parts trained side by side: each is a process of its own, on its share of the cores.
 
 The steps of small parts gain little from a second core, and parts do not disturb one another
 (docs/log.md, "What the second core is worth").
@@ -15,7 +15,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from omnitune.config import RunConfig
 from omnitune.pretraining.thinker import TOKENIZER_FILE, ThinkerConfig
@@ -70,7 +69,7 @@ def part_jobs(configs: Mapping[Path, RunConfig], arguments: Sequence[str]) -> li
 
 
 def run_side_by_side(jobs: Sequence[Job]) -> None:
-    """Runs commands, about as many at a time as there are cores; prints what they print, by line.
+    """Runs commands, as many at a time as there are cores; prints what they print, line by line.
 
     If it is interrupted or a job fails, the others are interrupted too, once, and waited for.
 
@@ -87,57 +86,41 @@ def run_side_by_side(jobs: Sequence[Job]) -> None:
         crew.stop()
 
 
-class Share(NamedTuple):
-    """The cores that a job may use, and its threads."""
-
-    cores: list[int]
-    threads: int
-
-
-def shares(jobs: int, cores: list[int]) -> list[Share]:
-    """What the jobs that run at a time have of some cores.
-
-    Where there are more jobs than cores, one more than these runs: one that waited would be left
-    with a core of its own at the end, and the other cores with nothing.
-    """
-    if jobs > len(cores) > 1:
-        return [Share(cores, 1)] * (len(cores) + 1)
-    count = min(jobs, len(cores))
-    each = len(cores) // count
-    return [Share(cores[n * len(cores) // count :][:each], each) for n in range(count)]
-
-
 @dataclass
 class _Running:
     job: Job
-    share: Share
+    cores: list[int]
     process: subprocess.Popen[str]
     printer: threading.Thread
 
     @classmethod
-    def of(cls, job: Job, share: Share, width: int) -> _Running:
-        with _on(share.cores):
+    def of(cls, job: Job, cores: list[int], width: int) -> _Running:
+        with _on(cores):
             process = subprocess.Popen(
                 job.command,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
                 errors="replace",
-                env={"OMP_NUM_THREADS": str(share.threads), **os.environ, "PYTHONUNBUFFERED": "1"},
+                env={"OMP_NUM_THREADS": str(len(cores)), **os.environ, "PYTHONUNBUFFERED": "1"},
                 start_new_session=True,  # Ctrl-C comes from here, so that it comes once
             )
         printer = threading.Thread(target=_print_lines, args=(process, job.name.ljust(width)))
         printer.start()
-        return cls(job, share, process, printer)
+        return cls(job, cores, process, printer)
 
 
 class _Crew:
-    """Jobs that wait, jobs that run, and the shares of the cores that are free for more."""
+    """Jobs that wait, jobs that run, and the cores that are free for more."""
 
     def __init__(self, jobs: Sequence[Job]) -> None:
         self.waiting, self.width = list(jobs), max(len(job.name) for job in jobs)
         self.running: list[_Running] = []
-        self.free = shares(len(jobs), cores())
+        usable = cores()
+        count = min(len(jobs), len(usable))
+        self.free = [
+            usable[n * len(usable) // count :][: len(usable) // count] for n in range(count)
+        ]
         self.unmade = {job.makes: _stamp(job.makes) for job in jobs if job.makes}
 
     def begin(self) -> None:
@@ -152,7 +135,7 @@ class _Crew:
         for ended in [one for one in self.running if one.process.poll() is not None]:
             ended.printer.join()
             self.running.remove(ended)
-            self.free.append(ended.share)
+            self.free.append(ended.cores)
             if ended.process.returncode:
                 raise UserError(
                     f"{ended.job.name} ended with status {ended.process.returncode}; what it said "

@@ -80,6 +80,9 @@ class VisionEncoderConfig(RunConfig):
     brightness: float = Field(0.025, ge=0, le=1, description="of the whole range of a pixel")
     captioner_layers: int = Field(2, ge=1, description="layers of the decoder")
     captioner_width: int = Field(128, ge=16, multiple_of=4, description="width of the decoder")
+    compile: Literal["auto", "on", "off"] = Field(
+        "off", description="of the captioner, which is a small part of a step"
+    )
 
     @model_validator(mode="after")
     def _fits(self) -> VisionEncoderConfig:

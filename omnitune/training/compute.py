@@ -23,9 +23,9 @@ BF16_PAYS = 1.5  # times the rate of fp32 from which on bf16 is chosen on a CPU
 TIMED_BATCHES = 6  # that are timed in both precisions
 LONG_PASS = 2.0  # seconds; where one takes longer, matrix products decide
 # Of torch.compile on a CPU, measured: what it costs at the start and saves of each step.
-COMPILE_SECONDS = 40.0
-COMPILE_GAIN = 0.2
-COMPILE_PAYS = 2.0  # times its cost that it must save
+COMPILE_SECONDS = 30.0
+COMPILE_GAIN = 0.25
+COMPILE_PAYS = 1.5  # times its cost that it must save
 MATMUL_SIZES = (128, 512, 2048)
 MATMUL_SIZES_ON_GPU = (2048, 8192)
 WATCHED_STEPS = 20  # steps that are timed before it is decided

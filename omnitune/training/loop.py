@@ -121,7 +121,7 @@ def train(run: Run) -> None:
     Ctrl-C takes effect after the step under way: the state is saved, then the interrupt goes on.
     """
     config, plan = run.config, run.plan
-    ranks = choose_ranks(config, run.model)
+    ranks = choose_ranks(config, run.model, plan.total_steps if run.compile else 0)
     compute.settle(run, ranks)
     run.model.train()
     with (

@@ -30,12 +30,14 @@ from omnitune.config import RunConfig
 from omnitune.data.batching import WHOLE, Part
 from omnitune.sample import UserError
 from omnitune.storage import usable_cores
+from omnitune.training.compute import has_compiler
 from omnitune.training.optim import begin_state, step_cost
 
 # Where each rank still gets so many samples, more ranks are faster (docs/performance.md).
 SAMPLES_A_RANK = 4
 # Beyond that, matrix products take the time, and threads share those as well as processes.
 SMALL_MODEL = 20_000_000  # trained weights
+LONG_RUN = 2500  # steps; so many repay compiling, which hastens them more (docs/performance.md)
 VALUES = 64  # numbers that ranks add up beside the gradients
 
 
@@ -71,8 +73,11 @@ class Team:
         yield
 
 
-def choose_ranks(config: RunConfig, model: nn.Module) -> int:
+def choose_ranks(config: RunConfig, model: nn.Module, compilable_steps: int = 0) -> int:
     """How many processes share a step.
+
+    Args:
+        compilable_steps: of the whole run, where its model can be compiled, which one process does.
 
     Raises:
         UserError: more were asked for than there can be.
@@ -93,7 +98,10 @@ def choose_ranks(config: RunConfig, model: nn.Module) -> int:
     cores = usable_cores() if forks else 1
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     pays = config.batch_size >= SAMPLES_A_RANK * cores and trained <= SMALL_MODEL
-    return cores if pays and config.compile != "on" and torch.get_num_threads() > 1 else 1
+    compiles = config.compile == "on" or (
+        config.compile == "auto" and compilable_steps >= LONG_RUN and has_compiler()
+    )
+    return cores if pays and not compiles and torch.get_num_threads() > 1 else 1
 
 
 @contextmanager

@@ -181,7 +181,8 @@ def test_batches_are_rounded_where_shapes_are_costly(tmp_path: Path) -> None:
 
 
 def test_compiling_pays_on_long_runs_only() -> None:
-    assert not compile_pays(4_000, 0.047)
+    assert not compile_pays(1_000, 0.06)
+    assert compile_pays(4_000, 0.06)
     assert compile_pays(40_000, 0.047)
     assert compile_pays(4_000, 0.5)
 
