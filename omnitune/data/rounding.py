@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from omnitune.data.batching import Batch, MediaRows, Segments
+from omnitune.data.batching import Batch, MediaRows
+from omnitune.data.segments import Segments
 
 STEP = 16  # smallest distance between two sizes
 SIZES = 32  # between two powers of two, where these are far enough apart

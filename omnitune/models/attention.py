@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from omnitune.data.batching import Segments
+from omnitune.data.segments import Segments
 from omnitune.modalities.attention import attend
 from omnitune.models import flash4
 

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
-from omnitune.data.batching import Batch, MediaRows, Segments
+from omnitune.data.batching import Batch, MediaRows
+from omnitune.data.segments import Segments
 from omnitune.modalities.base import Modality, Projector
 from omnitune.modalities.readout import Readout
 from omnitune.modalities.registry import MODALITIES
