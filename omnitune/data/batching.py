@@ -7,6 +7,7 @@ each), B segments, L longest segment, N supervised tokens, R feature rows, D fea
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
@@ -168,7 +169,9 @@ def pack(
     )
 
 
-def of_like_length(lengths: Sequence[int], at_most: int, positions: int) -> Iterator[list[int]]:
+def of_like_length(
+    lengths: Sequence[float], at_most: int, positions: float = math.inf
+) -> Iterator[list[int]]:
     """Numbers of what has these lengths, in batches from the shortest to the longest.
 
     Args:

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from omnitune.data.batching import of_like_length
 from omnitune.data.table import Table
 from omnitune.modalities.base import Modality
 from omnitune.sample import UserError
@@ -109,9 +110,10 @@ class FeatureStore:
         """Reads a window of media, sorts it by length and encodes it in batches."""
         device = next(self.encoder.parameters()).device
         for inputs in self._windows(paths):
-            by_size = sorted(inputs, key=lambda path: self.modality.size(inputs[path]))
-            for start in range(0, len(by_size), ENCODE_BATCH):
-                chunk = by_size[start : start + ENCODE_BATCH]
+            read = list(inputs)
+            sizes = [self.modality.size(inputs[path]) for path in read]
+            for numbers in of_like_length(sizes, ENCODE_BATCH):
+                chunk = [read[n] for n in numbers]
                 with torch.inference_mode(), _tf32(device):
                     batch = [inputs[path].to(device) for path in chunk]
                     rows = self.modality.encode(self.encoder, batch)

@@ -61,15 +61,15 @@ def lay_out(items: Sequence[Item], rows: Sequence[np.ndarray]) -> Segments:
         rows: of each item, the positions in the row that its tokens have.
     """
     trees = _trees(items)
-    ends = list(itertools.accumulate(sum(i.row_tokens for i in tree) for tree in trees))
+    lengths = [sum(item.row_tokens for item in tree) for tree in trees]
+    ends = list(itertools.accumulate(lengths))
     starts = [0, *ends[:-1]]
     gathers: list[Tensor] = []
     masks: list[Tensor | None] = []
     scatter_T = np.empty(ends[-1], dtype=np.int64)
     base = 0
-    lengths = [end - start for start, end in zip(starts, ends, strict=True)]
     for group in _groups(trees, lengths):
-        longest = max(ends[n] - starts[n] for n in group)
+        longest = max(lengths[n] for n in group)
         gather_BL = np.zeros((len(group), longest), dtype=np.int64)
         for place, n in enumerate(group):
             row = np.arange(starts[n], ends[n])

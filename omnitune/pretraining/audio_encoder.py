@@ -19,7 +19,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from torch import Tensor, nn
 
 from omnitune.config import RunConfig, check_heads
-from omnitune.data.batching import WHOLE, Part
+from omnitune.data.batching import WHOLE, Part, of_like_length
 from omnitune.evaluation.metrics import word_error_rate
 from omnitune.modalities.audio import AudioModality, duration, pad
 from omnitune.models.components import load_tokenizer, save_naming_encoder
@@ -29,6 +29,7 @@ from omnitune.sample import Sample
 
 NAME = "audio"
 LENGTH_WINDOW = 16  # batches that are sorted by length together
+TRANSCRIBED = 64  # held-out clips at a time
 
 
 class AudioEncoderConfig(RunConfig):
@@ -315,11 +316,10 @@ def train_units(transcripts: Iterable[str], count: int) -> Tokenizer:
 
 def held_out_wer(model: CtcModel, clips: Clips) -> dict[str, float]:
     """Word error rate of best-path decoding."""
-    order = sorted(range(len(clips.samples)), key=clips.seconds)
+    lengths = [clips.seconds(n) for n in range(len(clips.samples))]
     device = model.head.weight.device
     answers, references = [], []
-    for first in range(0, len(order), 64):
-        chunk = order[first : first + 64]
+    for chunk in of_like_length(lengths, TRANSCRIBED):
         for ids in model.transcribe([clips.mel(n).to(device) for n in chunk]):
             answers.append(clips.tokenizer.decode(ids).strip())
         references += [clips.samples[n].stand_ins[NAME] for n in chunk]

@@ -58,7 +58,6 @@ class Stage:
 
 def fresh_directory(config: RunConfig, name: str, resume: bool, overwrite: bool) -> Output:
     """Claims the output folder; ``complete`` if a finished run of the same settings is there."""
-    compute.pick_device(config.device)  # told before the folder is claimed
     path = config.out / name
     inputs = data_files(config.data_dir)
     tokenizer = getattr(config, "tokenizer", None)

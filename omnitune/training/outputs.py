@@ -12,6 +12,7 @@ from omnitune.evaluation.environment import command, environment
 from omnitune.sample import UserError
 from omnitune.storage import sha256, write_json
 from omnitune.training.checkpoint import step_files
+from omnitune.training.compute import pick_device
 from omnitune.training.trackers import TRACKER_FILE, check_installed
 
 RUN_FILE = "run.json"
@@ -55,10 +56,11 @@ def claim_folder(
 
     Raises:
         UserError: the folder holds another run, or a started one and neither ``resume`` nor
-            ``overwrite`` is given; or a tracker is not installed.
+            ``overwrite`` is given; or a tracker is not installed, or there is no GPU as asked for.
     """
     folder = config.out
     check_installed(config.trackers)
+    pick_device(config.device)
     settings: dict[str, Any] = json.loads(config.model_dump_json())
     digests = {str(path): sha256(path) for path in inputs if path.is_file()}
     found = {} if overwrite else _read(folder / RUN_FILE) or {}

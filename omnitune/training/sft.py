@@ -48,7 +48,6 @@ GIB = 2**30
 
 def finetune(config: SftConfig, resume: bool = False, overwrite: bool = False) -> Path:
     """Trains the joint model; returns the path of ``omni.pt``."""
-    compute.pick_device(config.device)  # told before the folder is claimed
     result = config.out / "omni.pt"
     inputs = data_files(config.data_dir, config.sources)
     inputs += [config.thinker_ckpt, *config.encoder_ckpts.values()]
