@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 BF16_PAYS = 1.5  # times the rate of fp32 from which on bf16 is chosen on a CPU
 TIMED_BATCHES = 6  # that are timed in both precisions
 LONG_PASS = 2.0  # seconds; where one takes longer, matrix products decide
-# Of torch.compile on a CPU, measured: what it costs at the start and saves of each step.
+# Of torch.compile on a CPU, measured: what it costs at the start and saves of each step. Where
+# vectors are shorter than those of AVX-512 it saves next to nothing (docs/performance.md).
 COMPILE_SECONDS = 30.0
 COMPILE_GAIN = 0.25
 COMPILE_PAYS = 1.5  # times its cost that it must save
@@ -61,7 +62,7 @@ def settle(run: Run, ranks: int = 1) -> None:
         pass  # as the run began
     elif run.device.type == "cuda":
         state["compile"] = run.plan.total_steps - run.step > WORTH_COMPILING_ON_GPU
-    elif not has_compiler():
+    elif not compiling_helps():
         state["compile"] = False
     if state.get("compile"):
         _compile(run)
@@ -100,9 +101,10 @@ def pick_device(name: str) -> torch.device:
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def has_compiler() -> bool:
-    """Whether there is the C++ compiler that torch.compile needs on a CPU."""
-    return any(shutil.which(name) for name in ("g++", "clang++"))
+def compiling_helps() -> bool:
+    """Whether this processor runs compiled layers faster, and there is a C++ compiler for them."""
+    there = any(shutil.which(name) for name in ("g++", "clang++"))
+    return there and torch.backends.cpu.get_cpu_capability() == "AVX512"
 
 
 def choose_precision(asked: str, device: torch.device) -> tuple[str, str]:

@@ -30,7 +30,7 @@ from omnitune.config import RunConfig
 from omnitune.data.batching import WHOLE, Part
 from omnitune.sample import UserError
 from omnitune.storage import usable_cores
-from omnitune.training.compute import has_compiler
+from omnitune.training.compute import compiling_helps
 from omnitune.training.optim import begin_state, step_cost
 
 # Where each rank still gets so many samples, more ranks are faster (docs/performance.md).
@@ -99,7 +99,7 @@ def choose_ranks(config: RunConfig, model: nn.Module, compilable_steps: int = 0)
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     pays = config.batch_size >= SAMPLES_A_RANK * cores and trained <= SMALL_MODEL
     compiles = config.compile == "on" or (
-        config.compile == "auto" and compilable_steps >= LONG_RUN and has_compiler()
+        config.compile == "auto" and compilable_steps >= LONG_RUN and compiling_helps()
     )
     return cores if pays and not compiles and torch.get_num_threads() > 1 else 1
 

@@ -188,7 +188,7 @@ def test_compiling_pays_on_long_runs_only() -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "pays", "compiler", "at"),
+    ("asked", "pays", "helps", "at"),
     [
         ("on", False, True, 0),
         ("off", True, True, None),
@@ -202,11 +202,11 @@ def test_when_it_is_compiled(
     monkeypatch: pytest.MonkeyPatch,
     asked: str,
     pays: bool,
-    compiler: bool,
+    helps: bool,
     at: int | None,
 ) -> None:
     monkeypatch.setattr(compute, "compile_pays", lambda steps, seconds: pays)
-    monkeypatch.setattr(compute, "has_compiler", lambda: compiler)
+    monkeypatch.setattr(compute, "compiling_helps", lambda: helps)
     total = WATCHED_STEPS + 2
     run = start(tmp_path, steps=total, compile=asked, precision="fp32", save_every=total - 1)
     calls: list[int] = []
@@ -219,6 +219,18 @@ def test_when_it_is_compiled(
     assert checkpoint.restore(again)
     train(again)
     assert calls[1:] == ([] if at is None else [-1])  # resumed as it was left
+
+
+@pytest.mark.parametrize(
+    ("capability", "compiler", "expected"),
+    [("AVX512", "g++", True), ("AVX512", None, False), ("AVX2", "g++", False)],
+)
+def test_where_compiling_helps(
+    monkeypatch: pytest.MonkeyPatch, capability: str, compiler: str | None, expected: bool
+) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    monkeypatch.setattr(compute.shutil, "which", lambda name: compiler)
+    assert compute.compiling_helps() is expected
 
 
 def test_several_processes_are_not_compiled(tmp_path: Path) -> None:

@@ -218,8 +218,8 @@ def test_how_many_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose_ranks(SftConfig(batch_size=2, workers=3), model) == 3
     assert choose_ranks(SftConfig(workers=1), model) == 1
     assert choose_ranks(SftConfig(compile="on"), model) == 1
-    for compiler, steps, expected in ((True, 100, 2), (True, 9000, 1), (False, 9000, 2)):
-        monkeypatch.setattr(ranks, "has_compiler", lambda there=compiler: there)
+    for helps, steps, expected in ((True, 100, 2), (True, 9000, 1), (False, 9000, 2)):
+        monkeypatch.setattr(ranks, "compiling_helps", lambda there=helps: there)
         assert choose_ranks(SftConfig(), model, steps) == expected
         assert choose_ranks(SftConfig(compile="off"), model, steps) == 2
     monkeypatch.setattr(ranks, "SMALL_MODEL", 10)
