@@ -79,7 +79,8 @@ class RunConfig(Config):
         "auto", description="of the forward pass; auto: bf16 where the hardware is faster in it"
     )
     compile: Literal["auto", "on", "off"] = Field(
-        "auto", description="the thinker's layers; auto: where the run is long enough to repay it"
+        "auto",
+        description="the thinker's layers; auto: where that is faster and the run long enough",
     )
     trackers: list[Literal["tensorboard", "wandb", "trackio"]] = Field(
         ["tensorboard"],
