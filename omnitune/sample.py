@@ -105,6 +105,9 @@ class Sample:
         tags: further groups of the scores, such as the voice.
         record: id of the sample that ``alone`` took this one out of, else empty.
         difficulty: as the record gives it, from 0 to 1; None where it is told from ``effort``.
+        number: place of its record in the source's file: ids may be shared, this is not. -1 where
+            there is no file.
+        language: of its answers, as a code such as ``hi``; empty where nobody says.
     """
 
     id: str
@@ -118,6 +121,8 @@ class Sample:
     tags: dict[str, str] = field(default_factory=dict)
     record: str = ""
     difficulty: float | None = None
+    number: int = -1
+    language: str = ""
 
     @property
     def media(self) -> tuple[Media, ...]:

@@ -172,6 +172,8 @@ class _Record:
             },
             tags={"voice": self._text("voice", "")} if "voice" in self.values else {},
             difficulty=self._difficulty(),
+            number=self.number,
+            language=self._text("language", ""),
         )
 
     def _media(self) -> dict[str, Media]:

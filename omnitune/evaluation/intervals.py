@@ -88,4 +88,8 @@ class Records:
 
     def __call__(self, sample: Sample) -> int:
         """The record's number; what shows the same first medium is one record."""
-        return self._numbers[sample.media[0] if sample.media else sample.record or sample.id]
+        if sample.media:
+            return self._numbers[sample.media[0]]
+        if sample.number < 0:
+            return self._numbers[sample.record or sample.id]
+        return self._numbers[(sample.source, sample.number)]
