@@ -50,7 +50,7 @@ from omnitune.sample import Message, Sample, Text
 from omnitune.storage import write_json
 from omnitune.training import checkpoint
 from omnitune.training.loop import Run, train
-from omnitune.training.outputs import claim_folder
+from omnitune.training.outputs import examine_folder
 from omnitune.training.sft import prepare
 
 MEDIA = 32  # of each kind
@@ -166,7 +166,9 @@ def serve(pipe: Connection, folder: Path, resume: bool, launched: float) -> None
     """
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     config = settings(folder)
-    claim_folder(config, config.out / "omni.pt", resume=resume, overwrite=not resume)
+    claim = examine_folder(config, config.out / "omni.pt", resume=resume, overwrite=not resume)
+    assert claim is not None
+    claim.take()
     run = prepare(config, resume).run
     late = round(LATE * run.plan.total_steps)
     started_at = run.step

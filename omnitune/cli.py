@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
+import os
 import signal
 import sys
+import tempfile
+import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from pydantic import Field
@@ -43,26 +48,69 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     # A polite kill is a Ctrl-C: what was trained is saved first.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal may know fewer letters
+    hint = "; the same command with --resume goes on from here" if name in RESUMABLE else ""
     try:
         if name not in COMMANDS:
             raise UserError(f"omnitune {name}: no such command\n\n{USAGE}")
-        return COMMANDS[name](arguments[1:])
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        status = COMMANDS[name](arguments[1:])
+        if sys.stdout is not None:
+            sys.stdout.flush()  # here, where a closed pipe can still be told
+        return status
     except KeyboardInterrupt:
-        hint = "; the same command with --resume goes on from here" if name in RESUMABLE else ""
-        print(f"\nstopped{hint}", file=sys.stderr)
+        _tell(f"\nstopped{hint}")
         return 130
+    except BrokenPipeError:
+        # Whoever read the output has left; nothing more can be written there, at exit either.
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if hint:
+            _tell(f"error: the output was closed, so the run was stopped{hint}")
+        return 141
+    except Exception as error:
+        _tell(f"error: {explain(error)}")
+        return 2 if isinstance(error, UserError | OSError) else 1
+
+
+def explain(error: Exception) -> str:
+    """What to tell the user of an error; a fault of ours leaves its traceback in a file."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename or 'the system'}: {error.strerror}"
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return (
+            "there is not enough memory; take a smaller batch_size with more "
+            f"gradient_accumulation, or activation_checkpointing ({error})"
+        )
+    with tempfile.NamedTemporaryFile(
+        "w", prefix="omnitune-", suffix=".log", delete=False, encoding="utf-8", errors="replace"
+    ) as file:
+        traceback.print_exception(error, file=file)
+    what = " ".join(f"{type(error).__name__}: {error}".split())
+    return (
+        f"something that omnitune did not expect: {what[:500]}\n"
+        f"This may be a fault of omnitune. Where it happened is written in {file.name}"
+    )
+
+
+def _tell(message: str) -> None:
+    """Writes to standard error, as far as there is one."""
+    with suppress(OSError, ValueError):
+        print(message, file=sys.stderr, flush=True)
 
 
 def corpus(arguments: list[str]) -> int:
     """Makes the embedded corpus."""
     if _help("corpus", CorpusConfig, arguments):
         return 0
+    from omnitune.storage import check_workers
     from omnitune.synthetic.corpus import CorpusError, build_corpus
 
     config = load_config(CorpusConfig, None, arguments)
+    check_workers(config.workers)
     try:
         summary = build_corpus(**config.model_dump())
     except CorpusError as error:
@@ -220,6 +268,10 @@ def _run_flags(command: str, arguments: list[str]) -> tuple[list[Path], list[str
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--overwrite", action="store_true")
     known, rest = parser.parse_known_args(arguments)
+    if known.resume and known.overwrite:
+        raise UserError(
+            "--resume goes on with the run that is there, --overwrite replaces it; give one of them"
+        )
     if not known.config and command == "pretrain":
         raise UserError("omnitune pretrain needs --config FILE, such as configs/thinker_tiny.json")
     return known.config, rest, {"resume": known.resume, "overwrite": known.overwrite}

@@ -50,12 +50,24 @@ class RunConfig(Config):
         None, description="where results go [checkpoints/<name of the config file>]"
     )
     seed: int = Field(0, ge=0, description="seeds weights, order of samples and augmentation")
-    batch_size: int = Field(8, ge=1, description="samples per micro-batch")
-    gradient_accumulation: int = Field(1, ge=1, description="micro-batches per step")
-    num_epochs: int = Field(5, ge=1, description="passes over as many samples as there are")
-    max_steps: int | None = Field(None, ge=1, description="stop after so many steps")
+    batch_size: int = Field(8, ge=1, le=65_536, description="samples per micro-batch")
+    gradient_accumulation: int = Field(1, ge=1, le=65_536, description="micro-batches per step")
+    num_epochs: int = Field(
+        5, ge=1, le=1_000_000, description="passes over as many samples as there are"
+    )
+    max_steps: int | None = Field(
+        None,
+        ge=1,
+        le=1_000_000_000,
+        description="stop after so many steps, whatever num_epochs says",
+    )
     learning_rate: float = Field(1e-4, gt=0, le=1, description="peak rate after warm-up")
-    warmup_steps: int = Field(500, ge=0, description="steps of linear warm-up")
+    warmup_steps: int = Field(
+        500,
+        ge=0,
+        le=10_000_000,
+        description="steps of linear warm-up; of no more than a tenth of the run",
+    )
     min_lr_ratio: float = Field(0.1, ge=0, le=1, description="rate at the end, as share of peak")
     weight_decay: float = Field(0.01, ge=0, description="AdamW; none on norms and biases")
     optimizer: Literal["adamw", "muon"] = Field(
@@ -170,7 +182,10 @@ class Phase(Config):
 def tokens_per_batch() -> Any:
     """The field of this name, of the stages whose batches are rows of tokens."""
     return Field(
-        None, ge=16, description="in place of batch_size: about so many tokens, of like length"
+        None,
+        ge=16,
+        le=1 << 28,
+        description="in place of batch_size: about so many tokens, of like length",
     )
 
 

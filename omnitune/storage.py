@@ -5,6 +5,7 @@ And what the machine gives: how many cores.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -24,13 +25,19 @@ MANIFEST = "manifest.json"
 _EDITING = threading.Lock()  # a step's checkpoint is written while training goes on
 # Seconds after which a file that is written anew has another time stamp on any file system.
 SETTLED = 2.0
+WORKERS_A_CORE = 4  # processes; more of them only wait for each other
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class NoRoomError(UserError):
+    """A file could not be written because the disk, a quota or a limit is full."""
 
 
 def write_checkpoint(path: Path, values: dict[str, Any]) -> None:
     """Writes a dictionary of tensors and JSON-able values so that no half file is ever seen.
 
     Raises:
-        UserError: the disk is full or cannot be written to.
+        NoRoomError: the disk is full. UserError: the folder cannot be written to.
     """
     temporary = path.with_name(path.name + ".tmp")
     try:
@@ -43,8 +50,13 @@ def write_checkpoint(path: Path, values: dict[str, Any]) -> None:
         os.replace(temporary, path)
         edit_manifest(path.parent, path.name, digest)
     except (OSError, RuntimeError) as error:  # torch's writer tells of a full disk in its own way
+        temporary.unlink(missing_ok=True)  # half a file would keep the room that is missing
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
-        raise UserError(f"{path}: cannot be written ({reason}); make room and go on") from None
+        full = isinstance(error, RuntimeError) or error.errno in NO_ROOM
+        mend = "make room and go on" if full else "make the folder writable and go on"
+        raise (NoRoomError if full else UserError)(
+            f"{path}: cannot be written ({reason}); {mend}"
+        ) from None
 
 
 def read_checkpoint(path: Path, command: str = "") -> dict[str, Any]:
@@ -91,11 +103,8 @@ def edit_manifest(folder: Path, name: str, digest: str | None) -> None:
 
 
 def write_json(path: Path, values: Any) -> None:
-    """Writes JSON under a temporary name, then renames it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    """Writes JSON under a temporary name, then renames it; raises OSError."""
+    _replace(path, [json.dumps(values, indent=1) + "\n"])
 
 
 def sha256(path: Path) -> str:
@@ -124,12 +133,23 @@ def file_state(path: Path) -> str:
 
 
 def write_json_lines(path: Path, rows: Iterable[Any]) -> None:
-    """Writes one JSON value a line under a temporary name, then renames it."""
+    """Writes one JSON value a line under a temporary name, then renames it; raises OSError."""
+    _replace(path, (json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def _replace(path: Path, lines: Iterable[str]) -> None:
+    """Writes text under a temporary name, syncs it, then renames it; raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    os.replace(temporary, path)
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.writelines(lines)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def cores() -> list[int]:
@@ -142,3 +162,23 @@ def cores() -> list[int]:
 def usable_cores() -> int:
     """How many cores this process may use."""
     return len(cores())
+
+
+def check_workers(asked: int | None) -> None:
+    """Raises UserError for more processes than the machine could bear."""
+    limit = WORKERS_A_CORE * usable_cores()
+    if asked is not None and asked > limit:
+        raise UserError(
+            f"workers is {asked}, but there are {usable_cores()} cores here; give {limit} at most, "
+            "or leave workers out"
+        )
+
+
+def machine_memory() -> int:
+    """Bytes of memory that the machine, or the container that this runs in, has."""
+    found = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        limit = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
+    except OSError:
+        return found
+    return min(found, int(limit)) if limit.isdigit() else found

@@ -80,9 +80,9 @@ def read_available(data_dir: Path, sources: Iterable[str] = tuple(FILES)) -> dic
     return {source: read_source(data_dir, source) for source in present}
 
 
-def data_files(data_dir: Path, sources: Iterable[str] = tuple(FILES)) -> list[Path]:
-    """The JSON files of sources, there or not."""
-    return [data_dir / FILES[source] for source in sources]
+def data_files(data_dir: Path, sources: Iterable[str] = tuple(FILES)) -> dict[str, Path]:
+    """The JSON files of sources, there or not, by their names within the folder."""
+    return {FILES[source]: data_dir / FILES[source] for source in sources}
 
 
 def join(parts: Iterable[Samples]) -> Samples:

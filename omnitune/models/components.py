@@ -152,7 +152,8 @@ def _speaks(words: str, part: dict[str, Any], path: Path) -> dict[str, Any]:
         return part
     print(
         f"warning: {path} names words of another thinker's vocabulary, so stage E cannot begin "
-        "with them; train it again with --thinker-ckpt, or go on and let the projector learn them"
+        "with them; train it again with --tokenizer FILE (tokenizer.json beside the thinker), or "
+        "go on and let the projector learn them"
     )
     config = {name: value for name, value in part["config"].items() if name != "words"}
     state = {n: value for n, value in part["state"].items() if not n.startswith("readout.")}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from omnitune.storage import write_json
 from omnitune.training import checkpoint, compute
 from omnitune.training.loop import BatchAt, LossBatch, Plan, Run, train
 from omnitune.training.optim import build_optimizer
-from omnitune.training.outputs import claim_folder, finish
+from omnitune.training.outputs import Claim, examine_folder, finish
 from omnitune.training.progress import RunLog
 
 Scores = dict[str, Any]
@@ -24,10 +25,10 @@ Scores = dict[str, Any]
 
 @dataclass
 class Output:
-    """Where a stage's result goes, and whether it is already there."""
+    """Where a stage's result goes; ``claim`` is None if it is there already."""
 
     path: Path
-    complete: bool
+    claim: Claim | None
 
 
 @dataclass
@@ -57,13 +58,13 @@ class Stage:
 
 
 def fresh_directory(config: RunConfig, name: str, resume: bool, overwrite: bool) -> Output:
-    """Claims the output folder; ``complete`` if a finished run of the same settings is there."""
+    """Examines the output folder; it is written to when the claim is taken."""
     path = config.out / name
     inputs = data_files(config.data_dir)
     tokenizer = getattr(config, "tokenizer", None)
     if tokenizer is not None:
-        inputs.append(tokenizer)
-    return Output(path, claim_folder(config, path, resume, overwrite, inputs))
+        inputs["tokenizer"] = tokenizer
+    return Output(path, examine_folder(config, path, resume, overwrite, inputs))
 
 
 def with_words(data_dir: Path, modality: str) -> tuple[list[Sample], list[Sample]]:
@@ -102,7 +103,7 @@ def run_stage(stage: Stage, resume: bool) -> None:
     def lines(step: int, entry: dict[str, Any]) -> list[str]:
         if not entry["epoch_ended"]:
             return []
-        train_loss = entry["train"]["loss"]
+        train_loss = entry["train"].get("loss", math.nan)  # none if every update was left out
         return [
             f"Step {step}: train loss={train_loss:.3f} held-out {stage.line(entry['validation'])}"
         ]
@@ -114,7 +115,7 @@ def run_stage(stage: Stage, resume: bool) -> None:
         batch_at=stage.batch_at,
         plan=plan,
         config=config,
-        log=RunLog(config.out, stage.groups, lines, config.num_epochs, config),
+        log=RunLog(config.out, stage.groups, lines, max(config.num_epochs, plan.epochs), config),
         groups=stage.groups,
         score=score,
         rounded=stage.rounded,

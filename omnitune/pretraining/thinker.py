@@ -135,7 +135,7 @@ class ThinkerConfig(RunConfig):
 def pretrain(config: ThinkerConfig, resume: bool = False, overwrite: bool = False) -> Path:
     """Trains tokenizer and thinker on the training split; returns the checkpoint's path."""
     out = fresh_directory(config, "thinker_best.pt", resume, overwrite)
-    if out.complete:
+    if out.claim is None:
         return out.path
     torch.manual_seed(config.seed)
     sources = read_available(config.data_dir)
@@ -146,6 +146,7 @@ def pretrain(config: ThinkerConfig, resume: bool = False, overwrite: bool = Fals
         raise UserError(f"{config.data_dir}: needs records in the splits train and validation")
     words = (put_into_words(s) for samples in train.values() for s in samples)
     tokenizer = train_tokenizer(words, config.vocab_size)
+    out.claim.take()
     save_tokenizer(config.out / TOKENIZER_FILE, tokenizer)
     renderer = ChatRenderer(tokenizer)
     model = OmniModel(OmniConfig(thinker=config.architecture(tokenizer.get_vocab_size())))

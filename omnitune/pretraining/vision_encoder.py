@@ -131,7 +131,7 @@ class VisionEncoderConfig(RunConfig):
 def pretrain(config: VisionEncoderConfig, resume: bool = False, overwrite: bool = False) -> Path:
     """Trains the encoder on the training split's captions; returns the checkpoint's path."""
     out = fresh_directory(config, "vision.pt", resume, overwrite)
-    if out.complete:
+    if out.claim is None:
         return out.path
     torch.manual_seed(config.seed)
     train, held_out = captioned(config.data_dir)
@@ -150,6 +150,7 @@ def pretrain(config: VisionEncoderConfig, resume: bool = False, overwrite: bool 
         state, head = omni.encoders[NAME].state_dict(), model.spotting_head
         save_naming_encoder(out.path, NAME, encoder, state, head, tokenizer, scores=scores)
 
+    out.claim.take()
     run_stage(
         Stage(
             config=config,

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from omnitune.sample import UserError
-from omnitune.storage import edit_manifest, read_checkpoint, write_checkpoint
+from omnitune.storage import NoRoomError, edit_manifest, read_checkpoint, write_checkpoint
 
 if TYPE_CHECKING:
     from omnitune.training.loop import Run
@@ -29,32 +29,66 @@ def save(run: Run) -> None:
     Training waits for a copy in memory only; the file is written while it goes on.
     """
     finish_saving(run)  # no more than one copy at a time
+    run.state["log"] = run.log.sums()
     path = run.config.out / f"{run.config.step_prefix}{run.step}.pt"
     values = {
         "step": run.step,
         "model": run.model.state_dict(),
         "optimizer": run.optimizer.state_dict(),
-        "torch_rng": torch.get_rng_state(),
+        "torch_rng": torch.get_rng_state() if run.rng is None else run.rng,
         "gpu_rng": torch.cuda.get_rng_state() if run.device.type == "cuda" else None,
         "state": run.state,
         "config": json.loads(run.config.model_dump_json()),
     }
     run.snapshot = copied(values, run.snapshot)
     run.saving = _WRITER.submit(_write, path, run.snapshot, run.config.keep_checkpoints)
+    run.saved = run.step
 
 
-def finish_saving(run: Run) -> None:
-    """Waits until the last checkpoint is whole on disk; raises what went wrong."""
+def finish_saving(run: Run, last: bool = False) -> None:
+    """Waits until the newest checkpoint is whole on disk.
+
+    A full disk does not end a run, which would lose more: it is told, and the next checkpoint is
+    tried again.
+
+    Args:
+        last: there is no next one: what went wrong is raised.
+
+    Raises:
+        UserError: it could not be written.
+    """
     saving, run.saving = run.saving, None
-    if saving is not None:
+    if saving is None:
+        return
+    try:
         saving.result()
+    except UserError as error:
+        run.saved = -1
+        if last:
+            raise
+        whole = step_files(run.config.out)
+        newest = f"the newest whole one is {whole[-1].name}" if whole else "there is no other one"
+        run.log.warn(f"{error}; {newest}")
 
 
 def _write(path: Path, values: dict[str, Any], keep: int) -> None:
-    write_checkpoint(path, values)
+    """Writes a checkpoint; where there is no room, in the place of older ones but the newest."""
+    while True:
+        older = [old for old in step_files(path.parent) if old != path]
+        try:
+            write_checkpoint(path, values)
+            break
+        except NoRoomError:
+            if len(older) < 2:
+                raise
+            _remove(older[0])
     for old in step_files(path.parent)[:-keep]:
-        old.unlink()
-        edit_manifest(path.parent, old.name, None)
+        _remove(old)
+
+
+def _remove(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    edit_manifest(path.parent, path.name, None)
 
 
 def copied(value: Any, into: Any) -> Any:
@@ -89,10 +123,12 @@ def restore(run: Run) -> bool:
         if run.device.type == "cuda" and values.get("gpu_rng") is not None:
             torch.cuda.set_rng_state(values["gpu_rng"])
         run.state.update(values["state"])
-        run.step = values["step"]
-        run.log.truncate(run.step)
+        run.step = run.saved = values["step"]
+        scored = run.state.get("scored") == run.step  # else that moment is scored once more
+        run.log.truncate(run.step if scored else run.step - 1)
+        run.log.take_up(run.state.pop("log", None))
         return True
-    run.log.truncate(0)
+    run.log.truncate(-1)
     return False
 
 

@@ -14,13 +14,13 @@ from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from omnitune.config import RunConfig
 from omnitune.data.batching import Part
 from omnitune.training import checkpoint, compute
 from omnitune.training.feed import Fed, feed
-from omnitune.training.optim import rate_factor, set_rate
+from omnitune.training.optim import rate_factor, set_rate, warmup_of
 from omnitune.training.progress import RunLog
 from omnitune.training.ranks import Helper, Team, choose_ranks, team_of
 from omnitune.training.strategy import Strategy
@@ -50,18 +50,38 @@ class Plan:
 
     Attributes:
         steps_per_epoch: optimiser updates of one pass.
-        total_steps: of the whole run.
+        total_steps: of the whole run; ``max_steps`` has the last word, also beyond ``num_epochs``.
+        notes: what differs from the configuration's words, in sentences.
     """
 
     steps_per_epoch: int
     total_steps: int
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, config: RunConfig, batches_per_epoch: int) -> Plan:
         """The plan of a configuration."""
         steps = max(1, -(-batches_per_epoch // config.gradient_accumulation))
-        total = steps * config.num_epochs
-        return cls(steps, min(total, config.max_steps or total))
+        epochs = steps * config.num_epochs
+        total = config.max_steps or epochs
+        notes = []
+        if total > epochs:
+            notes.append(
+                f"max_steps is {total}, and {config.num_epochs} epochs hold {epochs} steps: "
+                f"training goes on into epoch {-(-total // steps)}"
+            )
+        warmup = warmup_of(config.warmup_steps, total)
+        if warmup < config.warmup_steps:
+            notes.append(
+                f"warmup_steps is {config.warmup_steps}, more than a tenth of the run's {total} "
+                f"steps: the rate warms up over {warmup}"
+            )
+        return cls(steps, total, tuple(notes))
+
+    @property
+    def epochs(self) -> int:
+        """Epochs that the run reaches into."""
+        return -(-self.total_steps // self.steps_per_epoch)
 
     def epoch(self, step: int) -> int:
         """Epoch, counted from 1, that step ``step`` (counted from 1) belongs to."""
@@ -83,6 +103,9 @@ class Run:
         state: JSON-able values that are saved and restored with the run.
         pace: seconds of the first steps, until it is decided whether to compile.
         updating: between the first changed weight and the counting of the step.
+        rng: state of torch's generator before the step under way, whose draws are thrown away if
+            it is not finished.
+        saved: step of the newest checkpoint, -1 for none of this process.
         saving: the checkpoint that is being written. snapshot: the copy it is written from.
     """
 
@@ -101,6 +124,8 @@ class Run:
     step: int = 0
     pace: list[float] = field(default_factory=list)
     updating: bool = False
+    rng: Tensor | None = None
+    saved: int = -1
     saving: Future[None] | None = None
     snapshot: dict[str, Any] | None = None
 
@@ -118,9 +143,12 @@ class Run:
 def train(run: Run) -> None:
     """Trains from ``run.step`` to the end of the plan.
 
-    Ctrl-C takes effect after the step under way: the state is saved, then the interrupt goes on.
+    Whatever ends it, the last whole step is saved first. Ctrl-C takes effect after the step under
+    way. The last step is saved before it is scored.
     """
     config, plan = run.config, run.plan
+    for note in plan.notes:
+        run.log.say(note)
     ranks = choose_ranks(config, run.model, plan.total_steps if run.compile else 0)
     compute.settle(run, ranks)
     run.model.train()
@@ -136,17 +164,20 @@ def train(run: Run) -> None:
                 if asked_to_stop():
                     raise KeyboardInterrupt
                 _one_step(run, fed, team)
+                if run.step == plan.total_steps:
+                    checkpoint.save(run)
                 _score_if_due(run, team)
                 if run.step % config.save_every == 0 and run.step < plan.total_steps:
                     checkpoint.save(run)
             if asked_to_stop():
                 raise KeyboardInterrupt
-        except KeyboardInterrupt:
-            if not run.updating:
+        except BaseException:
+            # A step that was not begun or not finished leaves the weights of the last whole one.
+            if not run.updating and run.saved < run.step:
                 checkpoint.save(run)
-            raise
-        finally:
             checkpoint.finish_saving(run)
+            raise
+        checkpoint.finish_saving(run, last=True)
 
 
 @contextmanager
@@ -191,12 +222,13 @@ class Stepped(NamedTuple):
 def _one_step(run: Run, fed: Callable[[int], Fed], team: Team) -> None:
     """One optimiser update; the step counts only once it is whole."""
     started = time.perf_counter()
+    run.rng = torch.get_rng_state()
     rate = run.config.learning_rate * _rate_factor(run)
     team.begin_step(run.strategy.decisions if run.strategy else None)
     found = update(run, fed, team)
     team.end_step()
     run.step += 1
-    run.updating = False
+    run.updating, run.rng = False, None
     if not math.isfinite(found.norm):  # left out of the record too: a NaN would spoil every mean
         run.log.warn(f"step {run.step}: the gradient is not finite; the update is left out")
         zeros = [0.0] * len(run.groups)
@@ -278,10 +310,14 @@ def _rate_factor(run: Run) -> float:
 
 
 def _score_if_due(run: Run, team: Team) -> None:
-    """Scores every ``log_every`` steps and after each epoch; once, also if that was interrupted."""
+    """Scores before the first step, every ``log_every`` steps and after each epoch.
+
+    Once each, also if that was interrupted.
+    """
     epoch_ended = run.step % run.plan.steps_per_epoch == 0 or run.step == run.plan.total_steps
+    epoch_ended = epoch_ended and run.step > 0
     due = run.step % run.config.log_every == 0 or epoch_ended
-    if not due or run.step == run.state.get("scored", 0):
+    if not due or run.step == run.state.get("scored", -1):
         return
     started = time.perf_counter()
     run.model.eval()
@@ -290,6 +326,7 @@ def _score_if_due(run: Run, team: Team) -> None:
         scores = run.score(run.step, epoch_ended)
     run.model.train()
     seconds = time.perf_counter() - started
-    notes = run.strategy.notes(run.step, scores) if run.strategy else {}
-    run.log.scores(run.step, run.plan.epoch(run.step), scores, epoch_ended, seconds, notes)
+    if scores or run.step:
+        notes = run.strategy.notes(run.step, scores) if run.strategy and run.step else {}
+        run.log.scores(run.step, run.plan.epoch(run.step), scores, epoch_ended, seconds, notes)
     run.state["scored"] = run.step

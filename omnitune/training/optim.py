@@ -171,14 +171,18 @@ def trainable(model: nn.Module) -> Iterable[tuple[str, nn.Parameter]]:
 def rate_factor(step: int, total: int, warmup: int, floor: float) -> float:
     """Share of the peak rate at a step: linear warm-up, then half a cosine down to ``floor``.
 
-    A run shorter than twice the warm-up warms up over half of its steps, so that a short trial
-    reaches its peak rate at all.
+    The warm-up takes a tenth of the run at most, so that a short trial trains at its peak rate.
     """
-    warmup = min(warmup, total // 2)
+    warmup = warmup_of(warmup, total)
     if step < warmup:
         return (step + 1) / warmup
     progress = (step - warmup) / max(1, total - warmup)
     return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+
+def warmup_of(asked: int, total: int) -> int:
+    """Steps of warm-up: as asked for, but no more than a tenth of the run (one at least)."""
+    return min(asked, max(1, total // 10))
 
 
 def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:

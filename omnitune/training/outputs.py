@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import os
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from omnitune.config import RunConfig
 from omnitune.evaluation.environment import command, environment
 from omnitune.sample import UserError
-from omnitune.storage import sha256, write_json
+from omnitune.storage import check_workers, sha256, write_json
 from omnitune.training.checkpoint import step_files
 from omnitune.training.compute import pick_device
 from omnitune.training.trackers import TRACKER_FILE, check_installed
 
 RUN_FILE = "run.json"
 CACHE_NOTE = "feature_cache.json"
-# Settings that say how a run is watched, not what it learns: they may differ on resuming.
 LEFT_BY_A_RUN = (
     CACHE_NOTE,
     "metrics.jsonl",
@@ -29,8 +31,9 @@ LEFT_BY_A_RUN = (
     "answers.png",
     TRACKER_FILE,
 )
-FREE = {
-    "output_dir",
+# Settings that say how a run is watched, not what it learns: they may differ on resuming. So may
+# paths: what counts is the content of the files they lead to.
+MAY_DIFFER = {
     "log_every",
     "save_every",
     "keep_checkpoints",
@@ -41,18 +44,53 @@ FREE = {
 }
 
 
-def claim_folder(
+@dataclass(frozen=True)
+class Claim:
+    """The right to write a run into a folder, which is as it was until the claim is taken.
+
+    Attributes:
+        record: what ``run.json`` will hold.
+        keep: go on with what is there.
+    """
+
+    folder: Path
+    record: dict[str, Any]
+    keep: bool
+
+    def take(self) -> None:
+        """Clears away an earlier run that is to be replaced, and enters this one.
+
+        Raises:
+            UserError: the folder cannot be written to.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if not self.keep:
+                _clear(self.folder)
+            write_json(self.folder / RUN_FILE, self.record)
+        except OSError as error:
+            raise UserError(
+                f"{self.folder}: cannot be written to ({error.strerror}); give another "
+                "--output-dir DIR"
+            ) from None
+
+
+def examine_folder(
     config: RunConfig,
     result: Path,
     resume: bool,
     overwrite: bool,
-    inputs: Iterable[Path] = (),
-) -> bool:
-    """Makes ready the output folder; True if a finished run of the same settings is there.
+    inputs: Mapping[str, Path] = MappingProxyType({}),
+) -> Claim | None:
+    """Whether a run may write to its output folder; None if it is there already, and finished.
+
+    Nothing is written yet: a run that is refused for another reason leaves no folder, and
+    takes nothing away of the one that it was to replace.
 
     Args:
         result: the file that a finished run leaves.
-        inputs: files that the run is made from; a run over other content is another run.
+        inputs: files that the run is made from, by name. Another place is no other input;
+            other content is.
 
     Raises:
         UserError: the folder holds another run, or a started one and neither ``resume`` nor
@@ -61,32 +99,40 @@ def claim_folder(
     folder = config.out
     check_installed(config.trackers)
     pick_device(config.device)
+    check_workers(config.workers)
+    check_writable(folder)
     settings: dict[str, Any] = json.loads(config.model_dump_json())
-    digests = {str(path): sha256(path) for path in inputs if path.is_file()}
+    digests = {name: sha256(path) for name, path in inputs.items() if path.is_file()}
     found = {} if overwrite else _read(folder / RUN_FILE) or {}
     complete = bool(found.get("finished")) and result.exists()
     if not overwrite and (complete or step_files(folder)):
         if found:
-            _compare(folder, "settings", found["config"], settings)
-            _compare(folder, "inputs", found.get("inputs", {}), digests)
+            places = {name for name, value in config if isinstance(value, Path)}
+            _compare(folder, "settings", found["config"], settings, MAY_DIFFER | places)
+            _compare_inputs(folder, found.get("inputs", {}), digests)
         if complete:
             print(f"{result} is there and complete; nothing to do (--overwrite trains again)")
-            return True
+            return None
         if not resume:
             raise UserError(
                 f"{folder} holds an unfinished run; --resume goes on with it, --overwrite starts "
                 "anew, --output-dir DIR leaves it alone"
             )
-    if overwrite or not resume:
-        _clear(folder)
-    try:
-        run = {"config": settings, "inputs": digests, "finished": False}
-        before = found.get("commands", []) if resume else []
-        run |= {"environment": environment(), "commands": [*before, command()]}
-        write_json(folder / RUN_FILE, run)
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be written to ({error.strerror})") from None
-    return False
+    run = {"config": settings, "inputs": digests, "finished": False}
+    before = found.get("commands", []) if resume else []
+    run |= {"environment": environment(), "commands": [*before, command()]}
+    return Claim(folder, run, keep=resume)
+
+
+def check_writable(folder: Path) -> None:
+    """Raises UserError if a folder is none, or could not be made or written to."""
+    place = folder
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    if not place.is_dir():
+        raise UserError(f"{folder}: {place} is a file, expected a folder; give --output-dir DIR")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise UserError(f"{folder}: {place} cannot be written to; give --output-dir DIR")
 
 
 def finish(config: RunConfig) -> None:
@@ -95,9 +141,21 @@ def finish(config: RunConfig) -> None:
     write_json(config.out / RUN_FILE, run | {"finished": True})
 
 
-def _compare(folder: Path, what: str, found: dict[str, Any], asked: dict[str, Any]) -> None:
+def _compare_inputs(folder: Path, found: dict[str, str], asked: dict[str, str]) -> None:
+    """Refuses other content; an older run noted its files under their paths."""
+    if sorted(found.values()) != sorted(asked.values()):
+        _compare(folder, "inputs", found, asked)
+
+
+def _compare(
+    folder: Path,
+    what: str,
+    found: dict[str, Any],
+    asked: dict[str, Any],
+    free: Collection[str] = (),
+) -> None:
     """Refuses a run that is not the one that is there; lists every difference."""
-    keys = [k for k in {**found, **asked} if k not in FREE and found.get(k) != asked.get(k)]
+    keys = [k for k in {**found, **asked} if k not in free and found.get(k) != asked.get(k)]
     if keys:
         lines = [f"\n  {k}: {found.get(k)!r} there, {asked.get(k)!r} now" for k in keys]
         raise UserError(

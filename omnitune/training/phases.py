@@ -23,6 +23,7 @@ from omnitune.training.optim import trainable
 if TYPE_CHECKING:
     from omnitune.training.loop import Run
 
+FROZEN_HERE = "frozen_by_phase"  # attribute of a weight
 REWARM = 0.1  # of a phase's steps at most are spent on warming up anew
 
 
@@ -98,11 +99,17 @@ class Phases:
                 run.log.say(self._describe(n, run))
 
     def thaw(self, phases: Iterable[int] | None = None) -> None:
-        """Gives gradients to the parts that some phases (or any phase) train, to no others."""
+        """Gives gradients to the parts that some phases (or any phase) train, to no others.
+
+        A weight that somebody else has frozen within a part stays as it is.
+        """
         chosen = range(len(self.phases)) if phases is None else phases
         trained = set[str]().union(*(self.trained(n) for n in chosen))
         for name, part in self._parts.items():
-            part.requires_grad_(name in trained)
+            for parameter in part.parameters():
+                if parameter.requires_grad or getattr(parameter, FROZEN_HERE, False):
+                    parameter.requires_grad_(name in trained)
+                    setattr(parameter, FROZEN_HERE, name not in trained)
 
     def raw_from(self) -> dict[str, int]:
         """The first phase in which a modality's encoder is trained, of those that ever are.

@@ -38,7 +38,6 @@ class RunLog:
     ) -> None:
         self.folder, self.groups, self.formatter, self.epochs = folder, groups, formatter, epochs
         self.config = config
-        folder.mkdir(parents=True, exist_ok=True)
         self._advance: Callable[..., None] = lambda n=1, note="": None
         self._trackers: Trackers | None = None
         self._printed_epoch = 0
@@ -49,6 +48,21 @@ class RunLog:
         self._count = [0.0] * len(self.groups)
         self._seconds = 0.0
         self._latest: dict[str, float] = {}
+
+    def sums(self) -> dict[str, Any]:
+        """What was collected since the last scores, to be kept with a checkpoint."""
+        return {
+            "loss": self._loss,
+            "count": self._count,
+            "seconds": self._seconds,
+            "latest": self._latest,
+        }
+
+    def take_up(self, sums: Mapping[str, Any] | None) -> None:
+        """Goes on with what a checkpoint kept."""
+        if sums:
+            self._loss, self._count = list(sums["loss"]), list(sums["count"])
+            self._seconds, self._latest = sums["seconds"], dict(sums["latest"])
 
     def truncate(self, step: int) -> None:
         """Drops what an interrupted run logged after the step that it goes on from."""
@@ -61,6 +75,7 @@ class RunLog:
     @contextmanager
     def training_bar(self, total: int, done: int) -> Iterator[None]:
         """Shows the live bar of the run."""
+        self.folder.mkdir(parents=True, exist_ok=True)
         names = self.config.trackers if self.config else ["tensorboard"]
         settings = json.loads(self.config.model_dump_json()) if self.config else {}
         self._trackers = Trackers(names, self.folder, settings, done, self.warn)
@@ -99,32 +114,41 @@ class RunLog:
 
         What the scores hold under ``warnings`` is printed as such.
         """
-        by_group = {
-            name: {"loss": loss / count, "tokens": count}
-            for name, loss, count in zip(self.groups, self._loss, self._count, strict=True)
-            if count
-        }
         entry = {
             "step": step,
             "epoch": epoch,
             "epoch_ended": epoch_ended,
-            "train": {
-                "loss": sum(self._loss) / max(1.0, sum(self._count)),
-                "sources": by_group,
-                "seconds": round(self._seconds, 3),
-                **self._latest,
-            },
+            "train": self._trained(),
             "scoring_seconds": round(scoring_seconds, 3),
             "validation": scores,
             **notes,
         }
-        with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
+        self._append(entry)
         self._track(step, entry)
         self._print(epoch, self.formatter(step, entry))
         for message in scores.get("warnings", ()):
             self.warn(message)
         self._reset()
+
+    def _trained(self) -> dict[str, Any]:
+        """Means over the steps since the last scores; without a loss where there was none."""
+        by_group = {
+            name: {"loss": loss / count, "tokens": count}
+            for name, loss, count in zip(self.groups, self._loss, self._count, strict=True)
+            if count
+        }
+        count = sum(self._count)
+        loss = {"loss": sum(self._loss) / count} if count else {}
+        return {**loss, "sources": by_group, "seconds": round(self._seconds, 3), **self._latest}
+
+    def _append(self, entry: dict[str, Any]) -> None:
+        """Writes a line; a disk that is full costs the line, not the run."""
+        path = self.folder / "metrics.jsonl"
+        try:
+            with path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(entry) + "\n")
+        except OSError as error:
+            self.warn(f"{path}: cannot be written ({error.strerror}); this line is lost")
 
     def say(self, message: str) -> None:
         """Prints a line without disturbing the bar."""

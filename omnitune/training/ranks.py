@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from omnitune.config import RunConfig
 from omnitune.data.batching import WHOLE, Part
 from omnitune.sample import UserError
-from omnitune.storage import usable_cores
+from omnitune.storage import check_workers, usable_cores
 from omnitune.training.compute import compiling_helps
 from omnitune.training.optim import begin_state, step_cost
 
@@ -85,6 +85,7 @@ def choose_ranks(config: RunConfig, model: nn.Module, compilable_steps: int = 0)
     where = next(model.parameters()).device.type
     forks = sys.platform == "linux" and where == "cpu" and not torch.cuda.is_initialized()
     asked = config.workers
+    check_workers(asked)
     if asked is not None and asked > 1:
         if not forks:
             raise UserError(

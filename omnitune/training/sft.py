@@ -30,14 +30,14 @@ from omnitune.evaluation.report import scores_table, write_report
 from omnitune.models.components import assemble, save_omni
 from omnitune.models.omni import OmniModel
 from omnitune.sample import Sample, UserError
-from omnitune.storage import usable_cores, write_json
+from omnitune.storage import machine_memory, usable_cores, write_json
 from omnitune.training import checkpoint, compute
 from omnitune.training.blend import blend_with_start
 from omnitune.training.loop import Plan, Run, train
 from omnitune.training.memory import estimate_memory
 from omnitune.training.mix import mix_lines
 from omnitune.training.optim import build_optimizer, trainable
-from omnitune.training.outputs import CACHE_NOTE, claim_folder, finish
+from omnitune.training.outputs import CACHE_NOTE, examine_folder, finish
 from omnitune.training.phases import Phases
 from omnitune.training.progress import RunLog
 from omnitune.training.strategy import Strategy, plan_strategy
@@ -50,17 +50,24 @@ def finetune(config: SftConfig, resume: bool = False, overwrite: bool = False) -
     """Trains the joint model; returns the path of ``omni.pt``."""
     result = config.out / "omni.pt"
     inputs = data_files(config.data_dir, config.sources)
-    inputs += [config.thinker_ckpt, *config.encoder_ckpts.values()]
-    if claim_folder(config, result, resume, overwrite, inputs):
+    inputs |= {"thinker_ckpt": config.thinker_ckpt, **config.encoder_ckpts}
+    claim = examine_folder(config, result, resume, overwrite, inputs)
+    if claim is None:
         return result
     started = time.monotonic()
     joint = prepare(config, resume)
     run = joint.run
     describe(run)
+    check_batch(config, joint)
     if run.device.type == "cuda":
         tell_memory(config, joint.model, run)
+    claim.take()
+    write_json(config.out / LEDGER_FILE, joint.truncation)
+    write_json(config.out / CACHE_NOTE, {"pays": joint.cached})
     train(run)
     blended = blend(config, joint)
+    # Before the final scores: whatever ends those, the model is there.
+    save_omni(result, joint.model, joint.tokenizer, step=run.step)
     results = final_scores(config, joint.model, joint.reader, joint.samples, run.state)
     for warning in language_lost(results.get("text_guard", {})):
         run.log.warn(warning)
@@ -72,7 +79,6 @@ def finetune(config: SftConfig, resume: bool = False, overwrite: bool = False) -
     results["precision"], results["compiled"] = run.state["precision"], run.state.get("compile")
     results["device"], results["cores"] = str(run.device), usable_cores()
     write_json(config.out / "results.json", results)
-    save_omni(result, joint.model, joint.tokenizer, step=run.step)
     finish(config)
     print("\n".join(scores_table(results)))
     print(f"model: {result}\nreport: {write_report(config.out, config.data_dir)}")
@@ -86,6 +92,7 @@ class Joint:
     Attributes:
         start: the thinker's weights before the first step, for the blend; empty without one.
         truncation: the ledger of ``take_stock``.
+        cached: whether media were encoded once, before the first step.
     """
 
     model: OmniModel
@@ -96,13 +103,18 @@ class Joint:
     run: Run
     strategy: Strategy
     truncation: dict[str, Any]
+    cached: bool
 
 
 def prepare(config: SftConfig, resume: bool = False) -> Joint:
-    """Everything before the first step; ``resume`` goes on from the newest checkpoint."""
+    """Everything before the first step; ``resume`` goes on from the newest checkpoint.
+
+    Nothing is written into the output folder: the start may still be refused.
+    """
     torch.manual_seed(config.seed)
     samples = read_samples(config)
     model, tokenizer = assemble(config.thinker_ckpt, config.encoder_ckpts, config.encoder_settings)
+    config = within_context(config, model)
     # Kept from here on: the file may be another one when the run ends.
     start = (
         checkpoint.copied(dict(model.thinker.named_parameters()), None) if config.max_blend else {}
@@ -113,14 +125,34 @@ def prepare(config: SftConfig, resume: bool = False) -> Joint:
     Phases(config, model.parts(), model.modalities).thaw()
     if config.activation_checkpointing:
         model.checkpoint_activations()
-    features = encode_media(config, model, join(samples.values()))
+    features = encode_media(config, model, join(samples.values()), resume)
     reader = SampleReader(renderer, model.modalities, features, config.max_tokens)
     run = build_run(config, model, reader, samples)
     if resume and checkpoint.restore(run):
         print(f"going on from step {run.step} of {run.plan.total_steps}")
     assert run.strategy is not None
     reader = run.strategy.reader_at(run.plan.total_steps)
-    return Joint(model, start, tokenizer, reader, samples, run, run.strategy, truncation)
+    cached = bool(features)
+    return Joint(model, start, tokenizer, reader, samples, run, run.strategy, truncation, cached)
+
+
+def within_context(config: SftConfig, model: OmniModel) -> SftConfig:
+    """The configuration with a ``max_tokens`` that the thinker has positions for.
+
+    Raises:
+        UserError: more were asked for by name.
+    """
+    positions = model.thinker.config.get_text_config().max_position_embeddings
+    if config.max_tokens <= positions:
+        return config
+    if "max_tokens" in config.model_fields_set:
+        raise UserError(
+            f"max_tokens is {config.max_tokens}, but the thinker of {config.thinker_ckpt} has "
+            f"{positions} positions (max_position_embeddings); lower max_tokens to {positions}, or "
+            "take a thinker with a longer context"
+        )
+    print(f"max_tokens is {positions}: the thinker has no more positions")
+    return config.model_copy(update={"max_tokens": positions})
 
 
 def blend(config: SftConfig, joint: Joint) -> dict[str, Any]:
@@ -166,23 +198,26 @@ def require_splits(config: SftConfig, samples: Mapping[str, Samples]) -> None:
 def keep_ledger(
     config: SftConfig, samples: Mapping[str, Samples], renderer: ChatRenderer, model: OmniModel
 ) -> tuple[dict[str, Samples], dict[str, Any]]:
-    """Checks media and lengths before anything is trained; writes down and says what is lost."""
+    """Checks media and lengths before anything is trained; says what is lost."""
     reading = Reading(
         renderer, model.modalities, config.max_tokens, conversations=config.conversation_share > 0
     )
     leave_out = config.too_long == "leave_out"
     kept, ledger = take_stock(samples, reading, config.data_dir, leave_out)
     require_splits(config, kept)
-    write_json(config.out / LEDGER_FILE, ledger)
     if told := summary(ledger):
         print(told)
     return kept, ledger
 
 
 def encode_media(
-    config: SftConfig, model: OmniModel, samples: Sequence[Sample]
+    config: SftConfig, model: OmniModel, samples: Sequence[Sample], resume: bool = False
 ) -> dict[str, FeatureStore]:
-    """Encodes media once while their encoder is frozen, if it pays or was asked for."""
+    """Encodes media once while their encoder is frozen, if it pays or was asked for.
+
+    Args:
+        resume: do as the run began.
+    """
     phases = Phases(config, model.parts(), model.modalities)
     frozen = dict.fromkeys(model.modalities, 1.0)  # until which share of the run
     frozen |= {name: phases.starts[n] for name, n in phases.raw_from().items()}
@@ -195,34 +230,28 @@ def encode_media(
     root = config.data_dir / FEATURES_FOLDER
     if config.feature_cache == "off" or not uses:
         return {}
-    if config.feature_cache == "auto" and not cache_pays(config, model, samples, root, uses):
-        return {}
+    if config.feature_cache == "auto":
+        note = config.out / CACHE_NOTE
+        noted = read_json_object(note) if resume and note.exists() else None
+        if not (noted["pays"] if noted else cache_pays(model, samples, root, uses)):
+            return {}
     return encode_once(model, samples, root, uses)
 
 
 def cache_pays(
-    config: SftConfig,
-    model: OmniModel,
-    samples: Sequence[Sample],
-    root: Path,
-    uses: Mapping[str, float],
+    model: OmniModel, samples: Sequence[Sample], root: Path, uses: Mapping[str, float]
 ) -> bool:
-    """Decided once for a run, by measurement: resumed, it goes on as it began.
+    """Whether encoding once costs less, by measurement; of very many media it does.
 
     Args:
         uses: how often each medium will be asked for, by modality.
     """
-    note = config.out / CACHE_NOTE
-    if note.exists():
-        return bool(read_json_object(note)["pays"])
     found = None
     if media_key(samples) is None:
         found = estimate(model, samples, root, uses)
     if found is not None:
         print(found)
-    pays = found is None or found.pays
-    write_json(note, {"pays": pays})
-    return pays
+    return found is None or found.pays
 
 
 def build_run(
@@ -259,7 +288,7 @@ def build_run(
         batch_at=stream,
         plan=plan,
         config=config,
-        log=RunLog(config.out, stream.groups, lines, config.num_epochs, config),
+        log=RunLog(config.out, stream.groups, lines, max(config.num_epochs, plan.epochs), config),
         groups=stream.groups,
         score=watch,
         rounded=round_up,
@@ -294,6 +323,33 @@ def describe(run: Run) -> None:
         f"training {count / 1e6:.2f} of {total / 1e6:.2f} million weights, "
         f"{run.plan.total_steps} steps of {batch}"
     )
+
+
+def check_batch(config: SftConfig, joint: Joint) -> None:
+    """Refuses a batch that the machine could not hold, before one is made.
+
+    Raises:
+        UserError: a step is expected to take more memory than there is.
+    """
+    records = sum(len(found) for found in joint.samples.values())
+    mean = joint.truncation["text"]["whole"] / max(1, records)
+    tokens = config.tokens_per_batch or round(mean * config.batch_size)
+    bf16 = config.precision != "fp32"
+    checkpointed = config.activation_checkpointing
+    needed = sum(estimate_memory(joint.model, tokens, 0, bf16, checkpointed).values())
+    device = joint.run.device
+    there = (
+        torch.cuda.get_device_properties(device).total_memory
+        if device.type == "cuda"
+        else machine_memory()
+    )
+    if needed > there:
+        key = "tokens_per_batch" if config.tokens_per_batch else "batch_size"
+        raise UserError(
+            f"{key} is {getattr(config, key)}: a step would take about {needed / GIB:,.0f} GiB of "
+            f"memory, and there are {there / GIB:,.0f}; take a smaller {key} with more "
+            "gradient_accumulation"
+        )
 
 
 def tell_memory(config: SftConfig, model: OmniModel, run: Run) -> None:

@@ -58,8 +58,11 @@ class Watch:
         self.state["text_start"] = start
 
     def __call__(self, step: int, epoch_ended: bool) -> dict[str, Any]:
-        """The scores of a moment; after an epoch with reliance and text guard, and warnings."""
-        chosen = self.whole if epoch_ended else self.probed
+        """The scores of a moment; after an epoch with reliance and text guard, and warnings.
+
+        Before the first step they are of as many questions as after an epoch.
+        """
+        chosen = self.whole if epoch_ended or not step else self.probed
         reader = self.strategy.reader_at(step)
         scores, _ = scoreboard(self.model, reader, chosen, priors=self.priors)
         if not epoch_ended:

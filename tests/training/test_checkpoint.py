@@ -98,11 +98,11 @@ def flip(path: Path) -> None:
 
 def test_newest_three_are_kept(tmp_path: Path) -> None:
     finished(settings(tmp_path))
-    assert names(tmp_path) == [f"omni_step_{n}.pt" for n in (4, 6, 8)]
+    assert names(tmp_path) == [f"omni_step_{n}.pt" for n in (6, 8, 9)]
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     assert set(manifest) == set(names(tmp_path))
     finished(settings(tmp_path / "one", keep_checkpoints=1, save_every=4))
-    assert names(tmp_path / "one") == ["omni_step_8.pt"]
+    assert names(tmp_path / "one") == ["omni_step_9.pt"]
 
 
 def test_newest_is_by_number_not_by_name(tmp_path: Path) -> None:
@@ -124,14 +124,15 @@ def test_restored_run_ends_as_the_straight_one(tmp_path: Path) -> None:
     """Weights, buffers, moments, chance and the schedule."""
     straight = finished(settings(tmp_path))
     step, again = gone_on(settings(tmp_path))
-    assert step == 8
-    (tmp_path / "omni_step_8.pt").unlink()
+    assert step == 9
+    for n in (9, 8):
+        (tmp_path / f"omni_step_{n}.pt").unlink()
     step, further = gone_on(settings(tmp_path))
     assert step == 6
     for run in (again, further):
         assert torch.equal(run.model.weight, straight.model.weight)
         assert run.model.seen == 9
-    assert steps_logged(tmp_path) == list(range(1, 10))
+    assert steps_logged(tmp_path) == list(range(10))
 
 
 def test_training_goes_on_while_its_state_of_before_is_written(
@@ -155,21 +156,103 @@ def test_training_goes_on_while_its_state_of_before_is_written(
     assert torch.equal(saved["model"]["weight"], torch.ones(1, 3))
 
 
-def test_checkpoint_that_cannot_be_written_stops_the_run(
+def fill_up(folder: Path, monkeypatch: pytest.MonkeyPatch, room: int) -> None:
+    """A disk with room for so many checkpoints, half a written one among them."""
+    real = torch.save
+
+    def save(values: Any, file: Any) -> None:
+        if len(list(folder.glob("*step_*"))) > room:
+            file.write(b"half of it")
+            raise OSError(28, "No space left on device")
+        real(values, file)
+
+    monkeypatch.setattr(torch, "save", save)
+
+
+def test_a_full_disk_does_not_end_a_run_before_its_last_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fill_up(tmp_path, monkeypatch, room=0)
+    with pytest.raises(UserError, match=r"omni_step_9\.pt: cannot be written \(No space left"):
+        finished(settings(tmp_path))
+    said = capsys.readouterr().out
+    assert "warning: " in said
+    assert "omni_step_2.pt: cannot be written" in said
+    assert "there is no other one" in said
+    assert steps_logged(tmp_path) == list(range(10))
+    assert not list(tmp_path.glob("*step_*"))
+
+
+def test_where_there_is_no_room_older_checkpoints_give_way(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*args: object) -> None:
-        raise OSError(28, "No space left on device")
+    fill_up(tmp_path, monkeypatch, room=2)
+    finished(settings(tmp_path))
+    assert names(tmp_path) == ["omni_step_8.pt", "omni_step_9.pt"]
+    assert gone_on(settings(tmp_path))[0] == 9
 
-    monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(UserError, match=r"omni_step_2\.pt: cannot be written \(No space left"):
-        finished(settings(tmp_path))
+
+def test_an_error_within_a_step_keeps_the_last_whole_one(tmp_path: Path) -> None:
+    """Chance that the broken step drew is drawn again."""
+    straight = finished(settings(tmp_path / "straight"))
+    config = settings(tmp_path / "broken", save_every=100)
+    run = start(config)
+    forward = run.model.forward
+
+    def broken(batch: Point) -> Any:
+        found = forward(batch)
+        if run.step == 5:
+            raise ValueError("of another library")
+        return found
+
+    run.model.forward = broken  # type: ignore[method-assign]
+    with pytest.raises(ValueError, match="of another library"):
+        train(run)
+    assert names(config.out) == ["omni_step_5.pt"]
+    step, again = gone_on(config)
+    assert step == 5
+    assert torch.equal(again.model.weight, straight.model.weight)
+    losses = [
+        [json.loads(line)["train"].get("loss") for line in (folder / "metrics.jsonl").open()]
+        for folder in (tmp_path / "straight", config.out)
+    ]
+    assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize("moment", [4, 9])
+def test_an_error_in_scoring_loses_no_step_and_no_mean(tmp_path: Path, moment: int) -> None:
+    rest = {"save_every": 100, "log_every": 2}
+    straight = finished(settings(tmp_path / "straight", **rest))
+    config = settings(tmp_path / "broken", **rest)
+    run = start(config)
+
+    def score(step: int, ended: bool) -> dict[str, float]:
+        if step == moment:
+            raise ValueError("of another library")
+        return {"loss": float(step)}
+
+    run.score = score
+    with pytest.raises(ValueError, match="of another library"):
+        train(run)
+    step, again = gone_on(config)
+    assert step == moment
+    assert torch.equal(again.model.weight, straight.model.weight)
+    entries = [
+        [json.loads(line) for line in (folder / "metrics.jsonl").open()]
+        for folder in (tmp_path / "straight", config.out)
+    ]
+    assert [e["step"] for e in entries[1]] == [0, 2, 4, 6, 8, 9]
+    for key in ("loss", "grad_norm", "sources"):
+        assert [e["train"].get(key) for e in entries[0]] == [
+            e["train"].get(key) for e in entries[1]
+        ]
 
 
 def test_damaged_newest_falls_back_to_the_one_before(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     straight = finished(settings(tmp_path))
+    flip(tmp_path / "omni_step_9.pt")
     flip(tmp_path / "omni_step_8.pt")
     step, run = gone_on(settings(tmp_path))
     assert step == 6
@@ -177,16 +260,16 @@ def test_damaged_newest_falls_back_to_the_one_before(
     assert "warning: " in said
     assert "omni_step_8.pt: is damaged" in said
     assert torch.equal(run.model.weight, straight.model.weight)
-    assert steps_logged(tmp_path) == list(range(1, 10))
-    assert gone_on(settings(tmp_path))[0] == 8  # it was written anew
+    assert steps_logged(tmp_path) == list(range(10))
+    assert gone_on(settings(tmp_path))[0] == 9  # it was written anew
 
 
 def test_half_a_file_falls_back_too(tmp_path: Path) -> None:
     finished(settings(tmp_path))
-    newest = tmp_path / "omni_step_8.pt"
+    newest = tmp_path / "omni_step_9.pt"
     newest.write_bytes(newest.read_bytes()[:100])
     (tmp_path / "manifest.json").unlink()
-    assert gone_on(settings(tmp_path))[0] == 6
+    assert gone_on(settings(tmp_path))[0] == 8
 
 
 def test_nothing_whole_is_a_start_from_nothing_without_doubles(tmp_path: Path) -> None:
@@ -198,20 +281,28 @@ def test_nothing_whole_is_a_start_from_nothing_without_doubles(tmp_path: Path) -
     assert run.step == 0
     train(run)
     assert torch.equal(run.model.weight, straight.model.weight)
-    assert steps_logged(tmp_path) == list(range(1, 10))
+    assert steps_logged(tmp_path) == list(range(10))
 
 
 def test_killed_before_the_first_checkpoint_leaves_no_doubles(tmp_path: Path) -> None:
     config = settings(tmp_path, save_every=100)
     run = start(config)
-    run.batch_at = lambda n, part: Point(n) if n < 3 else exec("raise SystemExit")
+
+    def kill(n: int, part: object) -> Point:
+        if n == 3:
+            run.updating = True  # nothing is saved on the way out
+            raise SystemExit
+        return Point(n)
+
+    run.batch_at = kill
     with pytest.raises(SystemExit):
         train(run)
-    assert steps_logged(tmp_path) == [1, 2, 3]
+    assert not names(tmp_path)
+    assert steps_logged(tmp_path) == [0, 1, 2, 3]
     again = start(config)
     assert not checkpoint.restore(again)
     train(again)
-    assert steps_logged(tmp_path) == list(range(1, 10))
+    assert steps_logged(tmp_path) == list(range(10))
 
 
 def test_half_a_line_of_the_log_is_dropped(tmp_path: Path) -> None:
@@ -219,7 +310,7 @@ def test_half_a_line_of_the_log_is_dropped(tmp_path: Path) -> None:
     with (tmp_path / "metrics.jsonl").open("a", encoding="utf-8") as file:
         file.write('{"step": 1, "epo')
     gone_on(settings(tmp_path))
-    assert steps_logged(tmp_path) == list(range(1, 10))
+    assert steps_logged(tmp_path) == list(range(10))
 
 
 def test_state_of_the_stage_is_restored(tmp_path: Path) -> None:

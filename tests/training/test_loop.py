@@ -1,6 +1,7 @@
 """The loop: it steps, accumulates by token, saves on Ctrl-C, and goes on exactly."""
 
 import json
+import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -82,8 +83,10 @@ def press_ctrl_c() -> None:
 
 
 def metrics(folder: Path) -> list[dict[str, Any]]:
+    """The log without the moment before the first step."""
     lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines]
+    entries = [json.loads(line) for line in lines]
+    return [entry for entry in entries if entry["step"]]
 
 
 def test_accumulated_micro_batches_equal_one_batch(samples: list[Sample], tmp_path: Path) -> None:
@@ -157,7 +160,7 @@ def test_gradients_are_clipped(samples: list[Sample], tmp_path: Path) -> None:
 
 
 def test_rate_follows_the_schedule(samples: list[Sample], tmp_path: Path) -> None:
-    run = start(settings(tmp_path, log_every=1), samples)
+    run = start(settings(tmp_path, log_every=1, max_steps=30), samples)
     train(run)
     rates = [entry["train"]["learning_rate"] for entry in metrics(tmp_path)]
     assert rates[:3] == pytest.approx([1e-2 / 3, 2e-2 / 3, 1e-2])
@@ -177,7 +180,8 @@ def test_interrupted_equals_uninterrupted(
 
     def stop_at_five(number: int, part: Part) -> Any:
         if number >= 5 * accumulation:
-            raise SystemExit  # as if killed: nothing is saved on the way out
+            first.updating = True  # as if killed: nothing is saved on the way out
+            raise SystemExit
         return first.stream(number, part)
 
     first = start(settings(tmp_path / "broken", **rest), samples, freeze=freeze)
@@ -283,7 +287,13 @@ def test_scores_are_taken_in_evaluation_mode_every_so_often_and_after_each_epoch
     config = settings(tmp_path, batch_size=3, num_epochs=2, log_every=2, max_steps=None)
     run = start(config, samples, score)
     train(run)  # three batches an epoch
-    assert seen == [(2, False, False), (3, True, False), (4, False, False), (6, True, False)]
+    assert seen == [
+        (0, False, False),
+        (2, False, False),
+        (3, True, False),
+        (4, False, False),
+        (6, True, False),
+    ]
     assert run.model.training
     assert [e["epoch"] for e in metrics(tmp_path)] == [1, 1, 2, 2]
 
@@ -333,10 +343,21 @@ def test_gradient_that_is_not_finite_skips_the_update(
     )
     train(run)
     assert run.step == 4
-    assert seen[2] == seen[1]
-    assert seen[0] > seen[1] > seen[3]
+    assert seen[3] == seen[2]
+    assert seen[0] > seen[1] > seen[2] > seen[4]
     assert "step 3: the gradient is not finite; the update is left out" in capsys.readouterr().out
     assert all(e["train"]["grad_norm"] >= 0 for e in metrics(tmp_path))
+
+
+def test_the_first_line_of_the_log_is_of_before_the_first_step(
+    samples: list[Sample], tmp_path: Path
+) -> None:
+    run = start(settings(tmp_path, max_steps=2), samples)
+    train(run)
+    first = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[0])
+    assert (first["step"], first["epoch_ended"]) == (0, False)
+    assert first["validation"] == {"loss": 0.0}
+    assert "loss" not in first["train"]  # nothing was trained, which is no loss of zero
 
 
 @pytest.mark.parametrize(
@@ -345,7 +366,7 @@ def test_gradient_that_is_not_finite_skips_the_update(
         (10, {"num_epochs": 3}, (10, 30)),
         (10, {"num_epochs": 3, "gradient_accumulation": 4}, (3, 9)),
         (10, {"num_epochs": 3, "max_steps": 7}, (10, 7)),
-        (10, {"num_epochs": 3, "max_steps": 700}, (10, 30)),
+        (10, {"num_epochs": 3, "max_steps": 700}, (10, 700)),
         (1, {"num_epochs": 2, "gradient_accumulation": 8}, (1, 2)),
     ],
 )
@@ -354,3 +375,19 @@ def test_plan(batches: int, rest: dict[str, int], expected: tuple[int, int]) -> 
     assert (plan.steps_per_epoch, plan.total_steps) == expected
     assert plan.epoch(1) == plan.epoch(plan.steps_per_epoch) == 1
     assert plan.epoch(plan.steps_per_epoch + 1) == 2
+
+
+@pytest.mark.parametrize(
+    ("rest", "said"),
+    [
+        ({"max_steps": 700, "warmup_steps": 70}, ["training goes on into epoch 70"]),
+        ({"max_steps": 20, "warmup_steps": 2}, []),
+        ({"warmup_steps": 50}, ["warmup_steps is 50, more than a tenth .* 30 .* over 3$"]),
+        ({"max_steps": 4, "warmup_steps": 500}, ["over 1$"]),
+    ],
+)
+def test_what_differs_from_the_settings_is_said(rest: dict[str, int], said: list[str]) -> None:
+    plan = Plan.of(SftConfig(output_dir=Path("x"), num_epochs=3, **rest), 10)
+    assert len(plan.notes) == len(said)
+    for note, pattern in zip(plan.notes, said, strict=True):
+        assert re.search(pattern, note)

@@ -9,7 +9,7 @@ import pytest
 
 from omnitune.config import SftConfig
 from omnitune.sample import UserError
-from omnitune.training.outputs import claim_folder, finish
+from omnitune.training.outputs import examine_folder, finish
 
 
 def settings(folder: Path, **rest: Any) -> SftConfig:
@@ -17,7 +17,10 @@ def settings(folder: Path, **rest: Any) -> SftConfig:
 
 
 def claim(config: SftConfig, resume: bool = False, overwrite: bool = False) -> bool:
-    return claim_folder(config, config.out / "omni.pt", resume, overwrite)
+    claimed = examine_folder(config, config.out / "omni.pt", resume, overwrite)
+    if claimed is not None:
+        claimed.take()
+    return claimed is None
 
 
 def leave_unfinished(config: SftConfig) -> list[Path]:
@@ -123,10 +126,49 @@ def test_damaged_run_file_is_named(tmp_path: Path, content: str) -> None:
     assert not claim(config, overwrite=True)
 
 
-def test_folder_that_is_a_file(tmp_path: Path) -> None:
+def test_folder_that_is_a_file_or_lies_in_one(tmp_path: Path) -> None:
     (tmp_path / "run").write_text("a file")
-    with pytest.raises(UserError, match="run"):
-        claim(settings(tmp_path))
+    for folder in (tmp_path / "run", tmp_path / "run" / "deeper"):
+        with pytest.raises(UserError, match="run is a file, expected a folder"):
+            claim(SftConfig(output_dir=folder))
+
+
+def test_nothing_is_written_or_taken_away_before_the_claim_is_taken(tmp_path: Path) -> None:
+    """What is refused after the folder was examined costs nothing."""
+    config = settings(tmp_path)
+    assert examine_folder(config, config.out / "omni.pt", False, False) is not None
+    assert not config.out.exists()
+    paths = leave_unfinished(config)
+    assert examine_folder(config, config.out / "omni.pt", False, overwrite=True) is not None
+    assert all(path.exists() for path in paths)
+
+
+def test_the_same_files_in_another_place_are_the_same_run(tmp_path: Path) -> None:
+    first, second = settings(tmp_path), settings(tmp_path, data_dir=tmp_path / "." / "elsewhere")
+    data = tmp_path / "data.json"
+    data.write_text("[]")
+    moved = tmp_path / "moved.json"
+    result = first.out / "omni.pt"
+
+    def examine(config: SftConfig, path: Path) -> bool:
+        claimed = examine_folder(config, result, True, False, {"text/data.json": path})
+        assert claimed is not None
+        claimed.take()
+        return True
+
+    assert examine(first, data)
+    (first.out / "omni_step_4.pt").write_text("x")
+    data.rename(moved)
+    assert examine(second, moved)
+    moved.write_text("[1]")
+    with pytest.raises(UserError, match=r"other inputs:\n  text/data\.json: "):
+        examine(second, moved)
+
+
+def test_more_processes_than_the_machine_bears_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"workers is 1000, but there are \d+ cores here"):
+        claim(settings(tmp_path, workers=1000))
+    assert not (tmp_path / "run").exists()
 
 
 def test_environment_and_every_command_are_kept(tmp_path: Path) -> None:

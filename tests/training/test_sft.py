@@ -18,8 +18,9 @@ from omnitune.evaluation.caching import Estimate
 from omnitune.models.components import load_omni
 from omnitune.models.omni import OmniModel
 from omnitune.sample import UserError
-from omnitune.storage import read_checkpoint
-from omnitune.training import sft
+from omnitune.storage import read_checkpoint, write_json
+from omnitune.training import loop, sft
+from omnitune.training.outputs import CACHE_NOTE
 from omnitune.training.sft import build_run, encode_media, finetune, read_samples
 
 
@@ -31,11 +32,11 @@ def finished(home: Path) -> SftConfig:
 
 
 def test_run_leaves_what_it_promises(finished: SftConfig) -> None:
-    for name in ("omni.pt", "omni_step_2.pt", "metrics.jsonl", "results.json", "run.json"):
+    for name in ("omni.pt", "omni_step_4.pt", "metrics.jsonl", "results.json", "run.json"):
         assert (finished.out / name).is_file(), name
     entries = [json.loads(x) for x in (finished.out / "metrics.jsonl").read_text().splitlines()]
-    assert [e["step"] for e in entries] == [2, 3, 4]  # an epoch is three steps
-    assert set(entries[0]["train"]["sources"]) == set(MIX)
+    assert [e["step"] for e in entries] == [0, 2, 3, 4]  # an epoch is three steps
+    assert set(entries[1]["train"]["sources"]) == set(MIX)
     results = json.loads((finished.out / "results.json").read_text())
     assert set(results["splits"]) == {"test"}
     assert {"loss", "text_acc", "image_qa_acc", "audio_wer"} <= set(results)
@@ -103,6 +104,64 @@ def test_nothing_left_to_train_on_is_an_error(home: Path) -> None:
     config = settings(home, "none", max_tokens=16, too_long="leave_out")
     with pytest.raises(UserError, match="has no training samples"):
         finetune(config)
+    assert not config.out.exists()
+
+
+@pytest.mark.parametrize("problem", [KeyboardInterrupt, ValueError("of another library")])
+def test_whatever_ends_the_final_scores_the_model_is_there(
+    finished: SftConfig, home: Path, monkeypatch: pytest.MonkeyPatch, problem: Any
+) -> None:
+    config = settings(home, f"unscored {type(problem).__name__}", save_every=100)
+    real = sft.final_scores
+
+    def ended(*arguments: Any) -> None:
+        raise problem
+
+    monkeypatch.setattr(sft, "final_scores", ended)
+    with pytest.raises((KeyboardInterrupt, ValueError)):
+        finetune(config)
+    assert (config.out / "omni_step_4.pt").is_file()
+    load_omni(config.out)
+    monkeypatch.setattr(sft, "final_scores", real)
+    monkeypatch.setattr(loop, "update", lambda *a: pytest.fail("trained again"))
+    finetune(config, resume=True)
+    scores = [json.loads((c.out / "results.json").read_text()) for c in (config, finished)]
+    assert scores[0]["splits"] == scores[1]["splits"]
+    entries = (config.out / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in entries] == [0, 2, 3, 4]
+
+
+def test_a_refused_start_takes_nothing_away(finished: SftConfig, tmp_path: Path) -> None:
+    folder = shutil.copytree(finished.out, tmp_path / "run")
+    before = {path.name: path.read_bytes() for path in folder.glob("*.*")}
+    missing = finished.model_copy(update={"output_dir": folder, "data_dir": tmp_path / "none"})
+    with pytest.raises(UserError, match="no such file"):
+        finetune(missing, overwrite=True)
+    assert {path.name: path.read_bytes() for path in folder.glob("*.*")} == before
+
+
+def test_samples_longer_than_the_context_are_refused_before_training(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = settings(home, "context", max_tokens=5000)
+    with pytest.raises(UserError, match=r"max_tokens is 5000, .* 256 positions"):
+        finetune(config)
+    assert not config.out.exists()
+    model = sft.prepare(settings(home, "context", max_steps=1)).model  # not asked for by name
+    assert "max_tokens is 256: the thinker has no more positions" in capsys.readouterr().out
+    assert sft.within_context(settings(home, max_tokens=256), model).max_tokens == 256
+
+
+@pytest.mark.parametrize("rest", [{"batch_size": 60_000}, {"tokens_per_batch": 10_000_000}])
+def test_a_batch_that_no_machine_can_hold_is_refused(
+    home: Path, monkeypatch: pytest.MonkeyPatch, rest: dict[str, int]
+) -> None:
+    monkeypatch.setattr(sft, "machine_memory", lambda: 2**30)
+    monkeypatch.setattr(sft, "describe", lambda run: None)
+    config = settings(home, "large", **rest)
+    with pytest.raises(UserError, match=rf"{next(iter(rest))} is .* GiB of memory"):
+        finetune(config)
+    assert not config.out.exists()
 
 
 def test_finished_run_is_not_trained_again(
@@ -223,12 +282,13 @@ def test_cache_is_decided_once_for_a_run(
     model.freeze_encoders()
     dear = Estimate(media=9, once=2.0, each_time=1.0, size=1, free=10**9)
     cheap = replace(dear, once=0.5)
-    for found, expected in ((dear, set()), (cheap, set())):  # the second time it stays as it was
-        monkeypatch.setattr(sft, "estimate", lambda *a, found=found, **k: found)
-        assert set(encode_media(config, model, samples)) == expected
+    monkeypatch.setattr(sft, "estimate", lambda *a, **k: dear)
+    assert encode_media(config, model, samples) == {}
     assert capsys.readouterr().out.count("nothing is kept") == 1
-    other = settings(home, "other")
-    assert set(encode_media(other, model, samples)) == set(ENCODERS)
+    write_json(config.out / CACHE_NOTE, {"pays": False})
+    monkeypatch.setattr(sft, "estimate", lambda *a, **k: cheap)
+    assert encode_media(config, model, samples, resume=True) == {}
+    assert set(encode_media(config, model, samples)) == set(ENCODERS)  # of an earlier run
 
 
 @pytest.mark.parametrize("there", [1_000, 2**40])
