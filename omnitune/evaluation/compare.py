@@ -8,7 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from omnitune.evaluation import curves
-from omnitune.evaluation.diagrams import MAIN, PALETTE, RELIANCE, Curve, Diagram, curves_of
+from omnitune.evaluation.diagrams import (
+    MAIN,
+    PALETTE,
+    RELIANCE,
+    Curve,
+    Diagram,
+    before_training,
+    curves_of,
+)
 from omnitune.evaluation.page import (
     Section,
     breakable,
@@ -218,8 +226,9 @@ def _unlike(columns: Sequence[Mapping[str, str]], skip: tuple[str, ...] = ()) ->
 
 
 def _last_validation(run: RunFolder) -> dict[str, Any]:
-    """The scores of the last epoch; before the first one, those in between."""
-    ended = [entry for entry in run.entries if entry.get("epoch_ended")] or run.entries
+    """The scores of the last epoch; of a run that has ended none, the last there are."""
+    later = [entry for entry in run.entries if not before_training(entry)]
+    ended = [entry for entry in later if entry.get("epoch_ended")] or run.entries
     return as_object(ended[-1].get("validation")) if ended else {}
 
 
