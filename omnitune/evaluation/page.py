@@ -77,11 +77,13 @@ def note_line(text: str) -> str:
 
 def tiles(cells: Sequence[tuple[str, ...]]) -> str:
     """Large numbers: label, value and lines to say below it, which may be empty."""
-    shown = [
-        f'<div class="tile"><dt>{escape(label)}</dt><dd>{escape(value)}</dd>'
-        + f'<dd class="small">{"<br>".join(escape(line) for line in below if line)}</dd></div>'
-        for label, value, *below in cells
-    ]
+    shown = []
+    for label, value, *below in cells:
+        lines = "<br>".join(escape(line) for line in below if line)
+        small = f'<dd class="small">{lines}</dd>' if lines else ""
+        shown.append(
+            f'<div class="tile"><dt>{escape(label)}</dt><dd>{escape(value)}</dd>{small}</div>'
+        )
     return f'<dl class="tiles">{"".join(shown)}</dl>'
 
 

@@ -161,7 +161,8 @@ def _reliance_panel(modality: str, values: dict[str, Any]) -> str:
     said = ""
     if swapped is not None:
         drop = 100 * (swapped - own if measure == "wer" else own - swapped)
-        said = f"<p>Reliance: {drop:.1f} points are lost with another {escape(modality)}.</p>"
+        said = f"<p>Reliance: {drop:.1f} points are lost with the {escape(modality)} of another "
+        said += "sample.</p>"
     return (
         f'<div class="panel"><h3>{breakable(modality)}</h3>'
         f'<p class="muted" style="margin:0 0 10px">{escape(told)}, by the {escape(modality)} that '

@@ -60,7 +60,7 @@ RULES = (
     "from there to all right. Guessing always gives the most common training answer. The model "
     "looks and listens if it answers clearly better with a question's own picture or sound than "
     "with that of another question. Language is lost if the text loss has clearly risen. Clearly "
-    "means by more than the 95 % confidence interval. Other splits should not do much worse than "
+    "means beyond the confidence interval. Other splits should not do much worse than "
     f"the main one. Fewer than {ENOUGH} questions say nothing."
 )
 _NOTHING = "the results hold no score that shows it"
@@ -208,8 +208,7 @@ def _task(task: str, scores: Mapping[str, Any]) -> _Answers | None:
     intervals, prior = as_object(scores.get("intervals")), as_number(scores.get("prior"))
     questions, tokens = as_number(scores.get("questions")), as_number(scores.get("tokens"))
     right, wrong = as_number(scores.get("exact_match")), as_number(scores.get("wer"))
-    guess = write_score(prior, "percent") if prior is not None else ""
-    guessing = ("guessing the most common answer", guess) if guess else ("saying nothing", "")
+    guessing = ("guessing the most common answer", write_score(prior, "percent"))
     if right is not None:
         interval = as_interval(intervals.get("exact_match"))
         words = f"it gets {write_score(right, 'percent')} of {_name(task)} right"
@@ -220,8 +219,9 @@ def _task(task: str, scores: Mapping[str, Any]) -> _Answers | None:
     spread = as_interval(intervals.get("wer"))
     interval = (1 - spread[1], 1 - spread[0]) if spread else None
     words = f"it gets {write_score(wrong, 'percent')} of {_name(task)} wrong"
-    nothing = 0.0 if prior is None else 1 - prior
-    return _Answers(task, 1 - wrong, interval, nothing, guessing, questions, words, long=False)
+    if prior is None or prior >= 1:
+        prior, guessing = 1.0, ("saying nothing", "")
+    return _Answers(task, 1 - wrong, interval, 1 - prior, guessing, questions, words, long=False)
 
 
 def _name(task: str) -> str:
@@ -242,13 +242,17 @@ def _of_answers(task: _Answers) -> Finding:
             missing = "how sure that is, is not known"
         return Finding(UNKNOWN, f"{task.words}, but {missing}")
     guessing, score = task.guessing
-    if beyond and task.way >= HALFWAY:
+    if beyond and _at_least(task.way, HALFWAY):
         return Finding(FINE, task.words + f" ({guessing}: {score})" * bool(score), learnt=True)
     if task.long:
         return Finding(UNKNOWN, f"{task.words}, but long answers are seldom right to the letter")
     if beyond:
         return Finding(WEAK, f"{task.words}, less than halfway from {_guess(task)} to all right")
     return Finding(BAD, f"{task.words}, {_no_better(task)}")
+
+
+def _at_least(value: float, least: float) -> bool:
+    return value > least - 1e-9  # 0.9 less 0.8 is a tenth, though not in binary
 
 
 def _no_better(task: _Answers) -> str:
@@ -289,7 +293,7 @@ def _of_language(guard: Mapping[str, Any]) -> Iterator[Finding]:
         return
     change = f"text loss {write_score(now, 'loss')}, before {write_score(start, 'loss')}"
     low, high = interval
-    if low > 0 and now - start >= LANGUAGE:
+    if low > 0 and _at_least(now - start, LANGUAGE):
         yield Finding(BAD, f"language was lost ({change})")
     elif low > 0:
         yield Finding(WEAK, f"language became a little worse ({change})")
@@ -311,7 +315,7 @@ def _of_other_split(
         if here.beyond_guessing and other.beyond_guessing is False:
             words = f"on the split {split} {other.words}, {_no_better(other)}"
             yield Finding(BAD, words)
-        elif here.value - other.value >= GAP and other.interval[1] < here.interval[0]:
+        elif _at_least(here.value - other.value, GAP) and other.interval[1] < here.interval[0]:
             yield Finding(WEAK, f"on the split {split} {other.words}, much worse than on {main}")
 
 
@@ -325,7 +329,7 @@ def _of_follow_ups(found: Mapping[str, Any]) -> Iterator[Finding]:
         )
         if after is None or alone is None or interval is None or (questions or 0) < ENOUGH:
             continue
-        if interval[0] > 0 and alone - after >= GAP:
+        if interval[0] > 0 and _at_least(alone - after, GAP):
             words = f"after another question it gets {write_score(after, 'percent')} of"
             words += f" {_name(task)} right, and {write_score(alone, 'percent')} without one"
             yield Finding(WEAK, words)
