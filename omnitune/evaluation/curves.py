@@ -236,7 +236,7 @@ def _line(role: str, points: int) -> dict[str, Any]:
     elif role == "epoch":
         style = {"color": COLOURS["held"], "linewidth": 1.8, "marker": "o", "markersize": 5}
     elif role == "probe":
-        style = {"color": COLOURS["held"], "linewidth": 0.6, "alpha": 0.4}
+        style = {"color": COLOURS["held"], "linewidth": 0.7, "alpha": 0.45}
     else:
         style = {"color": COLOURS[role], "linewidth": 1.5, "linestyle": _DASHES[role]}
         style |= {"marker": "o", "markersize": 3.5} if points <= 30 else {}

@@ -113,7 +113,7 @@ def scoreboard(splits: dict[str, dict[str, Any]]) -> Section:
     scores = [score for row in rows for score in row.scores if score]
     note = "Each column is a held-out split. Indented rows are kinds of questions within a task."
     if any(score.interval for score in scores):
-        note += " The small numbers and the black line are the 95 % confidence interval."
+        note += " The small numbers and the thin line are the 95 % confidence interval."
     if any(score.prior is not None for score in scores):
         note += (
             " The prior is the score of guessing, and the orange tick marks it. Guessing neither "
@@ -257,8 +257,8 @@ def truncation(found: dict[str, Any]) -> list[Section]:
         if worst:
             details.append(_worst_table(name, unit, worst))
     note = (
-        "The limits of the configuration cut something away from these samples. Nothing should "
-        "be lost: else questions ask for what the model was not shown."
+        "The table counts what the limits of the configuration cut away, and from how many "
+        "samples. Nothing should be lost: else questions ask for what the model was not shown."
     )
     heads = ["medium", "in all", "lost", "share", "samples"]
     return [Section("Truncation", note, plain_table("truncation", heads, rows) + "".join(details))]
