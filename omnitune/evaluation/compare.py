@@ -8,7 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from omnitune.evaluation import curves
-from omnitune.evaluation.diagrams import MAIN, PALETTE, RELIANCE, Curve, Diagram, curves_of
+from omnitune.evaluation.diagrams import (
+    MAIN,
+    PALETTE,
+    RELIANCE,
+    Curve,
+    Diagram,
+    before_training,
+    curves_of,
+)
 from omnitune.evaluation.page import (
     Section,
     breakable,
@@ -35,21 +43,22 @@ MAIN_MEASURES = ("exact_match", "wer", "token_acc")  # the first that a task has
 MARKS = "* best of the row; ! its 95 % interval lies apart from the best one's"
 # The page's sections, and how to read them.
 NOTES = (
-    ("Runs", "What is compared, and how far each run is."),
+    ("Runs", "These runs are compared. The table says how far each of them is."),
     (
         "Settings that differ",
-        "Everything else was the same. Of a file that was read, the beginning of its checksum.",
+        "All other settings are the same. A file that was read is shown by the beginning of its "
+        "checksum.",
     ),
     (
         "Curves",
-        "Scores on validation data at the end of each epoch, a line for each run; the vertical "
-        "strokes are 95 % intervals.",
+        "Each line shows a run's scores on validation data after each epoch. A ring marks the "
+        "score before the first step. The vertical strokes are 95 % intervals.",
     ),
     (
         "Scores",
-        "★ the best of the row; ▾ its 95 % interval (the small numbers) lies apart from the best "
-        "one's: the choice of questions alone hardly explains the difference. Of loss and word "
-        "error rate, less is better.",
+        "★ marks the best score of a row. ▾ marks a score whose 95 % interval (the small numbers) "
+        "lies apart from the interval of the best one: the choice of questions alone hardly "
+        "explains the difference. Less is better for loss and word error rate.",
     ),
 )
 
@@ -218,8 +227,9 @@ def _unlike(columns: Sequence[Mapping[str, str]], skip: tuple[str, ...] = ()) ->
 
 
 def _last_validation(run: RunFolder) -> dict[str, Any]:
-    """The scores of the last epoch; before the first one, those in between."""
-    ended = [entry for entry in run.entries if entry.get("epoch_ended")] or run.entries
+    """The scores of the last epoch; of a run that has ended none, the last there are."""
+    later = [entry for entry in run.entries if not before_training(entry)]
+    ended = [entry for entry in later if entry.get("epoch_ended")] or run.entries
     return as_object(ended[-1].get("validation")) if ended else {}
 
 

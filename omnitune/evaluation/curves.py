@@ -12,7 +12,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omnitune.evaluation.diagrams import LEGEND, PALETTE, Curve, Diagram
+from omnitune.evaluation.diagrams import PALETTE, Curve, Diagram
 from omnitune.evaluation.gallery import Exhibit
 from omnitune.evaluation.media import thumbnail
 from omnitune.sample import UserError
@@ -26,6 +26,7 @@ COLOURS = {
     "ink": "#1c2128",
     "muted": "#57606a",
     "line": "#d8dce2",
+    "card": "#ffffff",
     "train": "#1f66c1",
     "held": "#b9500b",
     "right": "#1a7f37",
@@ -72,7 +73,7 @@ def draw_diagrams(diagrams: Sequence[Diagram], path: Path) -> None:
             legend_rows = _plot(axes, diagram)
             pad = 6 + LEGEND_ROW * legend_rows
             axes.set_title(diagram.title, loc="left", fontsize=11, fontweight="bold", pad=pad)
-        _add_legend(figure, {curve.role for d in diagrams for curve in d.curves})
+        _add_legend(figure, diagrams)
         figure.savefig(path, dpi=130)
 
 
@@ -144,6 +145,8 @@ def _plot(axes: Axes, diagram: Diagram) -> int:
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(length=0)
     _scale(axes, diagram)
+    for curve in diagram.curves:
+        _mark_start(axes, curve)
     labels = [curve.label for curve in diagram.curves if curve.label]
     if not labels:
         return 0
@@ -163,6 +166,28 @@ def _draw_curve(axes: Axes, curve: Curve) -> None:
     for step, interval in zip(curve.steps, curve.intervals, strict=False):
         if interval:
             axes.plot([step, step], interval, color=style["color"], linewidth=1.2, alpha=0.8)
+
+
+def _mark_start(axes: Axes, curve: Curve) -> None:
+    """A ring at the score before the first step, and its height along the run."""
+    if curve.steps[0] != 0 or curve.role == "train":
+        return
+    start, (low, high) = curve.values[0], axes.get_ylim()
+    colour = _line(curve.role, 2)["color"]
+    if low <= start <= high:
+        ring: dict[str, Any] = {
+            "markerfacecolor": COLOURS["card"],
+            "markersize": 5.5,
+            "clip_on": False,
+        }
+        axes.plot(0, start, "o", color=colour, zorder=3, **ring)
+    if curve.role != "epoch":
+        return
+    if start <= high:
+        axes.axhline(start, color=colour, linewidth=0.8, linestyle=(0, (1, 4)))
+    else:
+        words = f"before the first step: {100 * start:,.0f} %"
+        axes.text(0.99, 0.97, words, transform=axes.transAxes, ha="right", va="top", fontsize=8)
 
 
 def _scale(axes: Axes, diagram: Diagram) -> None:
@@ -211,17 +236,19 @@ def _line(role: str, points: int) -> dict[str, Any]:
     elif role == "epoch":
         style = {"color": COLOURS["held"], "linewidth": 1.8, "marker": "o", "markersize": 5}
     elif role == "probe":
-        style = {"color": COLOURS["held"], "linewidth": 0.8, "alpha": 0.6}
+        style = {"color": COLOURS["held"], "linewidth": 0.7, "alpha": 0.45}
     else:
         style = {"color": COLOURS[role], "linewidth": 1.5, "linestyle": _DASHES[role]}
         style |= {"marker": "o", "markersize": 3.5} if points <= 30 else {}
     return style if points > 1 else {**style, "marker": "o", "markersize": 4}
 
 
-def _add_legend(figure: Figure, roles: set[str]) -> None:
+def _add_legend(figure: Figure, diagrams: Sequence[Diagram]) -> None:
     from matplotlib.lines import Line2D
 
-    shown = [(role, words) for role, words in LEGEND if role in roles]
+    roles = {curve.role for diagram in diagrams for curve in diagram.curves}
+    words = dict(pair for diagram in diagrams for pair in diagram.legend)
+    shown = [(role, text) for role, text in words.items() if role in roles]
     handles = [Line2D([], [], label=words, **_line(role, 2)) for role, words in shown]
     if handles:
         figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
@@ -230,7 +257,7 @@ def _add_legend(figure: Figure, roles: set[str]) -> None:
 def _inline(svg: str, diagram: Diagram) -> str:
     """Makes matplotlib's SVG file a part of an HTML page: no prologue, own names, own colours.
 
-    Its label says where each line ends, for readers who hear the page.
+    Its label says where each line starts and ends, for readers who hear the page.
     """
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
@@ -238,9 +265,11 @@ def _inline(svg: str, diagram: Diagram) -> str:
     svg = re.sub(r'(\sid="|url\(#|href="#)', rf"\g<1>{diagram.key}-", svg)
     for name, colour in COLOURS.items():
         svg = svg.replace(colour, f"var(--{name})")
-    words = dict(LEGEND)
+    words = dict(diagram.legend)
     ends = "; ".join(
-        f"{c.label or words.get(c.role, c.role)} ends at {c.values[-1]:.3g}" for c in diagram.curves
+        f"{c.label or words.get(c.role, c.role)} starts at {c.values[0]:.3g}, ends at "
+        f"{c.values[-1]:.3g}"
+        for c in diagram.curves
     )
     label = escape(f"{diagram.title} over steps: {ends}").replace("\\", "\\\\")
     return re.sub(r'width="[^"]*" height="[^"]*"', f'role="img" aria-label="{label}"', svg, count=1)

@@ -13,9 +13,10 @@ Entry = dict[str, Any]
 
 LEGEND = (
     ("train", "training"),
-    ("epoch", "validation, end of epoch"),
-    ("probe", "validation in between, few questions"),
+    ("epoch", "validation after each epoch"),
+    ("probe", "quick checks on few questions"),
 )
+START = "validation before the first step and after each epoch"
 PHASE = ("phase", "a new phase begins")
 PALETTE = ("c1", "c2", "c3", "c4", "c5", "c6")  # roles of lines that their label tells apart
 
@@ -46,6 +47,7 @@ class Diagram:
         unit: ``loss``, ``percent``, ``points`` (of percent) or ``rate``.
         from_zero: the axis begins at 0.
         marks: steps at which something changes, such as the phase.
+        legend: roles of lines, and what the page's legend calls them.
     """
 
     title: str
@@ -54,6 +56,7 @@ class Diagram:
     curves: list[Curve]
     from_zero: bool = False
     marks: tuple[float, ...] = ()
+    legend: tuple[tuple[str, str], ...] = LEGEND
 
 
 MAIN = (
@@ -65,8 +68,13 @@ MAIN = (
 RELIANCE = "_reliance"
 
 
-def diagrams_of(entries: Sequence[Entry]) -> list[Diagram]:
-    """All diagrams of a run that have points: main scores, then what explains them."""
+def diagrams_of(entries: Sequence[Entry], probe_questions: float | None = None) -> list[Diagram]:
+    """All diagrams of a run that have points: main scores, then what explains them.
+
+    Args:
+        entries: the lines of ``metrics.jsonl``.
+        probe_questions: of each task, in the checks between epochs; None if not known.
+    """
     found = [
         Diagram(title, key, unit, curves_of(entries, key), from_zero)
         for title, key, unit, from_zero in MAIN
@@ -75,18 +83,37 @@ def diagrams_of(entries: Sequence[Entry]) -> list[Diagram]:
         Diagram("Training loss by source", "sources", "loss", _by_source(entries)),
         Diagram("Validation loss by task", "tasks", "loss", _by_task(entries)),
         Diagram("Modality reliance", "reliance", "points", _reliance(entries)),
-        Diagram("Text guard: held-out text loss", "guard", "loss", _guard(entries)),
+        Diagram("Text guard: text loss on validation", "guard", "loss", _guard(entries)),
         Diagram("Mix: share of each source", "weights", "percent", _weights(entries), True),
         Diagram("Learning rate", "rate", "rate", _rate(entries), True),
     ]
-    marks = phase_starts(entries)
-    return [replace(diagram, marks=marks) for diagram in found if diagram.curves]
+    marks, legend = phase_starts(entries), _legend(entries, probe_questions)
+    return [replace(diagram, marks=marks, legend=legend) for diagram in found if diagram.curves]
+
+
+def _legend(entries: Sequence[Entry], probe_questions: float | None) -> tuple[tuple[str, str], ...]:
+    words = dict(LEGEND)
+    if any(before_training(entry) for entry in entries):
+        words["epoch"] = START
+    if probe_questions:
+        words["probe"] = f"quick checks on {probe_questions:,.0f} questions of each task"
+    return tuple(words.items())
+
+
+def before_training(entry: Entry) -> bool:
+    """Whether it holds the scores before the first step."""
+    return as_number(entry.get("step")) == 0
 
 
 def curves_of(entries: Sequence[Entry], key: str) -> list[Curve]:
-    """The lines of a score; without those of no point."""
-    epochs = [e for e in entries if e.get("epoch_ended")]
-    others = [e for e in entries if not e.get("epoch_ended")]
+    """The lines of a score; without those of no point.
+
+    The lines of held-out scores begin with the score before the first step, where it is known.
+    """
+    start = [e for e in entries if before_training(e)]
+    later = [e for e in entries if not before_training(e)]
+    probes = [e for e in later if not e.get("epoch_ended")]
+    epochs = [e for e in later if e.get("epoch_ended")]
 
     def held(entry: Entry) -> Any:
         return as_object(entry.get("validation")).get(key)
@@ -94,11 +121,13 @@ def curves_of(entries: Sequence[Entry], key: str) -> list[Curve]:
     def interval(entry: Entry) -> Any:
         return as_object(as_object(entry.get("validation")).get("intervals")).get(key)
 
-    return _there(
-        curve("probe", others, held),
-        curve("epoch", epochs, held, interval=interval),
-        curve("train", _long_enough(entries), lambda e: as_object(e.get("train")).get(key)),
-    )
+    lines = []
+    if curve("probe", probes, held).steps:
+        lines.append(curve("probe", start + probes, held))
+    if curve("epoch", epochs, held).steps or not lines:
+        lines.append(curve("epoch", start + epochs, held, interval=interval))
+    trained = curve("train", _long_enough(entries), lambda e: as_object(e.get("train")).get(key))
+    return _there(*lines, trained)
 
 
 def curve(
@@ -123,8 +152,9 @@ def _long_enough(entries: Sequence[Entry]) -> list[Entry]:
     """The moments whose training means are over at least half as many steps as a neighbour's.
 
     At the end of an epoch a step or two may have passed since the moment before, and the mean of so
-    few is a spike that means nothing.
+    few is a spike that means nothing. Nor has anything been trained on before the first step.
     """
+    entries = [entry for entry in entries if not before_training(entry)]
     steps = [as_number(entry.get("step")) or 0.0 for entry in entries]
     spans = [after - before for before, after in pairwise([0.0, *steps])]
     longest = [max(spans[max(0, n - 1) : n + 2]) for n in range(len(spans))]
@@ -133,7 +163,7 @@ def _long_enough(entries: Sequence[Entry]) -> list[Entry]:
 
 def phase_starts(entries: Sequence[Entry]) -> tuple[float, ...]:
     """The last step logged before each change of the phase."""
-    pairs = pairwise(entries)
+    pairs = pairwise(entry for entry in entries if not before_training(entry))
     starts = [as_number(a.get("step")) for a, b in pairs if a.get("phase") != b.get("phase")]
     return tuple(step for step in starts if step is not None)
 
@@ -146,7 +176,7 @@ def _by_source(entries: Sequence[Entry]) -> list[Curve]:
 
 
 def _by_task(entries: Sequence[Entry]) -> list[Curve]:
-    epochs = [e for e in entries if e.get("epoch_ended")]
+    epochs = [e for e in entries if e.get("epoch_ended") or before_training(e)]
     return _family(epochs, lambda e: _losses(as_object(e.get("validation")).get("tasks")))
 
 
@@ -163,11 +193,16 @@ def _reliance(entries: Sequence[Entry]) -> list[Curve]:
 
 
 def _guard(entries: Sequence[Entry]) -> list[Curve]:
+    """The text loss now and at the start, which are the same before the first step."""
+
     def losses(entry: Entry) -> dict[str, Any]:
         guard = as_object(as_object(entry.get("validation")).get("text_guard"))
         return {"now": guard.get("loss"), "starting thinker": guard.get("start")}
 
-    return _family(entries, losses)
+    later = [entry for entry in entries if not before_training(entry)]
+    starts = [start for entry in later if (start := losses(entry)["starting thinker"]) is not None]
+    guard = {"loss": starts[0], "start": starts[0]} if starts else {}
+    return _family([{"step": 0, "validation": {"text_guard": guard}}, *later], losses)
 
 
 def _weights(entries: Sequence[Entry]) -> list[Curve]:
@@ -175,7 +210,8 @@ def _weights(entries: Sequence[Entry]) -> list[Curve]:
 
 
 def _rate(entries: Sequence[Entry]) -> list[Curve]:
-    return _there(curve("train", entries, lambda e: as_object(e.get("train")).get("learning_rate")))
+    made = [e for e in entries if not before_training(e)]
+    return _there(curve("train", made, lambda e: as_object(e.get("train")).get("learning_rate")))
 
 
 def _family(entries: Sequence[Entry], members: Callable[[Entry], dict[str, Any]]) -> list[Curve]:

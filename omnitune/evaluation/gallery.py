@@ -109,9 +109,10 @@ def read_exhibits(path: Path, data_dir: Path) -> tuple[list[Exhibit], str]:
             exhibits.append(Exhibit(prediction, right, split=splits[n]))
     n_right = sum(exhibit.right for exhibit in exhibits)
     note = (
-        f"{n_right:,} of {len(exhibits):,} generated answers are right. Shown are the worst "
-        "mistakes of each task, then right answers chosen blindly. A transcription is worse the "
-        "more words are wrong, any other answer the less probable the model held the reference."
+        f"{n_right:,} of {len(exhibits):,} generated answers are right. The worst mistakes of each "
+        "task come first, then right answers that were chosen blindly. A transcription is worse "
+        "if more of its words are wrong. Any other answer is worse if the model held the "
+        "reference to be less likely."
     )
     return exhibits, note + problem
 

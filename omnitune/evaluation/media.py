@@ -15,6 +15,7 @@ from omnitune.sample import Media, UserError
 
 SOUND_BUDGET = 1_700_000  # characters of base64 that all players of a page may take
 PICTURE_SIDE = 256  # pixels of the longer side, at most
+GLANCE_SIDE = 160
 _VERBATIM = 30_000  # bytes up to which a small PNG is taken as it is
 # Of a spectrogram: seconds and columns at most, rows of pixels, decibels from black to white.
 _SECONDS, _WIDTH, _HEIGHT, _RANGE = 30.0, 480, 96, 70.0
@@ -36,6 +37,20 @@ def show_media(exhibits: Sequence[tuple[Media, ...]]) -> list[str]:
             left -= spent
             parts.append(html)
         shown.append("".join(parts))
+    return shown
+
+
+def show_thumbnails(exhibits: Sequence[tuple[Media, ...]]) -> list[str]:
+    """The picture of each exhibit as HTML, small; in words what cannot be shown."""
+    shown = []
+    for media in exhibits:
+        path = next(medium.path for medium in media if medium.modality == "image")
+        try:
+            picture = thumbnail(path)
+            picture.thumbnail((GLANCE_SIDE, GLANCE_SIDE))
+            shown.append(f'<img src="{_jpeg(picture)}" alt="the picture of this question">')
+        except UserError:
+            shown.append('<p class="absent">(image: cannot be shown)</p>')
     return shown
 
 

@@ -63,21 +63,27 @@ def render_page(kind: str, title: str, opening: str, sections: Sequence[Section]
 
 
 def _section(section: Section) -> str:
-    note = f'<p class="muted">{escape(section.note)}</p>\n' if section.note else ""
+    note = f"{note_line(section.note)}\n" if section.note else ""
     heading = escape(section.heading)
     return (
         f'<section id="{section.anchor}">\n<h2>{heading}</h2>\n{note}{section.body}\n</section>\n'
     )
 
 
-def tiles(cells: Sequence[tuple[str, str, str]]) -> str:
-    """Large numbers: label, value and what to say below it, which may be empty."""
-    shown = [
-        f'<div class="tile"><dt>{escape(label)}</dt><dd>{escape(value)}</dd>'
-        + (f'<dd class="small">{escape(below)}</dd>' if below else "")
-        + "</div>"
-        for label, value, below in cells
-    ]
+def note_line(text: str) -> str:
+    """How to read something, as a quiet paragraph; a number keeps its percent sign."""
+    return f'<p class="muted">{escape(text).replace(" %", "&nbsp;%")}</p>'
+
+
+def tiles(cells: Sequence[tuple[str, ...]]) -> str:
+    """Large numbers: label, value and lines to say below it, which may be empty."""
+    shown = []
+    for label, value, *below in cells:
+        lines = "<br>".join(escape(line) for line in below if line)
+        small = f'<dd class="small">{lines}</dd>' if lines else ""
+        shown.append(
+            f'<div class="tile"><dt>{escape(label)}</dt><dd>{escape(value)}</dd>{small}</div>'
+        )
     return f'<dl class="tiles">{"".join(shown)}</dl>'
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import Any
 
 from omnitune.evaluation import curves, sections
-from omnitune.evaluation.diagrams import LEGEND, PHASE, diagrams_of
+from omnitune.evaluation.diagrams import PHASE, diagrams_of
 from omnitune.evaluation.environment import command, environment
 from omnitune.evaluation.gallery import choose_gallery, choose_pictures, read_exhibits
 from omnitune.evaluation.page import render_page
 from omnitune.evaluation.runs import (
     RunFolder,
+    as_number,
     as_object,
     flatten,
     read_finished,
@@ -27,8 +29,10 @@ from omnitune.evaluation.tables import (
     write_interval,
     write_score,
 )
+from omnitune.evaluation.verdict import judge
 
 TABLE_WIDTH = 100
+GLANCE = 6  # pictures at the top of the page
 _LABEL = 14  # columns of a score's name
 _INTERVAL = 11  # columns of an interval
 
@@ -43,22 +47,26 @@ def scores_table(results: dict[str, Any]) -> list[str]:
         results: the object of ``results.json``; any of its keys may be missing.
 
     Returns:
-        the headline numbers of the main split, then a row for each task's score and a column
-        for each split (in several blocks, if the splits do not fit side by side); beside the main
-        split's column its 95 % intervals; at the end the questions that follow others.
+        whether the run came out well, the headline numbers of the main split, then a row for each
+        task's score and a column for each split (in several blocks, if the splits do not fit side
+        by side); beside the main split's column its 95 % intervals; at the end the questions that
+        follow others.
     """
     splits = splits_of(results)
     main = top_split(results)
     head = headline(splits.get(main, {}))
     wide = max((len(label) for label, _, _ in head), default=0)
-    lines = [f"{main} split:"] if head else []
+    rows = _with_priors([row for row in score_rows(splits) if not row.is_kind])
+    if not head and not rows:
+        return ["there are no scores"]
+    lines = [*textwrap.wrap(judge(results).sentence, TABLE_WIDTH), ""]
+    lines += [f"{main} split:"] if head else []
     for label, score, unit in head:
         interval = write_interval(score.interval, unit)
         line = f"  {label:<{wide}}  {write_score(score.value, unit):>8}"
         lines.append(f"{line}  ({interval})" if interval else line)
-    rows = _with_priors([row for row in score_rows(splits) if not row.is_kind])
     if not rows:
-        return lines or ["there are no scores"]
+        return lines
     tasks = min(max(4, *(len(row.task) for row in rows)), 32)
     columns = _columns(list(splits), rows)
     while columns:
@@ -89,7 +97,7 @@ def write_report(ckpt_dir: Path, data_dir: Path) -> Path:
     """
     run = read_finished(ckpt_dir)
     exhibits, note = read_exhibits(ckpt_dir / "predictions.jsonl", data_dir)
-    diagrams = diagrams_of(run.entries)
+    diagrams = diagrams_of(run.entries, as_number(run.config.get("probe_questions")))
     curves.draw_diagrams(diagrams, ckpt_dir / "curves.png")
     grid = choose_pictures(exhibits)
     if grid:
@@ -98,20 +106,27 @@ def write_report(ckpt_dir: Path, data_dir: Path) -> Path:
         # One of an earlier report would show another model's answers.
         (ckpt_dir / "answers.png").unlink(missing_ok=True)
     results, main = run.results, top_split(run.results)
-    legend = [*LEGEND, *([PHASE] if any(d.marks for d in diagrams) else [])]
+    legend = [*dict(pair for d in diagrams for pair in d.legend).items()]
+    legend += [PHASE] if any(d.marks for d in diagrams) else []
     shown = [
         sections.curves(curves.inline_drawings(diagrams), legend),
         sections.scoreboard(run.splits()),
         *sections.reliance(as_object(results.get("reliance"))),
         *sections.follow_ups(results),
-        *sections.text_guard(as_object(results.get("text_guard")), as_object(results.get("blend"))),
+        *sections.text_guard(
+            as_object(results.get("text_guard")), as_object(results.get("blend")), main
+        ),
         *sections.mix(as_object(results.get("mix"))),
         *sections.truncation(as_object(results.get("truncation"))),
         sections.gallery(choose_gallery(exhibits), note),
         sections.configuration(flatten(run.config)),
         sections.environment(_facts(run), _commands(run), "environment" in run.record),
     ]
-    opening = sections.opening(run.splits().get(main, {}), main)
+    opening = (
+        sections.verdict(judge(results))
+        + sections.opening(run.splits().get(main, {}), main)
+        + sections.glance(grid[:GLANCE])
+    )
     page = ckpt_dir / "report.html"
     page.write_text(
         render_page("report", ckpt_dir.resolve().name, opening, shown), encoding="utf-8"

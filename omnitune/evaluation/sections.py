@@ -7,11 +7,12 @@ from html import escape
 from typing import Any
 
 from omnitune.evaluation.gallery import Exhibit, blame
-from omnitune.evaluation.media import show_media
+from omnitune.evaluation.media import show_media, show_thumbnails
 from omnitune.evaluation.page import (
     Section,
     breakable,
     figures,
+    note_line,
     pairs,
     plain_table,
     score_table,
@@ -27,6 +28,7 @@ from omnitune.evaluation.tables import (
     write_interval,
     write_score,
 )
+from omnitune.evaluation.verdict import RULES, Verdict
 
 _SHARES = (
     ("asked", "asked"),
@@ -38,31 +40,65 @@ _SHARES = (
 _MEASURE_NAMES = {"exact_match": "exact match", "wer": "word error rate (less is better)"}
 
 
+def verdict(found: Verdict) -> str:
+    """Whether the run came out well, and what else was found."""
+    opening, _, rest = found.sentence.partition(":")
+    more = "".join(f"<li>{escape(sentence)}</li>" for sentence in found.more)
+    more = (
+        f"<details><summary>what else was found</summary><ul>{more}</ul></details>" if more else ""
+    )
+    return (
+        f'<div class="judged {found.grade}"><p><b>{escape(opening)}:</b>{escape(rest)}</p>{more}'
+        f"<details><summary>how this is judged</summary><p>{escape(RULES)}</p></details></div>"
+    )
+
+
 def opening(scores: dict[str, Any], split: str) -> str:
     """The headline numbers."""
     found = headline(scores)
     if not found:
         return f'<p class="muted">results.json holds no scores of the split {escape(split)}.</p>'
-    cells = [(label, write_score(s.value, unit), _below(s, unit)) for label, s, unit in found]
-    note = f"Scores on the split {escape(split)}, which is held out of training."
+    cells = [(label, write_score(s.value, unit), *_below(s, unit)) for label, s, unit in found]
+    note = f"These are the scores on the split {split}. The model did not train on it."
     if any(score.interval for _, score, _ in found):
         note += (
-            " The range below each is its 95 % confidence interval: as far as the choice of test "
-            "questions alone could have moved it."
+            " The range below a score is its 95 % confidence interval: with other questions of "
+            "the same kind the score would probably lie in it."
         )
-    return f'<p class="muted">{note}</p>\n{tiles(cells)}'
+    if any(score.prior is not None for _, score, _ in found):
+        note += " Guessing gives the most common training answer to every question of a kind."
+    return f"{tiles(cells)}\n{note_line(note)}"
 
 
-def _below(score: Score, unit: str) -> str:
+def _below(score: Score, unit: str) -> list[str]:
     interval = write_interval(score.interval, unit)
-    return interval + " %" * (unit == "percent") if interval else ""
+    return [
+        interval + " %" * (unit == "percent" and bool(interval)),
+        "" if score.prior is None else f"guessing: {write_score(score.prior, unit)}",
+    ]
+
+
+def glance(exhibits: Sequence[Exhibit]) -> str:
+    """A few held-out pictures with what was asked and answered; "" for none."""
+    pictures = show_thumbnails([exhibit.media for exhibit in exhibits])
+    shown = "".join(
+        f'<li class="{"right" if e.right else "wrong"}">{picture}<span>{escape(e.question)}</span>'
+        f"<b>{'✓' if e.right else '✗'} {escape(e.prediction.answer) or '(nothing)'}</b>"
+        + ("" if e.right else f"<span>reference: {escape(e.prediction.reference)}</span>")
+        + "</li>"
+        for e, picture in zip(exhibits, pictures, strict=True)
+    )
+    note = note_line("Held-out pictures, chosen blindly, and what the model answers:")
+    return f'{note}<ul class="glance">{shown}</ul>' if shown else ""
 
 
 def curves(drawings: Sequence[tuple[str, str]], legend: Sequence[tuple[str, str]]) -> Section:
     """The diagrams of a run."""
     note = (
-        "From left to right the run goes on. Loss and word error rate should fall, all other "
-        "scores rise; a blue line that falls while the orange one rises is learning by heart."
+        "Each line shows a score over the steps of the run. Loss and word error rate should fall. "
+        "All other scores should rise. Where the training loss falls while the validation loss "
+        "rises, the model learns its training data by heart. A ring marks the score before the "
+        "first step."
     )
     if not drawings:
         return Section("Curves", "", '<p class="muted">metrics.jsonl holds no points to draw.</p>')
@@ -75,15 +111,21 @@ def scoreboard(splits: dict[str, dict[str, Any]]) -> Section:
     if not rows:
         return Section("Scoreboard", "", '<p class="muted">results.json holds no scores.</p>')
     scores = [score for row in rows for score in row.scores if score]
-    note = "A column for each held-out split; indented rows are kinds of questions within a task."
+    note = "Each column is a held-out split. Indented rows are kinds of questions within a task."
     if any(score.interval for score in scores):
-        note += " The small numbers and the whisker are the 95 % confidence interval."
+        note += " The small numbers and the thin line are the 95 % confidence interval."
     if any(score.prior is not None for score in scores):
         note += (
-            " Prior, the orange tick: what always giving the commonest training answer of the "
-            "question's kind would score, without looking or listening."
+            " The prior is the score of guessing, and the orange tick marks it. Guessing neither "
+            "looks nor listens: it gives the most common training answer to every question of a "
+            "kind."
         )
-    note += " Of loss and word error rate (WER), less is better. A dash: no such question there."
+    if any(row.key == "at_limit" for row in rows):
+        note += " Cut at limit counts the answers that ran into the length limit."
+    note += (
+        " Less is better for loss and word error rate (WER). A dash means that the split has no "
+        "such question."
+    )
     return Section("Scoreboard", note, score_table(list(splits), rows))
 
 
@@ -94,8 +136,9 @@ def reliance(found: dict[str, Any]) -> list[Section]:
     if not panels:
         return []
     note = (
-        "The same held-out questions again, with the medium of another sample, and with none. "
-        "Where the score stays the same, the model answers without looking or listening."
+        "The model answers the same held-out questions three times: with their own picture or "
+        "sound, with that of another sample, and with none. Where the score stays the same, the "
+        "model does not look or listen."
     )
     return [Section("Modality reliance", note, f'<div class="panels">{"".join(panels)}</div>')]
 
@@ -118,7 +161,8 @@ def _reliance_panel(modality: str, values: dict[str, Any]) -> str:
     said = ""
     if swapped is not None:
         drop = 100 * (swapped - own if measure == "wer" else own - swapped)
-        said = f"<p>Reliance: {drop:.1f} points are lost with another's {escape(modality)}.</p>"
+        said = f"<p>Reliance: {drop:.1f} points are lost with the {escape(modality)} of another "
+        said += "sample.</p>"
     return (
         f'<div class="panel"><h3>{breakable(modality)}</h3>'
         f'<p class="muted" style="margin:0 0 10px">{escape(told)}, by the {escape(modality)} that '
@@ -132,35 +176,40 @@ def follow_ups(results: dict[str, Any]) -> list[Section]:
     if not cells:
         return []
     note = (
-        "Questions asked after another one about the same sample and its right answer, as in a "
-        "chat. The scoreboard asks each question alone; here the same ones should not do worse."
+        "In a chat, one question follows another. Here each question comes after another one "
+        "about the same sample and its right answer. The scoreboard asks every question alone. "
+        "The two scores should be about the same."
     )
     return [Section("Follow-up questions", note, tiles(cells))]
 
 
-def text_guard(found: dict[str, Any], blended: dict[str, Any]) -> list[Section]:
+def text_guard(found: dict[str, Any], blended: dict[str, Any], split: str = "") -> list[Section]:
     """Whether language was lost; nothing where it was not measured.
 
     Args:
         blended: what was kept of the starting thinker, if anything.
+        split: that of the texts; "" if not known.
     """
     now, start = as_number(found.get("loss")), as_number(found.get("start"))
     if now is None or start is None:
         return []
     change = now - start
-    verdict = "no worse" if change <= 0 else f"worse by {change:.3f}"
+    which = "no worse" if change <= 0 else f"worse by {change:.3f}"
+    texts = f"texts of the split {split}" if split else "held-out texts"
     note = (
-        "Held-out text loss now and of the thinker that the run began with. Learning to see and "
-        "hear should not cost language: the first number should not lie above the second."
+        f"The text loss says how badly the model predicts {texts}. Learning to see and hear "
+        "should not cost language, so the loss now should not lie above the loss of the starting "
+        "thinker. The curve above shows the same on the split validation."
     )
     if share := as_number(blended.get("share")):
         note += (
-            f" At the end {100 * share:.3g} % of the starting thinker was blended in, the share "
-            "with the least validation loss; the curves above are from before it."
+            f" At the end {100 * share:.3g} % of the starting thinker was blended in. This share "
+            "had the least validation loss. The curves above show the run before that."
         )
+    of = f", {split}" if split else ""
     cells = [
-        ("text loss now", write_score(now, "loss"), verdict),
-        ("of the starting thinker", write_score(start, "loss"), "before this run"),
+        (f"text loss now{of}", write_score(now, "loss"), which),
+        (f"of the starting thinker{of}", write_score(start, "loss"), "before this run"),
     ]
     return [Section("Text guard", note, tiles(cells))]
 
@@ -176,9 +225,9 @@ def mix(found: dict[str, Any]) -> list[Section]:
         for name, shares in sources.items()
     ]
     note = (
-        "Each source's share of the whole run. Samples should be as asked; a source of long "
-        "answers holds more of the supervised tokens, and what holds most of the loss is what the "
-        "model is taught most."
+        "The table shows the share of each source in the whole run. The share of samples should "
+        "be the share that was asked for. Sources with long answers hold more of the supervised "
+        "tokens. The source with most of the loss teaches the model most."
     )
     table = plain_table("realised mix", ["source", *(head for _, head in columns)], rows)
     return [Section("Realised mix", note, table)]
@@ -208,8 +257,8 @@ def truncation(found: dict[str, Any]) -> list[Section]:
         if worst:
             details.append(_worst_table(name, unit, worst))
     note = (
-        "What was cut away to keep to the limits of the configuration, and from how many samples. "
-        "Nothing should be lost, or the model is asked for what it was not shown."
+        "The table counts what the limits of the configuration cut away, and from how many "
+        "samples. Nothing should be lost: else questions ask for what the model was not shown."
     )
     heads = ["medium", "in all", "lost", "share", "samples"]
     return [Section("Truncation", note, plain_table("truncation", heads, rows) + "".join(details))]
@@ -267,7 +316,7 @@ def configuration(settings: Sequence[tuple[str, str]]) -> Section:
     """The resolved configuration."""
     if not settings:
         return Section("Configuration", "", '<p class="muted">run.json is not there.</p>')
-    note = "Every setting of the run, those that were left at their default included."
+    note = "These are all settings of the run, with those that were left at their default."
     return Section("Configuration", note, pairs(settings))
 
 
@@ -280,10 +329,10 @@ def environment(
         of_the_run: the facts are the run's own; else those of the page's making.
     """
     note = (
-        "Where the run was made and with which versions; with the same seed, data and versions "
-        "the commands give the same run again."
+        "The run was made here, with these versions. With the same seed, data and versions the "
+        "commands give the same run again."
         if of_the_run
-        else "The run did not note where it was made: this is where the page was made."
+        else "The run did not note where it was made. This is where the page was made."
     )
     shown = "".join(f"<pre># {escape(what)}\n{escape(line)}</pre>" for what, line in commands)
     return Section("Environment", note, pairs(facts) + shown)

@@ -26,10 +26,24 @@ nav a{color:var(--train);text-underline-offset:3px}
 margin-top:12px}
 .tile,figure,.card,.scroll,.pairs,.panel{background:var(--card);border:1px solid var(--line);
 border-radius:10px}
-.tile{padding:14px 16px;display:flex;flex-direction:column}
-.tile dt{color:var(--muted);font-size:.875rem;flex:1}
+.tile{padding:14px 16px;display:grid;grid-row:span 3;grid-template-rows:subgrid;gap:0}
+.tile dt{color:var(--muted);font-size:.875rem}
 .tile dd{font-size:1.75rem;font-weight:650;font-variant-numeric:tabular-nums}
 .tile .small{font-size:.8125rem;font-weight:400;color:var(--muted)}
+.judged{margin-top:20px;padding:14px 18px;background:var(--card);border:1px solid var(--line);
+border-left:6px solid var(--muted);border-radius:10px}
+.judged p{margin:0;max-width:90ch}.judged>p{font-size:1.125rem}
+.judged details{margin-top:6px}.judged ul{margin:4px 0;padding-left:20px;max-width:90ch}
+.judged.fine{border-left-color:var(--right)}.judged.weak{border-left-color:var(--held)}
+.judged.bad{border-left-color:var(--wrong)}
+.tiles+.muted,.muted+.muted{margin:12px 0 0;max-width:80ch}
+.glance{display:grid;grid-template-columns:repeat(6,minmax(0,1fr));gap:12px;list-style:none;
+margin:8px 0 0;padding:0;font-size:.875rem}
+.glance li{display:flex;flex-direction:column;gap:2px;min-width:0;overflow-wrap:anywhere}
+.glance img{width:100%;aspect-ratio:1;object-fit:contain;border-radius:6px;margin-bottom:4px;
+background:var(--trough)}
+.glance span{color:var(--muted)}
+.glance .right b{color:var(--right)}.glance .wrong b{color:var(--wrong)}
 .curves,.panels{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,340px),1fr));
 gap:12px}
 figure{padding:12px 12px 6px;min-width:0}figcaption{font-weight:600;margin:0 0 6px 4px}
@@ -43,7 +57,7 @@ color:var(--muted);font-size:.875rem}
 vertical-align:middle;border-top:2px solid var(--train)}
 .legend .epoch::before{border:0;height:9px;background:radial-gradient(circle,var(--held) 4px,
 transparent 4.5px),linear-gradient(var(--held),var(--held)) center/100% 2px no-repeat}
-.legend .probe::before{border-top:1px solid var(--held);opacity:.6}
+.legend .probe::before{border-top:1px solid var(--held);opacity:.5}
 .legend .phase::before{border:0;width:2px;height:14px;border-left:2px dotted var(--muted)}
 .legend .c1::before{border-top-color:var(--c1)}
 .legend .c2::before{border-top:2px dashed var(--c2)}
@@ -108,6 +122,9 @@ pre{margin:12px 0 0;padding:12px 16px;background:var(--card);border:1px solid va
 border-radius:10px;white-space:pre-wrap;overflow-wrap:anywhere;font-size:.875rem}
 @media (min-width:720px){.score{width:calc(70%/var(--splits))}}
 @media (max-width:719px){.pairs{columns:1}
+.glance{grid-template-columns:repeat(3,minmax(0,1fr));font-size:.8125rem}
+.tiles{grid-template-columns:repeat(2,minmax(0,1fr))}.tile{padding:10px 12px}
+.tile dd{font-size:1.5rem}.judged>p{font-size:1rem}
 table{font-size:.8125rem}th,td{padding:4px}thead th{font-size:.8125rem}
 small{font-size:.6875rem}.cell{flex-direction:column;align-items:flex-end}
 th:first-child{padding-left:10px}td:last-child,th:last-child{padding-right:10px}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from omnitune.evaluation.runs import as_interval, as_number, as_object
+from omnitune.evaluation.scoreboard import HEADLINES
 
 HEADLINE = (
     ("loss", "loss", "loss"),
@@ -21,6 +22,7 @@ MEASURES = (
     ("token_acc", "token accuracy", "percent"),
     ("loss", "loss", "loss"),
     ("questions", "questions", "count"),
+    ("at_limit", "cut at limit", "count"),
 )
 LESS_IS_BETTER = ("loss", "wer")
 
@@ -74,9 +76,11 @@ def write_interval(interval: tuple[float, float] | None, unit: str) -> str:
 
 def headline(scores: dict[str, Any]) -> list[tuple[str, Score, str]]:
     """Label, score and unit of the main numbers of a split; without those that there are not."""
-    intervals = as_object(scores.get("intervals"))
+    intervals, tasks = as_object(scores.get("intervals")), as_object(scores.get("tasks"))
+    priors = {key: as_object(tasks.get(task)).get("prior") for key, (task, _) in HEADLINES.items()}
     found = [
-        (label, _score(scores.get(key), intervals.get(key)), unit) for key, label, unit in HEADLINE
+        (label, _score(scores.get(key), intervals.get(key), priors.get(key)), unit)
+        for key, label, unit in HEADLINE
     ]
     return [(label, score, unit) for label, score, unit in found if score is not None]
 
@@ -94,6 +98,8 @@ def score_rows(columns: Mapping[str, dict[str, Any]]) -> list[ScoreRow]:
         scores = [as_object(column.get(task)) for column in tasks]
         for key, name, unit in MEASURES:
             found = _row(task, key, name, unit, scores, _measure(key))
+            if key == "at_limit" and not any(s and s.value for row in found for s in row.scores):
+                continue  # nothing was cut, so nothing is said
             rows += found
             if found and key in ("exact_match", "wer"):
                 rows += _kind_rows(task, key, scores)

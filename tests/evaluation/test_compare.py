@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_up import entry, rich_entry, rich_results, write_run
+from made_up import entry, rich_entry, rich_results, start_entry, write_run
 
 from omnitune.cli import main
 from omnitune.evaluation.compare import (
@@ -14,6 +14,7 @@ from omnitune.evaluation.compare import (
     differences,
     overlays,
     read_runs,
+    scoreboards,
     short_names,
     write_comparison,
 )
@@ -95,6 +96,19 @@ def test_lines_of_all_runs_lie_in_one_diagram(three: list[Path]) -> None:
     assert [len(found[key].curves) for key in ("loss", "training-loss")] == [3, 3]
     assert len(found["image_reliance"].curves) == 2  # the unfinished run has none yet
     assert len({curve.role for curve in found["loss"].curves}) == 3
+
+
+def test_the_start_is_not_the_last_score(tmp_path: Path) -> None:
+    start = start_entry() | {"epoch_ended": True}
+    lines = [start, entry(10, False), entry(20, False)]
+    begun = [write_run(tmp_path / name, None, lines) for name in ("one", "two")]
+    runs = read_runs(begun)
+    (heading, rows) = scoreboards(runs)[-1]
+    assert "as last scored" in heading
+    assert [row.scores[0].value for row in rows if row.scores[0]] == [2 / 20]
+    found = {d.key: d for d in overlays(runs)}
+    assert found["loss"].curves[0].steps == [0.0, 10.0, 20.0]
+    assert found["training-loss"].curves[0].steps == [10.0, 20.0]
 
 
 def test_page_needs_no_network(three: list[Path], tmp_path: Path) -> None:

@@ -9,10 +9,20 @@ from pathlib import Path
 
 import pytest
 import soundfile
-from made_up import MORE, RESULTS, entry, rich_entry, rich_results, write_lines
+from made_up import (
+    HOSTILE,
+    MORE,
+    RESULTS,
+    entry,
+    rich_entry,
+    rich_results,
+    start_entry,
+    write_lines,
+)
 from PIL import Image
 
 from omnitune.evaluation.report import scores_table, write_report
+from omnitune.evaluation.verdict import judge
 from omnitune.sample import UserError
 
 
@@ -132,13 +142,73 @@ def test_page_shows_what_there_is(run_dir: Path, data_dir: Path) -> None:
     assert "<h1>my_model</h1>" in html
     for value in ("0.500", "87.5 %", "50.0 %", "5.2 %"):
         assert f"<dd>{value}</dd>" in html
-    assert "95 %" not in html  # there are no intervals
+    assert not re.search("95( |&nbsp;)%", html)  # there are no intervals
     assert "where the page was made" in html  # the run did not say where it was
     assert html.count("<svg") == 4
     for text in ("test_<wbr>voices", "125.0&nbsp;%", "1,234", "data_<wbr>mix.<wbr>text_<wbr>only"):
         assert text in html
     assert "prefers-color-scheme:dark" in html
     assert "2 of 4 generated answers are right" in html
+
+
+@pytest.mark.usefixtures("no_drawing")
+def test_page_begins_with_verdict_tiles_and_pictures(run_dir: Path, data_dir: Path) -> None:
+    results = rich_results()
+    (run_dir / "results.json").write_text(json.dumps(results), encoding="utf-8")
+    html = read_page(run_dir, data_dir)
+    words = re.sub("<[^>]*>", "", html)
+    assert judge(results).sentence in words
+    places = [html.index(mark) for mark in ('class="judged bad"', "<dd>50.0 %", 'class="glance"')]
+    assert places == sorted(places)
+    assert places[-1] < html.index('<section id="curves"')
+    glance = html[places[-1] : html.index("</ul>", places[-1])]
+    assert glance.count("<img") == 2  # one of each picture
+    assert "what color is it?" in glance or "how many are there?" in glance
+    assert "is it blue?" in glance
+
+
+@pytest.mark.usefixtures("no_drawing")
+def test_hostile_names_are_escaped_on_top(run_dir: Path, data_dir: Path) -> None:
+    bad = {"exact_match": 0.1, "intervals": {"exact_match": [0, 0.2]}, "prior": 0.3}
+    results = {
+        "scored_split": HOSTILE,
+        "image_qa_acc": 0.1,
+        "tasks": {HOSTILE: {**bad, "at_limit": 3, "questions": 50}},
+        "reliance": {HOSTILE: {"interval": [-1, 1], "questions": 50}},
+        "text_guard": {"loss": 1.0, "start": 0.9},
+    }
+    (run_dir / "results.json").write_text(json.dumps(results), encoding="utf-8")
+    html = read_page(run_dir, data_dir)
+    assert "<script>" not in html
+    assert html.count("&lt;script&gt;") > 5
+    assert "3 of 50 answers of &lt;script&gt;" in html
+
+
+@pytest.mark.usefixtures("no_drawing")
+def test_an_unreadable_picture_is_named_on_top(run_dir: Path, data_dir: Path) -> None:
+    (data_dir / "images" / "1.png").write_bytes(b"no image")
+    html = read_page(run_dir, data_dir)
+    assert html.count("(image: cannot be shown)") == 2
+
+
+def test_curves_tell_where_they_start(run_dir: Path, data_dir: Path) -> None:
+    lines = [start_entry(), entry(10, False), entry(20, True)]
+    write_lines(run_dir / "metrics.jsonl", lines)
+    (run_dir / "run.json").write_text(json.dumps({"config": {"probe_questions": 16}}))
+    labels = re.findall(r'aria-label="([^"]* over steps[^"]*)"', read_page(run_dir, data_dir))
+    (loss, _, image, audio) = labels
+    start = "validation before the first step and after each epoch starts at"
+    assert f"{start} 8, ends at 0.1" in loss
+    assert "quick checks on 16 questions of each task starts at 8, ends at 0.2" in loss
+    assert "training starts at 0.1, ends at 0.05" in loss
+    assert f"{start} 0.01, ends at 0.5" in image
+    assert f"{start} 4, ends at 1.5" in audio  # above what the axis shows
+
+
+def test_a_run_of_a_start_alone_is_drawn(run_dir: Path, data_dir: Path) -> None:
+    write_lines(run_dir / "metrics.jsonl", [start_entry()])
+    html = read_page(run_dir, data_dir)
+    assert html.count("<svg") == 4
 
 
 def test_names_inside_the_drawings_are_unique(run_dir: Path, data_dir: Path) -> None:
@@ -242,8 +312,16 @@ def test_empty_metrics_are_an_error(run_dir: Path, data_dir: Path) -> None:
         write_report(run_dir, data_dir)
 
 
+def test_table_begins_with_the_verdict() -> None:
+    results = rich_results()
+    lines = scores_table(results)
+    blank = lines.index("")
+    assert " ".join(lines[:blank]) == judge(results).sentence
+    assert lines[blank + 1] == "test split:"
+
+
 def test_table() -> None:
-    assert scores_table(RESULTS) == [
+    assert scores_table(RESULTS)[scores_table(RESULTS).index("test split:") :] == [
         "test split:",
         "  loss                     0.500",
         "  text token accuracy     87.5 %",
@@ -274,7 +352,16 @@ def test_table_shows_intervals_and_priors() -> None:
     assert "  loss                     0.500  (0.400–0.600)" in lines
     text = "\n".join(lines)
     assert re.search(r"task +score +test +95 % +test_voices", text)
+    assert "cut at limit" not in text
     assert re.search(r"image_qa +exact match +50.0 % +45.0–55.0 +–\n +answer prior +30.0 %", text)
+
+
+def test_table_counts_what_was_cut() -> None:
+    results = rich_results()
+    results["tasks"]["image_qa"]["at_limit"] = 12
+    results["tasks"]["transcription"]["at_limit"] = 0
+    lines = [line for line in scores_table(results) if "cut at limit" in line]
+    assert [line.split()[-2:] for line in lines] == [["12", "–"]]
 
 
 def test_table_ends_with_the_questions_that_follow_others() -> None:
@@ -295,8 +382,8 @@ def test_table_stays_narrow() -> None:
 
 def test_table_of_another_split() -> None:
     lines = scores_table({"loss": 0.5, "scored_split": "validation", "splits": {"validation": {}}})
-    assert lines[0] == "validation split:"
-    assert "validation" in lines[3]
+    assert lines[:3] == [judge({}).sentence, "", "validation split:"]
+    assert "validation" in lines[5]
     assert scores_table({}) == ["there are no scores"]
     assert scores_table({"tasks": None, "splits": None, "loss": float("nan")}) == [
         "there are no scores"

@@ -1,10 +1,15 @@
 """The report's sections: what each says of a made-up run."""
 
 import re
+from pathlib import Path
 
-from made_up import MORE
+from made_up import MORE, RESULTS, rich_results
 
 from omnitune.evaluation import sections
+from omnitune.evaluation.gallery import Exhibit
+from omnitune.evaluation.scoreboard import Prediction
+from omnitune.evaluation.verdict import Verdict
+from omnitune.sample import Media
 
 
 def test_reliance_is_what_is_lost() -> None:
@@ -33,6 +38,44 @@ def test_text_guard_says_which_way_it_went() -> None:
     assert "no worse" in better.body
     assert "20 % of the starting thinker was blended in" in better.note
     assert sections.text_guard({"loss": 0.5}, {}) == []
+
+
+def test_text_guard_names_its_split() -> None:
+    (found,) = sections.text_guard(MORE["text_guard"], {}, "unseen")
+    assert "texts of the split unseen" in found.note
+    assert found.body.count(", unseen</dt>") == 2
+    (unknown,) = sections.text_guard(MORE["text_guard"], {})
+    assert "held-out texts" in unknown.note
+
+
+def test_guess_stands_in_the_tile() -> None:
+    body = sections.opening(rich_results(), "test")
+    assert '<dd>50.0 %</dd><dd class="small">45.0–55.0 %<br>guessing: 30.0 %</dd>' in body
+    assert body.count("guessing:") == 1
+    assert "guessing:" not in sections.opening(RESULTS, "test")
+    results = rich_results()
+    results["tasks"]["transcription"]["prior"] = 1.5
+    assert '<dd>5.2 %</dd><dd class="small">guessing: 150.0 %</dd>' in sections.opening(results, "")
+
+
+def test_verdict_shows_what_else_was_found() -> None:
+    body = sections.verdict(Verdict("fine", "Good: <all> of it.", ("And & more.",)))
+    assert 'class="judged fine"' in body
+    assert "<b>Good:</b> &lt;all&gt; of it." in body
+    assert "<li>And &amp; more.</li>" in body
+    assert "what else" not in sections.verdict(Verdict("unknown", "Nobody knows: nothing."))
+
+
+def test_glance_says_what_was_asked_and_answered(tmp_path: Path) -> None:
+    def exhibit(answer: str, right: bool) -> Exhibit:
+        media = (Media("image", tmp_path / "gone.png"),)
+        return Exhibit(Prediction("i", "image_qa", "", "red", answer), right, "which?", media=media)
+
+    body = sections.glance([exhibit("red", True), exhibit("", False)])
+    assert re.sub("<[^>]*>", "|", body).count("which?") == 2
+    assert "<b>✓ red</b></li>" in body
+    assert "<b>✗ (nothing)</b><span>reference: red</span></li>" in body
+    assert sections.glance([]) == ""
 
 
 def test_mix_shows_asked_beside_got() -> None:

@@ -34,6 +34,12 @@ def test_headline_leaves_out_what_is_missing() -> None:
     assert found == [("loss", Score(1.0), "loss")]
 
 
+def test_headline_knows_what_guessing_gets() -> None:
+    found = {label: score for label, score, _ in headline(rich_results())}
+    assert found["image QA exact match"] == Score(0.5, (0.45, 0.55), 0.3)
+    assert found["transcription WER"] == Score(0.0525)
+
+
 def test_intervals_in_words() -> None:
     assert write_interval((0.123, 1.0), "percent") == "12.3–100.0"
     assert write_interval((0.1, 0.25), "loss") == "0.100–0.250"
