@@ -122,7 +122,7 @@ def _entry(reading: Reading | None) -> dict[str, Any]:
 
 
 def _count(entry: dict[str, Any], sample: Sample, reading: Reading | None) -> None:
-    answers = [message for message in sample.messages if message.role == "assistant"]
+    answers = [message for message in sample.messages if message.learnt]
     entry["records"] += 1
     entry["questions"] += len(answers)
     entry["kinds"].update(answer.kind or answer.task for answer in answers)

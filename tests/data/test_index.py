@@ -45,7 +45,7 @@ def some_records(source: str, count: int = 40) -> list[dict[str, Any]]:
         if "image" in REQUIRED_MEDIA[source]:
             record |= {"image": f"{n % 7}.png", "kind": ("count", "caption")[n % 2]}
         if "audio" in REQUIRED_MEDIA[source]:
-            record |= {"audio": f"{n % 5}.wav", "task": ("transcription", "other")[n % 2]}
+            record |= {"audio": f"{n % 5}.wav", "task": ("transcription", "qa")[n % 2]}
         found.append(record)
     return found
 
