@@ -73,15 +73,24 @@ def read_source(data_dir: Path, source: str, given: str = "") -> Samples:
 
 def _no_file(data_dir: Path, source: str, given: str) -> str:
     """What to do where a source has weight and no file."""
-    if not data_dir.is_dir():
-        return (
-            f"{data_dir}: no such data folder; name yours as data_dir, `omnitune corpus` makes one"
-        )
     there = ", ".join(name for name, file in FILES.items() if (data_dir / file).exists())
     return (
         f"{data_dir / FILES[source]}: no such file, but the source {source} has weight"
-        f"{f' ({given})' if given else ''}; give it the weight 0, put the file there, or make the "
-        f"example with `omnitune corpus`. Sources with a file in {data_dir}: {there or 'none'}"
+        f"{f' ({given})' if given else ''}; give it the weight 0, put the file there, or make it "
+        f"with `omnitune corpus`. Sources with a file in {data_dir}: {there or 'none'}"
+    )
+
+
+def _check_folder(data_dir: Path) -> None:
+    if data_dir.is_dir():
+        return
+    if data_dir.exists():
+        raise UserError(
+            f"{data_dir}: is a file; expected the folder that holds {FILES['image_text']} or "
+            f"others. {LAYOUT}"
+        )
+    raise UserError(
+        f"{data_dir}: no such data folder; name yours, or make it with `omnitune corpus`"
     )
 
 
@@ -91,6 +100,7 @@ def read_sources(data_dir: Path, given: Mapping[str, str]) -> dict[str, Samples]
     Args:
         given: by source, what gave it its weight.
     """
+    _check_folder(data_dir)
     samples: dict[str, Samples] = {}
     faults = Faults()
     for source, where in given.items():
@@ -103,11 +113,7 @@ def read_sources(data_dir: Path, given: Mapping[str, str]) -> dict[str, Samples]
 def read_available(data_dir: Path, sources: Iterable[str] = tuple(FILES)) -> dict[str, Samples]:
     """Reads each of the sources whose file is there (a folder with only some of them will do)."""
     files = {source: FILES[source] for source in sources}
-    names = " or ".join([*files.values()][:2])
-    if data_dir.exists() and not data_dir.is_dir():
-        raise UserError(f"{data_dir}: is a file; expected the folder that holds {names}")
-    if not data_dir.is_dir():
-        raise UserError(f"{data_dir}: no such data folder; `omnitune corpus` makes an example")
+    _check_folder(data_dir)
     present = [source for source, name in files.items() if (data_dir / name).exists()]
     if not present:
         others = sorted(path.name for path in islice(data_dir.glob("*.json*"), SHOWN_FILES))
