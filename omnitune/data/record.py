@@ -44,6 +44,7 @@ RECORD_KEYS = (
 )
 # Keys that are the user's own, as are those that begin with "_".
 FREE_KEYS = ("meta", "metadata")
+_KNOWN = {keys: frozenset(keys) for keys in (PAIR_KEYS, TURN_KEYS, ANSWER_KEYS, RECORD_KEYS)}
 # What other formats call our keys.
 MEANT = {
     "conversations": "messages",
@@ -145,6 +146,8 @@ class Record:
         """Refuses keys that nothing reads, and those that are given twice."""
         if isinstance(values, Repeated):
             raise self.wrong(f"{at}the key {quoted(values.key)} is given twice; keep one of them")
+        if values.keys() <= _KNOWN[known]:
+            return
         others = [key for key in values if key not in known and key not in FREE_KEYS]
         if unknown := [key for key in others if not key.startswith("_")]:
             raise self.wrong(at + _unknown(unknown, known))
@@ -213,10 +216,10 @@ class Record:
 
     def _group(self, values: Mapping[str, Any], at: str) -> dict[str, str]:
         """Kind and task of an answer."""
-        return {
-            "kind": self._text("kind", values, at),
-            "task": self._task(values, set(MODALITIES) & self.values.keys(), at),
-        }
+        group = {"kind": self._text("kind", values, at)} if "kind" in values else {}
+        if "task" in values:
+            group["task"] = self._task(values, set(MODALITIES) & self.values.keys(), at)
+        return group
 
     def _check_roles(self, turns: list[dict[str, Any]]) -> list[dict[str, Any]]:
         expected = "user"
