@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from pydantic import (
-    BaseModel,
     ConfigDict,
     Field,
     ValidationError,
@@ -18,12 +17,13 @@ from pydantic import (
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from omnitune.sample import SOURCES, UserError
+from omnitune.settings import Traced
 from omnitune.settings import load_config as load_config
 from omnitune.settings import option_table as option_table
 from omnitune.settings import read_json_object as read_json_object
 
 
-class Config(BaseModel):
+class Config(Traced):
     """Base of every configuration: unknown keys are refused."""
 
     model_config = ConfigDict(extra="forbid", validate_default=True, allow_inf_nan=False)

@@ -70,17 +70,37 @@ class Glimpse:
     slots: tuple[str, ...]
 
 
-Part = Text | Media | Glimpse
+@dataclass(frozen=True)
+class Again:
+    """Where an independent question shows a medium that another one has shown before it.
+
+    Asked alone it shows it there; in a conversation the medium stands once, and nothing here.
+    """
+
+    part: Media | Told
+
+
+Part = Text | Media | Glimpse | Again
 
 
 @dataclass(frozen=True)
 class Message:
-    """One turn; ``kind`` and ``task`` group an assistant turn's scores."""
+    """One turn; ``kind`` and ``task`` group an assistant turn's scores.
+
+    Attributes:
+        weight: of an assistant turn in the loss and the scores: 0 is context only.
+    """
 
     role: str
     parts: tuple[Part, ...]
     kind: str = ""
     task: str = ""
+    weight: int = 1
+
+    @property
+    def learnt(self) -> bool:
+        """Whether it is an answer that is to be learnt, and scored."""
+        return self.role == "assistant" and self.weight != 0
 
     @property
     def text(self) -> str:
@@ -146,8 +166,9 @@ class Sample:
         singles, subject = [], self.subject
         for n in answers:
             asked, answer = self.messages[n - 1 : n + 1]
-            unseen = [part for part in subject if part not in asked.parts]
-            asked = replace(asked, parts=(*unseen, *asked.parts))
+            parts = _with_again(asked.parts)
+            unseen = [part for part in subject if part not in parts]
+            asked = replace(asked, parts=(*unseen, *parts))
             name = f"{self.id}#{n // 2}" if len(answers) > 1 else self.id
             task, record = answer.task, self.record or self.id
             single = replace(self, id=name, messages=(asked, answer), task=task, record=record)
@@ -156,8 +177,8 @@ class Sample:
 
     @property
     def num_questions(self) -> int:
-        """Answers of the assistant."""
-        return sum(message.role == "assistant" for message in self.messages)
+        """Answers of the assistant that are to be learnt."""
+        return sum(message.learnt for message in self.messages)
 
     def only(self, numbers: Sequence[int]) -> Sample:
         """Some of the independent questions, in this order, with their subject.
@@ -167,10 +188,12 @@ class Sample:
         pairs = [self.messages[2 * n : 2 * n + 2] for n in numbers]
         first, *rest = [message for pair in pairs for message in pair]
         stays = rest if list(numbers) == sorted(numbers) else []
-        there = [part for message in (first, *stays) for part in message.parts]
+        parts = _with_again(first.parts)
+        there = [*parts, *(part for message in stays for part in message.parts)]
         moved = [part for part in self.subject if part not in there]
-        first = replace(first, parts=(*moved, *first.parts))
-        rest = [replace(m, parts=tuple(p for p in m.parts if p not in moved)) for m in rest]
+        first = replace(first, parts=(*moved, *parts))
+        shown = [part for part in self.subject if part in first.parts]
+        rest = [replace(m, parts=tuple(p for p in m.parts if p not in shown)) for m in rest]
         return replace(self, messages=(first, *rest), task=rest[0].task)
 
     def effort(self) -> float:
@@ -181,13 +204,18 @@ class Sample:
         """
         told = sum(len(part.words.split()) for part in self.subject if isinstance(part, Told))
         said = sum(len(message.text.split()) for message in self.messages) - told
-        asked = sum(message.role == "assistant" for message in self.messages)
+        asked = self.num_questions
         shown = told + sum(len(text.split()) for text in self.stand_ins.values())
         return shown + said / (max(1, asked) if self.independent_turns else 1)
 
     def outline(self) -> list[tuple[str, int]]:
         """Task and number of questions of each sample that ``alone`` gives."""
-        tasks = [message.task for message in self.messages if message.role == "assistant"]
+        tasks = [message.task for message in self.messages if message.learnt]
         if self.independent_turns:
             return [(task, 1) for task in tasks]
         return [(self.task, len(tasks))]
+
+
+def _with_again(parts: Sequence[Part]) -> tuple[Part, ...]:
+    """The parts of a question that nothing is shown before."""
+    return tuple(part.part if isinstance(part, Again) else part for part in parts)

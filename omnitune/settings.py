@@ -4,14 +4,47 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, PrivateAttr, ValidationError
 
 from omnitune.sample import UserError
 
 C = TypeVar("C", bound=BaseModel)
+COMMAND_LINE = "command line"
+
+
+class Traced(BaseModel):
+    """Settings that know which file or command line gave them."""
+
+    _origin: dict[str, str] = PrivateAttr(default_factory=dict)
+
+    def __eq__(self, other: object) -> bool:
+        """Settings are the same wherever they were given."""
+        return isinstance(other, Traced) and vars(self) == vars(other)
+
+    def where(self, section: str, key: str) -> str:
+        """Where a setting in a section was given: file and line, command line or the defaults."""
+        place = self._origin.get(f"{section}.{key}") or self._origin.get(section)
+        others = any(name.startswith(f"{section}.") for name in self._origin)
+        if place == COMMAND_LINE and others and f"{section}.{key}" not in self._origin:
+            place = None  # laid over the defaults
+        if place == COMMAND_LINE:
+            return f"--{section}.{key}".replace("_", "-") + " on the command line"
+        name = f'"{key}" in "{section}"'
+        if not place:
+            return f"the default of {name}"
+        try:
+            text = Path(place).read_text(encoding="utf-8-sig")
+        except (OSError, UnicodeDecodeError):
+            text = ""
+        first = text.find(f'"{section}"')
+        found = re.compile(rf'"{key}"\s*:').search(text, max(0, first))
+        line = f", line {text.count(chr(10), 0, found.start()) + 1}" if found else ""
+        return f"{place}{line}: {name}"
 
 
 def load_config(cls: type[C], path: Path | None, arguments: list[str]) -> C:
@@ -32,35 +65,110 @@ def load_config(cls: type[C], path: Path | None, arguments: list[str]) -> C:
         if len(key) > 1 and key[0] not in values and field and isinstance(field.default, BaseModel):
             values[key[0]] = field.default.model_dump()
         _assign(values, key, value)
-        origin[".".join(key)] = "command line"
-        origin.setdefault(key[0], "command line")
+        origin[".".join(key)] = COMMAND_LINE
+        origin.setdefault(key[0], COMMAND_LINE)
     if "output_dir" in cls.model_fields and values.get("output_dir") is None and path:
         values["output_dir"] = str(Path("checkpoints") / path.stem)
     try:
-        return cls.model_validate(values)
+        config = cls.model_validate(values)
     except ValidationError as error:
         lines = [_explain(cls, problem, origin) for problem in error.errors()]
-        where = str(path) if path else "command line"
+        where = str(path) if path else COMMAND_LINE
         raise UserError(f"{where}: {len(lines)} problem(s):\n  " + "\n  ".join(lines)) from None
+    if isinstance(config, Traced):
+        config._origin = origin
+    return config
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
     """Reads a JSON file that must hold one object; a UserError names what is wrong."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_each_key_once)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; the examples are in configs/") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError:
-        raise UserError(f"{path}: is not UTF-8 text; expected a JSON file") from None
+        raise UserError(
+            f"{path}: is not UTF-8 text; expected a JSON file, so save it as UTF-8"
+        ) from None
     except json.JSONDecodeError as error:
         raise UserError(
             f"{path}: line {error.lineno}, column {error.colno}: not valid JSON ({error.msg})"
         ) from None
+    except (RecursionError, ValueError) as error:  # too deep, or a number too long
+        raise UserError(f"{path}: not valid JSON ({error})") from None
     if not isinstance(values, dict):
-        raise UserError(f"{path}: holds a JSON {type(values).__name__}, expected an object {{...}}")
+        raise UserError(f"{path}: holds a JSON {json_kind(values)}, expected an object {{...}}")
     return values
+
+
+class Repeated(dict[str, Any]):
+    """A JSON object that gives a key twice; Python would keep the last without a word."""
+
+    key = ""
+
+
+def object_of_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """For ``json``'s ``object_pairs_hook``: a dictionary, or :class:`Repeated`."""
+    values = dict(pairs)
+    if len(values) == len(pairs):
+        return values
+    repeated = Repeated(values)
+    for key, _ in pairs:
+        if key not in values:  # taken out when it came first
+            repeated.key = key
+            break
+        del values[key]
+    return repeated
+
+
+def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = object_of_pairs(pairs)
+    if isinstance(values, Repeated):
+        raise ValueError(f"the key {quoted(values.key)} is given twice; keep one of them")
+    return values
+
+
+def json_kind(value: Any) -> str:
+    """What a JSON value is, as JSON names it."""
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    kinds = {"number": int | float, "string": str, "list": list, "object": dict}
+    return next(name for name, kind in kinds.items() if isinstance(value, kind))
+
+
+def quoted(value: Any, most: int = 60) -> str:
+    """A JSON value as its file would have it, cut short; signs that no terminal takes escaped."""
+    text = json.dumps(value, ensure_ascii=False)
+    if not text.isprintable() or not is_unicode(text):
+        text = json.dumps(value)
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def as_found(value: Any) -> str:
+    """A JSON value that stands in place of what was expected, with its kind if that is the point.
+
+    A text and the words ``null``, ``true`` and ``false`` speak for themselves.
+    """
+    kind = {"number": "a number", "list": "a list", "object": "an object"}.get(json_kind(value))
+    return f"{quoted(value)} ({kind})" if kind else quoted(value)
+
+
+def is_unicode(text: str) -> bool:
+    """Whether a text can be written: JSON's ``\\ud83d`` alone is half a sign."""
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """The known name that is most like another; empty if none is."""
+    return next(iter(difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)), "")
 
 
 def option_table(cls: type[BaseModel], prefix: str = "") -> list[tuple[str, str, str]]:
@@ -132,14 +240,26 @@ def _explain(cls: type[BaseModel], problem: Any, origin: dict[str, str]) -> str:
     where = origin.get(key) or origin.get(path[0] if path else "", "")
     suffix = f" ({where})" if where else ""
     if problem["type"] != "extra_forbidden":
-        found = "" if problem["type"] == "missing" else f", found {problem['input']!r}"
+        given = "" if problem["type"] == "missing" else f", found {_shown(problem['input'])}"
         if not path:  # a check of several keys together says which in its own words
             return str(problem["msg"]).removeprefix("Value error, ")
-        return f"{key}: {problem['msg'].removeprefix('Value error, ')}{found}{suffix}"
-    known: list[str] = list(_inner_model(cls, path[:-1]).model_fields)
-    close = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.5)
-    hint = f"; did you mean {'.'.join([*path[:-1], close[0]])}?" if close else ""
+        said = _OBJECT.sub("an object", problem["msg"].removeprefix("Value error, "))
+        return f"{key}: {said}{given}{suffix}"
+    close = nearest(path[-1], _inner_model(cls, path[:-1]).model_fields, cutoff=0.5)
+    hint = f"; did you mean {'.'.join([*path[:-1], close])}?" if close else ""
     return f"{key}: unknown key{hint}{suffix}"
+
+
+# pydantic calls an object a dictionary, and names our class for it.
+_OBJECT = re.compile(r"a valid dictionary( or instance of \w+)?")
+
+
+def _shown(value: Any) -> str:
+    """What was given: texts as pydantic quotes them, the rest as JSON has it."""
+    try:
+        return repr(value) if isinstance(value, str) else quoted(value, 200)
+    except TypeError:  # a default, which no JSON gave
+        return repr(value)
 
 
 def _inner_model(cls: type[BaseModel], path: list[str]) -> type[BaseModel]:

@@ -123,7 +123,7 @@ def pack(
 
     Args:
         prompt_weight: of the tokens that are not the assistant's (pretraining); at 0 they are
-            no targets.
+            no targets. An assistant's turn of weight 0 is none in either case.
         length_power: an answer of n tokens weighs n to the power of 1 less this, in all.
 
     Raises:
@@ -137,8 +137,12 @@ def pack(
     token_P = _flat(items, lambda rendered: rendered.tokens, np.int64)
     answer_P = _flat(items, lambda rendered: rendered.supervised, np.bool_)
     own_P = place_P >= shared_P
-    (target_N,) = np.nonzero(own_P & (place_P > 0) & (answer_P | (prompt_weight > 0)))
     starts_B = each_B.cumsum() - each_B
+    wanted_P = own_P & (place_P > 0) & (answer_P | (prompt_weight > 0))
+    for start, item in zip(starts_B, items, strict=True):
+        for first, end in item.rendered.masked:  # the assistant's too, but not to be learnt
+            wanted_P[start + first : start + end] = False
+    (target_N,) = np.nonzero(wanted_P)
     opens_P = np.zeros(len(row_P), dtype=np.int64)
     opens = zip(starts_B, items, strict=True)
     opens_P[[start + first for start, i in opens for _, first, _ in i.rendered.turns]] = 1

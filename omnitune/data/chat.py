@@ -12,7 +12,7 @@ from functools import lru_cache
 from tokenizers import Tokenizer
 
 from omnitune.modalities.registry import MODALITIES
-from omnitune.sample import Glimpse, Media, Message, Part, UserError
+from omnitune.sample import Again, Glimpse, Media, Message, Part, UserError
 
 PAD = "<|pad|>"
 SPECIAL_TOKENS = (
@@ -43,6 +43,7 @@ class Rendered:
         supervised: whether each token carries loss (as a target).
         slots: the media, in order.
         turns: (message index, first token, past the last token) of each supervised turn.
+        masked: first token, and past the last, of each assistant turn that is not to be learnt.
         added: further ids (id, position) that stand in the same places as some of ``tokens``.
     """
 
@@ -50,6 +51,7 @@ class Rendered:
     supervised: list[bool] = field(default_factory=list)
     slots: list[Slots] = field(default_factory=list)
     turns: list[tuple[int, int, int]] = field(default_factory=list)
+    masked: list[tuple[int, int]] = field(default_factory=list)
     added: list[tuple[int, int]] = field(default_factory=list)
 
 
@@ -90,19 +92,22 @@ class ChatRenderer:
             slot_counts: feature rows of each medium, in the order in which media stand.
 
         Returns:
-            ids, mask and slots; every token of an assistant turn is supervised, its end included.
+            ids, mask and slots; every token of an assistant turn is supervised, its end included,
+            unless its weight is 0.
         """
         counts = iter(slot_counts)
         out = Rendered()
         for index, message in enumerate(messages):
             self._append(out, [self.ids[f"<|{message.role}|>"]])
             start = len(out.tokens)
-            supervised = message.role == "assistant"
+            supervised = message.learnt
             for part in message.parts:
                 self._append_part(out, part, counts, supervised)
             self._append(out, [self.end], supervised)
             if supervised:
                 out.turns.append((index, start, len(out.tokens)))
+            elif message.role == "assistant":
+                out.masked.append((start, len(out.tokens)))
         return out
 
     def render_prompt(
@@ -123,6 +128,8 @@ class ChatRenderer:
                 first, *rest = self.encode(words) or (self.ids[f"<|{part.modality}|>"],)
                 out.added += [(token, len(out.tokens)) for token in rest]
                 self._append(out, [first])
+            return
+        if isinstance(part, Again):  # it stands before this
             return
         if not isinstance(part, Media):
             self._append(out, self.encode(part.text), supervised)

@@ -18,20 +18,25 @@ import shutil
 from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, overload
+from zlib import crc32
 
 import numpy as np
 
 from omnitune.console import progress_bar
+from omnitune.data.faults import Faults
 from omnitune.data.scan import scan
+from omnitune.data.splits import TRAIN, VALIDATION, likely, one_to_set_aside
+from omnitune.data.tally import Codes, MediaTally
+from omnitune.data.tally import difficulties as difficulties
 from omnitune.sample import Media, Sample, UserError
 from omnitune.storage import sha256, write_json
 
-VERSION = 2
+VERSION = 3
 # Below so many bytes a file is read again sooner than its index is looked up and kept.
 KEEP_FROM = 2 << 20
 BAR_FROM = 32 << 20
@@ -49,6 +54,7 @@ class Index:
 
     Attributes:
         place_N2: first byte and number of bytes.
+        print_N: CRC-32 of these bytes: whether they are still the same.
         split_N: place in ``splits``.
         order_N: the numbers of the records, sorted by split, within a split in order.
         single_N: place in ``task_S`` of the record's first single; its last entry is S.
@@ -58,10 +64,12 @@ class Index:
         show_N: place in ``shown_R`` of the record's first medium; its last entry is R.
         shown_R: place in ``media_M2``.
         difficulty_N: from 0 to 1 (see :func:`difficulties`).
+        aside_A: records without a split that were set aside as validation, where none is.
         name: stands for the file's content.
     """
 
     place_N2: np.ndarray
+    print_N: np.ndarray
     split_N: np.ndarray
     order_N: np.ndarray
     single_N: np.ndarray
@@ -71,6 +79,7 @@ class Index:
     show_N: np.ndarray
     shown_R: np.ndarray
     difficulty_N: np.ndarray
+    aside_A: np.ndarray
     splits: list[str]
     tasks: list[str]
     modalities: list[str]
@@ -136,34 +145,38 @@ def build_index(
         OSError: the file cannot be read.
         UserError: the file is no JSON list, or a record of it is wrong.
     """
-    places, splits, singles, tasks, questions = (array(code) for code in "qiqhi")
-    media = _Media()
+    places, prints, splits, tasks, questions = (array(code) for code in "qIihi")
+    media, faults, singles = MediaTally(), Faults(path), array("q", [0])
     given, efforts = array("d"), array("d")
-    split_codes, task_codes = _Codes(), _Codes()
-    read = 0
-    singles.append(0)
-    records = scan(path)
-    for number, (start, length, values) in enumerate(records):
-        try:
-            sample = parse(number, values)
-        except UserError:
-            for _ in records:  # what is wrong with the whole file is said first
-                pass
-            raise
-        places.extend((start, length))
-        splits.append(split_codes[sample.split])
-        given.append(np.nan if sample.difficulty is None else sample.difficulty)
-        efforts.append(sample.effort())
-        for task, count in sample.outline():
-            tasks.append(task_codes[task])
-            questions.append(count)
-        singles.append(len(tasks))
-        media.add(number, sample)
-        advance(start + length - read)
-        read = start + length
+    split_codes, task_codes = Codes(), Codes()
+    read, free = 0, 0
+    with path.open("rb", buffering=0) as file:
+        for number, (start, length, values) in enumerate(scan(path)):
+            with faults:
+                sample = parse(number, values)
+            if faults:  # all that is told now is what else is wrong
+                continue
+            places.extend((start, length))
+            prints.append(crc32(os.pread(file.fileno(), length, start)))
+            splits.append(split_codes[sample.split])
+            free += "split" not in values
+            given.append(np.nan if sample.difficulty is None else sample.difficulty)
+            efforts.append(sample.effort())
+            for task, count in sample.outline():
+                tasks.append(task_codes[task])
+                questions.append(count)
+            singles.append(len(tasks))
+            media.add(number, sample)
+            advance(start + length - read)
+            read = start + length
+    faults.tell()
+    enough = free > 0 and splits.count(split_codes.get(TRAIN, -1)) > 1
+    for number in (aside := _set_aside(path, split_codes) if enough else []):
+        splits[number] = split_codes[VALIDATION]
     split_N = np.array(splits)
     return Index(
         place_N2=np.array(places).reshape(-1, 2),
+        print_N=np.array(prints, dtype=np.uint32),
         split_N=split_N,
         order_N=np.argsort(split_N, kind="stable"),
         single_N=np.array(singles),
@@ -173,6 +186,7 @@ def build_index(
         show_N=np.array(media.ends),
         shown_R=np.array(media.shown),
         difficulty_N=difficulties(np.array(given), np.array(efforts)),
+        aside_A=np.array(aside, dtype=np.int64),
         splits=list(split_codes),
         tasks=list(task_codes),
         modalities=list(media.codes),
@@ -180,43 +194,12 @@ def build_index(
     )
 
 
-class _Media:
-    """The media of a file while it is indexed: each once, and which of them a record shows."""
-
-    def __init__(self) -> None:
-        self.first, self.ends, self.shown = array("q"), array("q", [0]), array("i")
-        self.codes = _Codes()
-        self._seen: dict[int, int] = {}  # by hash: a million paths would not be small
-
-    def add(self, number: int, sample: Sample) -> None:
-        """Takes in the media of a record."""
-        for medium in sample.media:
-            place = self._seen.setdefault(hash(medium), len(self._seen))
-            if 2 * place == len(self.first):
-                self.first.extend((number, self.codes[medium.modality]))
-            self.shown.append(place)
-        self.ends.append(len(self.shown))
-
-
-def difficulties(given_N: np.ndarray, effort_N: np.ndarray) -> np.ndarray:
-    """Difficulty of each record: as given, else its rank by effort among those without (0 to 1].
-
-    Equals are ranked in a fixed order that is not the file's, which may go by kind.
-    """
-    difficulty_N = given_N.astype(np.float32)
-    (unknown,) = np.nonzero(np.isnan(given_N))
-    mixed = np.random.default_rng(0).permutation(len(unknown))
-    order = np.lexsort((mixed, effort_N[unknown]))
-    difficulty_N[unknown[order]] = np.arange(1, len(unknown) + 1) / max(1, len(unknown))
-    return difficulty_N
-
-
-class _Codes(dict[str, int]):
-    """Numbers names in the order in which they come."""
-
-    def __missing__(self, name: str) -> int:
-        self[name] = len(self)
-        return self[name]
+def _set_aside(path: Path, splits: Iterable[str]) -> list[int]:
+    """The record to hold out where the share of those without a split gives none: one, or none."""
+    if any(VALIDATION in (name, likely(name)) for name in splits):
+        return []
+    number = one_to_set_aside(values for _, _, values in scan(path))
+    return [] if number is None else [number]
 
 
 def open_index(path: Path, source: str, root: Path, parse: Parse) -> Index:
@@ -225,18 +208,20 @@ def open_index(path: Path, source: str, root: Path, parse: Parse) -> Index:
     Args:
         root: folder of the indices; a small file's index is not kept.
     """
+    before = _identity(path)
     size = path.stat().st_size
     folder = root / f"{source}-{VERSION}-{sha256(path)[:24]}"
-    if size < KEEP_FROM:
-        return build_index(path, folder.name, parse)
-    index = Index.load(folder)
-    if index:
-        return index
+    if size >= KEEP_FROM and (kept := Index.load(folder)):
+        return kept
     if size < BAR_FROM:
         index = build_index(path, folder.name, parse)
     else:
         with progress_bar(f"indexing {source} (MB)", -(-size // 10**6)) as advance:
             index = build_index(path, folder.name, parse, lambda n: advance(n / 1e6))
+    if _identity(path) != before:
+        raise UserError(f"{path}: was changed while it was read; start again when it is whole")
+    if size < KEEP_FROM:
+        return index
     try:
         for old in root.glob(f"{source}-*"):  # of other content, damaged or half written
             shutil.rmtree(old, ignore_errors=True)
@@ -245,6 +230,12 @@ def open_index(path: Path, source: str, root: Path, parse: Parse) -> Index:
         if not folder.exists():  # else another process was faster
             print(f"warning: {folder}: the index cannot be kept ({error.strerror})")
     return Index.load(folder) or index
+
+
+def _identity(path: Path) -> tuple[int, int, int]:
+    """What changes with a file's content."""
+    stat = path.stat()
+    return stat.st_size, stat.st_mtime_ns, stat.st_ino
 
 
 class Source:
@@ -277,12 +268,19 @@ class Source:
         start, length = self.index.place_N2[number].tolist()
         try:
             with self.path.open("rb", buffering=0) as file:
-                values = json.loads(os.pread(file.fileno(), length, start))
-        except (OSError, ValueError):
+                content = os.pread(file.fileno(), length, start)
+        except OSError:
+            content = b""
+        if crc32(content) != int(self.index.print_N[number]):
             raise UserError(
-                f"{self.path}: record {number + 1} is not where it was; was the file changed?"
-            ) from None
-        return self.parse(number, values)
+                f"{self.path}: record {number + 1} is not where it was: the file was changed since "
+                "its records were first read; leave it as it is while a run reads it, and start "
+                "the command again"
+            )
+        sample = self.parse(number, json.loads(content))
+        # One that was set aside is in another split than it would be by itself.
+        split = self.index.splits[int(self.index.split_N[number])]
+        return sample if sample.split == split else replace(sample, split=split)
 
 
 class Samples(Sequence[Sample]):

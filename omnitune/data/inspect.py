@@ -12,7 +12,7 @@ from omnitune.data.index import Samples
 from omnitune.data.leaks import NEAR_TEXT, HeldOutText, overlap
 from omnitune.data.ledger import Reading, count_tokens, summary, take_stock
 from omnitune.data.prints import Broken, Prints, Shared, decode, shared
-from omnitune.data.records import join, read_available
+from omnitune.data.records import join, read_available, remarks
 from omnitune.modalities.registry import MODALITIES
 from omnitune.sample import Sample, UserError
 
@@ -36,6 +36,7 @@ def inspect_folder(data_dir: Path, reading: Reading | None = None) -> dict[str, 
         the first by ``id``, ``file`` and ``problem``; ``leaks``: by held-out split and by modality
         (``text`` too) how many were ``compared`` and are found in training samples, by way (and of
         texts ``phrases``, the mean share of their word groups that any training sample holds);
+        ``remarks``: what was set aside as validation, and split names that may be slips;
         ``pairs``: the worst by name; ``leaking``: whether there are any. With a reading also
         ``truncation``, as a run would write it, or ``refused``: why a run would not begin.
 
@@ -58,6 +59,7 @@ def inspect_folder(data_dir: Path, reading: Reading | None = None) -> dict[str, 
     result: dict[str, Any] = {
         "data_dir": str(data_dir),
         "sources": sources,
+        "remarks": remarks(samples.values()),
         "broken": _broken(broken),
         "leaks": leaks,
         "pairs": _worst(pairs),
@@ -122,7 +124,7 @@ def _entry(reading: Reading | None) -> dict[str, Any]:
 
 
 def _count(entry: dict[str, Any], sample: Sample, reading: Reading | None) -> None:
-    answers = [message for message in sample.messages if message.role == "assistant"]
+    answers = [message for message in sample.messages if message.learnt]
     entry["records"] += 1
     entry["questions"] += len(answers)
     entry["kinds"].update(answer.kind or answer.task for answer in answers)
@@ -177,6 +179,8 @@ def account_lines(found: Mapping[str, Any]) -> list[str]:
             more = f", and {len(kinds) - SHOWN_KINDS} more" if len(kinds) > SHOWN_KINDS else ""
             told = ", ".join(f"{kind} {count}" for kind, count in kinds[:SHOWN_KINDS])
             lines.append(f"    kinds: {told}{more}")
+    if found["remarks"]:
+        lines += ["", *found["remarks"]]
     lines += ["", f"broken media: {found['broken']['count']}"]
     lines += [f"  {one['id']}: {one['problem']}" for one in found["broken"]["media"]]
     lines += ["", *_leak_lines(found)]

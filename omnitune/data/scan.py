@@ -10,16 +10,20 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from omnitune.sample import UserError
+from omnitune.settings import json_kind, object_of_pairs
 
 CHUNK = 1 << 20  # bytes read at once
 LONGEST_TOKEN = 16  # characters; longer than any literal or escape that the end of a piece may cut
 
 _BLANK = re.compile(r"[ \t\n\r]*")
-_DECODER = json.JSONDecoder()
+_DECODER = json.JSONDecoder(object_pairs_hook=object_of_pairs)
+_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # UTF-32's begin alike or with zeros
 
 
 def scan(path: Path) -> Iterator[tuple[int, int, Any]]:
     """Yields first byte, number of bytes and value of each record of a file's JSON list.
+
+    A byte order mark in front is skipped.
 
     Raises:
         OSError: the file cannot be read.
@@ -27,10 +31,17 @@ def scan(path: Path) -> Iterator[tuple[int, int, Any]]:
     """
     with path.open("rb") as file:
         window = _Window(path, file)
+        window.skip_mark()
         if window.next() != "[":
-            kind = type(window.value()).__name__
+            value = window.value()
+            if isinstance(value, dict) and window.next() == "{":
+                raise window.wrong(
+                    "Extra data, as in JSON Lines; put its objects into one [...] with commas "
+                    "between them",
+                    window.position,
+                )
             window.expect_end()
-            raise UserError(f"{path}: holds a JSON {kind}, expected a list")
+            raise UserError(f"{path}: holds a JSON {json_kind(value)}, expected a list of records")
         window.take(window.position + 1)
         separator = "]" if window.next() == "]" else ","
         while separator == ",":
@@ -60,6 +71,14 @@ class _Window:
         self.text, self.position, self.byte, self.line = "", 0, 0, 1
         self._ended = False
         self._utf8 = codecs.getincrementaldecoder("utf-8")()
+
+    def skip_mark(self) -> None:
+        """Goes past the byte order mark that some editors write; refuses those of UTF-16 and 32."""
+        head = self.file.read(4)
+        known = len(codecs.BOM_UTF8) * head.startswith(codecs.BOM_UTF8)
+        if not known and (head.startswith(_UTF16) or b"\0" in head):
+            raise UserError(f"{self.path}: is UTF-16 or UTF-32 text; save it as UTF-8")
+        self.byte = self.file.seek(known)
 
     def next(self) -> str:
         """Goes to the next character that is not blank; "" at the end of the file."""
@@ -116,5 +135,7 @@ class _Window:
         try:
             more = self._utf8.decode(data, final=self._ended)
         except UnicodeDecodeError as error:
-            raise self.wrong(f"not UTF-8 text, {error.reason}", len(self.text)) from None
+            raise self.wrong(
+                f"not UTF-8 text, {error.reason}; save it as UTF-8", len(self.text)
+            ) from None
         self.text, self.position = self.text[self.position :] + more, 0

@@ -73,9 +73,9 @@ def questions_of(sample: Sample) -> list[Question]:
     """The questions of a sample, each alone with the media where the turns allow it."""
     found = []
     for single in sample.alone():
-        answers = sum(m.role == "assistant" for m in single.messages)
+        answers = single.num_questions
         for n, message in enumerate(single.messages):
-            if message.role == "assistant":
+            if message.learnt:
                 name = f"{single.id}#{n // 2}" if answers > 1 else single.id
                 kind = message.kind or single.kind or message.task
                 found.append(Question(name, message.task, kind, single.messages[:n], message.text))

@@ -72,6 +72,19 @@ def test_pretraining_supervises_every_token_but_the_first(items: list[Item]) -> 
     assert not starts & {n + 1 for n in batch.predict_N.tolist()}
 
 
+def test_an_answer_of_weight_0_is_no_target_in_pretraining_either(model: OmniModel) -> None:
+    talk = conversation("talk", "hello", "the sky", "and?", "the river.")
+    asked, answer, *rest = talk.messages
+    masked = replace(talk, messages=(asked, replace(answer, weight=0), *rest))
+    reader = tiny_reader(model)
+    whole, item = reader.item(talk), reader.item(masked)
+    [(first, past)] = item.rendered.masked
+    before, batch = pack([whole, whole], 1, 0.25), pack([whole, item], 1, 0.25)
+    assert len(before.labels_N) - len(batch.labels_N) == past - first
+    assert before.num_targets - batch.num_targets == past - first
+    assert len(pack([item], 1, 0.0).labels_N) == sum(item.rendered.supervised)
+
+
 def test_answers_weigh_by_a_power_of_their_length(items: list[Item]) -> None:
     turns = [
         sum(item.rendered.supervised[first:past])

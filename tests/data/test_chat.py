@@ -1,6 +1,7 @@
 """The one renderer: which tokens are supervised, where media stand, what users may type."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from tokenizers import Tokenizer, models
 
 from omnitune.data.chat import SPECIAL_TOKENS, ChatRenderer, Rendered
 from omnitune.pretraining.thinker import train_tokenizer
-from omnitune.sample import Media, Message, Sample, Text, UserError
+from omnitune.sample import Again, Media, Message, Sample, Text, UserError
 
 IMAGE, AUDIO = Media("image", Path("a.png")), Media("audio", Path("a.wav"))
 TALK = (
@@ -53,6 +54,24 @@ def test_whole_conversation_reads_as_written(renderer: ChatRenderer) -> None:
         *["<|assistant|>", "12", "<|end|>"],
     ]
     assert names(renderer, renderer.render(TALK, COUNTS).tokens) == expected
+
+
+def test_an_answer_of_weight_0_is_read_but_not_supervised(renderer: ChatRenderer) -> None:
+    whole = renderer.render(TALK, COUNTS)
+    masked = (*TALK[:2], replace(TALK[2], weight=0), *TALK[3:])
+    out = renderer.render(masked, COUNTS)
+    assert out.tokens == whole.tokens
+    [(_, first, past)] = [turn for turn in whole.turns if turn[0] == 2]
+    assert out.masked == [(first, past)]
+    assert [turn[0] for turn in out.turns] == [4]
+    pairs = enumerate(zip(whole.supervised, out.supervised, strict=True))
+    assert [n for n, (before, now) in pairs if before != now] == list(range(first, past))
+
+
+def test_what_was_shown_before_is_not_shown_again(renderer: ChatRenderer) -> None:
+    again = Message("user", (Text("and"), Again(IMAGE), Text("now?")))
+    plain = Message("user", (Text("and"), Text("now?")))
+    assert renderer.render([again]).tokens == renderer.render([plain]).tokens
 
 
 def test_only_answers_and_their_ends_are_supervised(renderer: ChatRenderer) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from omnitune.data import index as indexing
 from omnitune.data import records
-from omnitune.data.index import Samples, difficulties, first_shown
+from omnitune.data.index import Index, Samples, build_index, difficulties, first_shown
 from omnitune.data.records import (
     FILES,
     REQUIRED_MEDIA,
@@ -21,6 +21,7 @@ from omnitune.data.records import (
     read_source,
     split_of,
 )
+from omnitune.data.splits import by_content
 from omnitune.sample import Sample, UserError
 
 SPLITS = ("train", "train", "validation", "test")
@@ -45,7 +46,7 @@ def some_records(source: str, count: int = 40) -> list[dict[str, Any]]:
         if "image" in REQUIRED_MEDIA[source]:
             record |= {"image": f"{n % 7}.png", "kind": ("count", "caption")[n % 2]}
         if "audio" in REQUIRED_MEDIA[source]:
-            record |= {"audio": f"{n % 5}.wav", "task": ("transcription", "other")[n % 2]}
+            record |= {"audio": f"{n % 5}.wav", "task": ("transcription", "qa")[n % 2]}
         found.append(record)
     return found
 
@@ -152,6 +153,56 @@ def test_changed_file_is_indexed_anew(data: Path) -> None:
     path.write_text("[]")
     with pytest.raises(UserError, match="record 3 is not where it was"):
         before[2]
+
+
+@pytest.mark.parametrize("keep_from", [0, 1 << 30])
+def test_records_that_change_places_are_noticed(
+    data: Path, monkeypatch: pytest.MonkeyPatch, keep_from: int
+) -> None:
+    """Of equal length, so that each still lies where one was: but of another split."""
+    monkeypatch.setattr(indexing, "KEEP_FROM", keep_from)
+    path = data / FILES["text_only"]
+    pairs = [{"question": f"{n:03d}?", "answer": f"{n:03d}"} for n in range(20)]
+    some = [pair | {"split": ("train", "extra")[n // 10]} for n, pair in enumerate(pairs)]
+    path.write_text(json.dumps(some))
+    train = split_of(read_source(data, "text_only"), "train")
+    met = train[3]
+    path.write_text(json.dumps(some[10:] + some[:10]))
+    with pytest.raises(UserError, match=r"record 8 is not where it was: the file was changed"):
+        train[7]
+    assert train[3] == met
+    path.write_text(json.dumps(some))
+    assert train[7].messages[1].text == "007"
+
+
+def test_a_file_that_changes_while_it_is_indexed_is_refused(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = data / FILES["text_only"]
+
+    def changing(*given: Any) -> Index:
+        found = build_index(*given)
+        path.write_text("[]")
+        return found
+
+    monkeypatch.setattr(indexing, "build_index", changing)
+    with pytest.raises(UserError, match="was changed while it was read"):
+        read_source(data, "text_only")
+
+
+@pytest.mark.usefixtures("kept")
+def test_what_is_set_aside_is_so_again(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = data / FILES["text_only"]
+    some = ({"question": f"{n}?", "answer": "x"} for n in range(100))
+    path.write_text(json.dumps([r for r in some if by_content(r) == "train"][:20]))
+    new = read_source(data, "text_only")
+    monkeypatch.setattr(indexing, "build_index", lambda *a: pytest.fail("indexed again"))
+    again = read_source(data, "text_only")
+    for samples in (new, again):
+        assert [s.split for s in samples].count("validation") == 1
+        assert [s.split for s in split_of(samples, "validation")] == ["validation"]
+        assert {s.split for s in split_of(samples, "train")} == {"train"}
+    assert list(new) == list(again)
 
 
 @pytest.mark.usefixtures("kept")

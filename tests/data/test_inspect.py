@@ -1,6 +1,7 @@
 """The account of a folder: counts, everything that is broken, every leak that was put there."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from omnitune.data.chat import ChatRenderer
 from omnitune.data.inspect import account_lines, inspect_folder
 from omnitune.data.ledger import Reading
 from omnitune.data.records import FILES
+from omnitune.data.splits import by_content
 from omnitune.modalities.registry import MODALITIES
 
 SENTENCES = [
@@ -103,6 +105,31 @@ def test_every_way_of_sharing_is_found(data: Path) -> None:
     lines = "\n".join(account_lines(found))
     assert "test, image: 2 of 2, 100.0% (1 same file, 1 changed copy)" in lines
     assert "clip-3 (test) and clip-1: same text" in lines
+
+
+def test_what_is_set_aside_is_shown(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    records = [{"question": f"what is {n}?", "answer": SENTENCES[n % 4]} for n in range(4)]
+    assert {by_content(record) for record in records} == {"train"}
+    write(data, "text_only", records)
+    change(data, "audio_text", 3, split="dev")
+    assert main(["inspect", "--data", str(data)]) == 0
+    told = capsys.readouterr().out
+    (text,) = re.findall(r"\ntext_only\n(?:  .*\n)+", told)
+    assert "  train: 3 records" in text
+    assert "  validation: 1 records" in text
+    assert re.search(r"conversations\.json: names no .* \(text_only/\d\) was set aside", told)
+    assert 'the split "dev" is held out under a name of its own; if "validation" is meant' in told
+
+
+def test_a_wrong_record_is_refused_as_a_run_refuses_it(
+    data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    change(data, "text_only", 0, split="Train")
+    change(data, "text_only", 2, answer=None)
+    assert main(["inspect", "--data", str(data)]) == 2
+    told = capsys.readouterr().err
+    assert 'record 1: "split" is "Train"; did you mean "train"?' in told
+    assert 'record 3: "answer" is null, expected text' in told
 
 
 def test_another_picture_of_the_same_words_is_no_leak(data: Path) -> None:

@@ -2,21 +2,26 @@
 
 import hashlib
 import json
+import os
 import random
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pytest
 from helpers import write_image, write_wave
 
+from omnitune.data import faults
 from omnitune.data.records import (
     FILES,
     REQUIRED_MEDIA,
     check_media,
     read_available,
     read_source,
+    remarks,
     split_of,
 )
+from omnitune.data.splits import by_content
 from omnitune.sample import SOURCES, Media, Message, Sample, Text, Told, UserError
 
 
@@ -95,22 +100,110 @@ def test_default_place_is_the_first_user_turn_after_a_system_turn(tmp_path: Path
         ("<image> then <audio> now", ["[a.png]", " then ", "[b.wav]", " now"]),
         ("<audio><image>", ["[b.wav]", "[a.png]"]),
         ("see <image>", ["[b.wav]", "see ", "[a.png]"]),
-        ("<image> and <image>", ["[b.wav]", "[a.png]", " and ", "<image>"]),
-        ("<IMAGE>?", ["[a.png]", "[b.wav]", "<IMAGE>?"]),
+        ("say \\<image> of <image>", ["[b.wav]", "say \\<image> of ", "[a.png]"]),
+        ("a < b, <b> or <images>?", ["[a.png]", "[b.wav]", "a < b, <b> or <images>?"]),
     ],
 )
 def test_tags_say_where_media_stand(tmp_path: Path, question: str, expected: list[str]) -> None:
-    record = {"image": "a.png", "audio": "b.wav", "question": question, "answer": "<image> ok"}
+    record = {"image": "a.png", "audio": "b.wav", "question": question, "answer": r"\<image> ok"}
     sample = read(tmp_path, "image_audio_text", record)[0]
-    assert shown(sample.messages[0]) == expected
+    assert shown(sample.messages[0]) == [text.replace("\\", "") for text in expected]
     assert shown(sample.messages[1]) == ["<image> ok"]
 
 
-def test_tag_in_a_later_turn_and_tag_without_a_medium(tmp_path: Path) -> None:
-    messages = turns("wait. <audio>", "ok", "now <image>?", "yes")
+def test_tag_in_a_later_turn(tmp_path: Path) -> None:
+    messages = turns("wait.", "ok", "now <image>?", "yes")
     sample = read(tmp_path, "image_text", {"image": "a.png", "messages": messages})[0]
-    assert shown(sample.messages[0]) == ["wait. ", "<audio>"]
+    assert shown(sample.messages[0]) == ["wait."]
     assert shown(sample.messages[2]) == ["now ", "[a.png]", "?"]
+
+
+QUESTIONS = ("<image>\nwhat?", "where in <image> is it?", "why?", "how so? <image>")
+
+
+@pytest.mark.parametrize("described", [False, True])
+def test_a_tag_in_each_question_means_the_same_picture(tmp_path: Path, described: bool) -> None:
+    """As converters of conversations write it; each question shows it where its tag stands."""
+    subject = {"caption": "a ring"} if described else {"image": "a.png"}
+    qa = [{"question": q, "answer": str(n)} for n, q in enumerate(QUESTIONS)]
+    sample = read(tmp_path, "told" if described else "image_text", subject | {"qa": qa})[0]
+    name = "a ring. " if described else "[a.png]"
+    alone = [
+        [name, "\nwhat?"],
+        ["where in ", name, " is it?"],
+        [name, "why?"],
+        ["how so? ", name],
+    ]
+    assert [shown(s.messages[0]) for s in sample.alone()] == alone
+    assert [shown(s.messages[0]) for s in sample.only([1, 3]).alone()] == [alone[1], alone[3]]
+    assert len(sample.subject) == 1
+    for order in ([0, 1, 2, 3], [1, 3], [3, 0, 2], [2, 1]):
+        asked = [m for m in sample.only(order).messages if m.role == "user"]
+        assert shown(asked[0]) == alone[order[0]]
+        assert not [p for m in asked[1:] for p in m.parts if isinstance(p, Media | Told)]
+        assert [m.text.strip() for m in asked[1:]] == [
+            QUESTIONS[n].replace("<image>", "").strip() for n in order[1:]
+        ]
+
+
+def test_a_picture_opens_independent_questions_though_the_tag_stands_in_a_later_one(
+    tmp_path: Path,
+) -> None:
+    qa = [{"question": "what?", "answer": "x"}, {"question": "and <image>?", "answer": "y"}]
+    sample = read(tmp_path, "image_text", {"image": "a.png", "qa": qa})[0]
+    assert shown(sample.messages[0]) == ["[a.png]", "what?"]
+    assert shown(sample.alone()[1].messages[0]) == ["and ", "[a.png]", "?"]
+
+
+def asks(question: str) -> dict[str, str]:
+    return {"question": question, "answer": "x"}
+
+
+PICTURE = {"image": "a.png"}
+TAGGED: list[tuple[str, dict[str, Any], str]] = [
+    ("image_text", PICTURE | asks("<image> and <image>?"), '"question" holds <image> once more'),
+    ("image_text", PICTURE | asks("<audio>?"), 'holds <audio>, but the record has no "audio"'),
+    ("image_text", PICTURE | asks("<IMAGE>?"), "holds <IMAGE> (did you mean <image>?)"),
+    ("image_text", PICTURE | asks("<image 1>?"), "holds <image 1> (did you mean <image>?)"),
+    ("image_text", PICTURE | asks("<|image_1|>?"), "holds <|image_1|> (did you mean <image>?)"),
+    (
+        "image_text",
+        PICTURE | asks("a?") | {"answer": "<image>"},
+        '"answer" holds <image>, but tags',
+    ),
+    ("image_text", PICTURE | asks("a?") | {"caption": "<image> b"}, '"caption" holds <image>'),
+    ("text_only", asks("<image>?"), '"question" holds <image>, but the record has no "image"'),
+    ("text_only", asks("a?") | {"answer": "an <audio>"}, '"answer" holds <audio>, but tags'),
+    ("told", {"caption": "a ring"} | asks("<audio>?"), '"question" holds <audio>'),
+    ("told", {"caption": "a ring"} | asks("<image> <image>"), "holds <image> once more"),
+    ("text_only", {"messages": turns("a", "b", "<image>", "c")}, 'message 3: "content" holds <im'),
+    (
+        "image_text",
+        PICTURE | {"messages": turns("<image> a", "b", "<image> c", "d")},
+        'message 3: "content" holds <image> once more',
+    ),
+    (
+        "image_text",
+        PICTURE | {"messages": [{"role": "system", "content": "<image>"}, *turns("a", "b")]},
+        'message 1: "content" holds <image>, but tags stand in what the user says',
+    ),
+    (
+        "image_text",
+        PICTURE | {"qa": [asks("<image>a"), asks("<image><image>")]},
+        'pair 2: "question" holds <image> once more',
+    ),
+]
+
+
+@pytest.mark.parametrize(("source", "record", "words"), TAGGED)
+def test_a_tag_that_does_not_fit_the_media_is_refused(
+    tmp_path: Path, source: str, record: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(UserError) as error:
+        read(tmp_path, source, record)
+    assert str(error.value).startswith(f"{tmp_path / FILES[source]}: record 1: ")
+    assert words in str(error.value)
+    assert "take it off, or write" in str(error.value)
 
 
 def test_task_follows_the_media_and_the_record(tmp_path: Path) -> None:
@@ -200,22 +293,27 @@ def test_rows_keep_their_own_media(tmp_path: Path) -> None:
             assert {m.path.stem for m in sample.media} == {sample.messages[1].text}
 
 
+def weighed(weight: Any) -> list[dict[str, Any]]:
+    question, answer = turns("a", "b")
+    return [question, answer | {"weight": weight}]
+
+
 GOOD = {"question": "a?", "answer": "b"}
 WRONG: list[tuple[str, Any, str]] = [
-    ("text_only", "a?", "is a JSON str"),
+    ("text_only", "a?", "is a JSON string"),
     ("text_only", ["a?", "b"], "is a JSON list"),
     ("text_only", {}, "neither messages, qa nor answer"),
     ("text_only", {"question": "a?"}, "neither messages, qa nor answer"),
     ("text_only", GOOD | {"messages": turns("a", "b")}, "messages and answer"),
     ("text_only", GOOD | {"qa": [GOOD]}, "qa and answer"),
-    ("text_only", {"question": "a?", "answer": ""}, "\"answer\" is ''"),
+    ("text_only", {"question": "a?", "answer": ""}, '"answer" is ""'),
     ("text_only", {"question": "a?", "answer": "  "}, '"answer"'),
     ("text_only", {"question": "a?", "answer": 4}, '"answer" is 4'),
-    ("text_only", {"question": None, "answer": "b"}, '"question" is None'),
+    ("text_only", {"question": None, "answer": "b"}, '"question" is null'),
     ("text_only", {"qa": []}, '"qa"'),
     ("text_only", {"qa": {"question": "a?", "answer": "b"}}, '"qa"'),
     ("text_only", {"qa": [GOOD, "x"]}, '"qa"'),
-    ("text_only", {"qa": [GOOD, {"question": "a?"}]}, '"answer" is None'),
+    ("text_only", {"qa": [GOOD, {"question": "a?"}]}, 'pair 2: the key "answer" is missing'),
     ("text_only", {"messages": []}, '"messages"'),
     ("text_only", {"messages": "a"}, '"messages"'),
     ("text_only", {"messages": turns("a")}, "last message is not the assistant's"),
@@ -225,15 +323,19 @@ WRONG: list[tuple[str, Any, str]] = [
     ("text_only", {"messages": turns("a", "b")[1:]}, "message 1: role is assistant"),
     ("text_only", {"messages": turns("a", "")}, 'message 2: "content"'),
     ("text_only", {"messages": [{"role": "user", "content": ["a"]}]}, 'message 1: "content"'),
-    ("text_only", {"messages": [{"role": "human", "content": "a"}]}, "\"role\" is 'human'"),
-    ("text_only", {"messages": [{"content": "a"}]}, '"role" is None'),
+    (
+        "text_only",
+        {"messages": [{"role": "human", "content": "a"}]},
+        '"role" is "human", expected',
+    ),
+    ("text_only", {"messages": [{"content": "a"}]}, 'message 1: the key "role" is missing'),
     (
         "text_only",
         {"messages": [*turns("a", "b"), {"role": "system", "content": "c"}, *turns("d", "e")]},
         "message 3: role is system",
     ),
     ("text_only", {"messages": [{"role": "system", "content": "c"}]}, "last message"),
-    ("text_only", GOOD | {"id": ""}, "\"id\" is ''"),
+    ("text_only", GOOD | {"id": ""}, '"id" is ""'),
     ("text_only", GOOD | {"id": ["x"]}, '"id"'),
     ("text_only", GOOD | {"split": 3}, '"split" is 3'),
     ("text_only", GOOD | {"split": ""}, '"split"'),
@@ -243,9 +345,9 @@ WRONG: list[tuple[str, Any, str]] = [
     ("audio_text", GOOD | {"image": "a.png"}, '"audio" is missing'),
     ("image_audio_text", GOOD | {"image": "a.png"}, '"audio" is missing'),
     ("image_text", GOOD | {"image": 5}, '"image" is 5'),
-    ("image_text", GOOD | {"image": None}, '"image" is None'),
+    ("image_text", GOOD | {"image": None}, '"image" is null'),
     ("image_text", GOOD | {"image": ["a.png", "b.png"]}, '"image" is ['),
-    ("image_text", GOOD | {"image": ""}, "\"image\" is ''"),
+    ("image_text", GOOD | {"image": ""}, '"image" is ""'),
     ("image_text", GOOD | {"image": "/etc/passwd"}, "leaves the folder"),
     ("image_text", GOOD | {"image": "../a.png"}, "leaves the folder"),
     ("image_text", GOOD | {"image": "a/../../b.png"}, "leaves the folder"),
@@ -258,6 +360,91 @@ WRONG: list[tuple[str, Any, str]] = [
     ("text_only", GOOD | {"difficulty": True}, '"difficulty"'),
     ("text_only", GOOD | {"difficulty": None}, '"difficulty"'),
     ("text_only", GOOD | {"difficulty": float("nan")}, '"difficulty"'),
+    ("text_only", GOOD | {"id": float("nan")}, '"id" is NaN (a number)'),
+    ("text_only", GOOD | {"id": True}, '"id" is true, expected text'),
+    ("text_only", GOOD | {"kind": None}, '"kind" is null, expected text; leave the key out'),
+    ("text_only", None, "is a JSON null"),
+    ("text_only", True, "is a JSON true"),
+    ("text_only", 4, "is a JSON number"),
+    ("text_only", {"question": ["a"], "answer": "b"}, '"question" is ["a"] (a list)'),
+    ("text_only", {"question": "a", "answer": {}}, '"answer" is {} (an object)'),
+    ("text_only", {"qa": None}, '"qa" is null, expected a list'),
+    ("text_only", {"qa": [GOOD, None]}, '"qa": item 2 is null, expected an object'),
+    ("text_only", {"qa": [GOOD, GOOD | {"answer": None}]}, 'pair 2: "answer" is null'),
+    ("text_only", {"qa": [GOOD | {"question": None}]}, 'pair 1: "question" is null'),
+    ("text_only", {"qa": [GOOD | {"kind": None}]}, 'pair 1: "kind" is null'),
+    ("text_only", {"qa": [GOOD | {"kind": 3}]}, 'pair 1: "kind" is 3 (a number)'),
+    ("text_only", {"qa": [GOOD | {"task": None}]}, 'pair 1: "task" is null'),
+    ("text_only", {"qa": [GOOD | {"task": ["qa"]}]}, 'pair 1: "task" is ["qa"] (a list)'),
+    ("text_only", {"messages": [None]}, '"messages": item 1 is null'),
+    ("text_only", {"messages": [{"role": None, "content": "a"}]}, '"role" is null'),
+    ("text_only", {"messages": [{"role": "user"}]}, 'message 1: the key "content" is missing'),
+    # a task that is none, or of other media
+    ("text_only", GOOD | {"task": "image_qa"}, "does not fit a record with no medium"),
+    ("text_only", GOOD | {"task": "chat"}, '"task" is "chat", which is no task'),
+    ("image_text", GOOD | PICTURE | {"task": "transcription"}, "not fit a record with image"),
+    ("image_text", GOOD | PICTURE | {"task": "captoin"}, '(did you mean "caption"?)'),
+    ("image_text", PICTURE | {"qa": [GOOD, GOOD | {"task": "text"}]}, 'pair 2: "task" is "text"'),
+    ("audio_text", GOOD | {"audio": "a.wav", "task": "caption"}, "not fit a record with audio"),
+    # keys that nothing reads
+    ("text_only", {"question": "a?", "ansewr": "b"}, '"ansewr" (did you mean "answer"?)'),
+    ("text_only", GOOD | {"source_url": "x"}, 'unknown key "source_url"; known here: id, image'),
+    (
+        "text_only",
+        {"qa": [GOOD | {"knid": "x"}]},
+        'pair 1: unknown key "knid" (did you mean "kind"',
+    ),
+    ("text_only", {"qa": [GOOD | {"split": "test"}]}, 'pair 1: unknown key "split"'),
+    ("text_only", {"messages": turns("a", "b"), "qustion": "c"}, '(did you mean "question"?)'),
+    ("text_only", {"messages": [{"role": "user", "content": "a", "task": "text"}]}, "unknown key"),
+    ("image_text", {"images": ["a.png"], **GOOD}, '"images" (did you mean "image"?)'),
+    (
+        "text_only",
+        {"conversations": [{"from": "human", "value": "a"}]},
+        '"conversations" (did you mean "messages"?)',
+    ),
+    (
+        "text_only",
+        {"messages": [{"from": "human", "value": "a"}]},
+        '"from" (did you mean "role"?), "value" (did you mean "content"?)',
+    ),
+    ("text_only", {"messages": turns("a", "b"), "question": "c"}, "has messages and question"),
+    ("text_only", {"qa": [GOOD], "question": "c"}, "has qa and question"),
+    # what is learnt
+    (
+        "text_only",
+        {"messages": [{"role": "user", "content": "a", "weight": 0}, *turns("a", "b")[1:]]},
+        'message 1: "weight" is for the assistant\'s messages',
+    ),
+    ("text_only", {"messages": weighed(0.5)}, 'message 2: "weight" is 0.5 (a number), expected 1'),
+    ("text_only", {"messages": weighed(True)}, 'message 2: "weight" is true'),
+    ("text_only", {"messages": weighed("0")}, 'message 2: "weight" is "0"'),
+    ("text_only", {"messages": weighed(None)}, 'message 2: "weight" is null'),
+    ("text_only", {"messages": weighed(0)}, 'every answer has "weight": 0'),
+    ("text_only", GOOD | {"weight": 0}, 'unknown key "weight"'),
+    # text that is none
+    ("text_only", {"question": "hi \ud83d", "answer": "b"}, '"question" holds half of a surrogate'),
+    ("text_only", {"question": "hi", "answer": "b\udc00"}, '"answer" holds half of a surrogate'),
+    ("text_only", {"qa": [GOOD, GOOD | {"kind": "\ud83d"}]}, 'pair 2: "kind" holds half'),
+    ("text_only", {"messages": turns("a", "b\ud83d")}, 'message 2: "content" holds half'),
+    ("text_only", GOOD | {"id": "x\ud83d"}, '"id" holds half of a surrogate pair'),
+    ("text_only", GOOD | {"split": "x\ud83d"}, '"split" holds half of a surrogate pair'),
+    ("text_only", GOOD | {"\ud83d": 1}, 'unknown key "\\ud83d"'),
+    ("image_text", GOOD | {"image": "\ud83d.png"}, '"image" holds half of a surrogate pair'),
+    ("image_text", GOOD | PICTURE | {"caption": "\ud83d"}, '"caption" holds half'),
+    ("text_only", {"question": "hi\0", "answer": "b"}, '"question" holds a NUL'),
+    ("image_text", GOOD | {"image": "a\0.png"}, '"image" holds a NUL'),
+    # splits
+    ("text_only", GOOD | {"split": "Train"}, '"split" is "Train"; did you mean "train"?'),
+    ("text_only", GOOD | {"split": " train"}, '"split" is " train"; did you mean "train"?'),
+    ("text_only", GOOD | {"split": "training"}, 'did you mean "train"?'),
+    ("text_only", GOOD | {"split": "VALIDATION"}, 'did you mean "validation"?'),
+    ("text_only", GOOD | {"split": "mine "}, 'did you mean "mine"?'),
+    ("text_only", GOOD | {"split": None}, '"split" is null, expected text'),
+    # languages
+    ("text_only", GOOD | {"language": "English"}, '"language" is "English", expected a code'),
+    ("text_only", GOOD | {"language": "en_US"}, '"language" is "en_US"'),
+    ("text_only", GOOD | {"language": ""}, '"language" is ""'),
 ]
 
 
@@ -270,11 +457,137 @@ def test_wrong_record_is_named(tmp_path: Path, source: str, record: Any, words: 
     assert words in str(error.value)
 
 
+def test_own_keys_are_left_alone(tmp_path: Path) -> None:
+    own = {"_url": "x", "meta": {"a": None, "b": "\ud83d"}, "metadata": [1]}
+    messages = [turn | {"_n": 1} for turn in turns("a", "b")]
+    plain, pairs, talk = read(
+        tmp_path, "text_only", GOOD | own, {"qa": [GOOD | own]} | own, {"messages": messages} | own
+    )
+    assert [m.text for m in plain.messages] == [m.text for m in pairs.messages] == ["a?", "b"]
+    assert [m.text for m in talk.messages] == ["a", "b"]
+
+
+def test_a_key_that_is_given_twice_is_refused(tmp_path: Path) -> None:
+    for n, record in enumerate(
+        (
+            '{"question": "a", "answer": "b", "answer": "c"}',
+            '{"qa": [{"question": "a", "answer": "b", "answer": "c"}]}',
+            '{"messages": [{"role": "user", "content": "a", "content": "b"}]}',
+        )
+    ):
+        write(tmp_path, "text_only", f"[{record}]")
+        key = "answer" if n < 2 else "content"
+        with pytest.raises(UserError, match=rf'record 1: .*the key "{key}" is given twice'):
+            read_source(tmp_path, "text_only")
+    write(tmp_path, "text_only", '[{"question": "a", "answer": "b", "meta": {"x": 1, "x": 2}}]')
+    assert len(read_source(tmp_path, "text_only")) == 1
+
+
+def test_an_answer_of_weight_0_is_context_only(tmp_path: Path) -> None:
+    asked, first, again, second = turns("a?", "b", "c?", "d")
+    messages = [asked, first | {"weight": 0}, again, second | {"weight": 1, "kind": "k"}]
+    [sample] = read(tmp_path, "text_only", {"messages": messages})
+    assert [m.learnt for m in sample.messages] == [False, False, False, True]
+    assert (sample.num_questions, sample.outline(), sample.task) == (1, [("text", 1)], "text")
+
+
+def test_a_language_is_a_code(tmp_path: Path) -> None:
+    codes = ("en", "hi", "zh-Hant", "es-419", "EN-us")
+    samples = read(tmp_path, "text_only", *(GOOD | {"language": code} for code in codes))
+    assert [s.language for s in samples] == ["en", "hi", "zh-Hant", "es-419", "en-us"]
+
+
+def test_several_wrong_records_are_told_at_once(tmp_path: Path) -> None:
+    bad = [GOOD if n % 3 == 0 else {"answer": n} for n in range(12)]
+    with pytest.raises(UserError) as error:
+        read(tmp_path, "text_only", *bad)
+    lines = str(error.value).splitlines()
+    assert lines[0].startswith(f"{tmp_path / FILES['text_only']}: record 2: ")
+    assert [line.split(":")[0].strip() for line in lines[1:5]] == [
+        f"record {n}" for n in (3, 5, 6, 8)
+    ]
+    assert lines[5:] == ["  and 3 more"]
+
+
+def test_wrong_records_are_not_counted_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(faults, "COUNTED", 8)
+    with pytest.raises(UserError, match="and at least 3 more"):
+        read(tmp_path, "text_only", *[{"answer": 4}] * 100)
+
+
+def test_what_is_wrong_with_several_sources_is_told_at_once(tmp_path: Path) -> None:
+    write(tmp_path, "text_only", [{"answer": 4}])
+    write(tmp_path, "image_text", [GOOD])
+    with pytest.raises(UserError) as error:
+        read_available(tmp_path)
+    assert FILES["text_only"] in str(error.value)
+    assert FILES["image_text"] in str(error.value)
+
+
+def small(count: int, **rest: Any) -> list[dict[str, Any]]:
+    """Records without a split, none of which falls to validation by its hash."""
+    every = ({"question": f"what is {n}?", "answer": str(n), **rest} for n in range(1000))
+    return list(islice((r for r in every if by_content(r) == "train"), count))
+
+
+def test_one_record_of_a_small_file_is_set_aside(tmp_path: Path) -> None:
+    records = small(30)
+    samples = read(tmp_path, "text_only", *records)
+    [aside] = split_of(samples, "validation")
+    assert len(split_of(samples, "train")) == 29
+    [remark] = remarks([samples])
+    assert f"record {aside.number + 1} (text_only/{aside.number}) was set aside" in remark
+    random.Random(0).shuffle(records)
+    [same] = split_of(read(tmp_path, "text_only", *records), "validation")
+    assert same.messages == aside.messages
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        [GOOD | {"split": "validation"}],
+        [GOOD | {"split": "dev"}],
+    ],
+)
+def test_nothing_is_set_aside_where_something_is_held_out_for_it(
+    tmp_path: Path, others: list[dict[str, Any]]
+) -> None:
+    samples = read(tmp_path, "text_only", *small(9), *others)
+    assert len(split_of(samples, "train")) == 9
+    assert [r for r in remarks([samples]) if "set aside" in r] == []
+
+
+def test_nothing_is_set_aside_of_what_names_its_split_or_is_alone(tmp_path: Path) -> None:
+    for records in (small(9, split="train"), small(1), [*small(1), GOOD | {"split": "test"}]):
+        samples = read(tmp_path, "text_only", *records)
+        assert not split_of(samples, "validation")
+        assert remarks([samples]) == []
+
+
+def test_names_like_slips_are_remarked_on(tmp_path: Path) -> None:
+    names = ("train", "validation", "val", "test", "test_composition", "trian", "mine", "Dev")
+    samples = read(tmp_path, "text_only", *(GOOD | {"split": name} for name in names))
+    told = "\n".join(remarks([samples]))
+    for slip, meant in (("val", "validation"), ("Dev", "validation"), ("trian", "train")):
+        assert f'the split "{slip}" is held out under a name of its own; if "{meant}"' in told
+    assert told.count("\n") == 2
+    with pytest.raises(UserError, match='splits "mine" and "Mine" differ by case alone'):
+        read(tmp_path, "text_only", *(GOOD | {"split": s} for s in ("train", "mine", "Mine")))
+
+
+def test_a_byte_order_mark_is_skipped(tmp_path: Path) -> None:
+    path = write(tmp_path, "text_only", "")
+    path.write_text(json.dumps([GOOD] * 3), encoding="utf-8-sig")
+    assert [s.messages[0].text for s in read_source(tmp_path, "text_only")] == ["a?"] * 3
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
         ("[]", "empty list"),
-        ("{}", "holds a JSON dict"),
+        ("{}", "holds a JSON object"),
         ('[{"answer": 1},', "not valid JSON"),
         ("", "not valid JSON"),
     ],
@@ -294,6 +607,14 @@ def test_missing_file_and_folder(tmp_path: Path) -> None:
         read_available(tmp_path / "none")
     with pytest.raises(UserError, match="none of the data files"):
         read_available(tmp_path)
+    (tmp_path / "llava.json").write_text("[]")
+    with pytest.raises(UserError, match=r"llava\.json in it would have to be one of these"):
+        read_available(tmp_path)
+    with pytest.raises(UserError, match=r"llava\.json: is a file; expected the folder"):
+        read_available(tmp_path / "llava.json")
+    os.mkfifo(write(tmp_path, "image_text", "").with_name("captions.json"))
+    with pytest.raises(UserError, match="is no regular file"):
+        read_source(tmp_path, "captions")
     path = tmp_path / FILES["audio_text"]
     path.mkdir(parents=True)
     with pytest.raises(UserError, match="cannot be read"):

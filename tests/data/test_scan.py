@@ -9,6 +9,7 @@ import pytest
 from omnitune.data import scan as scanning
 from omnitune.data.scan import scan
 from omnitune.sample import UserError
+from omnitune.settings import Repeated
 
 RECORDS: list[Any] = [
     {"a": 'quote " and \\ and \n and }]', "b": {"c": [1, [2, {"d": "]"}]]}},
@@ -61,9 +62,12 @@ def test_empty_list(tmp_path: Path) -> None:
         ('[{"a": "\\x"}]', "Invalid"),
         ("[1] 2", "Extra data"),
         ("{} 2", "Extra data"),
-        ('{"a": 1}', "holds a JSON dict, expected a list"),
-        ('"a"', "holds a JSON str, expected a list"),
-        ("12", "holds a JSON int, expected a list"),
+        ('{"a": 1}', "holds a JSON object, expected a list"),
+        ('"a"', "holds a JSON string, expected a list"),
+        ("12", "holds a JSON number, expected a list"),
+        ("null", "holds a JSON null, expected a list"),
+        ("true", "holds a JSON true, expected a list"),
+        ('{"a": 1}\n{"a": 2}\n', "JSON Lines; put its objects into one [...]"),
         ("[" * 100_000, "recursion"),
     ],
 )
@@ -83,6 +87,34 @@ def test_file_that_is_not_utf8(tmp_path: Path) -> None:
     path.write_bytes(b'["a",\n"\xff"]')
     with pytest.raises(UserError, match="not UTF-8 text"):
         list(scan(path))
+
+
+@pytest.mark.parametrize("chunk", [1, 5, 1 << 20])
+def test_a_byte_order_mark_is_skipped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int
+) -> None:
+    monkeypatch.setattr(scanning, "CHUNK", chunk)
+    path = write(tmp_path, "\ufeff" + json.dumps(RECORDS))
+    found = list(scan(path))
+    assert [value for _, _, value in found] == RECORDS
+    content = path.read_bytes()
+    assert [json.loads(content[start : start + n]) for start, n, _ in found] == RECORDS
+
+
+@pytest.mark.parametrize("code", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-be"])
+def test_other_encodings_are_named(tmp_path: Path, code: str) -> None:
+    path = tmp_path / "records.json"
+    path.write_text("[]", encoding=code)
+    with pytest.raises(UserError, match="UTF-16 or UTF-32 text; save it as UTF-8"):
+        list(scan(path))
+
+
+def test_a_key_that_is_given_twice_is_marked(tmp_path: Path) -> None:
+    path = write(tmp_path, '[{"a": 1, "b": {"c": 1, "d": 2, "c": 3}}, {"a": 1, "b": 2}]')
+    [(_, _, first), (_, _, second)] = scan(path)
+    assert isinstance(first["b"], Repeated)
+    assert (first["b"].key, first["b"]["c"]) == ("c", 3)
+    assert type(first) is type(second) is dict
 
 
 def test_never_holds_the_whole_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -247,6 +247,14 @@ def test_an_answer_comes_with_the_loss_of_its_reference(
     assert losses == {"image": pytest.approx(total, abs=1e-4), "talk#0": None, "talk#1": None}
 
 
+def test_an_answer_of_weight_0_is_not_asked_for() -> None:
+    talk = conversation("talk", "what?", "red", "and what?", "blue")
+    asked, answer, *rest = talk.messages
+    talk = replace(talk, messages=(asked, replace(answer, weight=0), *rest))
+    [question] = questions_of(talk)
+    assert (question.id, question.reference, len(question.messages)) == ("talk", "blue", 3)
+
+
 def test_scores_by_kind() -> None:
     def said(kind: str, reference: str, answer: str, task: str = "image_qa") -> Prediction:
         return Prediction("x", task, kind, reference, answer)

@@ -12,8 +12,8 @@ import torch
 from helpers import ENCODERS, MIX, tiny_model, tiny_tokenizer, write_wave
 from helpers import sft_settings as settings
 
-from omnitune.config import SftConfig
-from omnitune.data.records import FILES
+from omnitune.config import SftConfig, load_config
+from omnitune.data.records import FILES, split_of
 from omnitune.evaluation.caching import Estimate
 from omnitune.models.components import load_omni
 from omnitune.models.omni import OmniModel
@@ -339,6 +339,58 @@ def test_only_weighted_sources_are_read(home: Path, tmp_path: Path) -> None:
     assert set(read_samples(settings(home, data_mix={"text_only": 1}))) == {"text_only"}
     with pytest.raises(UserError, match=r"omni_qa\.json: no such file.*image_audio_text"):
         read_samples(settings(home, data_mix=MIX | {"image_audio_text": 0.1}))
+
+
+def test_a_source_without_a_file_is_named_with_the_line_that_gives_it_weight(
+    home: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "run.json"
+    path.write_text('{\n "data_mix": {\n  "text_only": 1,\n  "told": 0.3,\n  "sheets": 0.2\n }\n}')
+    options = ["--data-dir", str(home / "data")]
+    with pytest.raises(UserError) as error:
+        read_samples(load_config(SftConfig, path, options))
+    first, second = str(error.value).splitlines()
+    assert f'told has weight ({path}, line 4: "told" in "data_mix": 0.3)' in first
+    assert f'sheets has weight ({path}, line 5: "sheets" in "data_mix": 0.2)' in second
+    assert first.endswith("/data: text_only, image_text, audio_text")
+    with pytest.raises(UserError, match=r"\(--data-mix\.told on the command line: 0\.1\)"):
+        read_samples(load_config(SftConfig, None, [*options, "--data-mix.told", "0.1"]))
+    (home / "data" / FILES["audio_text"]).rename(tmp_path / "away.json")
+    try:
+        with pytest.raises(UserError, match=r'the default of "audio_text" in "data_mix": 0\.3'):
+            read_samples(load_config(SftConfig, None, [*options, "--data-mix.text-only", "1"]))
+    finally:
+        (tmp_path / "away.json").rename(home / "data" / FILES["audio_text"])
+
+
+@pytest.mark.parametrize(
+    ("splits", "words"),
+    [
+        (["train", "val"], 'the split "val" is held out .*; if "validation" is meant'),
+        ([None], "one record cannot be both"),
+        (["train", "test"], r"no source has validation samples \(splits there: test, train\)"),
+    ],
+)
+def test_nothing_to_watch_by_is_explained(
+    home: Path, tmp_path: Path, splits: list[str | None], words: str
+) -> None:
+    path = tmp_path / FILES["text_only"]
+    path.parent.mkdir(parents=True)
+    pair = {"question": "a", "answer": "b"}
+    path.write_text(json.dumps([pair | ({"split": s} if s else {}) for s in splits]))
+    with pytest.raises(UserError, match=words):
+        read_samples(settings(home, data_dir=tmp_path, data_mix={"text_only": 1}))
+
+
+def test_a_record_set_aside_is_said(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / FILES["text_only"]
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps([{"question": f"{n}?", "answer": "b"} for n in range(3)]))
+    samples = read_samples(settings(home, data_dir=tmp_path, data_mix={"text_only": 1}))
+    assert len(split_of(samples["text_only"], "validation")) == 1
+    assert "was set aside from train as validation" in capsys.readouterr().out
 
 
 def test_source_without_training_samples_is_named(home: Path, tmp_path: Path) -> None:
