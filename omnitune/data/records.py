@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from omnitune.data.index import Samples, Source, first_shown, open_index
@@ -42,8 +44,11 @@ TASKS = ("text", "image_qa", "caption", "transcription", "audio_qa", "image_audi
 _TAGS = re.compile("|".join(f"(<{name}>)" for name in MODALITIES))
 
 
-def read_source(data_dir: Path, source: str) -> Samples:
+def read_source(data_dir: Path, source: str, language: str = "") -> Samples:
     """The samples of one source's file, in its order; every record is checked.
+
+    Args:
+        language: of the answers of records that do not say.
 
     Raises:
         UserError: the file is missing, empty or not a JSON list, or a record is wrong.
@@ -51,7 +56,9 @@ def read_source(data_dir: Path, source: str) -> Samples:
     path = data_dir / FILES[source]
 
     def parse(number: int, values: Any) -> Sample:
-        return _Record(path, source, number, values).sample()
+        sample = _Record(path, source, number, values).sample()
+        told = sample.language or not language
+        return sample if told else replace(sample, language=language)
 
     try:
         index = open_index(path, source, data_dir / INDEX_FOLDER, parse)
@@ -68,8 +75,16 @@ def read_source(data_dir: Path, source: str) -> Samples:
     return Samples([(Source(path, index, parse), range(count))])
 
 
-def read_available(data_dir: Path, sources: Iterable[str] = tuple(FILES)) -> dict[str, Samples]:
-    """Reads each of the sources whose file is there (a folder with only some of them will do)."""
+def read_available(
+    data_dir: Path,
+    sources: Iterable[str] = tuple(FILES),
+    languages: Mapping[str, str] = MappingProxyType({}),
+) -> dict[str, Samples]:
+    """Reads each of the sources whose file is there (a folder with only some of them will do).
+
+    Args:
+        languages: by source, of the answers of records that do not say.
+    """
     if not data_dir.is_dir():
         raise UserError(f"{data_dir}: no such data folder; `omnitune corpus` makes an example")
     files = {source: FILES[source] for source in sources}
@@ -77,7 +92,7 @@ def read_available(data_dir: Path, sources: Iterable[str] = tuple(FILES)) -> dic
     if not present:
         expected = ", ".join(files.values())
         raise UserError(f"{data_dir}: holds none of the data files ({expected})")
-    return {source: read_source(data_dir, source) for source in present}
+    return {s: read_source(data_dir, s, languages.get(s, "")) for s in present}
 
 
 def data_files(data_dir: Path, sources: Iterable[str] = tuple(FILES)) -> list[Path]:

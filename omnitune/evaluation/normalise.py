@@ -24,7 +24,7 @@ _OPENING = r"[\"'“‘«(\[]*"
 # Characters that only control how others are shown; not those that make up flags.
 _UNSEEN = regex.compile(r"(?![\U000E0020-\U000E007F])\p{Cf}|[\uFE00-\uFE0F]")
 # Other shapes of the ASCII characters; a dash of any length may stand before or between numbers.
-_SHAPES = {0xFF01 + n: 0x21 + n for n in range(94)}
+_SHAPES: dict[int, int | str] = {0xFF01 + n: 0x21 + n for n in range(94)}
 _SHAPES |= dict.fromkeys(map(ord, "‐‑‒–−﹣"), "-") | dict.fromkeys(map(ord, "⁄∕"), "/")
 _SHAPES |= {ord("٫"): ".", ord("٬"): ",", ord("٪"): "%"}
 _FRACTION = regex.compile(r"[\u00BC-\u00BE\u2150-\u215E\u2189]")
@@ -126,7 +126,8 @@ def _split_unspaced(word: str) -> list[str]:
     """The characters of scripts that have no spaces, each alone; the rest together."""
     if not _UNSPACED.search(word):
         return [word]
-    parts, joins = [], False
+    parts: list[str] = []
+    joins = False
     for cluster in _CLUSTER.findall(word):
         alone = _UNSPACED.match(cluster) is not None
         if joins and not alone:

@@ -62,7 +62,7 @@ def finetune(config: SftConfig, resume: bool = False, overwrite: bool = False) -
     train(run)
     blended = blend(config, joint)
     results = final_scores(config, joint.model, joint.reader, joint.samples, run.state)
-    for warning in language_lost(results.get("text_guard", {})):
+    for warning in [*language_lost(results.get("text_guard", {})), *results["warnings"]]:
         run.log.warn(warning)
     results["seconds"] = round(time.monotonic() - started, 1)
     results["truncation"] = joint.truncation
@@ -145,7 +145,10 @@ def blend(config: SftConfig, joint: Joint) -> dict[str, Any]:
 
 def read_samples(config: SftConfig) -> dict[str, Samples]:
     """Every split of the sources with weight."""
-    samples = {source: read_source(config.data_dir, source) for source in config.sources}
+    samples = {
+        source: read_source(config.data_dir, source, config.languages.get(source, ""))
+        for source in config.sources
+    }
     require_splits(config, samples)
     return samples
 
