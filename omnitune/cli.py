@@ -20,6 +20,7 @@ from omnitune.config import (
     Config,
     RunConfig,
     SftConfig,
+    check_language,
     load_config,
     option_table,
     read_json_object,
@@ -171,11 +172,29 @@ def evaluate(arguments: list[str]) -> int:
     parser.add_argument("--split", default="test", help="a split's name, or all [test]")
     parser.add_argument("--json", action="store_true", help="print the scores as JSON")
     parser.add_argument("--predictions", type=Path, help="write one JSON line per question")
+    parser.add_argument(
+        "--language",
+        default="",
+        metavar="CODE",
+        help="of answers whose records do not say it, such as hi [as in the run; else English, "
+        "unless the letters are others]",
+    )
+    parser.add_argument(
+        "--device", default="auto", choices=("auto", "cpu", "cuda"), help="where to compute [auto]"
+    )
     options = parser.parse_args(arguments)
+    try:
+        language = options.language and check_language(options.language)
+    except ValueError as error:
+        raise UserError(f"--language: {error}") from None
     from omnitune.evaluation.evaluate import evaluate_checkpoint
     from omnitune.evaluation.report import scores_table
+    from omnitune.training.compute import pick_device
 
-    scores = evaluate_checkpoint(options.ckpt_dir, options.data, options.split, options.predictions)
+    where = (options.ckpt_dir, options.data, options.split, options.predictions)
+    scores = evaluate_checkpoint(*where, language, pick_device(options.device))
+    for warning in scores["warnings"]:
+        print(f"warning: {warning}", file=sys.stderr)
     print(json.dumps(scores, indent=1) if options.json else "\n".join(scores_table(scores)))
     return 0
 

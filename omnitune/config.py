@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -244,6 +246,11 @@ class SftConfig(RunConfig):
         True, description="of a record with more questions, others in each pass"
     )
     length_power: float = length_power()
+    languages: dict[str, str] = Field(
+        {},
+        description="by source, the language of answers whose records do not say it, such as hi; "
+        "scores compare answers by its rules [English, unless the letters are others]",
+    )
     max_tokens: int = Field(1024, ge=16, description="longest sample, media included")
     too_long: Literal["refuse", "leave_out"] = Field(
         "refuse", description="samples above max_tokens; what is left out is in truncation.json"
@@ -270,6 +277,17 @@ class SftConfig(RunConfig):
     )
     probe_questions: int = Field(16, ge=1, description="held-out questions a task, each log_every")
     epoch_questions: int = Field(100, ge=1, description="held-out questions a task, each epoch")
+
+    @field_validator("languages")
+    @classmethod
+    def _codes_by_source(cls, value: dict[str, str]) -> dict[str, str]:
+        for source, code in value.items():
+            if source not in SOURCES:
+                near = get_close_matches(source, SOURCES, n=1)
+                hint = f"; did you mean {near[0]}?" if near else ""
+                raise ValueError(f"{source!r} is no source ({', '.join(SOURCES)}){hint}")
+            check_language(code)
+        return value
 
     @field_validator("phases", mode="wrap")
     @classmethod
@@ -315,6 +333,17 @@ class SftConfig(RunConfig):
         if self.max_audio_seconds is not None:
             audio["max_seconds"] = self.max_audio_seconds
         return {"audio": audio}
+
+
+def check_language(code: str) -> str:
+    """A code of a language, such as ``hi`` or ``pt-BR``.
+
+    Raises:
+        ValueError: it cannot be one.
+    """
+    if not re.fullmatch(r"[A-Za-z]{2,3}([-_][A-Za-z0-9]{2,8})*", code):
+        raise ValueError(f"{code!r} is no code of a language; expected one such as en, hi or pt-BR")
+    return code
 
 
 def _wrong_ends(phases: list[Any]) -> list[InitErrorDetails]:

@@ -19,7 +19,7 @@ CACHED_POSITIONS = 1 << 14  # whose keys and values are held at a time
 
 @torch.inference_mode()
 def stream(
-    model: OmniModel, prompts: Sequence[Item], end: int, max_new_tokens: int
+    model: OmniModel, prompts: Sequence[Item], end: int, max_new_tokens: int | Sequence[int]
 ) -> Iterator[list[tuple[int, int]]]:
     """Decodes greedily; each step yields (prompt number, token) of the prompts not yet done.
 
@@ -27,11 +27,13 @@ def stream(
         model: in evaluation mode.
         prompts: rendered with the assistant's turn opened.
         end: token that ends a turn; it is not yielded.
-        max_new_tokens: longest answer.
+        max_new_tokens: longest answer, of all or of each.
     """
+    limits = _of_each(max_new_tokens, prompts)
     embeds_BPE, valid_BP = _left_pad(model, prompts)
     device = embeds_BPE.device
     rows = torch.arange(len(prompts), device=device)
+    limit_B = torch.tensor(limits, device=device)
     cache = DynamicCache()
     longest = embeds_BPE.shape[1]
     causal = torch.ones(longest, longest, dtype=torch.bool, device=device).tril()
@@ -40,9 +42,11 @@ def stream(
     mask = ((causal & valid_BP[:, None, :]) | own)[:, None]
     positions = (valid_BP.cumsum(1) - 1).clamp(min=0)
     logits_BV = _forward(model, embeds_BPE, mask, positions, cache)
-    for _ in range(max_new_tokens):
+    for length in range(max(limits)):
         tokens_B = logits_BV.argmax(dim=-1)
         going = tokens_B != end
+        if length in limits:
+            going &= limit_B[rows] > length
         if not going.any():
             return
         if not going.all():
@@ -61,24 +65,33 @@ def generate(
     model: OmniModel,
     prompts: Sequence[Item],
     end: int,
-    max_new_tokens: int,
+    max_new_tokens: int | Sequence[int],
     batch_size: int = 128,
     tick: Callable[[int], None] = lambda n: None,
 ) -> list[list[int]]:
     """Answers many prompts, those of like length together; returns each one's tokens in order.
 
     Args:
+        max_new_tokens: longest answer, of all or of each.
         batch_size: prompts at a time, at most; fewer where they are long.
         tick: called with the number of prompts just answered.
     """
-    lengths = [len(prompt.rendered.tokens) + max_new_tokens for prompt in prompts]
+    limits = _of_each(max_new_tokens, prompts)
+    lengths = [len(p.rendered.tokens) + n for p, n in zip(prompts, limits, strict=True)]
     answers: list[list[int]] = [[] for _ in prompts]
     for chunk in of_like_length(lengths, batch_size, CACHED_POSITIONS):
-        for step in stream(model, [prompts[n] for n in chunk], end, max_new_tokens):
+        some, at_most = [prompts[n] for n in chunk], [limits[n] for n in chunk]
+        for step in stream(model, some, end, at_most):
             for row, token in step:
                 answers[chunk[row]].append(token)
         tick(len(chunk))
     return answers
+
+
+def _of_each(max_new_tokens: int | Sequence[int], prompts: Sequence[Item]) -> list[int]:
+    if isinstance(max_new_tokens, int):
+        return [max_new_tokens] * len(prompts)
+    return list(max_new_tokens)
 
 
 def _left_pad(model: OmniModel, prompts: Sequence[Item]) -> tuple[Tensor, Tensor]:

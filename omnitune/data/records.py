@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from omnitune.data.faults import Faults
@@ -38,11 +40,12 @@ LAYOUT = (
 )
 
 
-def read_source(data_dir: Path, source: str, given: str = "") -> Samples:
+def read_source(data_dir: Path, source: str, given: str = "", language: str = "") -> Samples:
     """The samples of one source's file, in its order; every record is checked.
 
     Args:
         given: what gave the source its weight, for the error where there is no file.
+        language: of the answers of records that do not say.
 
     Raises:
         UserError: the file is missing, empty or not a JSON list, or records are wrong.
@@ -50,7 +53,9 @@ def read_source(data_dir: Path, source: str, given: str = "") -> Samples:
     path = data_dir / FILES[source]
 
     def parse(number: int, values: Any) -> Sample:
-        return _Record(path, source, number, values).sample()
+        sample = _Record(path, source, number, values).sample()
+        told = sample.language or not language
+        return sample if told else replace(sample, language=language)
 
     try:
         if not (path.is_file() or path.is_dir()) and path.exists():
@@ -94,24 +99,35 @@ def _check_folder(data_dir: Path) -> None:
     )
 
 
-def read_sources(data_dir: Path, given: Mapping[str, str]) -> dict[str, Samples]:
+def read_sources(
+    data_dir: Path, given: Mapping[str, str], languages: Mapping[str, str] = MappingProxyType({})
+) -> dict[str, Samples]:
     """Reads several sources; tells of all of them what is wrong.
 
     Args:
         given: by source, what gave it its weight.
+        languages: by source, of the answers of records that do not say.
     """
     _check_folder(data_dir)
     samples: dict[str, Samples] = {}
     faults = Faults()
     for source, where in given.items():
         with faults:
-            samples[source] = read_source(data_dir, source, where)
+            samples[source] = read_source(data_dir, source, where, languages.get(source, ""))
     faults.tell()
     return samples
 
 
-def read_available(data_dir: Path, sources: Iterable[str] = tuple(FILES)) -> dict[str, Samples]:
-    """Reads each of the sources whose file is there (a folder with only some of them will do)."""
+def read_available(
+    data_dir: Path,
+    sources: Iterable[str] = tuple(FILES),
+    languages: Mapping[str, str] = MappingProxyType({}),
+) -> dict[str, Samples]:
+    """Reads each of the sources whose file is there (a folder with only some of them will do).
+
+    Args:
+        languages: by source, of the answers of records that do not say.
+    """
     files = {source: FILES[source] for source in sources}
     _check_folder(data_dir)
     present = [source for source, name in files.items() if (data_dir / name).exists()]
@@ -122,7 +138,7 @@ def read_available(data_dir: Path, sources: Iterable[str] = tuple(FILES)) -> dic
             f"{data_dir}: holds none of the data files ({', '.join(files.values())}){found}. "
             f"{LAYOUT}"
         )
-    return read_sources(data_dir, dict.fromkeys(present, ""))
+    return read_sources(data_dir, dict.fromkeys(present, ""), languages)
 
 
 def remarks(samples: Iterable[Samples]) -> list[str]:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from omnitune.config import read_json_object
 from omnitune.console import progress_bar
 from omnitune.data.chat import ChatRenderer
 from omnitune.data.features import FeatureStore
@@ -22,30 +27,47 @@ from omnitune.data.records import (
     split_of,
 )
 from omnitune.evaluation.follow_ups import follow_ups, make_follow_ups
+from omnitune.evaluation.limits import cut_short
 from omnitune.evaluation.priors import answer_priors
+from omnitune.evaluation.runs import as_object
 from omnitune.evaluation.scoreboard import Priors, as_json, scoreboard
 from omnitune.models.components import load_omni
 from omnitune.models.omni import OmniModel
-from omnitune.sample import Sample, UserError
+from omnitune.sample import SOURCES, Sample, UserError
 from omnitune.storage import write_json_lines
 
 FOLLOW_UPS = 600  # questions that are asked again after another
+LINE_BYTES, MOST_TRIED = 256, 1 << 26  # of a prediction, about; of the trial whether they fit
 
 
 def evaluate_checkpoint(
-    ckpt_dir: Path, data_dir: Path, split: str, predictions: Path | None = None
+    ckpt_dir: Path,
+    data_dir: Path,
+    split: str,
+    predictions: Path | None = None,
+    language: str = "",
+    device: torch.device | None = None,
 ) -> dict[str, Any]:
     """Scores a model on one split of a data folder, or on ``all`` that are held out.
 
     Args:
         predictions: where to write one JSON line per question.
+        language: of answers whose records do not say; "" is as the run had it.
+        device: where to compute; the CPU if None.
 
     Returns:
         the scores, in the form of ``results.json``.
     """
-    model, tokenizer, values = load_omni(ckpt_dir)
-    samples = join(read_available(data_dir).values())
+    model, tokenizer, values = load_omni(ckpt_dir, device)
+    run = _run_config(ckpt_dir)
+    languages = dict.fromkeys(SOURCES, language) if language else as_object(run.get("languages"))
+    samples = join(read_available(data_dir, languages=languages).values())
     splits = sorted(samples.splits - {"train"}) if split == "all" else [split]
+    if not splits:
+        raise UserError(
+            f"{data_dir}: every sample is for training, none is held out; --split train scores "
+            'those, or give some records another "split"'
+        )
     limit = values.get("max_tokens", model.config.thinker["max_position_embeddings"])
     chosen = {name: split_of(samples, name) for name in splits}
     for name, found in chosen.items():
@@ -53,10 +75,54 @@ def evaluate_checkpoint(
             there = ", ".join(sorted(samples.splits))
             raise UserError(f"{data_dir}: no samples in the split {name!r}; there are: {there}")
         check_media(found)
+    if predictions:
+        _try_to_write(predictions, join(chosen.values()))
     features = encode_once(model, join(chosen.values()), None)
     reader = SampleReader(ChatRenderer(tokenizer), model.modalities, features, limit)
     priors = answer_priors(split_of(samples, "train"))
-    return score_splits(model, reader, chosen, predictions, priors)
+    results = score_splits(model, reader, chosen, predictions, priors)
+    if "train" in chosen:
+        here = Path(str(run.get("data_dir", ""))).resolve() == data_dir.resolve()
+        if_so = "" if here else "if the model was trained on it, "
+        results["warnings"].append(
+            f"train is no held-out split: {if_so}its scores say what the model learnt by heart, "
+            "not how it does on what is new to it"
+        )
+    return results
+
+
+def _run_config(ckpt_dir: Path) -> dict[str, Any]:
+    """The configuration of the run that made a model; empty where it is not told."""
+    path = (ckpt_dir.parent if ckpt_dir.suffix == ".pt" else ckpt_dir) / "run.json"
+    return as_object(read_json_object(path).get("config")) if path.is_file() else {}
+
+
+def _try_to_write(path: Path, samples: Sequence[Sample]) -> None:
+    """Finds out before the scoring whether the answers can be written after it.
+
+    Raises:
+        UserError: they cannot.
+    """
+    questions = sum(count for outline in outlines(samples) for _, count in outline)
+    trial = path.with_name(path.name + ".tmp")
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with trial.open("wb") as file:  # a full disk is noticed by filling it only
+                file.write(b"\0" * min(questions * LINE_BYTES, MOST_TRIED))
+        finally:
+            trial.unlink(missing_ok=True)
+    except OSError as error:
+        raise _unwritable(path, error) from None
+
+
+def _unwritable(path: Path, error: OSError) -> UserError:
+    return UserError(
+        f"{path}: the answers cannot be written there ({error.strerror or error}); give "
+        "--predictions a file in a folder with room that may be written to"
+    )
 
 
 def encode_once(
@@ -99,7 +165,8 @@ def score_splits(
 ) -> dict[str, Any]:
     """Scores of each split under ``splits``; those of ``test`` (else of the first) on top.
 
-    Some questions of that split are asked again after another one (``follow_ups``).
+    Some questions of that split are asked again after another one (``follow_ups``). What to be
+    warned of is under ``warnings``.
     """
     by_split, answers = {}, []
     for split, samples in splits.items():
@@ -108,9 +175,13 @@ def score_splits(
             by_split[split], found = scoreboard(model, reader, samples, tick=advance, priors=priors)
         answers += [{"split": split, **as_json(p)} for p in found]
     if predictions:
-        write_json_lines(predictions, answers)
+        try:
+            write_json_lines(predictions, answers)
+        except OSError as error:
+            raise _unwritable(predictions, error) from None
     top = top_split(by_split)
-    results = {**by_split[top], "scored_split": top, "splits": by_split}
+    warnings = [w for name, scores in by_split.items() for w in cut_short(scores["tasks"], name)]
+    results = {**by_split[top], "scored_split": top, "splits": by_split, "warnings": warnings}
     asked = make_follow_ups(reader, splits[top], FOLLOW_UPS)
     if asked:
         total = 2 * sum(map(len, asked.values()))

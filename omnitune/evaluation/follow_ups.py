@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from omnitune.data.loader import SampleReader
@@ -71,16 +71,17 @@ def follow_ups(
         tick: called with the number of questions just answered.
 
     Returns:
-        by task, with ``questions``, how much is lost from alone to after (``drop``) and the 95 %
-        ``interval`` of that.
+        by task, with ``questions``, how much is lost from alone to after (``drop``), the 95 %
+        ``interval`` of that, and how many answers of both were cut at their limit (``at_limit``).
     """
     found = {}
     for task, those in asked.items():
         records = [one.record for one in those]
-        after, alone = (
-            answer_ratio(task, answer(model, reader, questions, tick), records)[1]
+        given = [
+            answer(model, reader, questions, tick)
             for questions in ([one.after for one in those], [one.alone for one in those])
-        )
+        ]
+        after, alone = (answer_ratio(task, answers, records)[1] for answers in given)
         drop = alone.minus(after)
         found[task] = {
             "exact_match": after.value,
@@ -88,6 +89,7 @@ def follow_ups(
             "questions": len(those),
             "drop": drop.value,
             "interval": drop.interval(),
+            "at_limit": sum(one.at_limit for answers in given for one in answers),
         }
     return found
 
@@ -103,5 +105,4 @@ def _of_record(reader: SampleReader, sample: Sample, number: int) -> Iterator[Fo
         pair = sample.only([(place - 1) % count, place])
         if single.task in EXACT_TASKS and fits(reader, pair):
             [alone] = questions_of(single)
-            after = Question(alone.id, alone.task, alone.kind, pair.messages[:-1], alone.reference)
-            yield FollowUp(number, after, alone)
+            yield FollowUp(number, replace(alone, messages=pair.messages[:-1]), alone)

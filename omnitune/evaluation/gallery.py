@@ -40,8 +40,8 @@ class Exhibit:
 def is_right(prediction: Prediction) -> bool:
     """No word error in a transcription; exact match of any other answer."""
     if prediction.task in WER_TASKS:
-        return word_errors(prediction.answer, prediction.reference)[0] == 0
-    return exact_match(prediction.answer, prediction.reference)
+        return _word_errors(prediction)[0] == 0
+    return exact_match(prediction.answer, prediction.reference, prediction.language)
 
 
 def badness(prediction: Prediction) -> float:
@@ -51,19 +51,23 @@ def badness(prediction: Prediction) -> float:
     reference (its loss, summed over its tokens), 0 where that is not known.
     """
     if prediction.task in WER_TASKS:
-        return float(word_errors(prediction.answer, prediction.reference)[0])
+        return float(_word_errors(prediction)[0])
     return prediction.reference_loss or 0.0
 
 
 def blame(prediction: Prediction) -> str:
     """What makes a mistake a bad one, in words; "" where that is not known."""
     if prediction.task in WER_TASKS:
-        edits, words = word_errors(prediction.answer, prediction.reference)
+        edits, words = _word_errors(prediction)
         return f"{edits} word error{'s' * (edits != 1)} in {words} word{'s' * (words != 1)}"
     if prediction.reference_loss is None:
         return ""
     share = 100 * math.exp(-prediction.reference_loss)
     return f"the model held the reference {f'{share:.2g}' if share > 0.01 else '< 0.01'} % likely"
+
+
+def _word_errors(prediction: Prediction) -> tuple[int, int]:
+    return word_errors(prediction.answer, prediction.reference, prediction.language)
 
 
 def choose_gallery(exhibits: Sequence[Exhibit], count: int = GALLERY_SIZE) -> list[Exhibit]:
@@ -118,9 +122,15 @@ def read_exhibits(path: Path, data_dir: Path) -> tuple[list[Exhibit], str]:
 
 
 def _prediction(line: dict[str, Any]) -> Prediction:
-    names = ("id", "task", "kind", "reference", "answer")
-    texts = {name: str(line.get(name, "")) for name in names}
-    return Prediction(**texts, reference_loss=as_number(line.get("reference_loss")))
+    names = ("id", "task", "kind", "reference", "answer", "language", "source")
+    texts: dict[str, Any] = {name: str(line.get(name, "")) for name in names}
+    number = as_number(line.get("number"))
+    return Prediction(
+        **texts,
+        reference_loss=as_number(line.get("reference_loss")),
+        at_limit=line.get("at_limit") is True,
+        number=-1 if number is None else int(number),
+    )
 
 
 def _exhibit(prediction: Prediction, right: bool, sample: Sample, question: Question) -> Exhibit:
@@ -149,14 +159,25 @@ def _find_questions(
     found = {}
     for n, prediction in enumerate(predictions):
         # An id may name a whole conversation: its questions differ by task, kind and reference.
+        # Records may share one: they differ by source and number.
         same = [
             pair
             for pair in candidates.get(prediction.id, [])
             if (pair[1].task, pair[1].reference) == (prediction.task, prediction.reference)
         ]
         if same:
-            found[n] = max(same, key=lambda pair: pair[1].kind == prediction.kind)
+            found[n] = max(same, key=lambda pair: _likeness(prediction, pair[1]))
     return found
+
+
+def _likeness(prediction: Prediction, question: Question) -> tuple[bool, bool, bool]:
+    """Of questions with the same id, task and reference the greatest is the one asked."""
+    record = (prediction.source, prediction.number)
+    return (
+        record == (question.source, question.number),
+        prediction.id == question.id,
+        prediction.kind == question.kind,
+    )
 
 
 def _shuffled(exhibits: Sequence[Exhibit]) -> list[Exhibit]:

@@ -23,6 +23,10 @@ def score_lines(step: int, entry: dict[str, Any]) -> list[str]:
         lines.append(f"→ Image QA acc: {write('image_qa_acc')}")
     if "audio_wer" in scores:
         lines.append(f"→ Audio transcription WER: {write('audio_wer')}")
+    cut = {name: task for name, task in scores.get("tasks", {}).items() if task.get("at_limit")}
+    if cut:
+        told = (f"{name} {task['at_limit']} of {task['questions']}" for name, task in cut.items())
+        lines.append("→ Answers cut at their limit: " + ", ".join(told))
     if scores.get("reliance"):
         found = scores["reliance"].items()
         lines.append("→ Reliance: " + "; ".join(f"{name} {in_words(e)}" for name, e in found))

@@ -2,44 +2,54 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from functools import cache
-from typing import Any
 
 import jiwer
 
-_ARTICLES = re.compile(r"\b(a|an|the)\b")
-_PUNCTUATION = re.compile(r"[^\w\s]")
-_WORDS = """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen
-fifteen sixteen seventeen eighteen nineteen twenty"""
-_NUMBERS = {word: str(n) for n, word in enumerate(_WORDS.split())}
+from omnitune.evaluation.normalise import is_english, normalise, normaliser_of, whisper_english
 
 
-def normalise_answer(text: str) -> str:
-    """Lower case, punctuation and articles dropped, number words to twenty as digits.
+def normalise_answer(text: str, language: str = "") -> str:
+    """Lower case, without punctuation; in English without articles, number words as digits.
 
     The rules of VQA's and SQuAD's scorers, so that "The red circle." equals "red circle" and
-    "two" equals "2".
+    "two" equals "2"; but signs, decimal points, fractions and symbols count, and an answer that
+    is nothing else ("A", "?") is kept.
+
+    Args:
+        language: code of the text's language; "" where it is not told (``normaliser_of``).
     """
-    text = _PUNCTUATION.sub(" ", text.lower())
-    words = _ARTICLES.sub(" ", text).split()
-    return " ".join(_NUMBERS.get(word, word) for word in words)
+    return normalise(text, is_english(text, language))
 
 
-def exact_match(answer: str, reference: str) -> bool:
-    """Whether an answer equals its reference after :func:`normalise_answer`."""
-    return normalise_answer(answer) == normalise_answer(reference)
+def exact_match(answer: str, reference: str, language: str = "") -> bool:
+    """Whether an answer equals its reference, both normalised as the reference's language asks."""
+    english = is_english(reference, language)
+    return normalise(answer, english) == normalise(reference, english)
 
 
-def normalise_transcript(text: str) -> str:
-    """Whisper's English normaliser (Radford et al. 2022, appendix C)."""
-    return _normaliser()(text).strip()
+def normalise_transcript(text: str, language: str = "") -> str:
+    """Whisper's English normaliser; of other languages that of :func:`normalise_answer`.
+
+    What Whisper's drops altogether ("um", "[noise]") keeps its words.
+    """
+    found = whisper_english(text) if is_english(text, language) else ""
+    return found or normalise(text, english=False)
 
 
-def word_errors(answer: str, reference: str) -> tuple[int, int]:
-    """Word edits that turn the answer into the reference, and the reference's words."""
-    hypothesis, truth = normalise_transcript(answer), normalise_transcript(reference)
+def word_errors(answer: str, reference: str, language: str = "") -> tuple[int, int]:
+    """Word edits that turn the answer into the reference, and the reference's words.
+
+    The reference decides how both are normalised, so that its words are the same under any
+    answer. Of Chinese, Japanese, Thai, Lao, Khmer and Burmese the characters are the words.
+    """
+    # Silence has no language: what is said into it is counted in its own.
+    english = normaliser_of(reference.strip() or answer, language) == "english"
+    truth = whisper_english(reference) if english else ""
+    if reference.strip() and not truth:
+        truth, hypothesis = (normalise(text, english=False) for text in (reference, answer))
+    else:
+        hypothesis = normalise_transcript(answer, "en" if english else "other")
     if not truth:
         # jiwer refuses an empty reference; each word said instead of nothing is one insertion.
         return len(hypothesis.split()), 0
@@ -48,16 +58,9 @@ def word_errors(answer: str, reference: str) -> tuple[int, int]:
     return edits, len(truth.split())
 
 
-def word_error_rate(answers: Sequence[str], references: Sequence[str]) -> float:
+def word_error_rate(answers: Sequence[str], references: Sequence[str], language: str = "") -> float:
     """Edits summed over the corpus, divided by its reference words (never a mean of rates)."""
-    pairs = [word_errors(a, r) for a, r in zip(answers, references, strict=True)]
+    pairs = [word_errors(a, r, language) for a, r in zip(answers, references, strict=True)]
     words = sum(n for _, n in pairs)
     edits = sum(n for n, _ in pairs)
     return edits / words if words else float(edits > 0)
-
-
-@cache
-def _normaliser() -> Any:
-    from whisper_normalizer.english import EnglishTextNormalizer
-
-    return EnglishTextNormalizer()

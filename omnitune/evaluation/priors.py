@@ -36,7 +36,7 @@ def answer_priors(samples: Sequence[Sample], seed: int = 0) -> Priors:
     for number in numbers.tolist():
         for question in questions_of(samples[number]):
             if question.task in EXACT_TASKS:
-                answer = normalise_answer(question.reference)
+                answer = normalise_answer(question.reference, question.language)
                 for kind in (question.kind, ""):
                     counted.setdefault((question.task, kind), Counter())[answer] += 1
     return {

@@ -18,6 +18,7 @@ import numpy as np
 
 from omnitune.data.loader import SampleReader
 from omnitune.evaluation.intervals import Ratio, Records
+from omnitune.evaluation.normalise import num_words
 from omnitune.evaluation.scoreboard import (
     EXACT_TASKS,
     HEADLINES,
@@ -103,14 +104,14 @@ def reliance(
 
     Returns:
         by modality ``task``, ``measure``, the scores ``own``, ``swapped`` and ``none``,
-        ``questions``, ``gain`` (how much better own is than swapped) and its ``interval``
-        (95 %, paired bootstrap).
+        ``questions``, ``gain`` (how much better own is than swapped), its ``interval`` (95 %,
+        paired bootstrap) and how many answers of all three were cut (``at_limit``).
     """
     found = {}
     for trial in trials:
         number = Records()
         records = [number(single) for single in trial.own]
-        own, other, none = (
+        (own, cut), (other, other_cut), (none, none_cut) = (
             _score(model, reader, trial, singles, records, tick)
             for singles in (trial.own, trial.swapped, trial.none)
         )
@@ -124,6 +125,7 @@ def reliance(
             "questions": trial.questions,
             "gain": gain.value,
             "interval": gain.interval(),
+            "at_limit": cut + other_cut + none_cut,
         }
     return found
 
@@ -192,7 +194,7 @@ def _measure(task: str, singles: Sequence[Sample]) -> str:
     references = [q.reference for single in singles for q in questions_of(single)]
     if task in WER_TASKS:
         return "wer"
-    short = median(len(reference.split()) for reference in references) <= SHORT_ANSWER
+    short = median(num_words(reference) for reference in references) <= SHORT_ANSWER
     return "exact_match" if task in EXACT_TASKS and short else "loss"
 
 
@@ -212,12 +214,14 @@ def _score(
     singles: Sequence[Sample],
     records: Sequence[int],
     tick: Callable[[int], None],
-) -> Ratio:
+) -> tuple[Ratio, int]:
+    """The measure, and how many answers were cut."""
     if trial.measure == "loss":
         totals = token_totals(model, [reader.item(single) for single in singles])
         nll, _, count = np.array(totals, dtype=float).T
         tick(trial.questions)
-        return Ratio(nll, count, np.array(records, dtype=int))
+        return Ratio(nll, count, np.array(records, dtype=int)), 0
     asked = [(q, n) for s, n in zip(singles, records, strict=True) for q in questions_of(s)]
     answers = answer(model, reader, [question for question, _ in asked], tick)
-    return answer_ratio(trial.task, answers, [record for _, record in asked])[1]
+    ratio = answer_ratio(trial.task, answers, [record for _, record in asked])[1]
+    return ratio, sum(given.at_limit for given in answers)

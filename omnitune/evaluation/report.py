@@ -25,6 +25,7 @@ from omnitune.evaluation.tables import (
     ScoreRow,
     follow_up_scores,
     headline,
+    other_rules,
     score_rows,
     write_interval,
     write_score,
@@ -50,7 +51,7 @@ def scores_table(results: dict[str, Any]) -> list[str]:
         whether the run came out well, the headline numbers of the main split, then a row for each
         task's score and a column for each split (in several blocks, if the splits do not fit side
         by side); beside the main split's column its 95 % intervals; at the end the questions that
-        follow others.
+        follow others, and where another normaliser than the English one was needed.
     """
     splits = splits_of(results)
     main = top_split(results)
@@ -77,7 +78,9 @@ def scores_table(results: dict[str, Any]) -> list[str]:
             room -= block[-1][1] + 2
         lines += ["", *_block(rows, block, tasks)]
     told = [f"  {task} {score} ({alone})" for task, score, alone in follow_up_scores(results)]
-    return lines + ["", "asked after another question:", *told] * bool(told)
+    lines += ["", "asked after another question:", *told] * bool(told)
+    rules = [f"  {line}" for line in other_rules(splits)]
+    return lines + ["", "references by the normaliser they are under:", *rules] * bool(rules)
 
 
 def write_report(ckpt_dir: Path, data_dir: Path) -> Path:

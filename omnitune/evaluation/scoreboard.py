@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from array import array
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import groupby
@@ -17,7 +18,9 @@ from omnitune.data.batching import Item, of_like_length, pack
 from omnitune.data.loader import SampleReader
 from omnitune.data.records import outlines
 from omnitune.evaluation.intervals import Ratio, Records
+from omnitune.evaluation.limits import answer_limit
 from omnitune.evaluation.metrics import exact_match, normalise_answer, word_errors
+from omnitune.evaluation.normalise import normaliser_of
 from omnitune.generation import generate
 from omnitune.models.omni import OmniModel
 from omnitune.sample import Message, Sample
@@ -25,7 +28,7 @@ from omnitune.sample import Message, Sample
 SCORE_BATCH, SCORE_POSITIONS = 64, 1 << 13  # samples, and their tokens, at a time
 ANSWER_WINDOW = 512  # questions that are sorted by length
 SCORE_WINDOW = 4096
-MAX_ANSWER_TOKENS = 48
+MAX_ANSWER_TOKENS: int | None = None  # where somebody wants fewer than the references ask for
 # Tasks whose answers are generated and compared; the others are judged by their tokens.
 EXACT_TASKS = ("image_qa", "audio_qa", "image_audio_qa", "caption")
 WER_TASKS = ("transcription",)
@@ -43,13 +46,23 @@ HEADLINES = {
 
 @dataclass(frozen=True)
 class Question:
-    """One question as it is asked of the model: the turns before the answer, and the answer."""
+    """One question as it is asked of the model: the turns before the answer, and the answer.
+
+    Attributes:
+        language: of the answer; "" where it is not told.
+        source, number: which record it is of, as ids may be shared; -1 where there is no file.
+        limit: longest answer in tokens; None: as the references asked with it need.
+    """
 
     id: str
     task: str
     kind: str
     messages: tuple[Message, ...]
     reference: str
+    language: str = ""
+    source: str = ""
+    number: int = -1
+    limit: int | None = None
 
 
 @dataclass(frozen=True)
@@ -59,6 +72,8 @@ class Prediction:
     Attributes:
         reference_loss: of the reference, summed over its tokens: minus the logarithm of the
             probability that the model gave it; None where it was not asked for alone.
+        at_limit: the answer did not end within the tokens that it might have.
+        language, source, number: those of the question.
     """
 
     id: str
@@ -67,6 +82,10 @@ class Prediction:
     reference: str
     answer: str
     reference_loss: float | None = None
+    at_limit: bool = False
+    language: str = ""
+    source: str = ""
+    number: int = -1
 
 
 def questions_of(sample: Sample) -> list[Question]:
@@ -78,7 +97,9 @@ def questions_of(sample: Sample) -> list[Question]:
             if message.learnt:
                 name = f"{single.id}#{n // 2}" if answers > 1 else single.id
                 kind = message.kind or single.kind or message.task
-                found.append(Question(name, message.task, kind, single.messages[:n], message.text))
+                asked = single.messages[:n]
+                where = (single.language, single.source, single.number)
+                found.append(Question(name, message.task, kind, asked, message.text, *where))
     return found
 
 
@@ -134,7 +155,8 @@ def scoreboard(
         over all supervised tokens; ``text_acc`` the token accuracy of text conversations;
         ``image_qa_acc`` exact match; ``audio_wer`` the corpus word error rate; ``tasks`` holds
         each task's own, ``kinds`` within it the finer groups, ``intervals`` the 95 % bootstrap
-        intervals.
+        intervals, ``at_limit`` the answers that did not end within ``answer_limit`` tokens,
+        ``normalisers`` under which normaliser references were, where not all under the English.
     """
     scores: dict[str, dict[str, Any]] = {}
     predictions: list[Prediction] = []
@@ -143,19 +165,20 @@ def scoreboard(
     for task, chosen in choose(samples, max_questions, seed, tasks).items():
         task_totals: list[tuple[float, float, int]] = []
         answered: list[Prediction] = []
-        of_single: list[int] = []
-        of_answer: list[int] = []
+        of_single, of_answer = [], []  # their records
+        generated = task in EXACT_TASKS or task in WER_TASKS
+        limit = _limit_of(reader, samples, chosen) if generated else None
         # A window at a time, so that memory does not grow with the split.
         for first in range(0, len(chosen), SCORE_WINDOW):
             singles = list(_fetch(samples, chosen[first : first + SCORE_WINDOW]))
             window_totals = token_totals(model, [reader.item(s) for s in singles])
             task_totals += window_totals
             of_single += [number(s) for s in singles]
-            asked = [(q, number(s)) for s in singles for q in questions_of(s)]
-            if task in EXACT_TASKS or task in WER_TASKS:
-                given = answer(model, reader, [q for q, _ in asked], tick)
+            asked = [replace(q, limit=limit) for s in singles for q in questions_of(s)]
+            if generated:
+                given = answer(model, reader, asked, tick)
                 answered += _with_losses(given, singles, window_totals)
-                of_answer += [record for _, record in asked]
+                of_answer += [number(s) for s in singles for _ in range(s.num_questions)]
             else:
                 tick(len(asked))
         totals += task_totals
@@ -164,7 +187,7 @@ def scoreboard(
         if answered:
             found = score_answers(task, answered, of_answer, priors)
             found["intervals"] |= scores[task]["intervals"]
-            scores[task] |= found
+            scores[task] |= found | {"answer_limit": limit} | _account(answered)
             predictions += answered
         scores[task]["questions"] = int(chosen[:, 2].sum())
     return _summary(scores, _mean(totals, records)), predictions
@@ -213,15 +236,25 @@ def answer(
     questions: Sequence[Question],
     tick: Callable[[int], None] = lambda n: None,
 ) -> list[Prediction]:
-    """Answers questions by greedy generation."""
+    """Answers questions by greedy generation, each within its limit and the thinker's positions."""
+    limit = answer_limit(reader, (q.reference for q in questions if q.limit is None))
+    positions = model.thinker.config.max_position_embeddings
+    cap = MAX_ANSWER_TOKENS or positions
     predictions = []
     for first in range(0, len(questions), ANSWER_WINDOW):
         chunk = questions[first : first + ANSWER_WINDOW]
         prompts = [reader.prompt(q.id, q.messages) for q in chunk]
-        tokens = generate(model, prompts, reader.renderer.end, MAX_ANSWER_TOKENS, tick=tick)
-        for q, ids in zip(chunk, tokens, strict=True):
-            text = reader.renderer.decode(ids)
-            predictions.append(Prediction(q.id, q.task, q.kind, q.reference, text))
+        most = [
+            min(q.limit or limit, cap, positions - len(prompt.rendered.tokens))
+            for q, prompt in zip(chunk, prompts, strict=True)
+        ]
+        tokens = generate(model, prompts, reader.renderer.end, most, tick=tick)
+        for q, ids, room in zip(chunk, tokens, most, strict=True):
+            text, cut = reader.renderer.decode(ids), len(ids) >= room
+            where = (q.language, q.source, q.number)
+            predictions.append(
+                Prediction(q.id, q.task, q.kind, q.reference, text, None, cut, *where)
+            )
     return predictions
 
 
@@ -237,9 +270,10 @@ def answer_ratio(
         the measure's name and the measure.
     """
     if task in WER_TASKS:
-        pairs = [word_errors(p.answer, p.reference) for p in predictions]
+        pairs = [word_errors(p.answer, p.reference, p.language) for p in predictions]
     else:
-        pairs = [(int(exact_match(p.answer, p.reference)), 1) for p in predictions]
+        right = [exact_match(p.answer, p.reference, p.language) for p in predictions]
+        pairs = [(int(one), 1) for one in right]
     above_Q, below_Q = np.array(pairs, dtype=float).reshape(-1, 2).T
     name = "wer" if task in WER_TASKS else "exact_match"
     return name, Ratio(above_Q, below_Q, np.array(records, dtype=int))
@@ -273,6 +307,18 @@ def score_answers(
 def as_json(prediction: Prediction) -> dict[str, Any]:
     """A prediction as a JSON object."""
     return asdict(prediction)
+
+
+def _limit_of(reader: SampleReader, samples: Sequence[Sample], chosen_K3: np.ndarray) -> int:
+    singles = _fetch(samples, chosen_K3)
+    return answer_limit(reader, (q.reference for single in singles for q in questions_of(single)))
+
+
+def _account(answered: Sequence[Prediction]) -> dict[str, Any]:
+    """How many answers were cut, and under which normalisers they are compared."""
+    used = Counter(normaliser_of(p.reference, p.language) for p in answered)
+    found: dict[str, Any] = {"at_limit": sum(p.at_limit for p in answered)}
+    return found | ({"normalisers": dict(used)} if used.keys() - {"english"} else {})
 
 
 def _summary(tasks: dict[str, dict[str, Any]], whole: dict[str, Any]) -> dict[str, Any]:
@@ -316,10 +362,8 @@ def _with_losses(
 
 def _is_prior(priors: Priors, prediction: Prediction) -> bool:
     """Whether the most frequent answer of the question's kind, or else of its task, is right."""
-    task = priors.get((prediction.task, ""))
-    return priors.get((prediction.task, prediction.kind), task) == normalise_answer(
-        prediction.reference
-    )
+    prior = priors.get((prediction.task, prediction.kind), priors.get((prediction.task, "")))
+    return prior == normalise_answer(prediction.reference, prediction.language)
 
 
 def _choose(singles_K3: np.ndarray, count: int, seed: int) -> np.ndarray:

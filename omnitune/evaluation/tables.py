@@ -99,7 +99,7 @@ def score_rows(columns: Mapping[str, dict[str, Any]]) -> list[ScoreRow]:
         for key, name, unit in MEASURES:
             found = _row(task, key, name, unit, scores, _measure(key))
             if key == "at_limit" and not any(s and s.value for row in found for s in row.scores):
-                continue  # nothing was cut, so nothing is said
+                continue  # none is not worth a row
             rows += found
             if found and key in ("exact_match", "wer"):
                 rows += _kind_rows(task, key, scores)
@@ -191,8 +191,22 @@ def follow_up_scores(results: dict[str, Any]) -> list[tuple[str, str, str]]:
         after, alone, asked = (
             as_number(numbers.get(key)) for key in ("exact_match", "alone", "questions")
         )
+        cut = as_number(numbers.get("at_limit"))
         if after is not None and alone is not None:
             below = f"{write_score(alone, 'percent')} asked alone"
             below += f", {write_score(asked, 'count')} questions" if asked else ""
+            below += f", {write_score(cut, 'count')} answers cut" if cut else ""
             found.append((task, write_score(after, "percent"), below))
+    return found
+
+
+def other_rules(columns: Mapping[str, dict[str, Any]]) -> list[str]:
+    """Which references were not compared by the rules of English, in words."""
+    found = []
+    for split, scores in columns.items():
+        for task, values in as_object(scores.get("tasks")).items():
+            used = as_object(as_object(values).get("normalisers"))
+            counts = {name: as_number(count) or 0 for name, count in used.items()}
+            told = [f"{name} {write_score(n, 'count')}" for name, n in sorted(counts.items())]
+            found += [f"{split} {task}: " + ", ".join(told)] if told else []
     return found

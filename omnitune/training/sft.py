@@ -70,7 +70,7 @@ def finetune(config: SftConfig, resume: bool = False, overwrite: bool = False) -
     # Before the final scores: whatever ends those, the model is there.
     save_omni(result, joint.model, joint.tokenizer, step=run.step)
     results = final_scores(config, joint.model, joint.reader, joint.samples, run.state)
-    for warning in language_lost(results.get("text_guard", {})):
+    for warning in [*language_lost(results.get("text_guard", {})), *results["warnings"]]:
         run.log.warn(warning)
     results["seconds"] = round(time.monotonic() - started, 1)
     results["truncation"] = joint.truncation
@@ -179,7 +179,7 @@ def blend(config: SftConfig, joint: Joint) -> dict[str, Any]:
 def read_samples(config: SftConfig) -> dict[str, Samples]:
     """Every split of the sources with weight; says what is odd about their splits."""
     given = {source: weight_of(config, source) for source in config.sources}
-    samples = read_sources(config.data_dir, given)
+    samples = read_sources(config.data_dir, given, config.languages)
     require_splits(config, samples)
     for remark in remarks(samples.values()):
         print(f"note: {remark}")
