@@ -281,14 +281,20 @@ def _not_shown(path: Path, image: Image.Image) -> tuple[int, int]:
 
 def _remarks(path: Path) -> tuple[str, ...]:
     """What is not shown of a picture that can be used, and what Pillow finds wrong with it."""
+    told = []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         with _open(path) as image:
             more = _not_shown(path, image)[0]
         with _open(path) as image:
-            image.getexif()
-    told = [f"{path}: {more + 1} frames or pages; only the first is shown to the model"]
-    return tuple(told[: bool(more)] + [f"{path}: {w.message}" for w in caught])
+            try:
+                dict(image.getexif() if "exif" in image.info else {})
+            except Exception as error:  # as in _upright
+                told.append(f"{path}: its EXIF block cannot be read ({reason(error)})")
+    if more:
+        told.append(f"{path}: {more + 1} frames or pages; only the first is shown to the model")
+    told += [f"{path}: {' '.join(str(one.message).split())}" for one in caught]
+    return tuple(dict.fromkeys(told))
 
 
 def _decode(path: Path) -> Image.Image:
