@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from omnitune.data.batching import of_like_length
 from omnitune.data.table import Table
-from omnitune.modalities.base import Modality
+from omnitune.modalities.base import Modality, open_file
 from omnitune.sample import UserError
 from omnitune.storage import file_state, usable_cores
 
@@ -158,9 +158,9 @@ class FeatureStore:
     def _state(self, path: Path) -> str:
         try:
             return file_state(path)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             self.modality.check(path)  # says what is wrong
-            raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+            raise UserError(f"{path}: cannot be read ({error})") from None
 
     def _content(self, path: Path) -> str:
         """Hash of a file's content; read once if the file is unchanged."""
@@ -238,12 +238,13 @@ def _key(text: str) -> str:
 
 
 def _digest(path: Path, state: str) -> str:
-    return hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
+    with open_file(path, "media file") as file:
+        return hashlib.blake2b(file.read(), digest_size=16).hexdigest()
 
 
 def encoder_key(modality: Modality, encoder: nn.Module) -> str:
-    """Hash of an encoder's settings and weights."""
-    digest = hashlib.sha256(f"{VERSION}/{modality.name}".encode())
+    """Hash of an encoder's settings and weights, and of the way its modality reads files."""
+    digest = hashlib.sha256(f"{VERSION}/{modality.name}/{modality.reading}".encode())
     digest.update(json.dumps(modality.encoder_config, sort_keys=True).encode())
     for name, tensor in sorted(encoder.state_dict().items()):
         digest.update(name.encode())

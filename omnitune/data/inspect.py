@@ -33,7 +33,9 @@ def inspect_folder(data_dir: Path, reading: Reading | None = None) -> dict[str, 
     Returns:
         ``sources``: by source and split ``records``, ``questions``, ``kinds``, ``media``,
         ``amounts`` and, with a reading, ``tokens`` of the texts; ``broken``: how many media, and
-        the first by ``id``, ``file`` and ``problem``; ``leaks``: by held-out split and by modality
+        the first by ``id``, ``file`` and ``problem``; ``remarks``: how many there are on media
+        that can be used (frames that are not shown), the first by ``id``, ``file`` and
+        ``remark``; ``leaks``: by held-out split and by modality
         (``text`` too) how many were ``compared`` and are found in training samples, by way (and of
         texts ``phrases``, the mean share of their word groups that any training sample holds);
         ``remarks``: what was set aside as validation, and split names that may be slips;
@@ -61,6 +63,7 @@ def inspect_folder(data_dir: Path, reading: Reading | None = None) -> dict[str, 
         "sources": sources,
         "remarks": remarks(samples.values()),
         "broken": _broken(broken),
+        "remarks": _remarks(prints.values()),
         "leaks": leaks,
         "pairs": _worst(pairs),
         "leaking": any(one.how in LEAKS for found in pairs.values() for one in found),
@@ -153,6 +156,15 @@ def _broken(broken: list[Broken]) -> dict[str, Any]:
     return {"count": len(broken), "media": named}
 
 
+def _remarks(prints: Iterable[Prints]) -> dict[str, Any]:
+    remarks = [one for found in prints for one in found.remarks]
+    named = [
+        {"id": one.sample.id, "file": str(one.medium.path), "remark": one.remark}
+        for one in remarks[:NAMED]
+    ]
+    return {"count": len(remarks), "media": named}
+
+
 def _worst(pairs: Mapping[str, list[Shared]]) -> list[dict[str, Any]]:
     """The pairs of each split that are most alike."""
     return [
@@ -183,6 +195,9 @@ def account_lines(found: Mapping[str, Any]) -> list[str]:
         lines += ["", *found["remarks"]]
     lines += ["", f"broken media: {found['broken']['count']}"]
     lines += [f"  {one['id']}: {one['problem']}" for one in found["broken"]["media"]]
+    if found["remarks"]["count"]:
+        lines.append(f"remarks on media that can be used: {found['remarks']['count']}")
+        lines += [f"  {one['id']}: {one['remark']}" for one in found["remarks"]["media"]]
     lines += ["", *_leak_lines(found)]
     if "truncation" in found:
         lines += ["", summary(found["truncation"]) or "all of it would be shown to the model"]

@@ -57,7 +57,7 @@ class Reading:
     @property
     def media_key(self) -> str:
         """Stands for all that measuring media depends on."""
-        return _key({name: m.encoder_config for name, m in self.modalities.items()})
+        return _key({name: [m.reading, m.encoder_config] for name, m in self.modalities.items()})
 
     @property
     def key(self) -> str:

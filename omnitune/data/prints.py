@@ -32,6 +32,14 @@ class Broken(NamedTuple):
     problem: str
 
 
+class Remark(NamedTuple):
+    """A medium that can be used, the first sample that shows it, and what to know of it."""
+
+    medium: Media
+    sample: Sample
+    remark: str
+
+
 class Shared(NamedTuple):
     """A held-out medium that training samples show too: ``how``, and how alike (1: the same)."""
 
@@ -50,6 +58,7 @@ class Prints:
         content_M: hash of the content. look_MW: words of the look. amount_M: in the modality's
             unit. whole_M: False for a broken one, of which the rest is 0.
         sources: all of them. places: of each, where its media are in its index.
+        remarks: on its media, in that order.
     """
 
     name: str
@@ -59,6 +68,7 @@ class Prints:
     whole_M: np.ndarray
     sources: list[Source]
     places: list[np.ndarray]
+    remarks: list[Remark]
 
     def shown(self, split: str, source: int | None = None) -> np.ndarray:
         """Which media the samples of a split show, in order; of all sources or of one."""
@@ -101,6 +111,7 @@ def decode(samples: Mapping[str, Samples]) -> tuple[dict[str, Prints], list[Brok
     sources = [held.pieces[0][0] for held in samples.values()]
     total = sum(len(source.index.media_M2) for source in sources)
     broken: list[Broken] = []
+    remarks: dict[str, list[Remark]] = {name: [] for name in MODALITIES}
     content, look = ({name: array("Q") for name in MODALITIES} for _ in range(2))
     amount = {name: array("d") for name in MODALITIES}
     with progress_bar("decoding media", total) as advance:
@@ -111,6 +122,7 @@ def decode(samples: Mapping[str, Samples]) -> tuple[dict[str, Prints], list[Brok
             except UserError as error:
                 found = Fingerprint(0, NOTHING, (0,) * modality.look_words)
                 broken.append(Broken(medium, sample, str(error)))
+            remarks[medium.modality] += [Remark(medium, sample, told) for told in found.remarks]
             content[medium.modality].append(found.content)
             look[medium.modality].extend(found.look)
             amount[medium.modality].append(found.amount)
@@ -124,6 +136,7 @@ def decode(samples: Mapping[str, Samples]) -> tuple[dict[str, Prints], list[Brok
             whole_M=np.array(amount[name]) > NOTHING,
             sources=sources,
             places=[_places(name, source) for source in sources],
+            remarks=remarks[name],
         )
         for name in MODALITIES
         if content[name]

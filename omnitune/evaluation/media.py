@@ -16,7 +16,7 @@ from omnitune.sample import Media, UserError
 SOUND_BUDGET = 1_700_000  # characters of base64 that all players of a page may take
 PICTURE_SIDE = 256  # pixels of the longer side, at most
 GLANCE_SIDE = 160
-_VERBATIM = 30_000  # bytes up to which a small PNG is taken as it is
+_SHARP = 30_000  # bytes up to which a PNG is one on the page too
 # Of a spectrogram: seconds and columns at most, rows of pixels, decibels from black to white.
 _SECONDS, _WIDTH, _HEIGHT, _RANGE = 30.0, 480, 96, 70.0
 # From quiet to loud: dark blue, violet, orange, pale yellow.
@@ -55,7 +55,7 @@ def show_thumbnails(exhibits: Sequence[tuple[Media, ...]]) -> list[str]:
 
 
 def thumbnail(path: Path) -> Any:
-    """A picture as RGB, made smaller if it is large.
+    """A picture as it is shown to the model (upright, on white), made smaller if it is large.
 
     Returns:
         PIL image, its longer side at most ``PICTURE_SIDE`` pixels.
@@ -63,16 +63,9 @@ def thumbnail(path: Path) -> Any:
     Raises:
         UserError: the file is missing, damaged, huge or no image.
     """
-    from PIL import Image
+    from omnitune.modalities.image import _decode
 
-    from omnitune.modalities.image import FORMATS, ImageModality
-
-    ImageModality.check(path)
-    try:
-        with Image.open(path, formats=FORMATS) as image:
-            picture = image.convert("RGB")
-    except (OSError, SyntaxError, ValueError) as error:
-        raise UserError(f"{path}: the image is damaged ({error})") from None
+    picture = _decode(path)
     picture.thumbnail((PICTURE_SIDE, PICTURE_SIDE))
     return picture
 
@@ -116,8 +109,10 @@ def _show(medium: Media, budget: int) -> tuple[str, int]:
 
 def _picture(path: Path) -> str:
     picture = thumbnail(path)
-    if path.suffix.lower() == ".png" and path.stat().st_size <= _VERBATIM:
-        return _data_uri("image/png", path.read_bytes())
+    if path.suffix.lower() == ".png" and path.stat().st_size <= _SHARP:
+        buffer = io.BytesIO()
+        picture.save(buffer, "PNG")
+        return _data_uri("image/png", buffer.getvalue())
     return _jpeg(picture)
 
 

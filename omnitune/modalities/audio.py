@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, cast
@@ -18,12 +19,14 @@ from transformers.audio_utils import mel_filter_bank
 
 from omnitune.modalities.base import Extent, Fingerprint, Modality
 from omnitune.modalities.readout import Readout, said_first
+from omnitune.modalities.sound_files import open_sound
 from omnitune.sample import UserError
 
 SAMPLE_RATE = 16_000
 WINDOW, HOP, FFT = 400, 160, 512  # 25 ms every 10 ms, the usual choice for speech
 SLOTS_PER_SECOND = SAMPLE_RATE / HOP / 8
 QUIET = SAMPLE_RATE // 20  # samples of a pause that is long enough to cut in
+BLOCK = 1 << 18  # samples of each channel that are decoded at a time
 AT_ONCE = 64  # pieces that are encoded together
 
 
@@ -41,6 +44,7 @@ class AudioModality(Modality):
     projector = "proj_a"
     unit = "seconds"
     encoder_part = "audio_encoder"
+    reading = 2
 
     def __init__(self, encoder_config: dict[str, Any]) -> None:
         super().__init__(encoder_config)
@@ -54,7 +58,7 @@ class AudioModality(Modality):
 
     @classmethod
     def check(cls, path: Path) -> None:
-        """Checks that the file exists, is sound and is not empty."""
+        """Checks that the file exists, is sound, whole by its header, and not too short."""
         duration(path)
 
     def read(self, path: Path) -> Tensor:
@@ -89,17 +93,21 @@ class AudioModality(Modality):
     def fingerprint(cls, path: Path) -> Fingerprint:
         """Hash of the samples."""
         seconds = duration(path)
-        _check_length(path, seconds)
         content = hashlib.blake2b(digest_size=8)
-        try:
-            with soundfile.SoundFile(path) as file:
-                content.update(f"{file.samplerate}/{file.channels}".encode())
-                for block in file.blocks(1 << 18, dtype="float32"):
-                    _check_finite(path, block)
-                    content.update(np.ascontiguousarray(block).data)
-        except (soundfile.LibsndfileError, OSError, RuntimeError) as error:
-            raise UserError(f"{path}: the sound is damaged ({error})") from None
-        return Fingerprint(int.from_bytes(content.digest(), "big"), seconds)
+        levels = Levels()
+        with open_sound(path) as sound:
+            content.update(f"{sound.samplerate}/{sound.channels}".encode())
+            for block_SC in _blocks(path, sound):
+                levels.add(block_SC)
+                content.update(np.ascontiguousarray(block_SC).data)
+        remarks = []
+        if levels.silent:
+            remarks.append(f"{path}: silent from end to end")
+        elif levels.cancels:
+            remarks.append(
+                f"{path}: its channels cancel each other out; the loudest is heard in their place"
+            )
+        return Fingerprint(int.from_bytes(content.digest(), "big"), seconds, remarks=tuple(remarks))
 
     def num_slots(self, inputs: Tensor) -> int:
         """Each of the three stride-2 convolutions rounds up, and so does ``slot_share``."""
@@ -202,27 +210,78 @@ def pad(inputs: list[Tensor]) -> tuple[Tensor, Tensor]:
 
 
 def read_wave(path: Path) -> np.ndarray:
-    """Reads a sound file to mono float32 at 16 kHz, ``[samples]`` in [-1, 1]; raises UserError."""
-    try:
-        wave, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    except (soundfile.LibsndfileError, OSError, RuntimeError) as error:
-        raise UserError(f"{path}: the sound is damaged ({error})") from None
-    mono = wave.mean(axis=1)
-    _check_finite(path, mono)
+    """Reads a sound file to mono float32 at 16 kHz, ``[samples]`` in [-1, 1]; raises UserError.
+
+    Channels are averaged, unless that leaves nearly nothing of them (``Levels.cancels``): then
+    the loudest is taken.
+    """
+    with open_sound(path) as sound:
+        rate = sound.samplerate
+        wave_SC = np.concatenate(list(_blocks(path, sound)))
+    levels = Levels()
+    levels.add(wave_SC)
+    mono = wave_SC[:, levels.loudest] if levels.cancels else wave_SC.mean(axis=1)
+    if (peak := np.abs(mono).max()) > 1:  # floating-point files may hold anything
+        mono = mono / peak
     if rate != SAMPLE_RATE:
         mono = soxr.resample(mono, rate, SAMPLE_RATE)
-    _check_length(path, mono.size / SAMPLE_RATE)
+    if not mono.size:
+        raise UserError(f"{path}: nothing is left of it at {SAMPLE_RATE} samples a second")
     return mono
 
 
-def _check_finite(path: Path, wave: np.ndarray) -> None:
-    if not np.isfinite(wave).all():
-        raise UserError(f"{path}: holds values that are not numbers (NaN or infinity)")
+class Levels:
+    """How loud a clip's channels are, and their mean, as its blocks come in."""
+
+    def __init__(self) -> None:
+        self._channels_C: np.ndarray | float = 0.0
+        self._mean = 0.0
+        self._least, self._most = math.inf, -math.inf
+
+    def add(self, block_SC: np.ndarray) -> None:
+        """Takes in samples S of C channels."""
+        self._channels_C = self._channels_C + np.square(block_SC, dtype=np.float64).sum(axis=0)
+        if block_SC.shape[1] > 1:
+            mean_S = block_SC.mean(axis=1, dtype=np.float64)
+            self._mean += float(np.square(mean_S).sum())
+        self._least = min(self._least, float(block_SC.min()))
+        self._most = max(self._most, float(block_SC.max()))
+
+    @property
+    def silent(self) -> bool:
+        """Whether nothing moves by as much as the smallest step of 16 bits."""
+        return self._most - self._least < 2**-15
+
+    @property
+    def loudest(self) -> int:
+        """Number of the channel that has most energy."""
+        return int(np.argmax(self._channels_C))
+
+    @property
+    def cancels(self) -> bool:
+        """Whether the mean of C channels has 20 dB less energy than if they had nothing in common.
+
+        That would be a C-th of their mean energy. One channel with its poles swapped does this.
+        """
+        channels_C = np.atleast_1d(self._channels_C)
+        independent = channels_C.mean() / len(channels_C)
+        return len(channels_C) > 1 and bool(self._mean < 0.01 * independent)
 
 
-def _check_length(path: Path, seconds: float) -> None:
-    if seconds * SAMPLE_RATE < WINDOW:
-        raise UserError(f"{path}: {seconds * 1000:.0f} ms of sound; too short")
+def _blocks(path: Path, sound: soundfile.SoundFile) -> Iterator[np.ndarray]:
+    """Decodes samples ``[S, C]`` block by block, all that the header says are there."""
+    count = 0
+    while len(block_SC := sound.read(BLOCK, dtype="float32", always_2d=True)):
+        if not np.isfinite(block_SC).all():
+            raise UserError(f"{path}: holds values that are not numbers (NaN or infinity)")
+        count += len(block_SC)
+        yield block_SC
+    if count < sound.frames:
+        told, there = (number / sound.samplerate for number in (sound.frames, count))
+        raise UserError(
+            f"{path}: the sound is damaged: its header says {told:.2f} s, {there:.2f} s can be "
+            "decoded; get the file again"
+        )
 
 
 def log_mel(wave: np.ndarray, bins: int) -> Tensor:
@@ -252,16 +311,11 @@ def _filters(bins: int) -> Tensor:
 
 def duration(path: Path) -> float:
     """Seconds of a sound file, from its header; a UserError says what is wrong with it."""
-    try:
-        if path.is_dir():
-            raise UserError(f"{path}: is a folder, expected a sound file")
-        if not path.exists():
-            raise UserError(f"{path}: no such sound file")
-        info = soundfile.info(path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
-    except (soundfile.LibsndfileError, RuntimeError):
-        raise UserError(f"{path}: is not a sound file (WAV, FLAC, OGG and MP3 are read)") from None
-    if info.frames == 0:
-        raise UserError(f"{path}: holds no sound (0 samples)")
-    return float(info.duration)
+    with open_sound(path) as sound:
+        seconds = sound.frames / sound.samplerate
+    if seconds * SAMPLE_RATE < WINDOW:
+        raise UserError(
+            f"{path}: {seconds * 1000:.0f} ms of sound; too short, {WINDOW * 1000 // SAMPLE_RATE} "
+            "ms are the least"
+        )
+    return seconds

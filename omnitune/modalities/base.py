@@ -5,13 +5,48 @@ Shape suffixes: ``_ND`` rows of features, N slots by D features.
 
 from __future__ import annotations
 
+import stat
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor, nn
+
+from omnitune.sample import UserError
+
+
+def open_file(path: Path, kind: str) -> BinaryIO:
+    """Opens a user's file if it is a regular file or a link to one.
+
+    To open a pipe waits for who writes to it, and a device may never end: neither is opened.
+
+    Args:
+        kind: what is expected, to be told ("image file").
+
+    Raises:
+        UserError: it is missing, a folder, a pipe, socket or device, or cannot be read.
+    """
+    try:
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            article = "an" if kind[0] in "aeiou" else "a"
+            raise UserError(f"{path}: is a folder, expected {article} {kind}")
+        if not stat.S_ISREG(mode):
+            raise UserError(f"{path}: is a pipe, socket or device, expected a regular {kind}")
+        return path.open("rb")
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such {kind}") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except ValueError as error:  # NUL, or what the system's encoding of names cannot say
+        raise UserError(f"{str(path)!a}: no {kind} can have this name ({error})") from None
+
+
+def reason(error: Exception) -> str:
+    """What another library says is wrong, on one line."""
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 @dataclass(frozen=True)
@@ -38,11 +73,13 @@ class Fingerprint:
         content: 64-bit hash of what is seen or heard, whatever the file's format.
         amount: how much that is, in the modality's unit.
         look: ``look_words`` words of bits, most of which a changed copy has too.
+        remarks: what its owner should know of it though it can be used (what is not shown).
     """
 
     content: int
     amount: float
     look: tuple[int, ...] = ()
+    remarks: tuple[str, ...] = ()
 
 
 class Modality(ABC):
@@ -57,6 +94,8 @@ class Modality(ABC):
         encoder_part: name of its encoder among the parts of the model (``"vision_encoder"``).
         glimpsed: whether each slot holds many words at once (a place in a picture) and not a
             stretch of one after the other (sound).
+        reading: number of the way files are read, to be raised whenever ``read`` or ``measure``
+            gives something else for a file: what is kept of before is then made anew.
         encoder_config: JSON-able settings from which the encoder can be built again.
         words: how many words of a thinker the encoder names by its ``readout``; 0: it has none.
     """
@@ -67,6 +106,7 @@ class Modality(ABC):
     look_words = look_distance = 0
     encoder_part: str
     glimpsed = False
+    reading = 1
 
     def __init__(self, encoder_config: dict[str, Any]) -> None:
         self.encoder_config = encoder_config
