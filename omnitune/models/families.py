@@ -33,6 +33,7 @@ KNOWN = (
     "helium",
     "llama",
     "mistral",
+    "mixtral",
     "olmo2",
     "olmo3",
     "phi3",
@@ -40,6 +41,7 @@ KNOWN = (
     "qwen3",
     "qwen3_moe",
     "smollm3",
+    "starcoder2",
 )
 PACKED_LAYERS = frozenset({"full_attention", "sliding_attention"})
 # Positions turn by angles that depend on the longest sequence at hand.
@@ -91,8 +93,8 @@ def _obstacle(config: Any) -> str | None:
     others = sorted({str(kind) for kind in kinds or ()} - PACKED_LAYERS - {"attention"})
     if others:
         return (
-            f"its layers of type {', '.join(others)} would carry something from one sample of a "
-            "packed row into the next (only full and sliding attention are kept apart)"
+            f"its layers of type {', '.join(others)} cannot tell the samples of a packed row apart "
+            "(those of full and of sliding attention can)"
         )
     ropes = getattr(config, "rope_parameters", None) or {}
     nested = [ropes, *(value for value in ropes.values() if isinstance(value, dict))]
@@ -103,6 +105,20 @@ def _obstacle(config: Any) -> str | None:
             "longest sample beside it (take its variant of fixed context length)"
         )
     return None
+
+
+@torch.no_grad()
+def last_feed_forward(thinker: Any) -> nn.Module | None:
+    """The last layer's feed-forward part, if rows are all that it takes and gives.
+
+    A mixture of experts gives more.
+    """
+    part: Any = getattr(thinker.get_decoder().layers[-1], "mlp", None)
+    if not type(part).__name__.endswith("MLP"):
+        return None
+    weight = thinker.get_output_embeddings().weight
+    found = part(weight.new_zeros(1, 1, weight.shape[1]))
+    return part if isinstance(found, Tensor) else None
 
 
 class _Given(nn.Module):

@@ -17,7 +17,7 @@ from torch import Tensor
 HOPPER = (9, 0)
 WIDTH = 128  # of a head: what the kernels were tried with here
 
-kernels: Any  # the package's module, or None; ``load`` looks for it
+kernels: Any  # what ``load`` finds
 
 
 def _load_kernels() -> Any:
@@ -31,13 +31,14 @@ def _load_kernels() -> Any:
 
 
 def load() -> Any:
-    """Looks for the package, the first time, and keeps what it finds as ``kernels``.
+    """The package's module, or None; looked for the first time, then kept as ``kernels``.
 
     Not at import: to ask which GPU there is initialises CUDA, and a run may be meant for the CPU.
     """
+    global kernels
     if "kernels" not in globals():
-        globals()["kernels"] = _load_kernels()
-    return globals()["kernels"]
+        kernels = _load_kernels()
+    return kernels
 
 
 def __getattr__(name: str) -> Any:
@@ -48,7 +49,7 @@ def __getattr__(name: str) -> Any:
 
 def suits(q_PHD: Tensor) -> bool:
     """Whether these kernels are there and take such queries."""
-    if not torch.compiler.is_compiling():  # what is compiled finds them loaded
+    if not torch.compiler.is_compiling():  # before anything is compiled they are loaded
         load()
     return q_PHD.shape[-1] == WIDTH and kernels is not None
 

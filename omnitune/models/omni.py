@@ -114,9 +114,8 @@ class OmniModel(PreTrainedModel):
         self._compiled: list[tuple[nn.Module, Callable[..., Any]]] = []
         self._losses = self._nll  # of logits; compiled on a GPU
         self._computes_anew = False
-        last = getattr(self.thinker.get_decoder().layers[-1], "mlp", None)
-        # A mixture of experts gives more than rows.
-        self._last_layer = ReadRows(last) if type(last).__name__.endswith("MLP") else None
+        last = families.last_feed_forward(self.thinker)
+        self._last_layer = None if last is None else ReadRows(last)
         self.post_init()
         if self.thinker.config.model_type not in families.KNOWN:
             self.check_thinker()

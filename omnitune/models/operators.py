@@ -139,9 +139,7 @@ def _same_rotary(library: Callable[..., Any]) -> bool:
     )
 
 
-def _alike(
-    library: Callable[..., Any], ours: Callable[..., Any], inputs: Sequence[Tensor]
-) -> bool:
+def _alike(library: Callable[..., Any], ours: Callable[..., Any], inputs: Sequence[Tensor]) -> bool:
     """Whether two functions give the same, of the same types, and have the same gradients."""
     results = []
     for function in (library, ours):

@@ -31,9 +31,7 @@ ONE_BY_ONE = 2  # last tokens that are read with a cache
 
 
 @torch.no_grad()
-def check(
-    thinker: Any, logits: Callable[[Batch], Tensor], predict: Callable[..., Tensor]
-) -> None:
+def check(thinker: Any, logits: Callable[[Batch], Tensor], predict: Callable[..., Tensor]) -> None:
     """Compares with the library's own forward pass of each sample alone.
 
     Args:
