@@ -35,13 +35,8 @@ def stream(
     rows = torch.arange(len(prompts), device=device)
     limit_B = torch.tensor(limits, device=device)
     cache = DynamicCache()
-    longest = embeds_BPE.shape[1]
-    causal = torch.ones(longest, longest, dtype=torch.bool, device=device).tril()
-    # A padding position sees itself: a row of scores without any key would be NaN.
-    own = torch.eye(longest, dtype=torch.bool, device=device)
-    mask = ((causal & valid_BP[:, None, :]) | own)[:, None]
     positions = (valid_BP.cumsum(1) - 1).clamp(min=0)
-    logits_BV = _forward(model, embeds_BPE, mask, positions, cache)
+    logits_BV = model.predict(embeds_BPE, valid_BP, positions, cache)
     for length in range(max(limits)):
         tokens_B = logits_BV.argmax(dim=-1)
         going = tokens_B != end
@@ -58,7 +53,7 @@ def stream(
         valid_BP = torch.cat([valid_BP, valid_BP.new_ones(len(rows), 1)], dim=1)
         positions = positions[:, -1:] + 1
         embeds = model.embed(tokens_B, {}).unsqueeze(1)
-        logits_BV = _forward(model, embeds, valid_BP[:, None, None, :], positions, cache)
+        logits_BV = model.predict(embeds, valid_BP, positions, cache)
 
 
 def generate(
@@ -106,17 +101,3 @@ def _left_pad(model: OmniModel, prompts: Sequence[Item]) -> tuple[Tensor, Tensor
         embeds_BPE[row, longest - len(piece) :] = piece
         valid_BP[row, longest - len(piece) :] = True
     return embeds_BPE, valid_BP
-
-
-def _forward(
-    model: OmniModel, embeds: Tensor, mask: Tensor, positions: Tensor, cache: DynamicCache
-) -> Tensor:
-    """Logits of the last position: ``[B, V]``."""
-    hidden = model.thinker.get_decoder()(
-        inputs_embeds=embeds,
-        attention_mask=mask,
-        position_ids=positions,
-        past_key_values=cache,
-        use_cache=True,
-    ).last_hidden_state
-    return model.thinker.get_output_embeddings()(hidden[:, -1])

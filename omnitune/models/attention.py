@@ -6,6 +6,9 @@ about B times less than one masked square over the row. Segments that begin alik
 the view, under a mask. In half precision on a GPU torch's variable-length attention takes the
 segments as they are, without padding, or flash attention 4 does (``flash4``).
 
+Sliding windows, attention sinks and soft-capping are the library's own: a layer that has them hands
+them over with each call.
+
 Shape suffixes: H heads, K key-value heads, T row tokens, B trees or segments, L longest of them,
 P tokens of all segments, D head width.
 """
@@ -27,12 +30,13 @@ from omnitune.models import flash4
 
 NAME = "omnitune_segments"
 CAUSAL = (-1, 0)  # window: all that went before, nothing that comes
+# What a layer may hand over: what is computed with here, and what changes no result.
+KNOWN_OPTIONS = frozenset({"scaling", "segments", "dropout", "sliding_window", "softcap", "s_aux"})
+KNOWN_OPTIONS |= {"is_causal", "position_ids", "use_cache", "output_attentions", "logits_to_keep"}
 
 
 def _load_varlen() -> Callable[..., Any] | None:
-    """torch's variable-length attention where there is a GPU for it, and it takes our options."""
-    if not torch.cuda.is_available():
-        return None
+    """torch's variable-length attention if it takes our options; asks nothing of a GPU."""
     try:
         from torch.nn.attention.varlen import varlen_attn
     except ImportError:
@@ -59,28 +63,117 @@ def segment_attention(
     attention_mask: Tensor | None,
     scaling: float | None = None,
     segments: Segments | None = None,
+    dropout: float = 0.0,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Attention function in the form that ``transformers`` calls.
 
-    Without ``segments`` (generation) it is the library's SDPA under the given mask.
+    Args:
+        segments: of the packed row; without them (generation) it is the library's SDPA under the
+            given mask.
+        sliding_window: how many tokens a token sees, itself included; None for all before it.
+        softcap: bound that the scores approach.
+        s_aux: a score of each head ``[H]`` that takes a share of attention and gives no value.
     """
+    plain = softcap is None and s_aux is None
     if segments is None:
-        return sdpa_attention_forward(
-            module, q_1HTD, k_1KTD, v_1KTD, attention_mask, scaling=scaling, **kwargs
-        )
-    if varlen_attn is not None and _suits_varlen(v_1KTD):
-        return _attend_unpadded(q_1HTD, k_1KTD, v_1KTD, scaling, segments), None
+        mask = _windowed(attention_mask, q_1HTD, k_1KTD, sliding_window)
+        if plain:
+            options = {"scaling": scaling, "dropout": dropout, **kwargs}
+            return sdpa_attention_forward(module, q_1HTD, k_1KTD, v_1KTD, mask, **options)
+        out = _attend_plainly(q_1HTD, k_1KTD, v_1KTD, mask, scaling, dropout, softcap, s_aux)
+        return out.transpose(1, 2).contiguous(), None
+    as_wide = q_1HTD.shape[-1] == v_1KTD.shape[-1]
+    if plain and as_wide and not dropout and varlen_attn is not None and _suits_varlen(v_1KTD):
+        return _attend_unpadded(q_1HTD, k_1KTD, v_1KTD, scaling, segments, sliding_window), None
+    scatter_T, gathers, masks = segments.scatter_T, segments.gathers, segments.masks
+    if sliding_window is not None:
+        masks = [
+            _windowed_tree(mask, gather_BL, sliding_window)
+            for mask, gather_BL in zip(masks, gathers, strict=True)
+        ]
     grouped = q_1HTD.shape[1] != k_1KTD.shape[1]
-    scatter_T, gathers = segments.scatter_T, segments.gathers
     padded = (Unpack.apply(x[0], scatter_T, *gathers) for x in (q_1HTD, k_1KTD, v_1KTD))
     outs = [
-        attend(
-            q_BHLD, k_BKLD, v_BKLD, mask, is_causal=mask is None, scale=scaling, enable_gqa=grouped
-        )
-        for q_BHLD, k_BKLD, v_BKLD, mask in zip(*padded, segments.masks, strict=True)
+        attend(q, k, v, mask, is_causal=mask is None, scale=scaling, enable_gqa=grouped)
+        if plain and not dropout
+        else _attend_plainly(q, k, v, mask, scaling, dropout, softcap, s_aux)
+        for q, k, v, mask in zip(*padded, masks, strict=True)
     ]
     return Repack.apply(scatter_T, *outs).unsqueeze(0), None
+
+
+def _windowed(
+    mask: Tensor | None, q_BHLD: Tensor, k_BKLD: Tensor, window: int | None
+) -> Tensor | None:
+    """The mask of a cache that holds every key, less what the window leaves out.
+
+    Args:
+        mask: true or 0 where a query sees a key, ``[B, 1, queries, keys]``; None for causal.
+    """
+    queries, keys = q_BHLD.shape[2], k_BKLD.shape[2]
+    if window is None or keys <= window:
+        return mask
+    key_L = torch.arange(keys, device=q_BHLD.device)
+    behind = key_L[keys - queries :, None] - key_L
+    near = behind < window
+    if mask is None:
+        return near & (behind >= 0)
+    return mask & near if mask.dtype == torch.bool else mask.masked_fill(~near, -torch.inf)
+
+
+def _windowed_tree(mask: Tensor | None, gather_BL: Tensor, window: int) -> Tensor | None:
+    """Where a token of a tree sees another within the window; None where that is all before it."""
+    longest = gather_BL.shape[1]
+    if longest <= window:
+        return mask
+    if mask is None:
+        place_L = torch.arange(longest, device=gather_BL.device)
+        behind = place_L[:, None] - place_L
+        return (behind >= 0) & (behind < window)
+    sees_B1LL = mask == 0
+    place_B1L = sees_B1LL.sum(dim=-1)  # within its own segment, whatever stands between in the tree
+    return sees_B1LL & (place_B1L[..., :, None] - place_B1L[..., None, :] < window)
+
+
+def _attend_plainly(
+    q_BHLD: Tensor,
+    k_BKLD: Tensor,
+    v_BKLD: Tensor,
+    mask: Tensor | None,
+    scaling: float | None,
+    dropout: float,
+    softcap: float | None,
+    s_aux: Tensor | None,
+) -> Tensor:
+    """Attention written out, for what torch's own does not do; softmax in fp32: ``[B, H, L, D]``.
+
+    Args:
+        mask: true or 0 where a query sees a key; None for causal.
+    """
+    queries, keys = q_BHLD.shape[2], k_BKLD.shape[2]
+    groups = q_BHLD.shape[1] // k_BKLD.shape[1]
+    dtype = torch.float32 if q_BHLD.device.type == "cpu" else v_BKLD.dtype
+    scale = q_BHLD.shape[-1] ** -0.5 if scaling is None else scaling
+    if mask is None:
+        mask = q_BHLD.new_ones(queries, keys, dtype=torch.bool).tril(keys - queries)
+    if mask.dtype == torch.bool:
+        mask = torch.zeros_like(mask, dtype=torch.float32).masked_fill(~mask, -torch.inf)
+    with torch.autocast(q_BHLD.device.type, enabled=False):
+        k, v = (x.to(dtype).repeat_interleave(groups, dim=1) for x in (k_BKLD, v_BKLD))
+        scores = (q_BHLD.to(dtype) @ k.mT).float() * scale
+        if softcap is not None:
+            scores = (scores / softcap).tanh() * softcap
+        scores = scores + mask
+        if s_aux is not None:
+            sinks = s_aux.float().view(1, -1, 1, 1).expand(*scores.shape[:3], 1)
+            scores = torch.cat([scores, sinks], dim=-1)
+        shares = scores.softmax(dim=-1)[..., :keys]
+        shares = nn.functional.dropout(shares, dropout)
+        return (shares.to(dtype) @ v).to(v_BKLD.dtype)
 
 
 def _suits_varlen(v_1KTD: Tensor) -> bool:
@@ -91,7 +184,12 @@ def _suits_varlen(v_1KTD: Tensor) -> bool:
 
 
 def _attend_unpadded(
-    q_1HTD: Tensor, k_1KTD: Tensor, v_1KTD: Tensor, scaling: float | None, segments: Segments
+    q_1HTD: Tensor,
+    k_1KTD: Tensor,
+    v_1KTD: Tensor,
+    scaling: float | None,
+    segments: Segments,
+    sliding_window: int | None = None,
 ) -> Tensor:
     """``[1, T, H, D]``; queries and keys take the precision of the values, as under autocast."""
     assert varlen_attn is not None
@@ -100,8 +198,11 @@ def _attend_unpadded(
     if order_P is not None:
         q_PHD, k_PKD, v_PKD = (x.index_select(0, order_P) for x in (q_PHD, k_PKD, v_PKD))
     longest = max(gather_BL.shape[1] for gather_BL in segments.gathers)
+    window = CAUSAL
+    if sliding_window is not None and sliding_window < longest:
+        window = (sliding_window - 1, 0)
     scale = q_PHD.shape[-1] ** -0.5 if scaling is None else scaling
-    if flash4.suits(q_PHD):
+    if window == CAUSAL and flash4.suits(q_PHD):
         out_PHD = flash4.attend(q_PHD, k_PKD, v_PKD, segments.bounds_B, longest, scale)
     else:
         out_PHD = varlen_attn(
@@ -113,7 +214,7 @@ def _attend_unpadded(
             longest,
             longest,
             scale=scale,
-            window_size=CAUSAL,
+            window_size=window,
             enable_gqa=q_1HTD.shape[1] != k_1KTD.shape[1],
         )
     return (out_PHD if place_T is None else out_PHD.index_select(0, place_T)).unsqueeze(0)

@@ -98,13 +98,18 @@ def load_tokenizer(path: Path) -> Tokenizer:
 def load_thinker(
     path: Path, encoders: dict[str, dict[str, Any]] | None = None
 ) -> tuple[OmniModel, Tokenizer]:
-    """A trained thinker, with fresh encoders of these settings and fresh projectors."""
+    """A trained thinker, with fresh encoders of these settings and fresh projectors.
+
+    Raises:
+        UserError: the file is no thinker, or one whose family cannot be trained in packed rows.
+    """
     part = read_part(path, "thinker")
     model = OmniModel(OmniConfig(thinker=part["config"], encoders=encoders))
     try:
         model.thinker.load_state_dict(part["state"])
     except RuntimeError as error:
         raise UserError(f"{path}: its weights do not fit its configuration ({error})") from None
+    model.check_thinker()
     model.match_projector_scales()
     return model, Tokenizer.from_str(part["tokenizer"])
 
@@ -204,6 +209,7 @@ def load_omni(
             model.encoders[name].load_state_dict(values["encoders"][name])
     except (KeyError, RuntimeError, TypeError) as error:
         raise UserError(f"{path}: its weights do not fit its configuration ({error})") from None
+    model.check_thinker()
     nn.Module.to(model, device or torch.device("cpu"))
     model.requires_grad_(False)
     model.eval()

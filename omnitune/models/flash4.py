@@ -17,9 +17,10 @@ from torch import Tensor
 HOPPER = (9, 0)
 WIDTH = 128  # of a head: what the kernels were tried with here
 
+kernels: Any  # what ``load`` finds
+
 
 def _load_kernels() -> Any:
-    """The package's module, or None."""
     if not torch.cuda.is_available() or torch.cuda.get_device_capability() != HOPPER:
         return None
     try:
@@ -29,12 +30,28 @@ def _load_kernels() -> Any:
     return interface
 
 
-kernels = _load_kernels()
+def load() -> Any:
+    """The package's module, or None; looked for the first time, then kept as ``kernels``.
+
+    Not at import: to ask which GPU there is initialises CUDA, and a run may be meant for the CPU.
+    """
+    global kernels
+    if "kernels" not in globals():
+        kernels = _load_kernels()
+    return kernels
+
+
+def __getattr__(name: str) -> Any:
+    if name == "kernels":
+        return load()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def suits(q_PHD: Tensor) -> bool:
     """Whether these kernels are there and take such queries."""
-    return kernels is not None and q_PHD.shape[-1] == WIDTH
+    if not torch.compiler.is_compiling():  # before anything is compiled they are loaded
+        load()
+    return q_PHD.shape[-1] == WIDTH and kernels is not None
 
 
 def attend(

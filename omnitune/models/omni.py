@@ -12,14 +12,15 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
+from transformers.cache_utils import Cache
 
 from omnitune.data.batching import Batch, MediaRows
 from omnitune.data.segments import Segments
 from omnitune.modalities.base import Modality, Projector
 from omnitune.modalities.readout import Readout
 from omnitune.modalities.registry import MODALITIES
-from omnitune.models import attention, operators
+from omnitune.models import families, flash4, operators, parity
 from omnitune.sample import UserError
 
 # Share of the rows up to which it pays to compute only those that are read.
@@ -99,16 +100,13 @@ class OmniModel(PreTrainedModel):
 
     def __init__(self, config: OmniConfig) -> None:
         super().__init__(config)
-        settings = dict(config.thinker)
-        thinker_config = AutoConfig.for_model(settings.pop("model_type"), **settings)
-        self.thinker = AutoModelForCausalLM.from_config(
-            thinker_config, attn_implementation=attention.NAME
-        )
+        self.thinker = families.build(config.thinker)
         operators.hasten(self.thinker)
+        self._has_plain_head = families.has_plain_head(self.thinker)
         self.modalities: dict[str, Modality] = {
             name: MODALITIES[name](encoder) for name, encoder in config.encoders.items()
         }
-        width = thinker_config.hidden_size
+        width = self.thinker.config.hidden_size
         self.encoders = nn.ModuleDict()
         for name, modality in self.modalities.items():
             self.encoders[name] = modality.build_encoder()
@@ -116,10 +114,25 @@ class OmniModel(PreTrainedModel):
         self._compiled: list[tuple[nn.Module, Callable[..., Any]]] = []
         self._losses = self._nll  # of logits; compiled on a GPU
         self._computes_anew = False
-        last = getattr(self.thinker.get_decoder().layers[-1], "mlp", None)
-        # A mixture of experts gives more than rows.
-        self._last_layer = ReadRows(last) if type(last).__name__.endswith("MLP") else None
+        last = families.last_feed_forward(self.thinker)
+        self._last_layer = None if last is None else ReadRows(last)
         self.post_init()
+        if self.thinker.config.model_type not in families.KNOWN:
+            self.check_thinker()
+
+    def check_thinker(self) -> None:
+        """Compares the thinker, as it is used here, with its library's own forward pass.
+
+        Raises:
+            UserError: they differ; names the family, the reason and what to take instead.
+        """
+        parity.check(self.thinker, self._logits, self.predict)
+
+    def init_weights(self) -> None:
+        """Does nothing: each part has the weights that it was built with.
+
+        The library would draw some of them anew, by rules that differ from version to version.
+        """
 
     def projector(self, name: str) -> nn.Module:
         """The projector of a modality."""
@@ -148,6 +161,8 @@ class OmniModel(PreTrainedModel):
         torch._functorch.config.force_non_lazy_backward_lowering = True
         # Otherwise lengths that are equal in the first row are taken to be so in every row.
         torch.fx.experimental._config.use_duck_shape = False
+        if self.device.type == "cuda":
+            flash4.load()
         if self._last_layer is not None:
             self._last_layer.close()  # its rows would be traced apart
             self._last_layer = None
@@ -177,7 +192,7 @@ class OmniModel(PreTrainedModel):
 
         Where a readout speaks for the encoder the projector has, at first, nothing to add.
         """
-        weight = self.thinker.get_input_embeddings().weight
+        weight = self.words()
         for name in self.modalities:
             projector = self.projector(name)
             if not isinstance(projector, Projector):
@@ -249,12 +264,20 @@ class OmniModel(PreTrainedModel):
             rows_RE = self.projector(name)(features_RD.to(embeds_TE.dtype)).to(embeds_TE.dtype)
             readout = self.readout(name)
             if readout is not None:
-                words_VE = self.thinker.get_input_embeddings().weight
+                words_VE = self.words()
                 silence_RE = embeds_TE.index_select(0, rows.slots_R)
                 said_RE = readout.said(features_RD, words_VE, silence_RE)
                 rows_RE = rows_RE + said_RE.to(embeds_TE.dtype)
             embeds_TE = embeds_TE.index_put((rows.slots_R,), rows_RE)
         return embeds_TE
+
+    def words(self) -> Tensor:
+        """How the decoder reads each word of the vocabulary: ``[V, E]``."""
+        embeddings = self.thinker.get_input_embeddings()
+        if type(embeddings) is nn.Embedding:
+            return embeddings.weight
+        # Some families scale them (Gemma).
+        return embeddings(torch.arange(len(embeddings.weight), device=embeddings.weight.device))
 
     def encode(self, name: str, inputs: list[Tensor]) -> list[Tensor]:
         """Runs a modality's encoder; without graph if it is frozen."""
@@ -282,8 +305,38 @@ class OmniModel(PreTrainedModel):
         """Logits at the supervised positions only: ``[N, V]``."""
         with self._reading(batch):
             hidden_TE = self._hidden(self.embed_batch(batch), batch.positions_T, batch.segments)
-        head = self.thinker.get_output_embeddings()
-        return head(hidden_TE.index_select(0, batch.predict_N))
+        return self.head(hidden_TE.index_select(0, batch.predict_N))
+
+    def head(self, hidden_NE: Tensor) -> Tensor:
+        """Logits of last hidden states: ``[N, V]``."""
+        if self._has_plain_head:
+            return self.thinker.get_output_embeddings()(hidden_NE)
+        return families.logits_of(self.thinker, hidden_NE.unsqueeze(0))[0]
+
+    def predict(
+        self, embeds_BPE: Tensor, valid_BL: Tensor, positions_BP: Tensor, cache: Cache
+    ) -> Tensor:
+        """Logits of each sequence's last position; what is read goes into the cache: ``[B, V]``.
+
+        Args:
+            valid_BL: whether each of the L positions in the cache, and of the P read here, is
+                more than padding.
+        """
+        mask = valid_BL.unsqueeze(1)
+        read = embeds_BPE.shape[1]
+        if read > 1:
+            place_L = torch.arange(valid_BL.shape[1], device=valid_BL.device)
+            behind = place_L[-read:, None] - place_L
+            # A padding position sees itself: a row of scores without any key would be NaN.
+            mask = ((behind >= 0) & mask) | (behind == 0)
+        hidden_BPE = self.thinker.get_decoder()(
+            inputs_embeds=embeds_BPE,
+            attention_mask=mask.unsqueeze(1),
+            position_ids=positions_BP,
+            past_key_values=cache,
+            use_cache=True,
+        ).last_hidden_state
+        return self.head(hidden_BPE[:, -1])
 
     @contextmanager
     def _reading(self, batch: Batch) -> Iterator[None]:

@@ -1,6 +1,9 @@
 """Flash attention 4: what is saved, handed on and given back, with kernels written out here."""
 
 import itertools
+import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,6 +16,7 @@ from omnitune.models import attention, flash4
 
 BOUNDS = torch.tensor([0, 3, 4, 9], dtype=torch.int32)
 SCALE = 0.3
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def forward(q: Tensor, k: Tensor, v: Tensor, **options: Any) -> tuple[Tensor, Tensor, None]:
@@ -64,6 +68,7 @@ def rows(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
 @pytest.mark.parametrize("compiled", [False, True])
 def test_gradients_are_those_of_plain_attention(rows: list[Tensor], compiled: bool) -> None:
     def doubled(*inputs: Tensor) -> Tensor:
+        assert flash4.suits(inputs[0])
         return 2 * flash4.attend(*inputs, BOUNDS, 5, SCALE)
 
     function = torch.compile(doubled, backend="aot_eager", fullgraph=True) if compiled else doubled
@@ -88,3 +93,36 @@ def test_the_row_takes_it(rows: list[Tensor], monkeypatch: pytest.MonkeyPatch) -
     in_heads = [x.transpose(0, 1)[None] for x in rows]
     found = attention._attend_unpadded(*in_heads, SCALE, segments)
     torch.testing.assert_close(found[0], by_segment(*rows, BOUNDS, SCALE))
+
+
+@pytest.mark.slow
+def test_importing_asks_nothing_of_a_gpu() -> None:
+    """A run that is meant for the CPU must not initialise CUDA."""
+    modules = [
+        ".".join(file.relative_to(ROOT).with_suffix("").parts)
+        for file in sorted((ROOT / "omnitune").rglob("*.py"))
+        if file.name not in ("__init__.py", "__main__.py")
+    ]
+    assert "omnitune.models.attention" in modules
+    program = f"""
+import importlib, torch
+def woken(*inputs, **options):
+    raise SystemExit("a GPU was asked for")
+for name in ("is_available", "get_device_capability", "device_count", "_lazy_init"):
+    setattr(torch.cuda, name, woken)
+for module in {modules!r}:
+    importlib.import_module(module)
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_they_are_looked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[int] = []
+    monkeypatch.setattr(flash4, "_load_kernels", lambda: looked.append(1))
+    vars(flash4).pop("kernels", None)
+    assert flash4.kernels is None
+    assert not flash4.suits(torch.zeros(1, 1, flash4.WIDTH))
+    assert looked == [1]
+    with pytest.raises(AttributeError, match="no attribute 'kernel'"):
+        _ = flash4.kernel

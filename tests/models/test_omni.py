@@ -11,7 +11,8 @@ from torch import Tensor
 
 from omnitune.data.batching import Batch, pack
 from omnitune.data.rounding import round_up
-from omnitune.models import omni
+from omnitune.modalities.registry import MODALITIES
+from omnitune.models import families, omni
 from omnitune.models.omni import OmniConfig, OmniModel
 from omnitune.sample import Sample
 
@@ -165,6 +166,29 @@ def test_fresh_projectors_are_as_loud_as_words() -> None:
     for name, modality in model.modalities.items():
         rows = model.projector(name)(torch.randn(512, modality.feature_dim))
         assert 0.8 < rows.std() / words < 1.25
+
+
+def test_encoders_keep_the_weights_that_they_were_built_with() -> None:
+    """The library would draw a convolution's anew, by rules that differ between its versions."""
+    thinker = tiny_model().config.thinker
+    encoders = {
+        "image": ENCODERS["image"] | {"stem_channels": [3, 8, 8, 16]},
+        "audio": ENCODERS["audio"],
+    }
+    for name, settings in encoders.items():
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            families.build(thinker)
+            modality = MODALITIES[name](settings)
+            built = [modality.build_encoder(), modality.build_projector(32)]
+            torch.manual_seed(0)
+            model = OmniModel(OmniConfig(thinker=thinker, encoders={name: settings}))
+        for part, expected in zip(
+            (model.encoders[name], model.projector(name)), built, strict=True
+        ):
+            state = part.state_dict()
+            assert state.keys() == expected.state_dict().keys()
+            assert all(torch.equal(state[n], x) for n, x in expected.state_dict().items())
 
 
 def test_features_reach_the_thinker_through_their_own_projector(whole: Batch) -> None:

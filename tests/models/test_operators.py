@@ -1,9 +1,21 @@
 """The thinker's operators in fewer passes are the library's own."""
 
+import sys
+
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, Gemma2Config, LlamaConfig, Qwen3Config
+from transformers import (
+    AutoModelForCausalLM,
+    CohereConfig,
+    Ernie4_5Config,
+    Gemma2Config,
+    HeliumConfig,
+    LlamaConfig,
+    Olmo2Config,
+    PretrainedConfig,
+    Qwen3Config,
+)
 from transformers.models.qwen3 import modeling_qwen3
 
 from omnitune.models import operators
@@ -87,6 +99,54 @@ def test_a_norm_of_another_kind_is_left_alone() -> None:
     model = AutoModelForCausalLM.from_config(Gemma2Config(**SIZES, pad_token_id=0))
     operators.hasten(model)
     assert not any("forward" in vars(module) for module in model.modules())
+
+
+@pytest.mark.parametrize("kind", [CohereConfig, Ernie4_5Config, HeliumConfig])
+def test_a_rotary_of_another_kind_is_left_alone(kind: type[PretrainedConfig]) -> None:
+    """They turn neighbours, not halves; the same function serves every model of the file."""
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(kind(**SIZES, pad_token_id=0, initializer_range=0.3))
+    file = sys.modules[type(model).__module__]
+    own = file.apply_rotary_pos_emb
+    before = passes(model)
+    operators.hasten(model)
+    assert file.apply_rotary_pos_emb is own
+    close(passes(model), before, 1e-5)
+
+
+class DoubledRMSNorm(nn.Module):
+    """Named and made as a norm, but twice as loud where weights are trained."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(8))
+        self.variance_epsilon = 1e-6
+
+    def forward(self, x: Tensor) -> Tensor:
+        scale = torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.variance_epsilon)
+        return (2 * self.weight - 1) * x * scale
+
+
+def test_a_norm_is_tried_with_weights_of_its_own() -> None:
+    own = DoubledRMSNorm.forward
+    operators.hasten(nn.Sequential(DoubledRMSNorm()))
+    assert DoubledRMSNorm.forward is own
+
+
+def test_a_norm_keeps_the_type_it_gives_back() -> None:
+    """OLMo 2 rounds what it makes of bf16, Qwen3 does not."""
+    model = AutoModelForCausalLM.from_config(Olmo2Config(**SIZES, pad_token_id=0))
+    x = torch.randn(2, 32, generator=torch.Generator().manual_seed(0)).bfloat16()
+    expected = model.model.norm(x)
+    operators.hasten(model)
+    assert model.model.norm(x).dtype == expected.dtype == torch.bfloat16
+
+
+def test_looking_for_them_draws_no_numbers() -> None:
+    model = AutoModelForCausalLM.from_config(Qwen3Config(**SIZES))
+    state = torch.get_rng_state()
+    operators.hasten(model)
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_other_ways_to_call_are_the_librarys() -> None:

@@ -1,0 +1,162 @@
+"""Which families of language models can be thinkers, and what each does around its decoder.
+
+A row holds several samples, so each layer must keep them apart. Attention does, by the segments
+that it is given; nothing else in a layer may look at another position.
+
+Shape suffixes: N hidden states, E their width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.modeling_outputs import MoeModelOutputWithPast
+
+from omnitune.models import attention
+from omnitune.sample import UserError
+
+# Those whose packed rows and answers a test compares with the library's own (test_families).
+KNOWN = (
+    "cohere",
+    "cohere2",
+    "ernie4_5",
+    "gemma",
+    "gemma2",
+    "gemma3_text",
+    "glm4",
+    "gpt_oss",
+    "granite",
+    "helium",
+    "llama",
+    "mistral",
+    "mixtral",
+    "olmo2",
+    "olmo3",
+    "phi3",
+    "qwen2",
+    "qwen3",
+    "qwen3_moe",
+    "smollm3",
+    "starcoder2",
+)
+PACKED_LAYERS = frozenset({"full_attention", "sliding_attention"})
+# Positions turn by angles that depend on the longest sequence at hand.
+UNSTABLE_ROPE = frozenset({"dynamic", "longrope"})
+
+
+def refusal(kind: object, reason: str) -> UserError:
+    """What is said of a thinker that cannot be trained."""
+    return UserError(
+        f"a thinker of the family {kind!r} cannot be trained: {reason}; "
+        f"take one of these families: {', '.join(KNOWN)}"
+    )
+
+
+def build(settings: dict[str, Any]) -> Any:
+    """A fresh thinker of a configuration with ``model_type``.
+
+    Raises:
+        UserError: names a family that cannot be one, and why.
+    """
+    settings = dict(settings)
+    kind = settings.pop("model_type", None)
+    try:
+        config = AutoConfig.for_model(kind, **settings)
+    except Exception as error:  # the library has no class of its own for what it finds wrong
+        raise refusal(kind, f"transformers has no such configuration ({_first(error)})") from None
+    reason = _obstacle(config)
+    if reason is not None:
+        raise refusal(kind, reason)
+    try:
+        thinker = AutoModelForCausalLM.from_config(config, attn_implementation=attention.NAME)
+    except Exception as error:
+        raise refusal(kind, f"transformers cannot build it ({_first(error)})") from None
+    decoder = thinker.get_decoder()
+    if not hasattr(decoder, "layers") or thinker.get_output_embeddings() is None:
+        raise refusal(kind, "it is not a stack of decoder layers under one linear head")
+    return thinker
+
+
+def _first(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _obstacle(config: Any) -> str | None:
+    """What in a configuration rules out packed rows, if anything does."""
+    if not isinstance(getattr(config, "hidden_size", None), int):
+        return "its configuration is not that of a language model alone (no hidden_size)"
+    kinds = getattr(config, "layer_types", None) or getattr(config, "layers_block_type", None)
+    others = sorted({str(kind) for kind in kinds or ()} - PACKED_LAYERS - {"attention"})
+    if others:
+        return (
+            f"its layers of type {', '.join(others)} cannot tell the samples of a packed row apart "
+            "(those of full and of sliding attention can)"
+        )
+    ropes = getattr(config, "rope_parameters", None) or {}
+    nested = [ropes, *(value for value in ropes.values() if isinstance(value, dict))]
+    found = sorted({str(rope.get("rope_type")) for rope in nested} & UNSTABLE_ROPE)
+    if found:
+        return (
+            f"its rope of type {', '.join(found)} turns a sample's positions by the length of the "
+            "longest sample beside it (take its variant of fixed context length)"
+        )
+    return None
+
+
+@torch.no_grad()
+def last_feed_forward(thinker: Any) -> nn.Module | None:
+    """The last layer's feed-forward part, if rows are all that it takes and gives.
+
+    A mixture of experts gives more.
+    """
+    part: Any = getattr(thinker.get_decoder().layers[-1], "mlp", None)
+    if not type(part).__name__.endswith("MLP"):
+        return None
+    weight = thinker.get_output_embeddings().weight
+    found = part(weight.new_zeros(1, 1, weight.shape[1]))
+    return part if isinstance(found, Tensor) else None
+
+
+class _Given(nn.Module):
+    """In place of a decoder: its hidden states are what it is given."""
+
+    def forward(self, *_: Any, inputs_embeds: Tensor, **__: Any) -> MoeModelOutputWithPast:
+        return MoeModelOutputWithPast(last_hidden_state=inputs_embeds)
+
+
+def logits_of(thinker: Any, hidden_1NE: Tensor) -> Tensor:
+    """Logits ``[1, N, V]`` as the library's own model makes them of last hidden states.
+
+    Some families scale or bound them after the linear head (Granite, Cohere, Gemma).
+    """
+    decoder = thinker.get_decoder()
+    head = copy.copy(thinker)  # shares every weight
+    head._modules = {
+        name: _Given() if any(part is decoder for part in child.modules()) else child
+        for name, child in thinker._modules.items()
+    }
+    return head(inputs_embeds=hidden_1NE, use_cache=False).logits
+
+
+@torch.no_grad()
+def has_plain_head(thinker: Any) -> bool:
+    """Whether logits are what the linear head gives, and nothing more.
+
+    Raises:
+        UserError: the library's own logits cannot be had.
+    """
+    weight = thinker.get_output_embeddings().weight
+    if weight.is_meta:
+        return False
+    draw = torch.Generator().manual_seed(0)
+    hidden = torch.randn(1, 4, weight.shape[1], generator=draw, device="cpu").to(weight)
+    try:
+        expected = logits_of(thinker, hidden)
+    except Exception as error:
+        kind = thinker.config.model_type
+        raise refusal(kind, f"its logits cannot be had of hidden states ({error})") from None
+    return torch.equal(thinker.get_output_embeddings()(hidden), expected)

@@ -1,0 +1,189 @@
+"""Whether packed rows and cached answers give what a thinker's own library gives, in numbers.
+
+Run once when a thinker is loaded, on a few tokens. It finds what no list of families can know:
+a layer that looks past its sample, an attention that takes more than it is given here.
+
+Shape suffixes: N supervised tokens, V vocabulary, B prompts, P longest prompt, E embedding width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, DynamicCache
+
+from omnitune.data.batching import Batch, Item, pack, share_prefix
+from omnitune.data.chat import Rendered
+from omnitune.models import attention, operators
+from omnitune.models.families import refusal
+
+TOLERANCE = 1e-4  # of the logits' length; in fp32 a right thinker is off by some 1e-6
+WINDOW = 3  # to which windows are narrowed, for few tokens to be more than they hold
+WINDOWS = ("sliding_window", "window_size", "attention_chunk_size", "local_attention")
+LENGTHS = (9, 8, 7)  # of the samples
+SHARED = 4  # tokens that the second begins with as the first does
+ANSWER = 5  # where answers begin; less than the whole is read of the last layer
+ONE_BY_ONE = 2  # last tokens that are read with a cache
+
+
+@torch.no_grad()
+def check(thinker: Any, logits: Callable[[Batch], Tensor], predict: Callable[..., Tensor]) -> None:
+    """Compares with the library's own forward pass of each sample alone.
+
+    Args:
+        logits: of a packed row's supervised positions. predict: of the last position, with a cache.
+
+    Raises:
+        UserError: names the family, what differs and what to take instead.
+    """
+    if any(weight.is_meta for weight in thinker.parameters()):
+        return
+    training = thinker.training
+    thinker.eval()
+    try:
+        with _narrowed(thinker):
+            reason = _difference(thinker, logits, predict)
+    except Exception as error:  # whatever a family of unknown ways says
+        said = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = f"it cannot read a packed row ({said})"
+    finally:
+        thinker.train(training)
+    if reason is not None:
+        raise refusal(thinker.config.model_type, reason)
+
+
+def _difference(
+    thinker: Any, logits: Callable[[Batch], Tensor], predict: Callable[..., Tensor]
+) -> str | None:
+    samples = _samples(thinker.config.vocab_size)
+    device = thinker.get_input_embeddings().weight.device
+    rows = [torch.tensor([tokens], device=device) for tokens in samples]
+    with operators.the_librarys_own(), _attention(thinker, "eager"):
+        expected = [thinker(input_ids=row, use_cache=False).logits[0] for row in rows]
+    if not all(x.isfinite().all() for x in expected):
+        return None  # weights of no use; nothing can be said of the family
+    items = [_item(tokens) for tokens in samples]
+    share_prefix(items[:2])
+    with _noted() as names:
+        found = logits(pack(items).to(device)).split([length - ANSWER for length in LENGTHS])
+    if names:
+        return f"its attention takes {', '.join(sorted(names))}, which packed rows do not know"
+    offs = [_off(x, y[ANSWER - 1 : -1]) for x, y in zip(found, expected, strict=True)]
+    if max(offs) > TOLERANCE and offs[0] <= TOLERANCE:
+        return (
+            "its layers carry something from one sample of a packed row into the next "
+            f"(logits are off by {max(offs):.1g} of their length)"
+        )
+    if max(offs) > TOLERANCE:
+        return (
+            "a packed row does not give the logits of the library's own forward pass "
+            f"(off by {max(offs):.1g} of their length)"
+        )
+    off = _off_when_cached(thinker, rows, expected, predict)
+    if off > TOLERANCE:
+        return (
+            "answers written with a cache are not those of the library's own forward pass "
+            f"(logits are off by {off:.1g} of their length)"
+        )
+    return None
+
+
+def _samples(vocab_size: int) -> list[list[int]]:
+    draw = torch.Generator().manual_seed(0)
+    samples = [
+        torch.randint(vocab_size, (length,), generator=draw, device="cpu").tolist()
+        for length in LENGTHS
+    ]
+    samples[1][:SHARED] = samples[0][:SHARED]
+    return samples
+
+
+def _item(tokens: list[int]) -> Item:
+    supervised = [place >= ANSWER for place in range(len(tokens))]
+    return Item("", Rendered(tokens, supervised, turns=[(0, ANSWER, len(tokens))]), [])
+
+
+def _off(found: Tensor, expected: Tensor) -> float:
+    return float((found - expected).norm() / expected.norm().clamp(min=1e-30))
+
+
+def _off_when_cached(
+    thinker: Any,
+    rows: Sequence[Tensor],
+    expected: Sequence[Tensor],
+    predict: Callable[..., Tensor],
+) -> float:
+    """By how much the logits of prompts of unlike length are off, read at once and then on."""
+    lengths = [row.shape[1] for row in rows]
+    longest = max(lengths)
+    embed = thinker.get_input_embeddings()
+    padded_BPE = torch.stack(
+        [
+            nn.functional.pad(embed(row)[0], (0, 0, longest - length, 0))
+            for row, length in zip(rows, lengths, strict=True)
+        ]
+    )
+    valid_BP = torch.stack(
+        [torch.arange(longest, device=embed.weight.device) >= longest - n for n in lengths]
+    )
+    positions_BP = (valid_BP.cumsum(1) - 1).clamp(min=0)
+    cache = DynamicCache()
+    offs = []
+    begin = 0
+    for end in range(longest - ONE_BY_ONE, longest + 1):
+        found_BV = predict(
+            padded_BPE[:, begin:end], valid_BP[:, :end], positions_BP[:, begin:end], cache
+        )
+        places = [length - longest + end - 1 for length in lengths]
+        wanted_BV = torch.stack([x[place] for x, place in zip(expected, places, strict=True)])
+        offs.append(_off(found_BV, wanted_BV))
+        begin = end
+    return max(offs)
+
+
+@contextmanager
+def _attention(thinker: Any, name: str) -> Iterator[None]:
+    thinker.set_attn_implementation(name)
+    try:
+        yield
+    finally:
+        thinker.set_attn_implementation(attention.NAME)
+
+
+@contextmanager
+def _noted() -> Iterator[set[str]]:
+    """Names of what layers hand to the attention that it does not know."""
+    names: set[str] = set()
+
+    def noting(*inputs: Any, **options: Any) -> Any:
+        names.update(k for k, v in options.items() if v is not None)
+        return attention.segment_attention(*inputs, **options)
+
+    AttentionInterface.register(attention.NAME, noting)
+    try:
+        yield names
+    finally:
+        names -= attention.KNOWN_OPTIONS
+        AttentionInterface.register(attention.NAME, attention.segment_attention)
+
+
+@contextmanager
+def _narrowed(thinker: Any) -> Iterator[None]:
+    """Narrows every sliding window, in the configuration and in the layers that copied it."""
+    changed: list[tuple[Any, str, int]] = []
+    configs = {id(m.config): m.config for m in thinker.modules() if hasattr(m, "config")}
+    for holder in (*configs.values(), *thinker.modules()):
+        for name in WINDOWS:
+            value = vars(holder).get(name)
+            if type(value) is int and value > WINDOW:
+                changed.append((holder, name, value))
+                setattr(holder, name, WINDOW)
+    try:
+        yield
+    finally:
+        for holder, name, value in changed:
+            setattr(holder, name, value)
