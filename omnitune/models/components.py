@@ -193,7 +193,8 @@ def load_omni(
     Raises:
         UserError: the folder or file is missing, damaged, or no model of omnitune's.
     """
-    path = ckpt_dir / "omni.pt" if ckpt_dir.suffix != ".pt" else ckpt_dir
+    is_file = ckpt_dir.suffix == ".pt" or ckpt_dir.is_file()
+    path = ckpt_dir if is_file else ckpt_dir / "omni.pt"
     values = read_part(path, "omni")
     try:
         model = OmniModel(OmniConfig(**values["config"]))

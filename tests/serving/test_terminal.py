@@ -15,6 +15,7 @@ import soundfile
 from helpers import tiny_model, tiny_tokenizer, write_image, write_wave
 
 from omnitune.data.loader import SampleReader
+from omnitune.data.taught import Taught
 from omnitune.generation import generate
 from omnitune.models.components import save_omni
 from omnitune.models.omni import OmniModel
@@ -131,7 +132,8 @@ def test_reset_forgets_what_is_attached(session: ChatSession, tmp_path: Path) ->
     assert not session.pending
 
 
-def test_media_stand_as_in_training_data(session: ChatSession, tmp_path: Path) -> None:
+def test_media_stand_as_in_training_data(model: OmniModel, tmp_path: Path) -> None:
+    session = ChatSession(model, tiny_tokenizer(), 16, Taught({"image": 2}))
     session.attach(write_wave(tmp_path / "a.wav"), "audio")
     session.attach(write_image(tmp_path / "a.png"), "image")
     session.attach(write_image(tmp_path / "b.png", seed=1), "image")
@@ -214,6 +216,103 @@ def test_any_rate_and_channels(session: ChatSession, tmp_path: Path) -> None:
     assert session.attach(path, "audio") == 7  # 0.5 s at 12.5 tokens a second, rounded up
     ask(session, "")
     assert len(session.messages) == 2
+
+
+# What the model was not taught
+
+
+def asked_alone(session: ChatSession, text: str) -> list[int]:
+    """The prompt of the next turn."""
+    return session._prompt(Message("user", (*session.pending, Text(text)))).rendered.tokens
+
+
+def test_a_second_picture_begins_a_new_conversation(session: ChatSession, tmp_path: Path) -> None:
+    first, second = write_image(tmp_path / "a.png"), write_image(tmp_path / "b.png", seed=1)
+    session.attach(second, "image")
+    assert session.notice == ""
+    alone = ask(session, "what is this?")
+    session.reset()
+    session.attach(first, "image")
+    ask(session, "what is this?")
+    ask(session, "and what color?")
+    session.attach(write_wave(tmp_path / "q.wav"), "audio")
+    assert session.notice == ""
+    session.attach(second, "image")
+    assert session.notice == "a new conversation: this model was taught with one image at a time"
+    assert session.pending == (Media("image", second), Media("audio", tmp_path / "q.wav"))
+    assert session.messages == []
+    session.reset()
+    session.attach(first, "image")
+    ask(session, "what is this?")
+    session.attach(second, "image")
+    assert ask(session, "what is this?") == alone
+    assert len(session.messages) == 2
+
+
+def test_the_newest_of_two_waiting_pictures_counts(session: ChatSession, tmp_path: Path) -> None:
+    session.attach(write_image(tmp_path / "a.png"), "image")
+    session.attach(write_image(tmp_path / "b.png", seed=1), "image")
+    assert session.notice == "in place of a.png: this model was taught with one image at a time"
+    assert session.pending == (Media("image", tmp_path / "b.png"),)
+
+
+def test_as_many_pictures_as_were_taught(model: OmniModel, tmp_path: Path) -> None:
+    session = ChatSession(model, tiny_tokenizer(), 16, Taught({"image": 2, "audio": 0}))
+    paths = [write_image(tmp_path / f"{n}.png", seed=n) for n in range(4)]
+    for path in paths[:2]:
+        session.attach(path, "image")
+        ask(session, "what is this?")
+        assert session.notice == ""
+    session.attach(paths[2], "image")
+    assert session.notice == "a new conversation: this model was taught with 2 image at a time"
+    session.attach(paths[3], "image")
+    assert session.notice == ""
+    session.attach(paths[0], "image")
+    assert [medium.path.name for medium in session.pending] == ["3.png", "0.png"]
+    session.attach(write_wave(tmp_path / "a.wav"), "audio")
+    assert session.notice == "this model was taught with no audio: its answers are guesses"
+
+
+def test_a_refused_second_picture_changes_nothing(session: ChatSession, tmp_path: Path) -> None:
+    session.attach(write_image(tmp_path / "a.png"), "image")
+    ask(session, "what is this?")
+    with pytest.raises(UserError):
+        session.attach(tmp_path / "none.png", "image")
+    assert len(session.messages) == 2
+    assert session.notice == ""
+
+
+def test_talk_before_a_picture_is_not_read_with_it(session: ChatSession, tmp_path: Path) -> None:
+    path = write_image(tmp_path / "a.png")
+    session.attach(path, "image")
+    alone = asked_alone(session, "what is this?")
+    answer = ask(session, "what is this?")
+    followed = asked_alone(session, "and now?")
+    session.reset()
+    ask(session, "hello")
+    ask(session, "how are you?")
+    session.attach(path, "image")
+    assert session.notice == (
+        "the model reads the conversation from this image on: "
+        "it was not taught with image after other talk"
+    )
+    assert asked_alone(session, "what is this?") == alone
+    assert ask(session, "what is this?") == answer
+    assert asked_alone(session, "and now?") == followed
+    assert [m.text for m in session.messages[::2]] == ["hello", "how are you?", "what is this?"]
+    session.attach(write_wave(tmp_path / "a.wav"), "audio")
+    assert session.notice == ""
+
+
+def test_talk_before_a_picture_is_read_by_who_was_taught_so(
+    model: OmniModel, tmp_path: Path
+) -> None:
+    session = ChatSession(model, tiny_tokenizer(), 16, Taught(media_after_text=True))
+    talk = asked_alone(session, "hello")
+    ask(session, "hello")
+    session.attach(write_image(tmp_path / "a.png"), "image")
+    assert session.notice == ""
+    assert asked_alone(session, "what is this?")[: len(talk)] == talk
 
 
 def _nan_wave(folder: Path) -> Path:
@@ -380,8 +479,10 @@ def test_home_folder_quotes_and_escaped_blanks(
     monkeypatch.setenv("HOME", str(tmp_path))
     path = write_image(tmp_path / "my cat.png")
     escaped = str(path).replace(" ", "\\ ")
-    converse(f'/image ~/my cat.png\n/image "{path}"\n/image {escaped}\n')
-    assert session.pending == (Media("image", path),) * 3
+    uri = path.as_uri()
+    out, _ = converse(f'/image ~/my cat.png\n/image "{path}"\n/image {escaped}\n/image {uri}\n')
+    assert out.count("my cat.png, 4 tokens") == 4
+    assert session.pending == (Media("image", path),)
 
 
 # Scripts
