@@ -62,8 +62,8 @@ def greeting(ckpt_dir: Path) -> list[str]:
     lines = _taught(splits_of(results).get(top_split(results), {}))
     if config and not results:
         lines = ["Its run has not ended: it has no scores yet."]
-    data_dir = config.get("data_dir")
-    return lines + _to_try(read_examples(folder, Path(data_dir if data_dir else folder)))
+    data_dir = Path(str(config.get("data_dir", folder)))
+    return lines + _to_try(read_examples(folder, data_dir))
 
 
 def _taught(scores: dict[str, Any]) -> list[str]:
@@ -75,7 +75,7 @@ def _taught(scores: dict[str, Any]) -> list[str]:
             what += _kinds(as_object(task.get("kinds")))
         found = ((as_number(task.get(key)), words) for key, words in MEASURES.items())
         told = [f"{100 * value:.1f} % {words}" for value, words in found if value is not None]
-        rows.append(f"  {what}" + f": {told[0]}" * bool(told))
+        rows.append("  " + ": ".join([what, *told[:1]]))
     return ["Taught, with scores on what was kept from training:", *rows] if rows else []
 
 
