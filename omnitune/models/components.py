@@ -106,7 +106,14 @@ def load_thinker(
     except RuntimeError as error:
         raise UserError(f"{path}: its weights do not fit its configuration ({error})") from None
     model.match_projector_scales()
-    return model, Tokenizer.from_str(part["tokenizer"])
+    return model, _tokenizer_of(part, path)
+
+
+def _tokenizer_of(part: Mapping[str, Any], path: Path) -> Tokenizer:
+    try:
+        return Tokenizer.from_str(part["tokenizer"])
+    except Exception as error:  # the library has no class of its own for what it finds wrong
+        raise UserError(f"{path}: holds no tokenizer that can be read ({error})") from None
 
 
 def assemble(
@@ -182,7 +189,7 @@ def read_reading(ckpt_dir: Path, max_tokens: int) -> Reading:
     values = read_part(path, "omni")
     encoders = values["config"]["encoders"]
     modalities = {name: MODALITIES[name](config) for name, config in encoders.items()}
-    return Reading(ChatRenderer(Tokenizer.from_str(values["tokenizer"])), modalities, max_tokens)
+    return Reading(ChatRenderer(_tokenizer_of(values, path)), modalities, max_tokens)
 
 
 def load_omni(
@@ -207,4 +214,4 @@ def load_omni(
     nn.Module.to(model, device or torch.device("cpu"))
     model.requires_grad_(False)
     model.eval()
-    return model, Tokenizer.from_str(values["tokenizer"]), values
+    return model, _tokenizer_of(values, path), values
