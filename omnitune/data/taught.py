@@ -25,11 +25,13 @@ class Taught:
     Attributes:
         media_per_sample: by modality, the most that one conversation showed. One that is not
             named is taken for one.
-        media_after_text: whether the first medium ever came after a turn without any.
+        media_after_text: whether media ever came in a later turn than the first.
+        media_together: whether one conversation ever showed media of several kinds.
     """
 
     media_per_sample: Mapping[str, int] = field(default_factory=dict)
     media_after_text: bool = False
+    media_together: bool = True
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Taught:
@@ -37,13 +39,15 @@ class Taught:
         counts = values.get("media_per_sample")
         counts = counts if isinstance(counts, dict) else {}
         found = {str(k): n for k, n in counts.items() if isinstance(n, int) and n >= 0}
-        return cls(found, values.get("media_after_text") is True)
+        together = values.get("media_together") is not False
+        return cls(found, values.get("media_after_text") is True, together)
 
     def values(self) -> dict[str, Any]:
         """For ``omni.pt``."""
         return {
             "media_per_sample": dict(self.media_per_sample),
             "media_after_text": self.media_after_text,
+            "media_together": self.media_together,
         }
 
     def most(self, modality: str) -> int:
@@ -65,18 +69,23 @@ def taught_by(samples: Samples, modalities: Iterable[str]) -> Taught:
         samples: those of the training split.
         modalities: of the model; those that no sample shows are counted as 0.
     """
-    most = dict.fromkeys(modalities, 0)
+    most, together = dict.fromkeys(modalities, 0), False
     for source, numbers in samples.pieces:
         index = source.index
         if not len(numbers) or not len(index.shown_R):
             continue
         modality_R = index.media_M2[index.shown_R, 1]
         record_R = np.repeat(np.arange(len(index.show_N) - 1), np.diff(index.show_N))
+        kinds_N = np.zeros(len(numbers), int)
         for code, name in enumerate(index.modalities):
             counts_N = np.bincount(record_R[modality_R == code], minlength=len(index.show_N) - 1)
-            most[name] = max(most.get(name, 0), int(counts_N[np.asarray(numbers)].max()))
+            counts_N = counts_N[np.asarray(numbers)]
+            most[name] = max(most.get(name, 0), int(counts_N.max()))
+            kinds_N += counts_N > 0
+        together = together or bool(kinds_N.max() > 1)
     places = np.unique(np.linspace(0, len(samples) - 1, min(len(samples), LOOKED_AT)).astype(int))
-    return Taught(most, any(_media_after_text(samples[int(n)]) for n in places))
+    late = any(_media_after_text(samples[int(n)]) for n in places)
+    return Taught(most, late, together)
 
 
 def _media_after_text(sample: Sample) -> bool:
@@ -84,4 +93,4 @@ def _media_after_text(sample: Sample) -> bool:
         return False
     shows = [any(isinstance(part, Media) for part in m.parts) for m in sample.messages]
     asked = [shown for shown, m in zip(shows, sample.messages, strict=True) if m.role == "user"]
-    return any(asked) and not asked[0]
+    return any(asked[1:])

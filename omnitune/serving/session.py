@@ -4,7 +4,7 @@ A user's media are encoded when they are attached and their feature rows kept, s
 sees each of them once however long the conversation becomes.
 
 The model is shown no conversation of a form that its training never had: with a medium too many
-a new one is begun, and talk before the first medium is left out of what it reads.
+a new one is begun, and of turns before a medium it reads no more than their media.
 """
 
 from __future__ import annotations
@@ -110,13 +110,19 @@ class ChatSession:
             self.reset()
             self._pending = pending
             notices.append(f"a new conversation: {self._taught(modality, most)}")
-        elif self._first < len(self.messages) and not (
-            shown or self._pending or self.taught.media_after_text
-        ):
-            self._first = len(self.messages)
+        elif self._first < len(self.messages) and not self.taught.media_after_text:
+            # In the form it was taught: media first. What was shown before moves along.
+            kept = [
+                (medium, rows)
+                for medium, rows in zip(shown, self._features, strict=True)
+                if self.taught.media_together or medium.modality == modality
+            ]
+            self._first, self._features = len(self.messages), []
+            self._pending += kept
+            names = "".join(f", with {medium.path.name}" for medium, _ in kept)
             notices.append(
-                f"the model reads the conversation from this {modality} on: "
-                f"it was not taught with {modality} after other talk"
+                f"the model reads the conversation from this {modality} on{names}: "
+                f"it was not taught with {modality} after other turns"
             )
         if self.taught.never_saw(modality):
             notices.append(f"this model was taught with no {modality}: its answers are guesses")

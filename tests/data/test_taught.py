@@ -44,8 +44,9 @@ def test_one_of_each_kind_at_most(tmp_path: Path) -> None:
     held_out = {"audio_text": [record(audio="a.wav"), record(audio="a.wav", image="a.png")]}
     held_out["audio_text"][1]["split"] = "test"
     assert taught(tmp_path, held_out).media_per_sample == {"image": 0, "audio": 1}
+    assert not taught(tmp_path, held_out).media_together
     both = {"audio_text": [record(audio="a.wav", image="a.png")]}
-    assert taught(tmp_path, texts | both).media_per_sample == {"image": 1, "audio": 1}
+    assert taught(tmp_path, texts | both) == Taught({"image": 1, "audio": 1}, media_together=True)
 
 
 @pytest.mark.parametrize("late", [True, False])
@@ -60,7 +61,7 @@ def test_where_the_first_medium_stands(tmp_path: Path, late: bool) -> None:
 
 
 def test_what_is_kept_is_read_again() -> None:
-    found = Taught({"image": 3, "audio": 0}, media_after_text=True)
+    found = Taught({"image": 3, "audio": 0}, media_after_text=True, media_together=False)
     assert Taught.of({"kind": "omni", **found.values()}) == found
     assert (found.most("image"), found.most("audio"), found.most("smell")) == (3, 1, 1)
     assert [found.never_saw(name) for name in ("image", "audio", "smell")] == [False, True, False]
@@ -70,7 +71,7 @@ def test_what_is_kept_is_read_again() -> None:
     "values",
     [
         {},
-        {"media_per_sample": None, "media_after_text": "yes"},
+        {"media_per_sample": None, "media_after_text": "yes", "media_together": None},
         {"media_per_sample": {"image": -1, "audio": "many"}},
         {"media_per_sample": [1]},
     ],

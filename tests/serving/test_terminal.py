@@ -235,11 +235,9 @@ def test_a_second_picture_begins_a_new_conversation(session: ChatSession, tmp_pa
     session.attach(first, "image")
     ask(session, "what is this?")
     ask(session, "and what color?")
-    session.attach(write_wave(tmp_path / "q.wav"), "audio")
-    assert session.notice == ""
     session.attach(second, "image")
     assert session.notice == "a new conversation: this model was taught with one image at a time"
-    assert session.pending == (Media("image", second), Media("audio", tmp_path / "q.wav"))
+    assert session.pending == (Media("image", second),)
     assert session.messages == []
     session.reset()
     session.attach(first, "image")
@@ -257,7 +255,8 @@ def test_the_newest_of_two_waiting_pictures_counts(session: ChatSession, tmp_pat
 
 
 def test_as_many_pictures_as_were_taught(model: OmniModel, tmp_path: Path) -> None:
-    session = ChatSession(model, tiny_tokenizer(), 16, Taught({"image": 2, "audio": 0}))
+    taught = Taught({"image": 2, "audio": 0}, media_after_text=True)
+    session = ChatSession(model, tiny_tokenizer(), 16, taught)
     paths = [write_image(tmp_path / f"{n}.png", seed=n) for n in range(4)]
     for path in paths[:2]:
         session.attach(path, "image")
@@ -294,14 +293,35 @@ def test_talk_before_a_picture_is_not_read_with_it(session: ChatSession, tmp_pat
     session.attach(path, "image")
     assert session.notice == (
         "the model reads the conversation from this image on: "
-        "it was not taught with image after other talk"
+        "it was not taught with image after other turns"
     )
     assert asked_alone(session, "what is this?") == alone
     assert ask(session, "what is this?") == answer
     assert asked_alone(session, "and now?") == followed
     assert [m.text for m in session.messages[::2]] == ["hello", "how are you?", "what is this?"]
-    session.attach(write_wave(tmp_path / "a.wav"), "audio")
-    assert session.notice == ""
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_a_picture_moves_along_to_a_later_question_in_sound(
+    model: OmniModel, tmp_path: Path, together: bool
+) -> None:
+    session = ChatSession(model, tiny_tokenizer(), 16, Taught(media_together=together))
+    image, wave = write_image(tmp_path / "a.png"), write_wave(tmp_path / "q.wav")
+    session.attach(wave, "audio")
+    if together:
+        session.attach(image, "image")
+    alone = asked_alone(session, "")
+    answer = ask(session, "")
+    session.reset()
+    session.attach(image, "image")
+    ask(session, "what is this?")
+    session.attach(wave, "audio")
+    moved = ", with a.png" * together
+    assert session.notice.startswith(f"the model reads the conversation from this audio on{moved}:")
+    assert asked_alone(session, "") == alone
+    assert ask(session, "") == answer
+    session.attach(image, "image")
+    assert ("a new conversation" in session.notice) is together
 
 
 def test_talk_before_a_picture_is_read_by_who_was_taught_so(
