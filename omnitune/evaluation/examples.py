@@ -17,6 +17,7 @@ from omnitune.storage import write_json
 
 EXAMPLES_FILE = "examples.json"
 COUNT = 3
+LONGEST_QUESTION = 200  # characters; a longer one is no invitation to type it
 # Where a run has no such file, its answers are looked up in its data if that is quickly read.
 QUICK_DATA = 16 << 20  # bytes of a data file
 WHOLE_ANSWERS = 1 << 20  # bytes of predictions.jsonl; of a longer one some places are read
@@ -38,7 +39,9 @@ class Example:
 
 def choose_examples(exhibits: Sequence[Exhibit]) -> list[Example]:
     """Chosen blindly among the right ones, of the largest tasks first, each of other media."""
-    right = [e for e in shuffled(exhibits) if e.right and e.media]
+    right = [
+        e for e in shuffled(exhibits) if e.right and e.media and len(e.question) <= LONGEST_QUESTION
+    ]
     counts = Counter(e.prediction.task for e in right)
     # Written questions first; then tasks in turn, and the kinds of each task in turn.
     right = sorted(in_turn(right, lambda e: e.prediction.kind), key=lambda e: not e.question)

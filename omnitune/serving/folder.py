@@ -92,7 +92,7 @@ def _to_try(examples: list[Example]) -> list[str]:
     lines = [f"To try, {len(examples)} kept from training that it answered rightly:"]
     for example in examples:
         lines += [f"  /{medium.modality} {medium.path}" for medium in example.media]
-        lines.append(f"    {example.question}" if example.question else "    (and an empty line)")
+        lines.append("    " + (" ".join(example.question.split()) or "(and an empty line)"))
     return lines
 
 

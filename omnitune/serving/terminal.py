@@ -51,11 +51,14 @@ class Terminal:
     Args:
         session: the conversation.
         title: what to call the model in the greeting.
+
+    Attributes:
         about: lines of the greeting that say more of it.
     """
 
-    def __init__(self, session: ChatSession, title: str, about: Sequence[str] = ()) -> None:
-        self.session, self.title, self.about = session, title, about
+    def __init__(self, session: ChatSession, title: str) -> None:
+        self.session, self.title = session, title
+        self.about: Sequence[str] = ()
         if sys.stdin is None:
             raise UserError("standard input is closed, so nobody can talk; give --prompt or a file")
         # Piped input gets answers only: no greeting, no prompt.
@@ -202,8 +205,9 @@ def _talk(
     try:
         if prompt is None and not given and not as_json:
             with ended_by_a_kill():
-                session = _open_session(ckpt_dir, max_new_tokens)
-                return Terminal(session, str(ckpt_dir), greeting(ckpt_dir)).run()
+                talk = Terminal(_open_session(ckpt_dir, max_new_tokens), str(ckpt_dir))
+                talk.about = greeting(ckpt_dir) if talk.typed else ()
+                return talk.run()
         if not given and not (prompt or "").strip():
             flags = " or ".join(f"--{name}" for name in MODALITIES)
             raise UserError(f"there is nothing to answer; give a --prompt with words, or {flags}")

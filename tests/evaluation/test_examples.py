@@ -29,6 +29,7 @@ def test_one_of_each_task_the_largest_first() -> None:
     exhibits = [exhibit("big", n) for n in range(9)] + [exhibit("small", n) for n in range(2)]
     exhibits += [exhibit("middle", n) for n in range(5)]
     exhibits += [exhibit("wrong", n, right=False) for n in range(20)]
+    exhibits += [exhibit("long", n, question="why? " * 50) for n in range(20)]
     exhibits += [Exhibit(exhibits[0].prediction, True, "where are the media?")] * 30
     tasks = [e.media[0].path.name.partition("-")[0] for e in choose_examples(exhibits)]
     assert tasks == ["big", "middle", "small"]
