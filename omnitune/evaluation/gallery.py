@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from omnitune.data.records import join, read_available, split_of
+from omnitune.data.records import FILES, join, read_available, split_of
 from omnitune.evaluation.metrics import exact_match, word_errors
 from omnitune.evaluation.runs import as_number, read_lines
 from omnitune.evaluation.scoreboard import WER_TASKS, Prediction, Question, questions_of
@@ -72,12 +72,12 @@ def _word_errors(prediction: Prediction) -> tuple[int, int]:
 
 def choose_gallery(exhibits: Sequence[Exhibit], count: int = GALLERY_SIZE) -> list[Exhibit]:
     """The worst mistakes of each task, then a blind choice of right answers; half and half."""
-    wrong = [e for e in _shuffled(exhibits) if not e.right]
-    wrong = _in_turn(
+    wrong = [e for e in shuffled(exhibits) if not e.right]
+    wrong = in_turn(
         sorted(wrong, key=lambda e: -badness(e.prediction)), lambda e: e.prediction.task
     )
-    right = [e for e in _shuffled(exhibits) if e.right]
-    right = _in_turn(right, lambda e: e.prediction.task)
+    right = [e for e in shuffled(exhibits) if e.right]
+    right = in_turn(right, lambda e: e.prediction.task)
     n_right = min(len(right), max(count // 2, count - len(wrong)))
     return wrong[: count - n_right] + right[:n_right]
 
@@ -85,23 +85,37 @@ def choose_gallery(exhibits: Sequence[Exhibit], count: int = GALLERY_SIZE) -> li
 def choose_pictures(exhibits: Sequence[Exhibit], count: int = GRID_SIZE) -> list[Exhibit]:
     """Questions of different pictures and kinds, chosen blindly of whether they are right."""
     by_picture: dict[Path, Exhibit] = {}
-    for exhibit in _shuffled(exhibits):
+    for exhibit in shuffled(exhibits):
         modalities = [medium.modality for medium in exhibit.media]
         if modalities == ["image"] and exhibit.prediction.task != "caption":
             by_picture.setdefault(exhibit.media[0].path, exhibit)
-    pictures = _shuffled(list(by_picture.values()))
-    return _in_turn(pictures, lambda e: e.prediction.kind)[:count]
+    pictures = shuffled(list(by_picture.values()))
+    return in_turn(pictures, lambda e: e.prediction.kind)[:count]
 
 
 def read_exhibits(path: Path, data_dir: Path) -> tuple[list[Exhibit], str]:
     """The answers with what they were given to, and what to say about them."""
     if not path.is_file():
         return [], "There is no predictions.jsonl; `omnitune evaluate --predictions` writes it."
-    lines = list(read_lines(path))
+    exhibits, problem = match_exhibits(list(read_lines(path)), data_dir)
+    n_right = sum(exhibit.right for exhibit in exhibits)
+    note = (
+        f"{n_right:,} of {len(exhibits):,} generated answers are right. The worst mistakes of each "
+        "task come first, then right answers that were chosen blindly. A transcription is worse "
+        "if more of its words are wrong. Any other answer is worse if the model held the "
+        "reference to be less likely."
+    )
+    return exhibits, note + problem
+
+
+def match_exhibits(
+    lines: Sequence[dict[str, Any]], data_dir: Path, sources: Iterable[str] = tuple(FILES)
+) -> tuple[list[Exhibit], str]:
+    """The answers of these lines with what they were given to; what to say if that is missing."""
     predictions = [_prediction(line) for line in lines]
     splits = [str(line.get("split", "")) for line in lines]
     try:
-        asked, problem = _find_questions(predictions, set(splits), data_dir), ""
+        asked, problem = _find_questions(predictions, set(splits), data_dir, sources), ""
     except UserError as error:
         asked, problem = {}, f" Questions and media are missing: {error}."
     exhibits = []
@@ -111,14 +125,7 @@ def read_exhibits(path: Path, data_dir: Path) -> tuple[list[Exhibit], str]:
             exhibits.append(_exhibit(prediction, right, *asked[n]))
         else:
             exhibits.append(Exhibit(prediction, right, split=splits[n]))
-    n_right = sum(exhibit.right for exhibit in exhibits)
-    note = (
-        f"{n_right:,} of {len(exhibits):,} generated answers are right. The worst mistakes of each "
-        "task come first, then right answers that were chosen blindly. A transcription is worse "
-        "if more of its words are wrong. Any other answer is worse if the model held the "
-        "reference to be less likely."
-    )
-    return exhibits, note + problem
+    return exhibits, problem
 
 
 def _prediction(line: dict[str, Any]) -> Prediction:
@@ -141,7 +148,10 @@ def _exhibit(prediction: Prediction, right: bool, sample: Sample, question: Ques
 
 
 def _find_questions(
-    predictions: list[Prediction], splits: Collection[str], data_dir: Path
+    predictions: list[Prediction],
+    splits: Collection[str],
+    data_dir: Path,
+    sources: Iterable[str],
 ) -> dict[int, tuple[Sample, Question]]:
     """By place in the list: the question that an answer belongs to, if the data still holds it.
 
@@ -150,7 +160,7 @@ def _find_questions(
     """
     wanted = {prediction.id for prediction in predictions}
     candidates: dict[str, list[tuple[Sample, Question]]] = {}
-    everything = join(read_available(data_dir).values())
+    everything = join(read_available(data_dir, sources).values())
     for split in everything.splits if "" in splits else everything.splits.intersection(splits):
         for sample in split_of(everything, split):
             for question in questions_of(sample):
@@ -180,12 +190,12 @@ def _likeness(prediction: Prediction, question: Question) -> tuple[bool, bool, b
     )
 
 
-def _shuffled(exhibits: Sequence[Exhibit]) -> list[Exhibit]:
+def shuffled(exhibits: Sequence[Exhibit]) -> list[Exhibit]:
     """In an order of a fixed seed."""
     return random.Random(0).sample(list(exhibits), len(exhibits))
 
 
-def _in_turn(exhibits: Sequence[Exhibit], group: Callable[[Exhibit], str]) -> list[Exhibit]:
+def in_turn(exhibits: Sequence[Exhibit], group: Callable[[Exhibit], str]) -> list[Exhibit]:
     """One of each group in turn, each group in the order given."""
     groups: dict[str, list[Exhibit]] = {}
     for exhibit in exhibits:

@@ -9,6 +9,7 @@ from typing import Any
 from omnitune.evaluation import curves, sections
 from omnitune.evaluation.diagrams import PHASE, diagrams_of
 from omnitune.evaluation.environment import command, environment
+from omnitune.evaluation.examples import write_examples
 from omnitune.evaluation.gallery import choose_gallery, choose_pictures, read_exhibits
 from omnitune.evaluation.page import render_page
 from omnitune.evaluation.runs import (
@@ -100,6 +101,7 @@ def write_report(ckpt_dir: Path, data_dir: Path) -> Path:
     """
     run = read_finished(ckpt_dir)
     exhibits, note = read_exhibits(ckpt_dir / "predictions.jsonl", data_dir)
+    write_examples(ckpt_dir, exhibits)
     diagrams = diagrams_of(run.entries, as_number(run.config.get("probe_questions")))
     curves.draw_diagrams(diagrams, ckpt_dir / "curves.png")
     grid = choose_pictures(exhibits)

@@ -111,7 +111,14 @@ def load_thinker(
         raise UserError(f"{path}: its weights do not fit its configuration ({error})") from None
     model.check_thinker()
     model.match_projector_scales()
-    return model, Tokenizer.from_str(part["tokenizer"])
+    return model, _tokenizer_of(part, path)
+
+
+def _tokenizer_of(part: Mapping[str, Any], path: Path) -> Tokenizer:
+    try:
+        return Tokenizer.from_str(part["tokenizer"])
+    except Exception as error:  # the library has no class of its own for what it finds wrong
+        raise UserError(f"{path}: holds no tokenizer that can be read ({error})") from None
 
 
 def assemble(
@@ -188,7 +195,7 @@ def read_reading(ckpt_dir: Path, max_tokens: int) -> Reading:
     values = read_part(path, "omni")
     encoders = values["config"]["encoders"]
     modalities = {name: MODALITIES[name](config) for name, config in encoders.items()}
-    return Reading(ChatRenderer(Tokenizer.from_str(values["tokenizer"])), modalities, max_tokens)
+    return Reading(ChatRenderer(_tokenizer_of(values, path)), modalities, max_tokens)
 
 
 def load_omni(
@@ -199,7 +206,8 @@ def load_omni(
     Raises:
         UserError: the folder or file is missing, damaged, or no model of omnitune's.
     """
-    path = ckpt_dir / "omni.pt" if ckpt_dir.suffix != ".pt" else ckpt_dir
+    is_file = ckpt_dir.suffix == ".pt" or ckpt_dir.is_file()
+    path = ckpt_dir if is_file else ckpt_dir / "omni.pt"
     values = read_part(path, "omni")
     try:
         model = OmniModel(OmniConfig(**values["config"]))
@@ -213,4 +221,4 @@ def load_omni(
     nn.Module.to(model, device or torch.device("cpu"))
     model.requires_grad_(False)
     model.eval()
-    return model, Tokenizer.from_str(values["tokenizer"]), values
+    return model, _tokenizer_of(values, path), values

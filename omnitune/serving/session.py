@@ -2,6 +2,9 @@
 
 A user's media are encoded when they are attached and their feature rows kept, so that an encoder
 sees each of them once however long the conversation becomes.
+
+The model is shown no conversation of a form that its training never had: with a medium too many
+a new one is begun, and of turns before a medium it reads no more than their media.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from torch import Tensor
 
 from omnitune.data.batching import Item
 from omnitune.data.chat import ChatRenderer
+from omnitune.data.taught import Taught
 from omnitune.generation import stream
 from omnitune.modalities.registry import MODALITIES
 from omnitune.models.omni import OmniModel
@@ -31,17 +35,24 @@ class ChatSession:
         model: put into evaluation mode here.
         tokenizer: the thinker's.
         max_new_tokens: longest answer; at most half of the context is kept free for it.
+        taught: what the model's training showed of media.
 
     Attributes:
         messages: the turns that were completed, or stopped after some words.
+        notice: what the latest ``attach`` did besides, in words; "" for nothing.
         room: longest answer in tokens. limit: longest conversation before it.
         answer_tokens: ids of the latest answer, its end not included.
     """
 
     def __init__(
-        self, model: OmniModel, tokenizer: Tokenizer, max_new_tokens: int = MAX_NEW_TOKENS
+        self,
+        model: OmniModel,
+        tokenizer: Tokenizer,
+        max_new_tokens: int = MAX_NEW_TOKENS,
+        taught: Taught | None = None,
     ) -> None:
         self.model = model.eval()
+        self.taught = taught or Taught()
         self.renderer = ChatRenderer(tokenizer)
         context = model.thinker.config.max_position_embeddings
         self.room = min(max_new_tokens, context // 2)
@@ -51,6 +62,8 @@ class ChatSession:
     def reset(self) -> None:
         """Forgets the conversation and what is attached."""
         self.messages: list[Message] = []
+        self.notice = ""
+        self._first = 0  # of the messages that the model reads
         self.answer_tokens: list[int] = []
         self._features: list[Tensor] = []  # of the media in messages, in their order
         self._pending: list[tuple[Media, Tensor]] = []
@@ -64,7 +77,8 @@ class ChatSession:
         """Reads and encodes a file for the next turn; returns the tokens that it takes.
 
         The file is not read again: a conversation keeps what was attached, not what the file
-        holds later.
+        holds later. Where the model was taught with fewer media of this kind, the newest counts:
+        it takes the place of one that waits, or begins a new conversation; ``notice`` says so.
 
         Raises:
             UserError: the file cannot be used, or the model has no such encoder; the session is
@@ -73,13 +87,50 @@ class ChatSession:
         if modality not in self.model.modalities:
             raise UserError(f"this model has no encoder for {modality}")
         with named_in_errors(path):
+            self.model.modalities[modality].check(path)  # before a pipe is waited for
             inputs = self.model.modalities[modality].read(path)
         with torch.no_grad():
             [features_RD] = self.model.encode(modality, [inputs.to(self.model.device)])
+        self.notice = self._make_way(modality)
         self._pending.append((Media(modality, path), features_RD.cpu()))
         order = list(MODALITIES)
         self._pending.sort(key=lambda pair: order.index(pair[0].modality))
         return features_RD.shape[0]
+
+    def _make_way(self, modality: str) -> str:
+        """Drops what the model cannot read beside one more medium; says so in words."""
+        most, notices = self.taught.most(modality), []
+        waiting = [pair for pair in self._pending if pair[0].modality == modality]
+        while len(waiting) >= most:
+            self._pending.remove(dropped := waiting.pop(0))
+            notices.append(f"in place of {dropped[0].path.name}: {self._taught(modality, most)}")
+        shown = [p for m in self.messages[self._first :] for p in m.parts if isinstance(p, Media)]
+        if sum(medium.modality == modality for medium in shown) + len(waiting) >= most:
+            pending = self._pending
+            self.reset()
+            self._pending = pending
+            notices.append(f"a new conversation: {self._taught(modality, most)}")
+        elif self._first < len(self.messages) and not self.taught.media_after_text:
+            # In the form it was taught: media first. What was shown before moves along.
+            kept = [
+                (medium, rows)
+                for medium, rows in zip(shown, self._features, strict=True)
+                if self.taught.media_together or medium.modality == modality
+            ]
+            self._first, self._features = len(self.messages), []
+            self._pending += kept
+            names = "".join(f", with {medium.path.name}" for medium, _ in kept)
+            notices.append(
+                f"the model reads the conversation from this {modality} on{names}: "
+                f"it was not taught with {modality} after other turns"
+            )
+        if self.taught.never_saw(modality):
+            notices.append(f"this model was taught with no {modality}: its answers are guesses")
+        return "; ".join(notices)
+
+    @staticmethod
+    def _taught(modality: str, most: int) -> str:
+        return f"this model was taught with {'one' if most == 1 else most} {modality} at a time"
 
     def ask(self, text: str) -> Generator[str, None, None]:
         """Answers a turn made of what is attached and a text; yields the answer in pieces.
@@ -107,7 +158,7 @@ class ChatSession:
     def _prompt(self, user: Message) -> Item:
         features = self._features + [rows for _, rows in self._pending]
         rendered = self.renderer.render_prompt(
-            [*self.messages, user], [rows.shape[0] for rows in features]
+            [*self.messages[self._first :], user], [rows.shape[0] for rows in features]
         )
         if len(rendered.tokens) > self.limit:
             raise UserError(
@@ -146,8 +197,9 @@ def named_in_errors(path: Path) -> Iterator[None]:
     """Turns the system's refusal of a path (no permission, name too long) into a UserError."""
     try:
         yield
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{path}: cannot be read ({reason})") from None
 
 
 def _settled(text: str) -> str:

@@ -4,31 +4,43 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import io
-import json
-import os
 import sys
 import time
-import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
 import torch
 
+from omnitune.data.taught import Taught
 from omnitune.modalities.registry import MODALITIES
 from omnitune.models.components import load_omni
-from omnitune.sample import UserError
+from omnitune.sample import Media, UserError
+from omnitune.serving import paths
+from omnitune.serving.folder import greeting, require_model
 from omnitune.serving.session import MAX_NEW_TOKENS, ChatSession, named_in_errors
+from omnitune.serving.streams import (
+    CUT_OFF,
+    as_json_line,
+    drop_output,
+    ended_by_a_kill,
+    next_line,
+    printable,
+    tell,
+    tolerate_any_bytes,
+)
 
 CKPT_DIR = Path("checkpoints/omni_sft_tiny")
 
 MEDIA_COMMANDS = {f"/{name}": name for name in MODALITIES}
 COMMANDS = {
-    **{f"{command} PATH": f"attach an {name} file" for command, name in MEDIA_COMMANDS.items()},
+    **{
+        f"{command} PATH": f"attach an {name} file (its path alone on a line does too)"
+        for command, name in MEDIA_COMMANDS.items()
+    },
     "/reset": "forget the conversation and what is attached",
     "/help": "show this list",
-    "/quit": "leave (Ctrl-D does too)",
+    "/quit": "leave (Ctrl-D and Ctrl-C pressed twice do too)",
 }
 COMMAND_NAMES = [command.split()[0] for command in COMMANDS]
 
@@ -39,10 +51,16 @@ class Terminal:
     Args:
         session: the conversation.
         title: what to call the model in the greeting.
+
+    Attributes:
+        about: lines of the greeting that say more of it.
     """
 
     def __init__(self, session: ChatSession, title: str) -> None:
         self.session, self.title = session, title
+        self.about: Sequence[str] = ()
+        if sys.stdin is None:
+            raise UserError("standard input is closed, so nobody can talk; give --prompt or a file")
         # Piped input gets answers only: no greeting, no prompt.
         self.typed = sys.stdin.isatty()
 
@@ -51,14 +69,15 @@ class Terminal:
         if self.typed:
             _enable_completion()
             print(f"{self.title}: reads text, {', '.join(self.session.model.modalities)}.")
+            print(*map(printable, self.about), sep="\n", end="\n" * bool(self.about))
             print(f"Type to talk. Commands: {', '.join(COMMANDS)}.")
         while (line := self._read()) is not None:
             try:
                 if not self._handle(line.strip()):
                     break
             except UserError as error:
-                sys.stdout.flush()
-                print(error, file=sys.stderr, flush=True)
+                print(end="", flush=True)
+                tell(str(error))
             except KeyboardInterrupt:
                 print("\n(stopped)", flush=True)
         if self.typed:
@@ -66,23 +85,40 @@ class Terminal:
         return 0
 
     def _read(self) -> str | None:
-        """The next line; None when the input ends or Ctrl-C is pressed."""
-        try:
-            if self.typed:
+        """The next line; None when the input ends or Ctrl-C is pressed twice."""
+        pressed = False
+        while self.typed:
+            try:
                 return input("you> ")
-            return sys.stdin.readline() or None
-        except (EOFError, KeyboardInterrupt):
-            print()
-            return None
+            except EOFError:
+                print()
+                return None
+            except KeyboardInterrupt:
+                print()
+                if pressed:
+                    return None
+                pressed = True
+                print("(press Ctrl-C again to leave)")
+        return next_line() or None
 
     def _handle(self, line: str) -> bool:
         """Answers a line or follows a command; False to leave."""
+        files = paths.dropped_files(line)
+        media = [medium for path in files if (medium := paths.as_medium(path))]
+        if files and len(media) == len(files):
+            for medium in media:
+                self._attach(medium, f"took {medium.path.name} as an {medium.modality} file")
+            return True
         command, argument = (*line.split(maxsplit=1), "", "")[:2]
-        if not command.startswith("/"):
+        if files or not command.startswith("/"):
             if line or self.session.pending:
+                self._hint(line, files)
                 self._answer(line)
         elif command in MEDIA_COMMANDS:
-            self._attach(MEDIA_COMMANDS[command], argument)
+            if not argument:
+                raise UserError(f"{command} needs a file: {command} PATH")
+            path = paths.path_of(argument)
+            self._attach(Media(MEDIA_COMMANDS[command], path), path.name)
         elif command == "/reset":
             self.session.reset()
             print("(a new conversation)")
@@ -94,18 +130,29 @@ class Terminal:
             raise UserError(f"{command} is not a command; {hint}")
         return command != "/quit"
 
-    def _attach(self, modality: str, argument: str) -> None:
-        if not argument:
-            raise UserError(f"/{modality} needs a file: /{modality} PATH")
-        path = _path_of(argument)
-        count = self.session.attach(path, modality)
-        print(f"({path.name}, {count} tokens, goes with your next line; an empty one sends it)")
+    def _attach(self, medium: Media, what: str) -> None:
+        count = self.session.attach(medium.path, medium.modality)
+        what = printable(f"{what}, {count} tokens")
+        print(f"({what}, goes with your next line; an empty one sends it)")
+        if self.session.notice:
+            print(printable(f"({self.session.notice})"))
+
+    def _hint(self, line: str, files: Sequence[Path]) -> None:
+        """Says what becomes of paths in a line that is sent as text."""
+        for path in files:
+            if not paths.as_medium(path):
+                print(printable(f"({path.name} is no file that the model reads; sent as text)"))
+        known = [m for message in self.session.messages for m in message.parts]
+        for medium in () if files else paths.mentioned(line):
+            if medium not in (*known, *self.session.pending):
+                command = f"/{medium.modality} {medium.path}"
+                print(printable(f"(the model is not shown {medium.path.name}; {command} does)"))
 
     def _answer(self, text: str) -> None:
         with closing(self.session.ask(text)) as pieces:
             print("model> ", end="", flush=True)
             for piece in pieces:
-                print(_printable(piece), end="", flush=True)
+                print(printable(piece), end="", flush=True)
         print()
         if len(self.session.answer_tokens) == self.session.room:
             print(f"(stopped at the limit of {self.session.room} tokens)")
@@ -125,19 +172,42 @@ def chat(
         prompt: text of the single turn; may be empty if there is a medium.
         as_json: print one line with ``prompt``, a path or null for each modality, ``answer``,
             ``tokens`` (of the answer) and ``seconds`` (reading media and answering; loading the
-            model is left out). After an error the line is ``{"error": sentence}``, so that
-            standard output is JSON in any case.
+            model is left out), and ``notice`` if there is one (``ChatSession.notice``). After an
+            error the line is ``{"error": sentence}``, so that standard output is JSON in any case.
         max_new_tokens: longest answer.
         **media: file by modality (``image=...``).
 
     Returns:
-        exit status: 0, 2 after a UserError (told on standard error), 130 after Ctrl-C.
+        exit status: 0, 2 after a UserError (told on standard error), 130 after Ctrl-C, 141 if who
+        reads the output has gone.
     """
-    _tolerate_any_bytes()
+    tolerate_any_bytes()
+    try:
+        status = _talk(ckpt_dir, prompt, as_json, max_new_tokens, media)
+        print(end="", flush=True)
+    except OSError as error:  # of writing: what is read has its own sentences
+        drop_output()
+        if isinstance(error, BrokenPipeError):
+            return CUT_OFF
+        tell(f"error: the output cannot be written ({error.strerror or error})")
+        return 2
+    return status
+
+
+def _talk(
+    ckpt_dir: Path,
+    prompt: str | None,
+    as_json: bool,
+    max_new_tokens: int,
+    media: Mapping[str, Path | None],
+) -> int:
     given = {name: path for name, path in media.items() if path is not None}
     try:
         if prompt is None and not given and not as_json:
-            return Terminal(_open_session(ckpt_dir, max_new_tokens), str(ckpt_dir)).run()
+            with ended_by_a_kill():
+                talk = Terminal(_open_session(ckpt_dir, max_new_tokens), str(ckpt_dir))
+                talk.about = greeting(ckpt_dir) if talk.typed else ()
+                return talk.run()
         if not given and not (prompt or "").strip():
             flags = " or ".join(f"--{name}" for name in MODALITIES)
             raise UserError(f"there is nothing to answer; give a --prompt with words, or {flags}")
@@ -147,11 +217,11 @@ def chat(
         _answer_once(_open_session(ckpt_dir, max_new_tokens), prompt or "", given, as_json)
     except UserError as error:
         if as_json:
-            print(json.dumps({"error": str(error)}, ensure_ascii=False), flush=True)
-        print(f"error: {error}", file=sys.stderr)
+            print(as_json_line({"error": str(error)}), flush=True)
+        tell(f"error: {error}")
         return 2
     except KeyboardInterrupt:
-        print(file=sys.stderr)
+        tell("")
         return 130
     return 0
 
@@ -176,7 +246,7 @@ def main(arguments: list[str]) -> int:
     )
     add("--prompt", metavar="TEXT", help="answer this and leave; may be empty beside a file")
     for name in MODALITIES:
-        add(f"--{name}", type=_path_of, metavar="FILE", help=f"{name} to put before the text")
+        add(f"--{name}", type=paths.path_of, metavar="FILE", help=f"{name} to put before the text")
     add("--json", action="store_true", help="print the answer as one line of JSON")
     add(
         "--max-new-tokens",
@@ -192,49 +262,31 @@ def main(arguments: list[str]) -> int:
 
 def completions(line: str) -> list[str]:
     """What a line may become by Tab: commands, and file names after those that take one."""
-    command, space, typed = line.partition(" ")
-    if not space:
-        return [
-            name + " " if name in MEDIA_COMMANDS else name
-            for name in COMMAND_NAMES
-            if line and name.startswith(line)
-        ]
-    if command not in MEDIA_COMMANDS:
-        return []
-    if typed == "~":
-        return [f"{command} ~/"]
-    start = typed.rpartition("/")[2]
-    folder = typed.removesuffix(start)
-    try:
-        with os.scandir(os.path.expanduser(folder) or ".") as entries:
-            names = sorted(entry.name + "/" * entry.is_dir() for entry in entries)
-    except OSError:
-        return []
-    hidden = start.startswith(".")
-    return [
-        f"{command} {folder}{name}"
-        for name in names
-        if name.startswith(start) and (hidden or not name.startswith("."))
-    ]
+    return paths.completions(line, COMMAND_NAMES, MEDIA_COMMANDS)
 
 
 def _open_session(ckpt_dir: Path, max_new_tokens: int) -> ChatSession:
+    require_model(ckpt_dir)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model, tokenizer, _ = load_omni(ckpt_dir, device)
-    return ChatSession(model, tokenizer, max_new_tokens)
+    model, tokenizer, values = load_omni(ckpt_dir, device)
+    return ChatSession(model, tokenizer, max_new_tokens, Taught.of(values))
 
 
 def _answer_once(
     session: ChatSession, prompt: str, media: Mapping[str, Path], as_json: bool
 ) -> None:
     start = time.perf_counter()
+    notices = []
     for name, path in media.items():
         session.attach(path, name)
+        notices += [session.notice] * bool(session.notice)
     for piece in session.ask(prompt):
         if not as_json:
             print(piece, end="", flush=True)
     if not as_json:
-        print()
+        print(flush=True)
+        for notice in notices:
+            tell(f"({notice})")
         return
     result = {
         "prompt": prompt,
@@ -242,36 +294,19 @@ def _answer_once(
         "answer": session.messages[-1].text,
         "tokens": len(session.answer_tokens),
         "seconds": round(time.perf_counter() - start, 3),
+        **({"notice": "; ".join(notices)} if notices else {}),
     }
-    print(json.dumps(result, ensure_ascii=False))
-
-
-def _printable(text: str) -> str:
-    """A text without control characters: an answer must not steer the terminal."""
-    return "".join(c for c in text if c in "\n\t" or unicodedata.category(c) != "Cc")
-
-
-def _path_of(typed: str) -> Path:
-    """A path as people type or drop it: ``~``, quotes around it, blanks escaped."""
-    typed = typed.strip()
-    if len(typed) > 1 and typed[0] == typed[-1] and typed[0] in "'\"":
-        typed = typed[1:-1]
-    path = os.path.expanduser(typed)
-    return Path(path if os.path.exists(path) else path.replace("\\ ", " "))
+    print(as_json_line(result))
 
 
 def _positive(text: str) -> int:
-    number = int(text)
+    try:
+        number = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text[:20]!r} is not a whole number") from None
     if number < 1:
         raise argparse.ArgumentTypeError("must be at least 1")
     return number
-
-
-def _tolerate_any_bytes() -> None:
-    """Neither a stray byte in the input nor a narrow output encoding shall end a conversation."""
-    for file, errors in ((sys.stdin, "surrogateescape"), (sys.stdout, "replace")):
-        if isinstance(file, io.TextIOWrapper):
-            file.reconfigure(errors=errors)
 
 
 def _enable_completion() -> None:

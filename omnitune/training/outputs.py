@@ -12,6 +12,7 @@ from typing import Any
 
 from omnitune.config import RunConfig
 from omnitune.evaluation.environment import command, environment
+from omnitune.evaluation.examples import EXAMPLES_FILE
 from omnitune.sample import UserError
 from omnitune.storage import check_workers, sha256, write_json
 from omnitune.training.checkpoint import step_files
@@ -25,6 +26,7 @@ LEFT_BY_A_RUN = (
     "metrics.jsonl",
     "results.json",
     "predictions.jsonl",
+    EXAMPLES_FILE,
     "truncation.json",
     "report.html",
     "curves.png",

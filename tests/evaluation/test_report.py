@@ -21,6 +21,7 @@ from made_up import (
 )
 from PIL import Image
 
+from omnitune.evaluation.examples import EXAMPLES_FILE, read_examples
 from omnitune.evaluation.report import scores_table, write_report
 from omnitune.evaluation.verdict import judge
 from omnitune.sample import UserError
@@ -60,6 +61,14 @@ class Outline(HTMLParser):
 
 def cards(html: str) -> list[str]:
     return re.findall(r"<article.*?</article>", html, flags=re.DOTALL)
+
+
+def test_examples_to_try_are_kept(run_dir: Path, data_dir: Path) -> None:
+    read_page(run_dir, data_dir)
+    found = read_examples(run_dir, data_dir)
+    assert len({e.media for e in found}) == len(found) == 2  # two media have right answers
+    rows = json.loads((run_dir / EXAMPLES_FILE).read_text())
+    assert [row["question"] for row in rows] == [e.question for e in found]
 
 
 def test_page_needs_no_network(run_dir: Path, data_dir: Path) -> None:

@@ -133,3 +133,12 @@ def test_whole_model_that_is_missing_another_kind_or_of_other_sizes(tmp_path: Pa
     write_checkpoint(tmp_path / "omni.pt", values)
     with pytest.raises(UserError, match=r"omni\.pt: its weights do not fit"):
         load_omni(tmp_path)
+
+
+@pytest.mark.parametrize("tokenizer", [None, 3, "", "{}"])
+def test_a_model_without_a_tokenizer_is_named(tmp_path: Path, tokenizer: object) -> None:
+    path = tmp_path / "mine"  # a file is found by any name
+    save_omni(path, tiny_model(), tiny_tokenizer())
+    write_checkpoint(path, read_checkpoint(path) | {"tokenizer": tokenizer})
+    with pytest.raises(UserError, match="mine: holds no tokenizer that can be read"):
+        load_omni(path)

@@ -15,6 +15,7 @@ import soundfile
 from helpers import tiny_model, tiny_tokenizer, write_image, write_wave
 
 from omnitune.data.loader import SampleReader
+from omnitune.data.taught import Taught
 from omnitune.generation import generate
 from omnitune.models.components import save_omni
 from omnitune.models.omni import OmniModel
@@ -131,7 +132,8 @@ def test_reset_forgets_what_is_attached(session: ChatSession, tmp_path: Path) ->
     assert not session.pending
 
 
-def test_media_stand_as_in_training_data(session: ChatSession, tmp_path: Path) -> None:
+def test_media_stand_as_in_training_data(model: OmniModel, tmp_path: Path) -> None:
+    session = ChatSession(model, tiny_tokenizer(), 16, Taught({"image": 2}))
     session.attach(write_wave(tmp_path / "a.wav"), "audio")
     session.attach(write_image(tmp_path / "a.png"), "image")
     session.attach(write_image(tmp_path / "b.png", seed=1), "image")
@@ -200,7 +202,7 @@ def test_context_is_checked_before_the_model_runs(
 
 
 def test_room_for_the_answer_is_at_most_half(model: OmniModel) -> None:
-    session = ChatSession(model, tiny_tokenizer(), max_new_tokens=10_000)
+    session = ChatSession(model, tiny_tokenizer(), max_new_tokens=10**9)
     assert (session.room, session.limit) == (128, 128)
 
 
@@ -214,6 +216,123 @@ def test_any_rate_and_channels(session: ChatSession, tmp_path: Path) -> None:
     assert session.attach(path, "audio") == 7  # 0.5 s at 12.5 tokens a second, rounded up
     ask(session, "")
     assert len(session.messages) == 2
+
+
+# What the model was not taught
+
+
+def asked_alone(session: ChatSession, text: str) -> list[int]:
+    """The prompt of the next turn."""
+    return session._prompt(Message("user", (*session.pending, Text(text)))).rendered.tokens
+
+
+def test_a_second_picture_begins_a_new_conversation(session: ChatSession, tmp_path: Path) -> None:
+    first, second = write_image(tmp_path / "a.png"), write_image(tmp_path / "b.png", seed=1)
+    session.attach(second, "image")
+    assert session.notice == ""
+    alone = ask(session, "what is this?")
+    session.reset()
+    session.attach(first, "image")
+    ask(session, "what is this?")
+    ask(session, "and what color?")
+    session.attach(second, "image")
+    assert session.notice == "a new conversation: this model was taught with one image at a time"
+    assert session.pending == (Media("image", second),)
+    assert session.messages == []
+    session.reset()
+    session.attach(first, "image")
+    ask(session, "what is this?")
+    session.attach(second, "image")
+    assert ask(session, "what is this?") == alone
+    assert len(session.messages) == 2
+
+
+def test_the_newest_of_two_waiting_pictures_counts(session: ChatSession, tmp_path: Path) -> None:
+    session.attach(write_image(tmp_path / "a.png"), "image")
+    session.attach(write_image(tmp_path / "b.png", seed=1), "image")
+    assert session.notice == "in place of a.png: this model was taught with one image at a time"
+    assert session.pending == (Media("image", tmp_path / "b.png"),)
+
+
+def test_as_many_pictures_as_were_taught(model: OmniModel, tmp_path: Path) -> None:
+    taught = Taught({"image": 2, "audio": 0}, media_after_text=True)
+    session = ChatSession(model, tiny_tokenizer(), 16, taught)
+    paths = [write_image(tmp_path / f"{n}.png", seed=n) for n in range(4)]
+    for path in paths[:2]:
+        session.attach(path, "image")
+        ask(session, "what is this?")
+        assert session.notice == ""
+    session.attach(paths[2], "image")
+    assert session.notice == "a new conversation: this model was taught with 2 image at a time"
+    session.attach(paths[3], "image")
+    assert session.notice == ""
+    session.attach(paths[0], "image")
+    assert [medium.path.name for medium in session.pending] == ["3.png", "0.png"]
+    session.attach(write_wave(tmp_path / "a.wav"), "audio")
+    assert session.notice == "this model was taught with no audio: its answers are guesses"
+
+
+def test_a_refused_second_picture_changes_nothing(session: ChatSession, tmp_path: Path) -> None:
+    session.attach(write_image(tmp_path / "a.png"), "image")
+    ask(session, "what is this?")
+    with pytest.raises(UserError):
+        session.attach(tmp_path / "none.png", "image")
+    assert len(session.messages) == 2
+    assert session.notice == ""
+
+
+def test_talk_before_a_picture_is_not_read_with_it(session: ChatSession, tmp_path: Path) -> None:
+    path = write_image(tmp_path / "a.png")
+    session.attach(path, "image")
+    alone = asked_alone(session, "what is this?")
+    answer = ask(session, "what is this?")
+    followed = asked_alone(session, "and now?")
+    session.reset()
+    ask(session, "hello")
+    ask(session, "how are you?")
+    session.attach(path, "image")
+    assert session.notice == (
+        "the model reads the conversation from this image on: "
+        "it was not taught with image after other turns"
+    )
+    assert asked_alone(session, "what is this?") == alone
+    assert ask(session, "what is this?") == answer
+    assert asked_alone(session, "and now?") == followed
+    assert [m.text for m in session.messages[::2]] == ["hello", "how are you?", "what is this?"]
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_a_picture_moves_along_to_a_later_question_in_sound(
+    model: OmniModel, tmp_path: Path, together: bool
+) -> None:
+    session = ChatSession(model, tiny_tokenizer(), 16, Taught(media_together=together))
+    image, wave = write_image(tmp_path / "a.png"), write_wave(tmp_path / "q.wav")
+    session.attach(wave, "audio")
+    if together:
+        session.attach(image, "image")
+    alone = asked_alone(session, "")
+    answer = ask(session, "")
+    session.reset()
+    session.attach(image, "image")
+    ask(session, "what is this?")
+    session.attach(wave, "audio")
+    moved = ", with a.png" * together
+    assert session.notice.startswith(f"the model reads the conversation from this audio on{moved}:")
+    assert asked_alone(session, "") == alone
+    assert ask(session, "") == answer
+    session.attach(image, "image")
+    assert ("a new conversation" in session.notice) is together
+
+
+def test_talk_before_a_picture_is_read_by_who_was_taught_so(
+    model: OmniModel, tmp_path: Path
+) -> None:
+    session = ChatSession(model, tiny_tokenizer(), 16, Taught(media_after_text=True))
+    talk = asked_alone(session, "hello")
+    ask(session, "hello")
+    session.attach(write_image(tmp_path / "a.png"), "image")
+    assert session.notice == ""
+    assert asked_alone(session, "what is this?")[: len(talk)] == talk
 
 
 def _nan_wave(folder: Path) -> Path:
@@ -333,6 +452,43 @@ def test_answers_do_not_steer_the_terminal(
     assert out == "model> red[K\nblue\n"
 
 
+def test_a_closed_input_is_told(
+    ckpt_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    assert run_main("--ckpt_dir", ckpt_dir) == 2
+    assert "standard input is closed" in capsys.readouterr().err
+
+
+def test_an_endless_line_is_refused(
+    ckpt_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with open("/dev/zero", encoding="utf-8") as zeros:
+        monkeypatch.setattr(sys, "stdin", zeros)
+        assert run_main("--ckpt_dir", ckpt_dir) == 2
+    assert "a line of more than 1,048,576 characters" in capsys.readouterr().err
+
+
+def test_ascii_input_is_read_as_utf8(
+    ckpt_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = io.TextIOWrapper(io.BytesIO("/é\n".encode()), encoding="ascii")
+    monkeypatch.setattr(sys, "stdin", lines)
+    assert run_main("--ckpt_dir", ckpt_dir) == 0
+    assert capsys.readouterr().err == "/é is not a command; /help lists the commands\n"
+
+
+def test_json_is_whole_where_output_is_ascii(
+    ckpt_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii"))
+    options = ("--ckpt_dir", ckpt_dir, "--max-new-tokens", 4, "--json")
+    assert run_main(*options, "--prompt", "naïve 🌍") == 0
+    sys.stdout.flush()
+    assert json.loads(written.getvalue())["prompt"] == "naïve 🌍"
+
+
 def test_typed_conversation_greets_and_leaves_politely(
     session: ChatSession, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -380,8 +536,87 @@ def test_home_folder_quotes_and_escaped_blanks(
     monkeypatch.setenv("HOME", str(tmp_path))
     path = write_image(tmp_path / "my cat.png")
     escaped = str(path).replace(" ", "\\ ")
-    converse(f'/image ~/my cat.png\n/image "{path}"\n/image {escaped}\n')
-    assert session.pending == (Media("image", path),) * 3
+    uri = path.as_uri()
+    out, _ = converse(f'/image ~/my cat.png\n/image "{path}"\n/image {escaped}\n/image {uri}\n')
+    assert out.count("my cat.png, 4 tokens") == 4
+    assert session.pending == (Media("image", path),)
+
+
+# Paths among the lines
+
+
+def test_a_path_alone_attaches_its_file(
+    converse: Callable[[str], tuple[str, str]], session: ChatSession, tmp_path: Path
+) -> None:
+    image, wave = write_image(tmp_path / "my cat.png"), write_wave(tmp_path / "q.wav")
+    out, err = converse(f"'{image}' {wave}\n")
+    assert "(took my cat.png as an image file, 4 tokens, goes with your next line" in out
+    assert "(took q.wav as an audio file, 7 tokens" in out
+    assert "model> " not in out
+    assert err == ""
+    assert session.pending == (Media("image", image), Media("audio", wave))
+
+
+def test_two_pictures_dropped_together(
+    converse: Callable[[str], tuple[str, str]], session: ChatSession, tmp_path: Path
+) -> None:
+    paths = [write_image(tmp_path / name) for name in ("a.png", "b.png")]
+    out, _ = converse(f"{paths[0]} {paths[1]}\n")
+    assert "(in place of a.png: this model was taught with one image at a time)\n" in out
+    assert session.pending == (Media("image", paths[1]),)
+
+
+def test_a_new_conversation_is_told(
+    converse: Callable[[str], tuple[str, str]], tmp_path: Path
+) -> None:
+    paths = [write_image(tmp_path / name) for name in ("a.png", "b.png")]
+    out, _ = converse(f"/image {paths[0]}\n\n/image {paths[1]}\n\nhello\n")
+    told = "(a new conversation: this model was taught with one image at a time)\n"
+    assert out.count(told) == 1
+    out, _ = converse(f"/reset\nhello\n{paths[0]}\nwhat is this?\n")
+    assert out.count("(the model reads the conversation from this image on: it was not") == 1
+
+
+def test_a_file_that_is_no_medium_stays_text(
+    converse: Callable[[str], tuple[str, str]], session: ChatSession, tmp_path: Path
+) -> None:
+    (tmp_path / "notes.txt").write_text("words")
+    out, err = converse(f"{tmp_path}/notes.txt\n")
+    assert out.startswith("(notes.txt is no file that the model reads; sent as text)\nmodel> ")
+    assert err == ""
+    assert session.messages[0].text == f"{tmp_path}/notes.txt"
+
+
+def test_a_sentence_with_a_file_in_it_is_text_with_a_hint(
+    converse: Callable[[str], tuple[str, str]], session: ChatSession, tmp_path: Path
+) -> None:
+    image = write_image(tmp_path / "photo.png")
+    asked = f"what is in {image}?"
+    out, _ = converse(f"{asked}\n{image}\n{asked}\n{asked}\n")
+    hint = f"(the model is not shown photo.png; /image {image} does)\n"
+    assert out.count(hint) == 1  # the other times it is shown
+    assert out.startswith(hint)
+    assert session.messages[0].text == asked
+    assert out.count("model> ") == 3
+
+
+def test_a_pipe_is_not_waited_for(
+    converse: Callable[[str], tuple[str, str]], session: ChatSession, tmp_path: Path
+) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    out, _ = converse(f"{tmp_path}/./pipe.png\nis it pipe.png?\n")
+    assert out.count("model> ") == 1
+    assert not session.pending
+
+
+def test_control_characters_do_not_steer_the_terminal(
+    converse: Callable[[str], tuple[str, str]], session: ChatSession, tmp_path: Path
+) -> None:
+    image = write_image(tmp_path / "a\x1b[2J.png")
+    out, err = converse(f"{image}\n/\x1b[2Jx\n/image \x1b]0;x\x07.png\n\x1b[A\0\n")
+    assert "\x1b" not in out + err
+    assert "\x07" not in out + err
+    assert session.messages[0].text == "\x1b[A\0"
 
 
 # Scripts
@@ -445,12 +680,59 @@ def test_a_missing_model_names_the_command_that_makes_it(
     assert "sft_omni.py" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("options", [("--prompted", "x"), ("--max-new-tokens", "0")])
-def test_wrong_flags(capsys: pytest.CaptureFixture[str], options: tuple[str, str]) -> None:
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--prompted", "x"), "--prompted"),
+        (("--max-new-tokens", "0"), "--max-new-tokens/--max_new_tokens: must be at least 1"),
+        (("--max-new-tokens", "many"), "'many' is not a whole number"),
+        (("--max-new-tokens", "9" * 9_999), "9' is not a whole number"),
+    ],
+)
+def test_wrong_flags(
+    capsys: pytest.CaptureFixture[str], options: tuple[str, str], words: str
+) -> None:
     with pytest.raises(SystemExit) as stopped:
         run_main(*options)
     assert stopped.value.code == 2
-    assert options[0] in capsys.readouterr().err
+    assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda folder: folder / "none", "no such folder; make a model with"),
+        (lambda folder: write_image(folder / "a.png"), "a.png: is not a checkpoint"),
+        (lambda folder: _file(folder, "run.json", '{"config": {"thinker_ckpt": ""}}'), "--resume"),
+        (lambda folder: _file(folder, "omni.pt", ""), "omni.pt: is not a checkpoint that can"),
+        (lambda folder: Path("/dev/null"), "is neither a folder nor a file"),
+    ],
+)
+def test_no_model_is_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], make: Callable[[Path], Path], words: str
+) -> None:
+    assert run_main("--ckpt_dir", make(tmp_path), "--prompt", "hello") == 2
+    err = capsys.readouterr().err
+    assert words in err
+    assert err.count("\n") == 1
+
+
+def _file(folder: Path, name: str, text: str) -> Path:
+    (folder / name).write_text(text)
+    return folder
+
+
+def test_what_was_never_taught_is_told(
+    tmp_path: Path, model: OmniModel, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_omni(tmp_path / "omni.pt", model, tiny_tokenizer(), media_per_sample={"audio": 0})
+    wave = write_wave(tmp_path / "a.wav")
+    options = ("--ckpt_dir", tmp_path, "--audio", wave, "--max-new-tokens", 4)
+    told = "this model was taught with no audio: its answers are guesses"
+    assert run_main(*options, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["notice"] == told
+    assert run_main(*options) == 0
+    assert capsys.readouterr().err == f"({told})\n"
 
 
 def test_undecodable_bytes_and_narrow_output(

@@ -1,0 +1,115 @@
+"""What the folder of a model tells of it: is there one, what it was taught, what to try."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from omnitune.config import read_json_object
+from omnitune.evaluation.examples import Example, read_examples
+from omnitune.evaluation.runs import as_number, as_object, splits_of, top_split
+from omnitune.models.components import MADE_BY
+from omnitune.sample import UserError
+
+TASKS = {
+    "text": "text conversations",
+    "image_qa": "questions about an image",
+    "caption": "describing an image",
+    "transcription": "writing down speech",
+    "audio_qa": "questions about a sound",
+    "image_audio_qa": "an image and a sound together",
+}
+MEASURES = {"exact_match": "right", "wer": "of the words wrong"}
+KINDS = 6  # of a task that are named
+
+
+def require_model(ckpt_dir: Path) -> None:
+    """Says what is there where no model is.
+
+    Raises:
+        UserError: there is no ``omni.pt``; says what is there, and which command goes on.
+    """
+    if ckpt_dir.is_file() or (ckpt_dir / "omni.pt").is_file():
+        return
+    if not ckpt_dir.is_dir():
+        what = "is neither a folder nor a file" if ckpt_dir.exists() else "no such folder"
+        raise UserError(f"{ckpt_dir}: {what}; make a model with `{MADE_BY['omni']}`")
+    run = _object(ckpt_dir / "run.json")
+    config = as_object(run.get("config"))
+    if "thinker_ckpt" in config:
+        steps = [name.stem.rpartition("_")[2] for name in ckpt_dir.glob("omni_step_*.pt")]
+        newest = max((int(step) for step in steps if step.isdecimal()), default=0)
+        raise UserError(
+            f"{ckpt_dir}: holds a run that has not ended (newest checkpoint: "
+            f"{f'step {newest}' if newest else 'none yet'}) and no model yet; go on with it by "
+            f"`{_resuming(run, ckpt_dir)}`"
+        )
+    if stage := config.get("stage"):
+        raise UserError(
+            f"{ckpt_dir}: holds a part of a model (stage {stage}), which cannot chat alone; make "
+            f"a whole one with `{MADE_BY['omni']}`"
+        )
+    raise UserError(f"{ckpt_dir}: holds no omni.pt; make a model with `{MADE_BY['omni']}`")
+
+
+def greeting(ckpt_dir: Path) -> list[str]:
+    """What a model was taught, how well it does, and what to try; as much as its run tells."""
+    folder = ckpt_dir if ckpt_dir.is_dir() else ckpt_dir.parent
+    run, results = _object(folder / "run.json"), _object(folder / "results.json")
+    config = as_object(run.get("config"))
+    lines = _taught(splits_of(results).get(top_split(results), {}))
+    if config and not results:
+        lines = ["Its run has not ended: it has no scores yet."]
+    data_dir = Path(str(config.get("data_dir", folder)))
+    return lines + _to_try(read_examples(folder, data_dir))
+
+
+def _taught(scores: dict[str, Any]) -> list[str]:
+    tasks = {name: as_object(task) for name, task in as_object(scores.get("tasks")).items()}
+    rows = []
+    for name in sorted(tasks, key=lambda name: [*TASKS, name].index(name)):
+        what, task = TASKS.get(name, name.replace("_", " ")), tasks[name]
+        if "exact_match" in task:
+            what += _kinds(as_object(task.get("kinds")))
+        found = ((as_number(task.get(key)), words) for key, words in MEASURES.items())
+        told = [f"{100 * value:.1f} % {words}" for value, words in found if value is not None]
+        rows.append("  " + ": ".join([what, *told[:1]]))
+    return ["Taught, with scores on what was kept from training:", *rows] if rows else []
+
+
+def _kinds(names: Iterable[str]) -> str:
+    known = [name.replace("_", " ") for name in names]
+    if len(known) < 2:
+        return ""
+    return f" ({', '.join(known[:KINDS])}{', ...' * (len(known) > KINDS)})"
+
+
+def _to_try(examples: list[Example]) -> list[str]:
+    if not examples:
+        return []
+    lines = [f"To try, {len(examples)} kept from training that it answered rightly:"]
+    for example in examples:
+        lines += [f"  /{medium.modality} {medium.path}" for medium in example.media]
+        lines.append("    " + (" ".join(example.question.split()) or "(and an empty line)"))
+    return lines
+
+
+def _resuming(run: dict[str, Any], folder: Path) -> str:
+    commands = run.get("commands")
+    try:
+        words = shlex.split(str(commands[-1])) if isinstance(commands, list) and commands else []
+    except ValueError:
+        words = []
+    words = words or ["python", "sft_omni.py", "--config", "FILE", "--output-dir", str(folder)]
+    kept = [word for word in words if word not in ("--overwrite", "--resume")]
+    return shlex.join([*kept, "--resume"])
+
+
+def _object(path: Path) -> dict[str, Any]:
+    """The JSON object of a file; an empty one if that is missing or damaged."""
+    try:
+        return read_json_object(path) if path.is_file() else {}
+    except (UserError, RecursionError):
+        return {}

@@ -1,0 +1,113 @@
+"""Paths as people type, paste and drop them into a chat."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from omnitune.modalities.registry import MODALITIES
+from omnitune.sample import Media
+
+# A word in quotes, or one in which blanks are escaped; ends at a blank or the end of the line.
+_WORD = re.compile(r"""(?:'([^']*)'|"([^"]*)"|((?:\\.|[^\s\\'"])(?:\\.|[^\s\\])*))(?:\s+|$)""")
+_AROUND = "'\"`()[]{}<>.,;:!?"  # what stands around a name within a sentence
+
+
+def path_of(typed: str) -> Path:
+    """A path as people type or drop it: ``~``, quotes around it, blanks escaped, a file's URI."""
+    typed = typed.strip()
+    if len(typed) > 1 and typed[0] == typed[-1] and typed[0] in "'\"":
+        typed = typed[1:-1]
+    if typed.lower().startswith("file:/"):
+        return Path(_of_uri(typed) or typed)
+    path = os.path.expanduser(typed)
+    return Path(path if os.path.exists(path) else re.sub(r"\\(.)", r"\1", path))
+
+
+def dropped_files(line: str) -> list[Path]:
+    """The existing regular files that a line is made of; none if it holds anything else.
+
+    A bare word is never taken for a file, even if one of that name is there: a path has a
+    separator or a dot in it.
+    """
+    if _names_a_file(line.strip()):
+        return [path_of(line)]
+    words, position = [], 0
+    while found := _WORD.match(line, position):
+        words.append(found[0].strip())
+        position = found.end()
+    if position < len(line) or not words or not all(map(_names_a_file, words)):
+        return []
+    return [path_of(word) for word in words]
+
+
+def as_medium(path: Path) -> Media | None:
+    """The file as a medium of the first kind whose reader takes it; None if none does."""
+    for name, modality in MODALITIES.items():
+        try:
+            modality.check(path)
+        except Exception:  # whatever a decoder makes of it: it is no medium of this kind
+            continue
+        return Media(name, path)
+    return None
+
+
+def mentioned(text: str) -> list[Media]:
+    """Media files that a sentence names, such as "what is in photo.png?"."""
+    found = []
+    for word in text.split():
+        word = word.strip(_AROUND)
+        if _names_a_file(word) and (medium := as_medium(path_of(word))):
+            found.append(medium)
+    return list(dict.fromkeys(found))
+
+
+def completions(line: str, names: Iterable[str], take_files: Iterable[str]) -> list[str]:
+    """What a line may become by Tab: commands, and file names after those that take one.
+
+    Args:
+        names: of all commands.
+        take_files: of the commands that are followed by a path.
+    """
+    command, space, typed = line.partition(" ")
+    if not space:
+        return [
+            name + " " if name in take_files else name
+            for name in names
+            if line and name.startswith(line)
+        ]
+    if command not in take_files:
+        return []
+    if typed == "~":
+        return [f"{command} ~/"]
+    start = typed.rpartition("/")[2]
+    folder = typed.removesuffix(start)
+    try:
+        with os.scandir(os.path.expanduser(folder) or ".") as entries:
+            found = sorted(entry.name + "/" * entry.is_dir() for entry in entries)
+    except OSError:
+        return []
+    hidden = start.startswith(".")
+    return [
+        f"{command} {folder}{name}"
+        for name in found
+        if name.startswith(start) and (hidden or not name.startswith("."))
+    ]
+
+
+def _names_a_file(word: str) -> bool:
+    looks_like_one = os.sep in word or "." in word.strip(".")
+    # Nothing else than a regular file: a pipe or a device may never end.
+    return looks_like_one and os.path.isfile(path_of(word))
+
+
+def _of_uri(uri: str) -> str:
+    """The path of a ``file:`` URI of this machine; "" for another one."""
+    try:
+        parts = urlsplit(uri)
+    except ValueError:
+        return ""
+    return unquote(parts.path) if parts.netloc in ("", "localhost") else ""

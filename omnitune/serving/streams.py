@@ -1,0 +1,87 @@
+"""Standard input and output of a chat: any bytes, any encoding, closed or broken at any time."""
+
+from __future__ import annotations
+
+import codecs
+import io
+import json
+import os
+import signal
+import sys
+import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from omnitune.sample import UserError
+
+LONGEST_LINE = 1 << 20  # characters; a device such as /dev/zero has no end of line
+CUT_OFF = 128 + signal.SIGPIPE if hasattr(signal, "SIGPIPE") else 1  # as the shell tells it
+
+
+def as_json_line(values: dict[str, Any]) -> str:
+    """One line; escaped where the output could not take other letters than ASCII."""
+    encoding = (getattr(sys.stdout, "encoding", None) or "utf-8").lower().replace("-", "")
+    return json.dumps(values, ensure_ascii=not encoding.startswith("utf"))
+
+
+def tell(text: str) -> None:
+    """Writes to standard error, if that is open."""
+    if sys.stderr is not None:
+        print(printable(text), file=sys.stderr, flush=True)
+
+
+def next_line() -> str:
+    """A line of piped input; "" at its end.
+
+    Raises:
+        UserError: the line is too long to be one, or nothing can be read.
+    """
+    try:
+        line = sys.stdin.readline(LONGEST_LINE)
+    except OSError as error:
+        raise UserError(f"standard input cannot be read ({error.strerror or error})") from None
+    if len(line) == LONGEST_LINE and not line.endswith("\n"):
+        raise UserError(f"standard input: a line of more than {LONGEST_LINE:,} characters")
+    return line
+
+
+def printable(text: str) -> str:
+    """A text without control characters: an answer must not steer the terminal."""
+    return "".join(c for c in text if c in "\n\t" or unicodedata.category(c) != "Cc")
+
+
+def tolerate_any_bytes() -> None:
+    """Neither a stray byte in the input nor a narrow output encoding shall end a conversation."""
+    for file, errors in ((sys.stdin, "surrogateescape"), (sys.stdout, "replace")):
+        if isinstance(file, io.TextIOWrapper):
+            file.reconfigure(errors=errors)
+    # What is no ASCII in an ASCII terminal's input can only be UTF-8.
+    if isinstance(sys.stdin, io.TextIOWrapper) and _is_ascii(sys.stdin.encoding):
+        sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")
+
+
+def _is_ascii(encoding: str) -> bool:
+    return codecs.lookup(encoding).name == "ascii"
+
+
+@contextmanager
+def ended_by_a_kill() -> Iterator[None]:
+    """A polite kill ends the conversation; Ctrl-C, as which it is taken elsewhere, would not."""
+
+    def leave(*_: object) -> None:
+        sys.exit(128 + signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def drop_output() -> None:
+    """Lets Python flush what is left at its end without a complaint: nobody reads it."""
+    with suppress(OSError, ValueError, AttributeError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)

@@ -1,0 +1,177 @@
+"""The prompt on a terminal of its own: Ctrl-C, Ctrl-D, a kill, and an output that goes away."""
+
+import io
+import os
+import pty
+import re
+import select
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from omnitune.serving import terminal
+
+PATIENCE = 20.0
+
+
+class SlowSession:
+    """Answers a word at a time; no model, as threads of torch do not survive a fork."""
+
+    model = SimpleNamespace(modalities={"image": None})
+    pending = ()
+    messages = ()
+    answer_tokens = ()
+    room = 9
+
+    def ask(self, text: str) -> Iterator[str]:
+        for word in ("you ", "said ", text) if text != "wait" else ["hm "] * 1_000:
+            yield word
+            time.sleep(0.01)
+
+
+class Typist:
+    """Somebody at the other end of a pseudo-terminal on which a chat runs."""
+
+    def __init__(self, chat: Callable[[], int]) -> None:
+        self.pid, self.fd = pty.fork()
+        if self.pid == 0:
+            status = 1
+            try:
+                sys.stdin = io.TextIOWrapper(open(0, "rb", closefd=False))  # noqa: SIM115
+                sys.stdout = io.TextIOWrapper(open(1, "wb", closefd=False))  # noqa: SIM115
+                sys.stderr = sys.stdout
+                status = chat()
+                sys.stdout.flush()
+            except SystemExit as leaving:
+                status = int(leaving.code or 0)
+            finally:
+                os._exit(status)
+        self.screen = ""
+
+    def see(self, text: str) -> None:
+        """Waits for a text after what was seen before."""
+        end = time.monotonic() + PATIENCE
+        while text not in self.screen:
+            ready, _, _ = select.select([self.fd], [], [], max(0, end - time.monotonic()))
+            assert ready, f"no {text!r} on the screen: {self.screen!r}"
+            try:
+                self.screen += os.read(self.fd, 4096).decode()
+            except OSError:
+                pytest.fail(f"ended before {text!r}: {self.screen!r}")
+        self.screen = self.screen.partition(text)[2]
+
+    def press(self, keys: str) -> None:
+        """Types, once the chat waits for it: a signal just before would be noticed after it."""
+        self.rest()
+        os.write(self.fd, keys.encode())
+
+    def rest(self) -> None:
+        """Waits until the chat sleeps."""
+        stat = Path(f"/proc/{self.pid}/stat")
+        while stat.exists() and stat.read_text().rpartition(")")[2].split()[0] not in "SZ":
+            time.sleep(0.001)
+
+    def status(self) -> int:
+        """Waits for the end; returns the exit status."""
+        end = time.monotonic() + PATIENCE
+        while time.monotonic() < end:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                return os.waitstatus_to_exitcode(status)
+            if select.select([self.fd], [], [], 0.01)[0]:
+                try:
+                    self.screen += os.read(self.fd, 4096).decode()
+                except OSError:
+                    continue
+        os.kill(self.pid, signal.SIGKILL)
+        os.waitpid(self.pid, 0)
+        pytest.fail(f"did not end: {self.screen!r}")
+
+
+@pytest.fixture
+def typist(monkeypatch: pytest.MonkeyPatch) -> Iterator[Typist]:
+    monkeypatch.setattr(terminal, "_open_session", lambda *_: SlowSession())
+    monkeypatch.setenv("TERM", "dumb")
+    found = Typist(lambda: terminal.chat(Path("mine")))
+    found.see("you> ")
+    yield found
+    os.close(found.fd)
+
+
+def test_ctrl_c_clears_the_line_and_leaves_when_pressed_twice(typist: Typist) -> None:
+    typist.press("half a lin\x03")
+    typist.see("(press Ctrl-C again to leave)")
+    typist.see("you> ")
+    typist.press("hello\n")
+    typist.see("model> you said hello")
+    typist.see("you> ")
+    typist.press("\x03")
+    typist.see("(press Ctrl-C again to leave)")
+    typist.see("you> ")
+    typist.press("\x03")
+    typist.see("Goodbye.")
+    assert typist.status() == 0
+
+
+def test_ctrl_c_stops_an_answer_and_ctrl_d_leaves(typist: Typist) -> None:
+    typist.press("wait\n")
+    typist.see("hm hm")
+    typist.press("\x03")
+    typist.see("(stopped)")
+    typist.see("you> ")
+    typist.press("\x03")  # the first one at the prompt
+    typist.see("(press Ctrl-C again to leave)")
+    typist.see("you> ")
+    typist.press("\x04")
+    typist.see("Goodbye.")
+    assert typist.status() == 0
+
+
+@pytest.mark.parametrize("busy", [False, True])
+def test_a_polite_kill_ends_it(typist: Typist, busy: bool) -> None:
+    if busy:
+        typist.press("wait\n")
+        typist.see("hm hm")
+    typist.rest()
+    os.kill(typist.pid, signal.SIGTERM)
+    assert typist.status() == 128 + signal.SIGTERM
+    assert not re.search("Traceback|Error", typist.screen)
+
+
+def broken_pipe(lines: int) -> Any:
+    """A standard output of which so many lines are read."""
+    ends = os.pipe()
+    os.close(ends[0])
+    return open(ends[1], "w", encoding="utf-8", buffering=1 if lines else -1)
+
+
+@pytest.mark.parametrize("lines", [0, 1])
+@pytest.mark.parametrize("prompt", [None, "hello"])
+def test_nobody_reads_the_output(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    lines: int,
+    prompt: str | None,
+) -> None:
+    monkeypatch.setattr(terminal, "_open_session", lambda *_: SlowSession())
+    monkeypatch.setattr(sys, "stdin", io.StringIO("hello\n"))
+    with broken_pipe(lines) as output:
+        monkeypatch.setattr(sys, "stdout", output)
+        assert terminal.chat(Path("mine"), prompt) == 141
+    assert capsys.readouterr().err == ""  # and what was left to write has gone without a word
+
+
+def test_a_full_disk_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(terminal, "_open_session", lambda *_: SlowSession())
+    with open("/dev/full", "w", encoding="utf-8") as output:
+        monkeypatch.setattr(sys, "stdout", output)
+        assert terminal.chat(Path("mine"), "hello") == 2
+    assert "the output cannot be written (No space left on device)" in capsys.readouterr().err
