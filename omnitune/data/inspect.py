@@ -38,7 +38,7 @@ def inspect_folder(data_dir: Path, reading: Reading | None = None) -> dict[str, 
         ``remark``; ``leaks``: by held-out split and by modality
         (``text`` too) how many were ``compared`` and are found in training samples, by way (and of
         texts ``phrases``, the mean share of their word groups that any training sample holds);
-        ``remarks``: what was set aside as validation, and split names that may be slips;
+        ``notes``: what was set aside as validation, and split names that may be slips;
         ``pairs``: the worst by name; ``leaking``: whether there are any. With a reading also
         ``truncation``, as a run would write it, or ``refused``: why a run would not begin.
 
@@ -61,7 +61,7 @@ def inspect_folder(data_dir: Path, reading: Reading | None = None) -> dict[str, 
     result: dict[str, Any] = {
         "data_dir": str(data_dir),
         "sources": sources,
-        "remarks": remarks(samples.values()),
+        "notes": remarks(samples.values()),
         "broken": _broken(broken),
         "remarks": _remarks(prints.values()),
         "leaks": leaks,
@@ -191,8 +191,8 @@ def account_lines(found: Mapping[str, Any]) -> list[str]:
             more = f", and {len(kinds) - SHOWN_KINDS} more" if len(kinds) > SHOWN_KINDS else ""
             told = ", ".join(f"{kind} {count}" for kind, count in kinds[:SHOWN_KINDS])
             lines.append(f"    kinds: {told}{more}")
-    if found["remarks"]:
-        lines += ["", *found["remarks"]]
+    if found["notes"]:
+        lines += ["", *found["notes"]]
     lines += ["", f"broken media: {found['broken']['count']}"]
     lines += [f"  {one['id']}: {one['problem']}" for one in found["broken"]["media"]]
     if found["remarks"]["count"]:

@@ -20,9 +20,8 @@ from omnitune.data.index import Samples
 from omnitune.data.ledger import LEDGER_FILE, Reading, summary, take_stock
 from omnitune.data.loader import BatchStream, SampleReader
 from omnitune.data.mixture import Mixture
-from omnitune.data.records import data_files, join, media_key, read_sources, remarks, split_of
+from omnitune.data.records import data_files, join, media_key, split_of
 from omnitune.data.rounding import round_up
-from omnitune.data.splits import doubts
 from omnitune.evaluation.caching import estimate
 from omnitune.evaluation.evaluate import encode_once
 from omnitune.evaluation.guard import language_lost
@@ -41,6 +40,7 @@ from omnitune.training.optim import build_optimizer, trainable
 from omnitune.training.outputs import CACHE_NOTE, examine_folder, finish
 from omnitune.training.phases import Phases
 from omnitune.training.progress import RunLog
+from omnitune.training.sources import read_samples, require_splits
 from omnitune.training.strategy import Strategy, plan_strategy
 from omnitune.training.watch import Watch, epoch_samples, final_scores, final_splits
 
@@ -174,49 +174,6 @@ def blend(config: SftConfig, joint: Joint) -> dict[str, Any]:
             f"{min(found['losses'].values()):.3f}, without {found['losses']['0']:.3f}"
         )
     return found
-
-
-def read_samples(config: SftConfig) -> dict[str, Samples]:
-    """Every split of the sources with weight; says what is odd about their splits."""
-    given = {source: weight_of(config, source) for source in config.sources}
-    samples = read_sources(config.data_dir, given, config.languages)
-    require_splits(config, samples)
-    for remark in remarks(samples.values()):
-        print(f"note: {remark}")
-    return samples
-
-
-def weight_of(config: SftConfig, source: str) -> str:
-    """Where a source got its weight from, and how much."""
-    weight = config.data_mix.weights().get(source)
-    if weight is None:
-        return "of a phase's data_mix: " + config.where("phases", source)
-    return f"{config.where('data_mix', source)}: {weight:g}"
-
-
-def require_splits(config: SftConfig, samples: Mapping[str, Samples]) -> None:
-    """Raises a UserError unless there is something to train on and to watch the training by."""
-    for source, found in samples.items():
-        if not split_of(found, "train"):
-            raise UserError(
-                f"{config.data_dir}: the source {source} has no training samples"
-                f'{its_splits(found)}; give some of its records "split": "train"'
-            )
-    everything = join(samples.values())
-    if not split_of(everything, "validation"):
-        few = ": one record cannot be both" if len(everything) == 1 else ""
-        raise UserError(
-            f"{config.data_dir}: no source has validation samples{its_splits(everything)}, so "
-            f"there is nothing to watch the training by{few}; give some records "
-            '"split": "validation", or leave "split" out and it is chosen for you'
-        )
-
-
-def its_splits(samples: Samples) -> str:
-    """The splits that there are, and those that may be meant as another."""
-    names = sorted(samples.splits)
-    doubted = "".join(f"; {doubt}" for doubt in doubts(names))
-    return f" (splits there: {', '.join(names)}{doubted})"
 
 
 def keep_ledger(
