@@ -104,12 +104,14 @@ def load_thinker(
         UserError: the file is no thinker, or one whose family cannot be trained in packed rows.
     """
     part = read_part(path, "thinker")
-    model = OmniModel(OmniConfig(thinker=part["config"], encoders=encoders))
     try:
+        model = OmniModel(OmniConfig(thinker=part["config"], encoders=encoders))
         model.thinker.load_state_dict(part["state"])
+        model.check_thinker()
     except RuntimeError as error:
         raise UserError(f"{path}: its weights do not fit its configuration ({error})") from None
-    model.check_thinker()
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
     model.match_projector_scales()
     return model, _tokenizer_of(part, path)
 
@@ -215,9 +217,11 @@ def load_omni(
         for name, modality in model.modalities.items():
             model.projector(name).load_state_dict(values[modality.projector])
             model.encoders[name].load_state_dict(values["encoders"][name])
+        model.check_thinker()
     except (KeyError, RuntimeError, TypeError) as error:
         raise UserError(f"{path}: its weights do not fit its configuration ({error})") from None
-    model.check_thinker()
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
     nn.Module.to(model, device or torch.device("cpu"))
     model.requires_grad_(False)
     model.eval()

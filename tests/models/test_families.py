@@ -276,7 +276,7 @@ def test_loading_finds_what_comes_out_wrong(
     assert model.thinker.config.sliding_window == 4096
     assert model.thinker.config._attn_implementation == attention.NAME
     monkeypatch.setattr(attention, name, function)
-    with pytest.raises(UserError, match=f"'{kind}' cannot be trained"):
+    with pytest.raises(UserError, match=rf"t\.pt: a thinker of the family '{kind}' cannot be"):
         load_thinker(path)
 
 
@@ -299,6 +299,19 @@ def test_checking_leaves_a_thinker_as_it_was() -> None:
     assert model.thinker.training
     windows = {m.sliding_window for m in model.thinker.modules() if hasattr(m, "sliding_window")}
     assert windows == {None, 4096}
+
+
+def test_weights_of_fewer_bits_are_checked_and_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """bf16 alone would be off by more than a wrong rotary embedding is."""
+    model = model_of("mistral")
+    model.thinker.to(torch.bfloat16)
+    before = {name: weight.data_ptr() for name, weight in model.thinker.named_parameters()}
+    model.check_thinker()
+    assert before == {name: w.data_ptr() for name, w in model.thinker.named_parameters()}
+    assert {w.dtype for w in model.thinker.parameters()} == {torch.bfloat16}
+    monkeypatch.setattr(attention, "_windowed", ignore_windows)
+    with pytest.raises(UserError, match="answers written with a cache"):
+        model.check_thinker()
 
 
 def test_words_are_read_as_the_family_scales_them() -> None:
