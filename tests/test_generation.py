@@ -118,6 +118,15 @@ def test_longest_answer(
     assert answers == [reference[:length] for reference in references]
 
 
+def test_longest_answer_of_each(
+    model: OmniModel, prompts: list[Item], references: list[list[int]]
+) -> None:
+    lengths = [n % 4 for n in range(len(prompts))]
+    answers = generate(model, prompts, NEVER, lengths)
+    expected = [reference[:n] for reference, n in zip(references, lengths, strict=True)]
+    assert answers == expected
+
+
 def test_no_more_forward_passes_than_needed(
     model: OmniModel, prompts: list[Item], references: list[list[int]]
 ) -> None:

@@ -94,6 +94,22 @@ def test_losses_are_read_if_they_are_there(tmp_path: Path) -> None:
     assert [e.split for e in found] == ["mine", "", ""]
 
 
+def test_records_that_share_an_id_are_told_apart(tmp_path: Path) -> None:
+    """An answer's question is that of its own record; of an old file without numbers, the first."""
+    (tmp_path / "text").mkdir()
+    turns = [[("user", f"say it, {n}."), ("assistant", "hi.")] for n in range(3)]
+    records = [
+        {"id": "same", "messages": [{"role": r, "content": c} for r, c in two], "split": "test"}
+        for two in turns
+    ]
+    (tmp_path / "text/conversations.json").write_text(json.dumps(records))
+    line = {"id": "same", "task": "text", "kind": "text", "reference": "hi.", "answer": "hi."}
+    told = [line | {"source": "text_only", "number": n} for n in (2, 0, 1)]
+    write_lines(tmp_path / "predictions.jsonl", [*told, line])
+    found, _ = read_exhibits(tmp_path / "predictions.jsonl", tmp_path)
+    assert [e.question for e in found] == ["say it, 2.", "say it, 0.", "say it, 1.", "say it, 0."]
+
+
 @pytest.mark.parametrize("known", [True, False])
 def test_only_splits_that_were_asked_are_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, known: bool

@@ -34,3 +34,9 @@ def test_an_epochs_end_says_more() -> None:
         "audio loss 0.500, with another's 2.250, without 2.000",
         "→ Text loss: 0.130, of the starting thinker 0.120",
     ]
+
+
+def test_cut_answers_are_said() -> None:
+    tasks = {"caption": {"at_limit": 3, "questions": 16}, "image_qa": {"at_limit": 0}, "text": {}}
+    _, line = score_lines(1, {"validation": {"loss": 1.0, "tasks": tasks}})
+    assert line == "→ Answers cut at their limit: caption 3 of 16"

@@ -3,6 +3,7 @@
 import pytest
 from made_up import RESULTS, rich_results
 
+from omnitune.evaluation.report import scores_table
 from omnitune.evaluation.runs import splits_of
 from omnitune.evaluation.tables import (
     Score,
@@ -70,3 +71,16 @@ def test_nothing_is_best_where_there_is_no_choice() -> None:
     assert compare_scores(row("loss", Score(1.0), None)) == (set(), set())
     assert compare_scores(row("loss", Score(1.0), Score(1.0))) == (set(), set())
     assert compare_scores(row("questions", Score(1), Score(2), unit="count")) == (set(), set())
+
+
+def test_cut_answers_and_other_normalisers_are_shown_where_there_are_any() -> None:
+    task = {"exact_match": 0.5, "questions": 40, "at_limit": 0}
+    assert all(row.key != "at_limit" for row in score_rows({"test": {"tasks": {"caption": task}}}))
+    cut = task | {"at_limit": 3, "normalisers": {"english": 1, "basic": 39}}
+    columns = {"test": {"tasks": {"caption": cut}}}
+    [row] = [row for row in score_rows(columns) if row.key == "at_limit"]
+    assert row.scores[0] is not None
+    assert row.scores[0].value == 3
+    table = "\n".join(scores_table(columns["test"]))
+    assert "answers cut" in table
+    assert "test caption: basic 39, english 1" in table

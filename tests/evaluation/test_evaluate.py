@@ -1,0 +1,58 @@
+"""``omnitune evaluate``: what it refuses before it scores, and what it says beside the scores."""
+
+import json
+from pathlib import Path
+
+import pytest
+from helpers import tiny_model, tiny_tokenizer
+
+from omnitune.cli import main
+from omnitune.models.components import save_omni
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model, and texts for training and for nothing else."""
+    home = tmp_path_factory.mktemp("home")
+    save_omni(home / "omni.pt", tiny_model(), tiny_tokenizer(), step=1)
+    (home / "data/text").mkdir(parents=True)
+    records = [{"question": f"repeat {n}.", "answer": "red", "split": "train"} for n in range(3)]
+    (home / "data/text/conversations.json").write_text(json.dumps(records))
+    return home
+
+
+def evaluate(home: Path, *more: str) -> int:
+    where = ["--ckpt_dir", str(home), "--data", str(home / "data"), "--device", "cpu"]
+    return main(["evaluate", *where, *more])
+
+
+def test_answers_that_cannot_be_written_are_refused_before_the_scoring(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    below_a_file = home / "omni.pt" / "answers.jsonl"
+    for place in (home, below_a_file):
+        assert evaluate(home, "--split", "train", "--predictions", str(place)) == 2
+        told = capsys.readouterr()
+        assert f"error: {place}: the answers cannot be written there" in told.err
+        assert "scoring" not in told.err + told.out
+
+
+def test_training_split_is_scored_and_said_to_be_one(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = home / "new" / "answers.jsonl"
+    assert evaluate(home, "--split", "train", "--json", "--predictions", str(path)) == 0
+    told = capsys.readouterr()
+    assert json.loads(told.out)["tasks"]["text"]["questions"] == 3
+    assert "warning: train is no held-out split: if the model was trained on it" in told.err
+    assert [file.name for file in path.parent.iterdir()] == ["answers.jsonl"]
+
+
+def test_nothing_held_out(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert evaluate(home, "--split", "all") == 2
+    assert "none is held out" in capsys.readouterr().err
+
+
+def test_no_language(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert evaluate(home, "--language", "12") == 2
+    assert "error: --language: '12' is no code of a language" in capsys.readouterr().err
