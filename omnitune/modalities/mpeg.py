@@ -1,11 +1,12 @@
 """The frames of an MP3 file: how many its tag promises, and how many are there.
 
 libsndfile guesses the length of an MP3 without a tag from the bit rate of its first frame. It is
-wrong wherever that varies, and what lies beyond it is not heard.
+wrong wherever that varies, and what lies beyond it is not heard. There the frames are counted.
 """
 
 from __future__ import annotations
 
+import struct
 from typing import BinaryIO, NamedTuple
 
 from omnitune.sample import UserError
@@ -24,10 +25,9 @@ SEARCHED = 1 << 16  # bytes in which the first frame is looked for
 
 
 class Frame(NamedTuple):
-    """The header of a frame: its bytes, its samples, and what all frames of a file share."""
+    """The header of a frame: its bytes in all, and what all frames of a file share."""
 
     length: int
-    samples: int
     kind: tuple[int, int, int]  # version, layer, rate
     mono: bool
 
@@ -39,12 +39,15 @@ class Tag(NamedTuple):
     size: int
 
 
-def mp3_samples(file: BinaryIO, size: int) -> int | None:
+Frames = list[tuple[int, Frame]]  # each with its place in the file
+
+
+def count_frames(file: BinaryIO, size: int) -> Frames | None:
     """Checks that all frames are there.
 
     Returns:
-        the samples of each channel if the frames had to be counted, else None: a tag tells their
-        number and agrees with the file's size, or this is no MP3 after all.
+        None if libsndfile can tell: a tag tells their number, and rightly so, or this is no MP3
+        after all.
 
     Raises:
         UserError: frames are missing.
@@ -55,18 +58,36 @@ def mp3_samples(file: BinaryIO, size: int) -> int | None:
     tag = _tag(file, start)
     if tag and tag.frames and tag.size <= size - start <= tag.size + TRAILER:
         return None
-    count, samples, cut = _count(file, start, size)
-    if tag and count:
-        count, samples = count - 1, samples - samples // count
+    places, cut = _walk(file, start, size)
+    layer = places[0][1].kind[1] if places else 0
+    if tag:
+        places = places[1:]
     if tag and tag.frames:
-        if count < tag.frames:
+        missing = tag.frames - len(places)  # one if the tag counts its own frame
+        if missing > (0 if cut else 1):
             raise UserError(
-                f"the file is cut off: its header says {tag.frames:,} frames, {count:,} are "
+                f"the file is cut off: its header says {tag.frames:,} frames, {len(places):,} are "
                 "there; get it again"
             )
+        if missing >= 0:
+            return None
     elif cut:
         raise UserError("the file is cut off in its last frame; get it again")
-    return samples
+    return places if layer == 3 else None  # others have no such tag, and one bit rate
+
+
+def with_table(file: BinaryIO, frames: Frames) -> bytes:
+    """The same frames and no tags, behind a frame that tells their number (Xing)."""
+    place, first = frames[0]
+    header = bytearray(_at(file, place))
+    header[1] |= 1  # without a checksum
+    header[2] = 0x90 | header[2] & 0x0D  # of a middle bit rate, so that it has room
+    frame = _frame(bytes(header))
+    assert frame is not None
+    sound = b"".join(_at(file, start, one.length) for start, one in frames)
+    table = b"Xing" + struct.pack(">III", 3, len(frames), frame.length + len(sound))
+    start = bytes(header) + bytes(_table_place(first) - 4) + table
+    return start.ljust(frame.length, b"\0") + sound
 
 
 def _frame(header: bytes) -> Frame | None:
@@ -82,11 +103,11 @@ def _frame(header: bytes) -> Frame | None:
     bits = _KBITS[first, layer][kbits] * 1000
     padding = header[2] >> 1 & 1
     if layer == 1:
-        length, samples = (12 * bits // hertz + padding) * 4, 384
+        length = (12 * bits // hertz + padding) * 4
     else:
         samples = 576 if layer == 3 and not first else 1152
         length = samples // 8 * bits // hertz + padding
-    return Frame(length, samples, (version, layer, rate), header[3] >> 6 == 3)
+    return Frame(length, (version, layer, rate), header[3] >> 6 == 3)
 
 
 def _at(file: BinaryIO, place: int, count: int = 4) -> bytes:
@@ -124,8 +145,7 @@ def _tag(file: BinaryIO, start: int) -> Tag | None:
     content = _at(file, start, min(frame.length, 200))
     if content[36:40] == b"VBRI":
         return Tag(int.from_bytes(content[50:54], "big"), int.from_bytes(content[46:50], "big"))
-    wide, narrow = (32, 17) if frame.kind[0] == 3 else (17, 9)
-    place = 4 + (narrow if frame.mono else wide)
+    place = _table_place(frame)
     if content[place : place + 4] not in (b"Xing", b"Info"):
         return None
     told, place = content[place + 7], place + 8
@@ -134,15 +154,19 @@ def _tag(file: BinaryIO, start: int) -> Tag | None:
     return Tag(frames, int.from_bytes(content[place : place + 4], "big") if told & 2 else 0)
 
 
-def _count(file: BinaryIO, start: int, size: int) -> tuple[int, int, bool]:
-    """Whole frames from a place on, their samples, and whether one more is there in part."""
-    count = samples = 0
-    kind = None
+def _table_place(frame: Frame) -> int:
+    """Where in a frame the table that Xing devised begins: after what else would be there."""
+    wide, narrow = (32, 17) if frame.kind[0] == 3 else (17, 9)
+    return 4 + (narrow if frame.mono else wide)
+
+
+def _walk(file: BinaryIO, start: int, size: int) -> tuple[Frames, bool]:
+    """The whole frames from a place on, and whether one more is there in part."""
+    places: Frames = []
     place = start
-    while (frame := _frame(_at(file, place))) and kind in (None, frame.kind):
-        kind = frame.kind
+    while (frame := _frame(_at(file, place))) and (not places or frame.kind == places[0][1].kind):
         if place + frame.length > size:
-            return count, samples, True
-        count, samples = count + 1, samples + frame.samples
+            return places, True
+        places.append((place, frame))
         place = _after_tags(file, place + frame.length)
-    return count, samples, False
+    return places, False

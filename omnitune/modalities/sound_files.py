@@ -18,7 +18,7 @@ from typing import BinaryIO
 import soundfile
 
 from omnitune.modalities.base import open_file, reason
-from omnitune.modalities.mpeg import mp3_samples
+from omnitune.modalities.mpeg import Frames, count_frames, with_table
 from omnitune.sample import UserError
 
 # Those whose length is held against the file's, here or by their decoder.
@@ -28,7 +28,6 @@ FORMATS = frozenset(
 RATES = (1_000, 768_000)  # of heart sounds, and the finest recorders
 MAX_CHANNELS = 64
 UNKNOWN_LENGTH = 1 << 50  # samples; libsndfile says so of a stream that does not tell
-MP3_DELAY = 5_000  # samples at its ends that a decoder of MP3 may take for padding
 MAX_CHUNKS = 10_000
 
 
@@ -43,12 +42,12 @@ def open_sound(path: Path) -> Iterator[soundfile.SoundFile]:
     """
     with open_file(path, "sound file") as file:
         try:
-            samples = check_whole(file)
-            sound = _repaired(file)
-            if sound is None:
-                os.lseek(file.fileno(), 0, os.SEEK_SET)
-                # By number: of a name libsndfile would believe the ending, not the content.
-                sound = soundfile.SoundFile(file.fileno(), closefd=False)
+            frames = check_whole(file)
+            repaired = with_table(file, frames) if frames else _with_length(file)
+            os.lseek(file.fileno(), 0, os.SEEK_SET)
+            # By number: of a name libsndfile would believe the ending, not the content.
+            source = io.BytesIO(repaired) if repaired else file.fileno()
+            sound = soundfile.SoundFile(source, closefd=False)
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
         except Exception as error:  # OSError, or what libsndfile's errors are told as
@@ -58,7 +57,7 @@ def open_sound(path: Path) -> Iterator[soundfile.SoundFile]:
                 f"{path}: is not a sound file (WAV, FLAC, OGG and MP3 are read)"
             ) from None
         with sound:
-            _check_header(path, sound, samples)
+            _check_header(path, sound)
             try:
                 yield sound
             except UserError:
@@ -67,7 +66,7 @@ def open_sound(path: Path) -> Iterator[soundfile.SoundFile]:
                 raise UserError(f"{path}: the sound is damaged ({reason(error)})") from None
 
 
-def _check_header(path: Path, sound: soundfile.SoundFile, samples: int | None) -> None:
+def _check_header(path: Path, sound: soundfile.SoundFile) -> None:
     """Refuses what a header may promise and no sound for speech holds."""
     if sound.format not in FORMATS:
         raise UserError(
@@ -84,23 +83,17 @@ def _check_header(path: Path, sound: soundfile.SoundFile, samples: int | None) -
             f"{path}: its header does not say how long it is; write it anew, into a file and not "
             "through a pipe (ffmpeg -i in.flac out.wav)"
         )
-    if samples is not None and abs(sound.frames - samples) > MP3_DELAY:
-        told, there = (count / sound.samplerate for count in (sound.frames, samples))
-        raise UserError(
-            f"{path}: it seems to be {told:.1f} s long but holds {there:.1f} s (an MP3 of varying "
-            "bit rate that does not tell its length); write it anew (ffmpeg -i in.mp3 out.mp3)"
-        )
     if sound.frames == 0:
         raise UserError(f"{path}: holds no sound (0 samples)")
 
 
-def check_whole(file: BinaryIO) -> int | None:
+def check_whole(file: BinaryIO) -> Frames | None:
     """Checks that a file is not shorter than its header says, for all formats but FLAC.
 
     A FLAC file that was cut off is met in decoding.
 
     Returns:
-        the samples of each channel where counting them was needed (MP3), else None.
+        the frames of an MP3 whose tag does not tell how many there are, else None.
 
     Raises:
         UserError: it is cut off, or holds several recordings of which one would be heard.
@@ -119,7 +112,7 @@ def check_whole(file: BinaryIO) -> int | None:
     elif kind == b"OggS":
         _check_ogg(file, size)
     elif kind[:3] == b"ID3" or (len(kind) == 4 and kind[0] == 0xFF and kind[1] >= 0xE0):
-        return mp3_samples(file, size)
+        return count_frames(file, size)
     return None
 
 
@@ -210,7 +203,7 @@ def _unknown(told: int, layout: Chunks) -> bool:
     return told >= 0xFFFFFF00 or 0x7FFFE000 <= told <= 0x80000000 or told >= UNKNOWN_LENGTH
 
 
-def _repaired(file: BinaryIO) -> soundfile.SoundFile | None:
+def _with_length(file: BinaryIO) -> bytes | None:
     """A WAV whose recorder was stopped before it could say its length, with the length set.
 
     Its sound is said to be 0 bytes long, and what follows is no row of chunks. None for others.
@@ -221,15 +214,16 @@ def _repaired(file: BinaryIO) -> soundfile.SoundFile | None:
     size = os.fstat(file.fileno()).st_size
     chunks = list(_chunks(file, size, _RIFF))
     for number, (name, place, told) in enumerate(chunks):
-        if name == b"data" and told == 0 and size > place:
-            rest = chunks[number + 1 :]
-            named = all(name.isascii() and name.decode().isprintable() for name, _, _ in rest)
-            if rest and named and size - 8 < rest[-1][1] + rest[-1][2] <= size:
-                return None
-            file.seek(0)
-            content = bytearray(file.read())
-            content[place - 4 : place] = struct.pack("<I", min(size - place, 0xFFFFFFFF))
-            return soundfile.SoundFile(io.BytesIO(content))
+        if name != b"data" or told or size <= place:
+            continue
+        rest = chunks[number + 1 :]
+        named = all(name.isascii() and name.decode().isprintable() for name, _, _ in rest)
+        if rest and named and size - 8 < rest[-1][1] + rest[-1][2] <= size:
+            return None
+        file.seek(0)
+        content = bytearray(file.read())
+        content[place - 4 : place] = struct.pack("<I", min(size - place, 0xFFFFFFFF))
+        return bytes(content)
     return None
 
 
