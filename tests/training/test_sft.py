@@ -135,7 +135,7 @@ def test_a_refused_start_takes_nothing_away(finished: SftConfig, tmp_path: Path)
     folder = shutil.copytree(finished.out, tmp_path / "run")
     before = {path.name: path.read_bytes() for path in folder.glob("*.*")}
     missing = finished.model_copy(update={"output_dir": folder, "data_dir": tmp_path / "none"})
-    with pytest.raises(UserError, match="no such file"):
+    with pytest.raises(UserError, match="no such data folder"):
         finetune(missing, overwrite=True)
     assert {path.name: path.read_bytes() for path in folder.glob("*.*")} == before
 
@@ -387,7 +387,7 @@ def test_a_record_set_aside_is_said(
 ) -> None:
     path = tmp_path / FILES["text_only"]
     path.parent.mkdir(parents=True)
-    path.write_text(json.dumps([{"question": f"{n}?", "answer": "b"} for n in range(3)]))
+    path.write_text(json.dumps([{"question": f"what {n}?", "answer": "b"} for n in range(3)]))
     samples = read_samples(settings(home, data_dir=tmp_path, data_mix={"text_only": 1}))
     assert len(split_of(samples["text_only"], "validation")) == 1
     assert "was set aside from train as validation" in capsys.readouterr().out
