@@ -120,6 +120,7 @@ class ChatSession:
             self._first, self._features = len(self.messages), []
             self._pending += kept
             names = "".join(f", with {medium.path.name}" for medium, _ in kept)
+            names += " (/reset before it leaves that out)" * bool(kept)
             notices.append(
                 f"the model reads the conversation from this {modality} on{names}: "
                 f"it was not taught with {modality} after other turns"

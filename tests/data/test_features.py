@@ -126,6 +126,8 @@ def test_changed_encoder_is_another_store(name: str, tmp_path: Path) -> None:
             keys.append(encoder_key(modality, encoder))
     modality.encoder_config = modality.encoder_config | {"max_seconds": 5}
     keys.append(encoder_key(modality, encoder))
+    modality.reading += 1  # other rows of the same file under the same encoder
+    keys.append(encoder_key(modality, encoder))
     assert len(set(keys)) == len(keys)
     assert store_of(model, name, tmp_path).folder != folder
 

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import soundfile
 from helpers import ENCODERS, tiny_tokenizer, write_image, write_wave
@@ -154,6 +155,22 @@ def test_all_broken_media_are_told(
     assert main(["inspect", "--data", str(data)]) == 0
     assert "broken media: 3" in capsys.readouterr().out
     assert main(["inspect", "--data", str(data), "--strict"]) == 1
+
+
+def test_what_is_not_shown_of_media_is_told_without_a_model(data: Path) -> None:
+    assert inspect_folder(data)["remarks"] == {"count": 0, "media": []}
+    frames = [Image.new("RGB", (16, 16), colour) for colour in ("red", "green")]
+    frames[0].paste("white", (4, 4, 8, 8))
+    frames[0].save(data / "images" / "0.png", save_all=True, append_images=frames[1:])
+    wave = np.random.default_rng(0).uniform(-0.1, 0.1, 8000)
+    soundfile.write(data / "audio" / "1.wav", np.stack([wave, -wave], axis=1), 16_000)
+    found = inspect_folder(data)
+    assert (found["broken"]["count"], found["remarks"]["count"]) == (0, 2)
+    assert [one["id"] for one in found["remarks"]["media"]] == ["image-0", "clip-1"]
+    lines = "\n".join(account_lines(found))
+    assert "remarks on media that can be used: 2" in lines
+    assert "0.png: 2 frames or pages; only the first is shown" in lines
+    assert "1.wav: its channels cancel each other out" in lines
 
 
 def test_under_a_model_tokens_and_losses_are_told(data: Path) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from helpers import ENCODERS, tiny_tokenizer, write_image, write_wave
+from PIL import Image
 
 from omnitune.data import index as indexing
 from omnitune.data import ledger
@@ -137,6 +138,28 @@ def test_unusable_media_are_named(data: Path) -> None:
         stock(data, reading())
 
 
+def test_frames_after_the_first_are_lost(data: Path) -> None:
+    frames = [Image.new("RGB", (16, 16), colour) for colour in ("red", "green", "blue")]
+    path = data / "images" / "0.png"
+    frames[0].save(path, save_all=True, append_images=frames[1:])
+    _, found = stock(data, reading())
+    assert found["image"]["whole"] == 3 * 16 * 16 + 64 * 64
+    assert found["image"]["worst"][1] == {
+        "id": "image-0", "file": "images/0.png", "lost": 2 * 16 * 16
+    }  # fmt: skip
+    assert "pixels (4 samples)" in summary(found)
+
+
+def test_too_short_and_cut_sound_are_refused_before_the_first_step(data: Path) -> None:
+    path = write_wave(data / "audio" / "1.wav", 0.02)
+    with pytest.raises(UserError, match=r"sample audio-1 .*1\.wav: 20 ms of sound; too short"):
+        stock(data, reading())
+    write_wave(path, 0.5)
+    path.write_bytes(path.read_bytes()[:9000])
+    with pytest.raises(UserError, match=r"sample audio-1 .*1\.wav: the file is cut off"):
+        stock(data, reading())
+
+
 def test_very_many_media_and_long_samples_are_measured_once(
     data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -151,3 +174,6 @@ def test_very_many_media_and_long_samples_are_measured_once(
         assert list(split_of(samples, "train")) == list(split_of(again[source], "train"))
     with pytest.raises(pytest.fail.Exception, match="again"):
         stock(data, reading(max_tokens=100))
+    monkeypatch.setattr(ImageModality, "reading", ImageModality.reading + 1)
+    with pytest.raises(pytest.fail.Exception, match="again"):
+        stock(data, reading())

@@ -25,6 +25,18 @@ def test_large_pictures_are_made_small(tmp_path: Path) -> None:
     assert Image.open(io.BytesIO(base64.b64decode(picture))).size == (256, 171)
 
 
+def test_page_shows_what_the_model_is_shown(tmp_path: Path) -> None:
+    """On white, and of an animation the first frame."""
+    frames = [Image.new("RGBA", (8, 8), colour) for colour in ("#0000", "red")]
+    frames[0].putpixel((4, 4), (0, 0, 0, 255))
+    frames[0].save(tmp_path / "a.png", save_all=True, append_images=frames[1:])
+    (html,) = show_media([(Media("image", tmp_path / "a.png"),)])
+    (picture,) = re.findall(r'src="data:image/png;base64,([^"]*)"', html)
+    shown = Image.open(io.BytesIO(base64.b64decode(picture)))
+    assert (shown.mode, getattr(shown, "n_frames", 1)) == ("RGB", 1)
+    assert (shown.getpixel((0, 0)), shown.getpixel((4, 4))) == ((255,) * 3, (0,) * 3)
+
+
 def test_sound_is_left_out_once_its_room_is_taken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -182,10 +182,10 @@ def test_flac_of_a_pipe_is_refused_with_the_mend(tmp_path: Path) -> None:
 def test_flipped_bytes_end_in_a_sentence(tmp_path: Path) -> None:
     draw = np.random.default_rng(0)
     path = tmp_path / "a.bin"
-    for kind, subtype in KINDS[::2]:
+    for kind, subtype in KINDS[::3]:
         soundfile.write(path, TONE, RATE, format=kind, subtype=subtype)
         content = np.frombuffer(path.read_bytes(), np.uint8)
-        for _ in range(3):
+        for _ in range(2):
             broken = content.copy()
             broken[draw.integers(0, 80, 2)] = draw.integers(0, 256, 2)
             path.write_bytes(broken.tobytes())

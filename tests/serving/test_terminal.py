@@ -316,7 +316,7 @@ def test_a_picture_moves_along_to_a_later_question_in_sound(
     session.attach(image, "image")
     ask(session, "what is this?")
     session.attach(wave, "audio")
-    moved = ", with a.png" * together
+    moved = ", with a.png (/reset before it leaves that out)" * together
     assert session.notice.startswith(f"the model reads the conversation from this audio on{moved}:")
     assert asked_alone(session, "") == alone
     assert ask(session, "") == answer
