@@ -135,20 +135,23 @@ def test_results_and_metrics_are_written(out: Path) -> None:
     assert {"test", "test_composition", "test_voices"} == results["splits"].keys()
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert len({line["step"] for line in lines}) == len(lines)
-    assert set(lines[0]["train"]["sources"]) == {"text_only", "image_text", "audio_text"}
+    assert lines[0]["step"] == 0  # scored before the first step
+    assert "loss" not in lines[0]["train"]
+    assert set(lines[1]["train"]["sources"]) == {"text_only", "image_text", "audio_text"}
     for name in ("report.html", "curves.png", "answers.png"):
         assert (out / name).stat().st_size > 1000
 
 
 def test_training_lowers_the_loss(out: Path) -> None:
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    assert lines[-1]["train"]["loss"] < lines[0]["train"]["loss"]
+    assert lines[-1]["train"]["loss"] < lines[1]["train"]["loss"]
 
 
 def test_only_the_newest_three_step_checkpoints_are_kept(out: Path) -> None:
     steps = sorted(int(p.stem.split("_")[-1]) for p in out.glob("omni_step_*.pt"))
     assert len(steps) == 3
-    assert all(step % 5 == 0 for step in steps)
+    assert all(step % 5 == 0 for step in steps[:-1])
+    assert steps[-1] == json.loads((out / "metrics.jsonl").read_text().splitlines()[-1])["step"]
 
 
 def test_a_second_run_says_so_and_changes_nothing(folder: Path, out: Path) -> None:
@@ -233,7 +236,7 @@ def test_chat_answers_once(folder: Path, out: Path) -> None:
         (["sft", "--data-dir", "no", "--output-dir", "y"], "make it with `omnitune corpus`"),
         (["pretrain"], "--config"),
         (["evaluate", "--ckpt_dir", "no"], "omni.pt: no such checkpoint"),
-        (["chat", "--ckpt_dir", "no", "--prompt", "hi"], "omni.pt: no such checkpoint"),
+        (["chat", "--ckpt_dir", "no", "--prompt", "hi"], "no: no such folder; make a model"),
         (["chatt"], "no such command"),
     ],
 )

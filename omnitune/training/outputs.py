@@ -110,7 +110,8 @@ def examine_folder(
     if not overwrite and (complete or step_files(folder)):
         if found:
             places = {name for name, value in config if isinstance(value, Path)}
-            _compare(folder, "settings", found["config"], settings, MAY_DIFFER | places)
+            before = _defaults(config) | found["config"]  # older runs had fewer settings
+            _compare(folder, "settings", before, settings, MAY_DIFFER | places)
             _compare_inputs(folder, found.get("inputs", {}), digests)
         if complete:
             print(f"{result} is there and complete; nothing to do (--overwrite trains again)")
@@ -121,9 +122,16 @@ def examine_folder(
                 "anew, --output-dir DIR leaves it alone"
             )
     run = {"config": settings, "inputs": digests, "finished": False}
-    before = found.get("commands", []) if resume else []
-    run |= {"environment": environment(), "commands": [*before, command()]}
+    earlier = found.get("commands", []) if resume else []
+    run |= {"environment": environment(), "commands": [*earlier, command()]}
     return Claim(folder, run, keep=resume)
+
+
+def _defaults(config: RunConfig) -> dict[str, Any]:
+    """The settings that a configuration of this kind has where nothing is said."""
+    fields = type(config).model_fields.items()
+    known = {name: field.default for name, field in fields if not field.is_required()}
+    return json.loads(config.model_copy(update=known).model_dump_json())
 
 
 def check_writable(folder: Path) -> None:

@@ -22,6 +22,7 @@ from omnitune.data.loader import BatchStream, SampleReader
 from omnitune.data.mixture import Mixture
 from omnitune.data.records import data_files, join, media_key, split_of
 from omnitune.data.rounding import round_up
+from omnitune.data.taught import taught_by
 from omnitune.evaluation.caching import estimate
 from omnitune.evaluation.evaluate import encode_once
 from omnitune.evaluation.guard import language_lost
@@ -68,7 +69,9 @@ def finetune(config: SftConfig, resume: bool = False, overwrite: bool = False) -
     train(run)
     blended = blend(config, joint)
     # Before the final scores: whatever ends those, the model is there.
-    save_omni(result, joint.model, joint.tokenizer, step=run.step)
+    training = split_of(join(joint.samples.values()), "train")
+    taught = taught_by(training, joint.model.modalities).values()
+    save_omni(result, joint.model, joint.tokenizer, step=run.step, **taught)
     results = final_scores(config, joint.model, joint.reader, joint.samples, run.state)
     for warning in [*language_lost(results.get("text_guard", {})), *results["warnings"]]:
         run.log.warn(warning)

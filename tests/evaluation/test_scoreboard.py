@@ -204,7 +204,9 @@ def test_windows_do_not_change_the_scores(
     scores, predictions = scoreboard(model, reader, talks)
     monkeypatch.setattr(module, "SCORE_WINDOW", 2)
     found, again = scoreboard(model, reader, talks)
-    assert again == predictions
+    for one, other in zip(again, predictions, strict=True):
+        assert replace(one, reference_loss=None) == replace(other, reference_loss=None)
+        assert one.reference_loss == pytest.approx(other.reference_loss, abs=2e-4)  # rounded
     assert found["loss"] == pytest.approx(scores["loss"], rel=1e-5)
     assert found["tasks"].keys() == scores["tasks"].keys()
 

@@ -82,5 +82,5 @@ def test_cut_answers_and_other_normalisers_are_shown_where_there_are_any() -> No
     assert row.scores[0] is not None
     assert row.scores[0].value == 3
     table = "\n".join(scores_table(columns["test"]))
-    assert "answers cut" in table
+    assert "cut at limit" in table
     assert "test caption: basic 39, english 1" in table

@@ -80,6 +80,18 @@ def test_other_settings_are_listed(tmp_path: Path, resume: bool) -> None:
     assert all(path.exists() for path in paths)
 
 
+def test_a_setting_that_an_older_run_did_not_know_had_its_default(tmp_path: Path) -> None:
+    leave_unfinished(settings(tmp_path))
+    path = tmp_path / "run" / "run.json"
+    run = json.loads(path.read_text())
+    del run["config"]["length_power"]
+    path.write_text(json.dumps(run))
+    assert not claim(settings(tmp_path), resume=True)
+    path.write_text(json.dumps(run))
+    with pytest.raises(UserError, match=r"length_power: 0\.0 there, 0\.5 now"):
+        claim(settings(tmp_path, length_power=0.5), resume=True)
+
+
 def test_unfinished_run_needs_a_decision(tmp_path: Path) -> None:
     config = settings(tmp_path)
     paths = leave_unfinished(config)
