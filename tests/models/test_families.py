@@ -147,7 +147,7 @@ def loss_of(logits_NV: Tensor, labels_N: Tensor) -> Tensor:
 
 def near(found: Tensor, expected: Tensor, name: str = "") -> None:
     off = float((found - expected).detach().norm())
-    assert off <= 1e-5 * max(float(expected.norm()), 1e-3), name
+    assert off <= 1e-5 * max(float(expected.detach().norm()), 1e-3), name
 
 
 @pytest.mark.parametrize("kind", FAMILIES)
