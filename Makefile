@@ -7,6 +7,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 TORCH := torch==2.13.0
+# The three parts; the package ships them ready-made (omnitune/tiny/parts).
 PARTS := configs/thinker_tiny.json configs/audio_enc_tiny.json configs/vision_tiny.json
 DEMO_DIR := checkpoints/omni_sft_tiny
 
@@ -14,7 +15,7 @@ export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo bench scores test test-fast lint format hooks clean distclean
+.PHONY: help install demo scratch parts bench scores test test-fast lint format hooks clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -40,13 +41,27 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PY) -m pip install $(PIP_FLAGS) -c constraints.txt -e ".[corpus,dev]"
 	@touch $@
 
-# Each command skips itself when its output is complete, so `make demo` may be stopped and repeated.
-demo: $(STAMP) ## build the corpus, train the three parts, join them, score, answer three prompts
+# Each command skips itself when its output is complete, so these may be stopped and repeated.
+demo: $(STAMP) ## build the corpus, join ready-made parts, fine-tune, score, answer three prompts
+	$(VENV)/bin/omnitune corpus
+	$(VENV)/bin/omnitune parts
+	@$(MAKE) --no-print-directory joined
+
+scratch: $(STAMP) ## as demo, with the three parts trained here from nothing
 	$(VENV)/bin/omnitune corpus
 	$(VENV)/bin/omnitune pretrain --config $(PARTS) --resume
+	@$(MAKE) --no-print-directory joined
+
+.PHONY: joined
+joined:
 	$(PY) sft_omni.py --config configs/omni_sft_tiny.json --resume
 	$(VENV)/bin/omnitune report --ckpt_dir $(DEMO_DIR)
 	$(PY) examples/three_prompts.py --ckpt_dir $(DEMO_DIR)
+
+parts: $(STAMP) ## train the three parts anew and put them into the package
+	$(VENV)/bin/omnitune corpus
+	$(VENV)/bin/omnitune pretrain --config $(PARTS) --resume
+	$(VENV)/bin/omnitune parts --ship
 
 bench: $(STAMP) ## measure stage E against the Trainer of transformers
 	$(PY) -m pip install $(PIP_FLAGS) -q -c constraints.txt -e ".[corpus,bench]"

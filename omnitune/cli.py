@@ -123,6 +123,39 @@ def corpus(arguments: list[str]) -> int:
     return 0
 
 
+class PartsConfig(Config):
+    """Options of ``omnitune parts``."""
+
+    checkpoints: Path = Field(Path("checkpoints"), description="folder of the checkpoints")
+    overwrite: bool = Field(False, description="replace other parts that are there")
+    ship: bool = Field(
+        False, description="the other way: replace the package's parts by those in checkpoints"
+    )
+    data_dir: Path = Field(
+        Path("data/multimodal"), description="with ship: the corpus that they were trained on"
+    )
+
+
+def parts(arguments: list[str]) -> int:
+    """Writes the ready-made tiny parts, so that none need be trained."""
+    if _help("parts", PartsConfig, arguments):
+        return 0
+    config = load_config(PartsConfig, None, arguments)
+    from omnitune.tiny import ready
+
+    if config.ship:
+        ready.ship_parts(config.checkpoints, read_json_object(config.data_dir / "corpus.json"))
+    card = ready.read_card()
+    made = [] if config.ship else ready.write_parts(config.checkpoints, config.overwrite)
+    corpus = card["corpus"]
+    print(f"parts of corpus {corpus['version']}, seed {corpus['seed']}; held-out scores:")
+    for kind, place in ready.PLACES.items():
+        scores = ", ".join(f"{k} {v:.3f}" for k, v in card["parts"][kind]["scores"].items())
+        state = "made" if config.checkpoints / place in made else "is there"
+        print(f"  {config.checkpoints / place}: {state} ({scores})")
+    return 0
+
+
 def pretrain(arguments: list[str]) -> int:
     """Trains parts: thinker, audio encoder, vision encoder; of several files side by side."""
     paths, arguments, flags = _run_flags("pretrain", arguments)
@@ -265,6 +298,7 @@ def chat(arguments: list[str]) -> int:
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "corpus": corpus,
+    "parts": parts,
     "pretrain": pretrain,
     "sft": sft,
     "inspect": inspect,
@@ -301,7 +335,7 @@ def _help(command: str, config: type[Config], arguments: list[str]) -> bool:
     if not {"-h", "--help"} & set(arguments):
         return False
     rows = option_table(config)
-    if command != "corpus":
+    if command in RESUMABLE:
         several = " (of several parts, trained side by side)" * (command == "pretrain")
         rows = [
             ("config FILE", "", f"JSON file of settings{several}; the options below override it"),

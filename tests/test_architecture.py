@@ -20,7 +20,7 @@ PACKAGE = "omnitune"
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"cli", "__main__"}),
     frozenset({"serving"}),
-    frozenset({"pretraining"}),
+    frozenset({"pretraining", "tiny"}),
     frozenset({"training"}),
     frozenset({"evaluation"}),
     frozenset({"generation"}),

@@ -31,7 +31,8 @@ MADE_BY = {
 
 def read_part(path: Path, kind: str) -> dict[str, Any]:
     """Reads a checkpoint and checks that it is of the kind that is asked for."""
-    values = read_checkpoint(path, MADE_BY[kind])
+    ready = "" if kind == "omni" else "omnitune parts` or `"
+    values = read_checkpoint(path, ready + MADE_BY[kind])
     if values.get("kind") != kind:
         found = values.get("kind", "no kind of omnitune's")
         raise UserError(f"{path}: is a checkpoint of kind {found!r}, expected {kind!r}")
