@@ -21,6 +21,7 @@ from omnitune.storage import read_checkpoint, sha256, write_checkpoint, write_js
 
 SHIPPED = Path(__file__).parent / "parts"
 CARD = "parts.json"
+TOKENIZER = "tokenizer.json"
 # Where each part lies among the checkpoints.
 PLACES = {
     "thinker": Path("thinker_tiny/thinker_best.pt"),
@@ -59,6 +60,8 @@ def write_parts(checkpoints: Path, overwrite: bool = False, folder: Path = SHIPP
     new = [kind for kind, path in targets.items() if path not in set(there.values()) - set(others)]
     for kind in new:
         write_checkpoint(targets[kind], made[kind])
+        if tokenizer := made[kind].get("tokenizer"):  # encoders are trained with that alone
+            write_json(targets[kind].with_name(TOKENIZER), json.loads(tokenizer))
     return [targets[kind] for kind in new]
 
 

@@ -9,7 +9,7 @@ import torch
 
 from omnitune.cli import main
 from omnitune.config import load_config
-from omnitune.models.components import assemble
+from omnitune.models.components import assemble, load_tokenizer
 from omnitune.pretraining.audio_encoder import AudioEncoderConfig
 from omnitune.pretraining.thinker import ThinkerConfig
 from omnitune.pretraining.vision_encoder import VisionEncoderConfig
@@ -44,7 +44,7 @@ def test_they_have_the_architecture_of_the_configurations(written: Path) -> None
         read_checkpoint(written / PLACES[kind])["config"] for kind in ("thinker", "audio", "image")
     )
     config = load_config(ThinkerConfig, CONFIGS / "thinker_tiny.json", [])
-    wanted = config.architecture(config.vocab_size)
+    wanted = json.loads(json.dumps(config.architecture(config.vocab_size)))
     wanted.pop("transformers_version")
     known = {key: value for key, value in wanted.items() if key in thinker}
     assert differs(thinker, known) == {}
@@ -61,6 +61,8 @@ def test_they_are_joined_without_a_word(written: Path, capsys: pytest.CaptureFix
     assert capsys.readouterr().out == ""  # the encoders name this thinker's own words
     assert tokenizer.get_vocab_size() == model.thinker.config.vocab_size
     assert all(p.dtype == torch.float32 and p.isfinite().all() for p in model.parameters())
+    beside = load_tokenizer((written / PLACES["thinker"]).with_name("tokenizer.json"))
+    assert beside.to_str() == tokenizer.to_str()  # for who trains another encoder
 
 
 def test_a_second_time_nothing_is_written(written: Path) -> None:
