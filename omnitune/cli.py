@@ -17,6 +17,7 @@ from pathlib import Path
 from pydantic import Field
 
 from omnitune.config import (
+    LARGEST_SEED,
     Config,
     RunConfig,
     SftConfig,
@@ -28,13 +29,16 @@ from omnitune.config import (
 from omnitune.sample import UserError
 
 RESUMABLE = ("pretrain", "sft")
+_HELP = {"-h", "--help"}
+# torch tells of memory that the system does not give in its own way.
+_NO_MEMORY = ("can't allocate memory", "Cannot allocate memory", "not enough memory")
 
 
 class CorpusConfig(Config):
     """Options of ``omnitune corpus``."""
 
     data_dir: Path = Field(Path("data/multimodal"), description="where to write it")
-    seed: int = Field(0, ge=0, description="everything follows from it")
+    seed: int = Field(0, ge=0, le=LARGEST_SEED, description="everything follows from it")
     scale: float = Field(1.0, gt=0, le=100, description="multiplies the number of records")
     workers: int | None = Field(None, ge=1, description="processes [one a core]")
     overwrite: bool = Field(False, description="replace another corpus that is there")
@@ -44,19 +48,21 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs a subcommand; returns the exit status (2: a mistake in the input, 130: Ctrl-C)."""
     arguments = sys.argv[1:] if arguments is None else arguments
     name = arguments[0] if arguments else "--help"
-    if name in ("-h", "--help"):
-        print(USAGE)
-        return 0
     # A polite kill is a Ctrl-C: what was trained is saved first.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal may know fewer letters
-    hint = "; the same command with --resume goes on from here" if name in RESUMABLE else ""
+    runs = name in RESUMABLE and not _HELP & set(arguments)
+    hint = "; the same command with --resume goes on from here" if runs else ""
     try:
-        if name not in COMMANDS:
+        if name in _HELP:
+            print(USAGE)
+            status = 0
+        elif name in COMMANDS:
+            status = COMMANDS[name](arguments[1:])
+        else:
             raise UserError(f"omnitune {name}: no such command\n\n{USAGE}")
-        status = COMMANDS[name](arguments[1:])
         if sys.stdout is not None:
             sys.stdout.flush()  # here, where a closed pipe can still be told
         return status
@@ -81,7 +87,8 @@ def explain(error: Exception) -> str:
         return str(error)
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename or 'the system'}: {error.strerror}"
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+    lacking = isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)
+    if lacking or isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return (
             "there is not enough memory; take a smaller batch_size with more "
             f"gradient_accumulation, or activation_checkpointing ({error})"
@@ -332,7 +339,7 @@ def _run_flags(command: str, arguments: list[str]) -> tuple[list[Path], list[str
 
 def _help(command: str, config: type[Config], arguments: list[str]) -> bool:
     """Prints the options of a command if they are asked for."""
-    if not {"-h", "--help"} & set(arguments):
+    if not _HELP & set(arguments):
         return False
     rows = option_table(config)
     if command in RESUMABLE:

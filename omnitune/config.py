@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 from pydantic import (
     ConfigDict,
@@ -24,6 +24,8 @@ from omnitune.settings import load_config as load_config
 from omnitune.settings import option_table as option_table
 from omnitune.settings import read_json_object as read_json_object
 
+LARGEST_SEED = 2**63 - 1  # that every generator takes
+
 
 class Config(Traced):
     """Base of every configuration: unknown keys are refused."""
@@ -33,11 +35,13 @@ class Config(Traced):
     @field_validator("*", mode="before")
     @classmethod
     def _no_bool_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
-        """``true`` is no 1: it is what an option without its value would be read as."""
-        if (
-            isinstance(value, bool)
-            and cls.model_fields[str(info.field_name)].annotation is not bool
-        ):
+        """``true`` is no 1: it is what an option without its value would be read as.
+
+        Nor is an empty text a path: it would be the folder where the command is given.
+        """
+        annotation = cls.model_fields[str(info.field_name)].annotation
+        is_path = annotation is Path or Path in get_args(annotation)
+        if (isinstance(value, bool) and annotation is not bool) or (is_path and value == ""):
             raise ValueError("a value is missing")
         return value
 
@@ -51,7 +55,9 @@ class RunConfig(Config):
     output_dir: Path | None = Field(
         None, description="where results go [checkpoints/<name of the config file>]"
     )
-    seed: int = Field(0, ge=0, description="seeds weights, order of samples and augmentation")
+    seed: int = Field(
+        0, ge=0, le=LARGEST_SEED, description="seeds weights, order of samples and augmentation"
+    )
     batch_size: int = Field(8, ge=1, le=65_536, description="samples per micro-batch")
     gradient_accumulation: int = Field(1, ge=1, le=65_536, description="micro-batches per step")
     num_epochs: int = Field(

@@ -199,16 +199,17 @@ def _parse_overrides(cls: type[BaseModel], arguments: list[str]) -> list[tuple[l
                 f"{argument!r} is not an option; options look like --learning-rate 3e-4"
             )
         name, equals, text = argument[2:].partition("=")
+        given = bool(equals)
         key = name.replace("-", "_").split(".")
-        if not equals:
+        if not given:
             if position < len(arguments) and not arguments[position].startswith("--"):
-                text = arguments[position]
+                text, given = arguments[position], True
                 position += 1
             elif key[0].startswith("no_") and key[0] not in cls.model_fields:
                 key, text = [key[0][3:]], "false"
             else:
                 text = "true"
-        overrides.append((key, text if _wants_text(cls, key) else _parse_value(text)))
+        overrides.append((key, text if given and _wants_text(cls, key) else _parse_value(text)))
     return overrides
 
 

@@ -57,6 +57,9 @@ def write_checkpoint(path: Path, values: dict[str, Any]) -> None:
         raise (NoRoomError if full else UserError)(
             f"{path}: cannot be written ({reason}); {mend}"
         ) from None
+    except BaseException:  # Ctrl-C too leaves no half file
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def read_checkpoint(path: Path, command: str = "") -> dict[str, Any]:
@@ -104,7 +107,7 @@ def edit_manifest(folder: Path, name: str, digest: str | None) -> None:
 
 def write_json(path: Path, values: Any) -> None:
     """Writes JSON under a temporary name, then renames it; raises OSError."""
-    _replace(path, [json.dumps(values, indent=1) + "\n"])
+    write_lines(path, [json.dumps(values, indent=1) + "\n"])
 
 
 def sha256(path: Path) -> str:
@@ -134,10 +137,10 @@ def file_state(path: Path) -> str:
 
 def write_json_lines(path: Path, rows: Iterable[Any]) -> None:
     """Writes one JSON value a line under a temporary name, then renames it; raises OSError."""
-    _replace(path, (json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    write_lines(path, (json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
-def _replace(path: Path, lines: Iterable[str]) -> None:
+def write_lines(path: Path, lines: Iterable[str]) -> None:
     """Writes text under a temporary name, syncs it, then renames it; raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
@@ -147,7 +150,7 @@ def _replace(path: Path, lines: Iterable[str]) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except OSError:
+    except BaseException:  # Ctrl-C too leaves no half file
         temporary.unlink(missing_ok=True)
         raise
 

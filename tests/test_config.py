@@ -141,6 +141,13 @@ def test_numeric_folder_name_is_a_folder(tmp_path: Path) -> None:
     assert load(tmp_path, {}, "--output-dir", "2026").out == Path("2026")
 
 
+@pytest.mark.parametrize("arguments", [["--output-dir"], ["--output-dir", ""], ["--data-dir="]])
+def test_path_that_is_missing_is_refused(tmp_path: Path, arguments: list[str]) -> None:
+    """Neither a folder that is called "true" nor the one where the command is given is meant."""
+    with pytest.raises(UserError, match="_dir: a value is missing"):
+        load(tmp_path, {}, *arguments)
+
+
 @pytest.mark.parametrize("option", ["--learning-rate", "--batch-size", "--data-mix.image-text"])
 def test_option_whose_value_was_forgotten_is_refused(tmp_path: Path, option: str) -> None:
     """True is not silently the number 1, be it last or before another option."""

@@ -152,3 +152,16 @@ def test_digest_follows_the_content(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert sha256(path) == second
     path.write_text("three")
     assert len({first, second, sha256(path)}) == 3
+
+
+@pytest.mark.parametrize("write", [write_json, write_checkpoint])
+def test_interrupted_write_leaves_no_half_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: object
+) -> None:
+    def interrupt(number: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(storage.os, "fsync", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path / "file", {"step": 1})  # type: ignore[operator]
+    assert not list(tmp_path.iterdir())

@@ -32,7 +32,9 @@ from omnitune.evaluation.tables import (
     write_score,
 )
 from omnitune.evaluation.verdict import judge
+from omnitune.storage import write_lines
 
+REPORT_FILE = "report.html"
 TABLE_WIDTH = 100
 GLANCE = 6  # pictures at the top of the page
 _LABEL = 14  # columns of a score's name
@@ -132,10 +134,8 @@ def write_report(ckpt_dir: Path, data_dir: Path) -> Path:
         + sections.opening(run.splits().get(main, {}), main)
         + sections.glance(grid[:GLANCE])
     )
-    page = ckpt_dir / "report.html"
-    page.write_text(
-        render_page("report", ckpt_dir.resolve().name, opening, shown), encoding="utf-8"
-    )
+    page = ckpt_dir / REPORT_FILE
+    write_lines(page, [render_page("report", ckpt_dir.resolve().name, opening, shown)])
     return page
 
 

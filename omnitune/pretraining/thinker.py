@@ -146,8 +146,6 @@ def pretrain(config: ThinkerConfig, resume: bool = False, overwrite: bool = Fals
         raise UserError(f"{config.data_dir}: needs records in the splits train and validation")
     words = (put_into_words(s) for samples in train.values() for s in samples)
     tokenizer = train_tokenizer(words, config.vocab_size)
-    out.claim.take()
-    save_tokenizer(config.out / TOKENIZER_FILE, tokenizer)
     renderer = ChatRenderer(tokenizer)
     model = OmniModel(OmniConfig(thinker=config.architecture(tokenizer.get_vocab_size())))
     look_for_alike(model.thinker)
@@ -174,6 +172,8 @@ def pretrain(config: ThinkerConfig, resume: bool = False, overwrite: bool = Fals
     if config.told_first and "told" in stream.groups:
         stream.follow(told_first(config, stream, train))
     items = [reader.item(shown(one, config)) for sample in held_out for one in sample.alone()]
+    out.claim.take()
+    save_tokenizer(config.out / TOKENIZER_FILE, tokenizer)
     run_stage(
         Stage(
             config=config,

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from omnitune.training.loop import Run
 
 
+_STEP_FILE = re.compile(r"(?:\w+_)?step_(\d+)\.pt")
 # One thread, so that checkpoints are written one after the other.
 _WRITER = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
 
@@ -136,7 +137,12 @@ def step_files(folder: Path) -> list[Path]:
     """The step checkpoints of a folder, oldest first."""
     numbered = []
     for path in folder.glob("*step_*.pt"):
-        match = re.fullmatch(r"(?:\w+_)?step_(\d+)\.pt", path.name)
+        match = _STEP_FILE.fullmatch(path.name)
         if match:
             numbered.append((int(match[1]), path))
     return [path for _, path in sorted(numbered)]
+
+
+def is_step_file(name: str) -> bool:
+    """Whether a step checkpoint could bear this name."""
+    return _STEP_FILE.fullmatch(name) is not None

@@ -14,9 +14,10 @@ from omnitune.config import RunConfig
 from omnitune.evaluation.environment import command, environment
 from omnitune.evaluation.examples import EXAMPLES_FILE
 from omnitune.sample import UserError
-from omnitune.storage import check_workers, sha256, write_json
-from omnitune.training.checkpoint import step_files
+from omnitune.storage import MANIFEST, sha256, write_json
+from omnitune.training.checkpoint import is_step_file, step_files
 from omnitune.training.compute import pick_device
+from omnitune.training.ranks import check_ranks
 from omnitune.training.trackers import TRACKER_FILE, check_installed
 
 RUN_FILE = "run.json"
@@ -69,6 +70,7 @@ class Claim:
             self.folder.mkdir(parents=True, exist_ok=True)
             if not self.keep:
                 _clear(self.folder)
+            _clear_half_written(self.folder)
             write_json(self.folder / RUN_FILE, self.record)
         except OSError as error:
             raise UserError(
@@ -100,8 +102,7 @@ def examine_folder(
     """
     folder = config.out
     check_installed(config.trackers)
-    pick_device(config.device)
-    check_workers(config.workers)
+    check_ranks(config, pick_device(config.device))
     check_writable(folder)
     settings: dict[str, Any] = json.loads(config.model_dump_json())
     digests = {name: sha256(path) for name, path in inputs.items() if path.is_file()}
@@ -182,10 +183,29 @@ def _clear(folder: Path) -> None:
         events.unlink()
 
 
+def _clear_half_written(folder: Path) -> None:
+    """Takes away files of a run that was killed while it wrote them."""
+    for path in folder.glob("*.tmp"):
+        name = path.name.removesuffix(".tmp")
+        if name in (*LEFT_BY_A_RUN, RUN_FILE, MANIFEST) or is_step_file(name):
+            path.unlink()
+
+
 def _read(path: Path) -> dict[str, Any] | None:
+    """The record of a run; None without one.
+
+    Raises:
+        UserError: the file is damaged.
+    """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except (json.JSONDecodeError, OSError):
-        raise UserError(f"{path}: cannot be read as JSON; give --overwrite to start anew") from None
+    except (ValueError, RecursionError, OSError):
+        found = None
+    if not isinstance(found, dict) or not isinstance(found.get("config"), dict):
+        raise UserError(
+            f"{path}: cannot be read as the record of a run; give --overwrite to start anew, or "
+            "--output-dir DIR for a new place"
+        )
+    return found

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from omnitune.config import RunConfig
 from omnitune.console import progress_bar
+from omnitune.storage import write_lines
 from omnitune.training.trackers import Trackers
 
 # Turns the scores of one moment into the lines that are printed for them.
@@ -70,7 +72,8 @@ class RunLog:
         if path.exists():
             lines = path.read_text(encoding="utf-8").splitlines()
             kept = [line for line in lines if _step_of(line) <= step]
-            path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+            if kept != lines:
+                write_lines(path, (line + "\n" for line in kept))
 
     @contextmanager
     def training_bar(self, total: int, done: int) -> Iterator[None]:
@@ -144,10 +147,13 @@ class RunLog:
     def _append(self, entry: dict[str, Any]) -> None:
         """Writes a line; a disk that is full costs the line, not the run."""
         path = self.folder / "metrics.jsonl"
+        whole = path.stat().st_size if path.exists() else 0
         try:
             with path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(entry) + "\n")
         except OSError as error:
+            with suppress(OSError):  # the next line shall not be joined to a half one
+                os.truncate(path, whole)
             self.warn(f"{path}: cannot be written ({error.strerror}); this line is lost")
 
     def say(self, message: str) -> None:

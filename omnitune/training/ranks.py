@@ -82,20 +82,10 @@ def choose_ranks(config: RunConfig, model: nn.Module, compilable_steps: int = 0)
     Raises:
         UserError: more were asked for than there can be.
     """
-    where = next(model.parameters()).device.type
-    forks = sys.platform == "linux" and where == "cpu" and not torch.cuda.is_initialized()
-    asked = config.workers
-    check_workers(asked)
-    if asked is not None and asked > 1:
-        if not forks:
-            raise UserError(
-                f"workers is {asked}, but processes share a step on a CPU under Linux only "
-                f"(here: {where}, {sys.platform}); leave workers out"
-            )
-        if config.compile == "on":
-            raise UserError(f"workers is {asked}, but a compiled model runs in one; leave one out")
-    if asked is not None:
-        return asked
+    device = next(model.parameters()).device
+    forks = check_ranks(config, device)
+    if config.workers is not None:
+        return config.workers
     cores = usable_cores() if forks else 1
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     pays = config.batch_size >= SAMPLES_A_RANK * cores and trained <= SMALL_MODEL
@@ -103,6 +93,26 @@ def choose_ranks(config: RunConfig, model: nn.Module, compilable_steps: int = 0)
         config.compile == "auto" and compilable_steps >= LONG_RUN and compiling_helps()
     )
     return cores if pays and not compiles and torch.get_num_threads() > 1 else 1
+
+
+def check_ranks(config: RunConfig, device: torch.device) -> bool:
+    """Whether processes can share a step here.
+
+    Raises:
+        UserError: more were asked for than there can be.
+    """
+    forks = sys.platform == "linux" and device.type == "cpu" and not torch.cuda.is_initialized()
+    asked = config.workers
+    check_workers(asked)
+    if asked is not None and asked > 1:
+        if not forks:
+            raise UserError(
+                f"workers is {asked}, but processes share a step on a CPU under Linux only "
+                f"(here: {device.type}, {sys.platform}); leave workers out"
+            )
+        if config.compile == "on":
+            raise UserError(f"workers is {asked}, but a compiled model runs in one; leave one out")
+    return forks
 
 
 @contextmanager

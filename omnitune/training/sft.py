@@ -27,7 +27,7 @@ from omnitune.evaluation.caching import estimate
 from omnitune.evaluation.evaluate import encode_once
 from omnitune.evaluation.guard import language_lost
 from omnitune.evaluation.lines import score_lines
-from omnitune.evaluation.report import scores_table, write_report
+from omnitune.evaluation.report import REPORT_FILE, scores_table, write_report
 from omnitune.models.components import assemble, save_omni
 from omnitune.models.omni import OmniModel
 from omnitune.sample import Sample, UserError
@@ -55,6 +55,8 @@ def finetune(config: SftConfig, resume: bool = False, overwrite: bool = False) -
     inputs |= {"thinker_ckpt": config.thinker_ckpt, **config.encoder_ckpts}
     claim = examine_folder(config, result, resume, overwrite, inputs)
     if claim is None:
+        if not (config.out / REPORT_FILE).is_file():  # the run was stopped before it was written
+            print(f"report: {write_report(config.out, config.data_dir)}")
         return result
     started = time.monotonic()
     joint = prepare(config, resume)

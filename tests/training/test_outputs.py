@@ -213,3 +213,30 @@ def test_missing_tracker_is_said_before_anything_is_written(
     with pytest.raises(UserError, match="pip install wandb"):
         claim(config)
     assert not config.out.exists()
+
+
+def test_half_files_of_a_killed_run_are_cleared(tmp_path: Path) -> None:
+    config = settings(tmp_path)
+    leave_unfinished(config)
+    for name in ("omni_step_3.pt.tmp", "run.json.tmp", "manifest.json.tmp", "notes.txt.tmp"):
+        (config.out / name).write_text("half")
+    assert not claim(config, resume=True)
+    assert [path.name for path in config.out.glob("*.tmp")] == ["notes.txt.tmp"]
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"config": 3}', "\xff", "[" * 100_000])
+def test_damaged_record_of_a_run_is_told(tmp_path: Path, content: str) -> None:
+    config = settings(tmp_path)
+    leave_unfinished(config)
+    (config.out / "run.json").write_text(content, encoding="latin-1")
+    with pytest.raises(UserError, match=r"run\.json: cannot be read.*--overwrite"):
+        claim(config, resume=True)
+    assert not claim(config, overwrite=True)
+
+
+def test_workers_that_cannot_be_take_nothing_away(tmp_path: Path) -> None:
+    leave_unfinished(settings(tmp_path))
+    wrong = settings(tmp_path, workers=2, compile="on")
+    with pytest.raises(UserError, match="a compiled model runs in one"):
+        claim(wrong, overwrite=True)
+    assert (wrong.out / "omni_step_4.pt").exists()

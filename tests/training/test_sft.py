@@ -172,6 +172,9 @@ def test_finished_run_is_not_trained_again(
     assert finetune(finished) == finished.out / "omni.pt"
     assert "nothing to do" in capsys.readouterr().out
     assert (finished.out / "omni.pt").read_bytes() == before
+    (finished.out / "report.html").unlink()  # as if it was stopped before it wrote that
+    assert finetune(finished, resume=True) == finished.out / "omni.pt"
+    assert (finished.out / "report.html").is_file()
     with pytest.raises(UserError, match="learning_rate"):
         finetune(finished.model_copy(update={"learning_rate": 0.5}))
 
