@@ -35,8 +35,9 @@ def read_card(folder: Path = SHIPPED) -> dict[str, Any]:
 
     Returns:
         ``corpus`` (``version``, ``seed``, ``scale``), ``commit`` and, by kind, ``parts``:
-        ``scores`` (held out), ``settings`` they were trained with, ``sha256`` of the file, ``aliases`` (names
-        of weights that are another's) and ``values``, all else that the checkpoint holds.
+        ``scores`` (held out), ``settings`` they were trained with, ``sha256`` of the file,
+        ``aliases`` (names of weights that are another's) and ``values``, all else that the
+        checkpoint holds.
     """
     return read_json_object(folder / CARD)
 
