@@ -82,6 +82,8 @@ def load_config(cls: type[C], path: Path | None, arguments: list[str]) -> C:
 
 def read_json_object(path: Path) -> dict[str, Any]:
     """Reads a JSON file that must hold one object; a UserError names what is wrong."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise UserError(f"{path}: is a pipe or a device, expected a JSON file")
     try:
         values = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_each_key_once)
     except FileNotFoundError:

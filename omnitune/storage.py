@@ -51,8 +51,9 @@ def write_checkpoint(path: Path, values: dict[str, Any]) -> None:
         edit_manifest(path.parent, path.name, digest)
     except (OSError, RuntimeError) as error:  # torch's writer tells of a full disk in its own way
         temporary.unlink(missing_ok=True)  # half a file would keep the room that is missing
-        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
         full = isinstance(error, RuntimeError) or error.errno in NO_ROOM
+        told = error.strerror if isinstance(error, OSError) else "the disk seems to be full"
+        reason = told or str(error)
         mend = "make room and go on" if full else "make the folder writable and go on"
         raise (NoRoomError if full else UserError)(
             f"{path}: cannot be written ({reason}); {mend}"

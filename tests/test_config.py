@@ -1,6 +1,7 @@
 """Configuration: file and command line together, every mistake in one message."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -261,6 +262,12 @@ def test_broken_file_is_named(tmp_path: Path, text: str, words: str) -> None:
         load_config(SftConfig, path, [])
     assert str(path) in str(error.value)
     assert words in str(error.value)
+
+
+def test_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "run.json")
+    with pytest.raises(UserError, match=r"run\.json: is a pipe or a device"):
+        read_json_object(tmp_path / "run.json")
 
 
 def test_missing_folder_and_binary_files_are_named(tmp_path: Path) -> None:
