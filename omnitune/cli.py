@@ -207,9 +207,17 @@ def sft(arguments: list[str]) -> int:
 def evaluate(arguments: list[str]) -> int:
     """Scores a model on data."""
     parser = argparse.ArgumentParser(prog="omnitune evaluate", description=evaluate.__doc__)
-    parser.add_argument("--ckpt_dir", "--ckpt-dir", type=Path, required=True)
-    parser.add_argument("--data", type=Path, default=Path("data/multimodal"))
-    parser.add_argument("--split", default="test", help="a split's name, or all [test]")
+    parser.add_argument(
+        "--ckpt_dir",
+        "--ckpt-dir",
+        type=Path,
+        required=True,
+        help="folder or file of the model",
+    )
+    parser.add_argument("--data", type=Path, help="folder of the data [the run's own]")
+    parser.add_argument(
+        "--split", default="", help="a split's name, or all [test; validation where there is none]"
+    )
     parser.add_argument("--json", action="store_true", help="print the scores as JSON")
     parser.add_argument("--predictions", type=Path, help="write one JSON line per question")
     parser.add_argument(
@@ -229,9 +237,11 @@ def evaluate(arguments: list[str]) -> int:
         raise UserError(f"--language: {error}") from None
     from omnitune.evaluation.evaluate import evaluate_checkpoint
     from omnitune.evaluation.report import scores_table
+    from omnitune.evaluation.runs import data_dir_of
     from omnitune.training.compute import pick_device
 
-    where = (options.ckpt_dir, options.data, options.split, options.predictions)
+    data = options.data or data_dir_of(options.ckpt_dir)
+    where = (options.ckpt_dir, data, options.split, options.predictions)
     scores = evaluate_checkpoint(*where, language, pick_device(options.device))
     for warning in scores["warnings"]:
         print(f"warning: {warning}", file=sys.stderr)
@@ -242,7 +252,12 @@ def evaluate(arguments: list[str]) -> int:
 def inspect(arguments: list[str]) -> int:
     """Says what a data folder holds, what is broken, and what its splits share."""
     parser = argparse.ArgumentParser(prog="omnitune inspect", description=inspect.__doc__)
-    parser.add_argument("--data", type=Path, default=Path("data/multimodal"))
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=Path("data/multimodal"),
+        help="folder of the data [data/multimodal]",
+    )
     parser.add_argument("--json", type=Path, help="write all of it to a file")
     parser.add_argument(
         "--ckpt_dir", "--ckpt-dir", type=Path, help="also count tokens and losses under this model"
@@ -269,12 +284,15 @@ def inspect(arguments: list[str]) -> int:
 def report(arguments: list[str]) -> int:
     """Prints a finished run's scoreboard and writes its report."""
     parser = argparse.ArgumentParser(prog="omnitune report", description=report.__doc__)
-    parser.add_argument("--ckpt_dir", "--ckpt-dir", type=Path, required=True)
-    parser.add_argument("--data", type=Path, default=Path("data/multimodal"))
+    parser.add_argument(
+        "--ckpt_dir", "--ckpt-dir", type=Path, required=True, help="output folder of the run"
+    )
+    parser.add_argument("--data", type=Path, help="folder of the data [the run's own]")
     options = parser.parse_args(arguments)
     from omnitune.evaluation.report import scores_table, write_report
+    from omnitune.evaluation.runs import data_dir_of
 
-    page = write_report(options.ckpt_dir, options.data)
+    page = write_report(options.ckpt_dir, options.data or data_dir_of(options.ckpt_dir))
     print("\n".join(scores_table(read_json_object(options.ckpt_dir / "results.json"))))
     print(f"report: {page}")
     return 0

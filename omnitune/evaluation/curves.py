@@ -58,6 +58,7 @@ _STYLE: Any = {  # matplotlib names every key in its type
     "svg.hashsalt": "omnitune",  # the same run draws the same file
 }
 LEGEND_ROW = 14  # points
+MANY = 1e4  # times the lowest value of a logarithmic axis
 _NO_METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}
 
 
@@ -224,7 +225,10 @@ def _scale_loss(axes: Axes, values: list[float]) -> None:
         return
     axes.set_yscale("log")
     far = max(values) > 100 * min(values)
-    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 3.0) if far else (1.0, 2.0, 3.0, 5.0)))
+    subs = (1.0, 3.0) if far else (1.0, 2.0, 3.0, 5.0)
+    low, high = axes.get_ylim()
+    # Over so many decades numbers between them would crowd, or matplotlib writes none at all.
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0,) if high > MANY * low else subs))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.tick_params(which="both", length=0)

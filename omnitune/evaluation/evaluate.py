@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 
-from omnitune.config import read_json_object
 from omnitune.console import progress_bar
 from omnitune.data.chat import ChatRenderer
 from omnitune.data.features import FeatureStore
@@ -29,7 +28,7 @@ from omnitune.data.records import (
 from omnitune.evaluation.follow_ups import follow_ups, make_follow_ups
 from omnitune.evaluation.limits import cut_short
 from omnitune.evaluation.priors import answer_priors
-from omnitune.evaluation.runs import as_object
+from omnitune.evaluation.runs import as_object, config_of
 from omnitune.evaluation.scoreboard import Priors, as_json, scoreboard
 from omnitune.models.components import load_omni
 from omnitune.models.omni import OmniModel
@@ -51,6 +50,7 @@ def evaluate_checkpoint(
     """Scores a model on one split of a data folder, or on ``all`` that are held out.
 
     Args:
+        split: its name; "" is ``test``, or ``validation`` where there is no ``test``.
         predictions: where to write one JSON line per question.
         language: of answers whose records do not say; "" is as the run had it.
         device: where to compute; the CPU if None.
@@ -59,10 +59,11 @@ def evaluate_checkpoint(
         the scores, in the form of ``results.json``.
     """
     model, tokenizer, values = load_omni(ckpt_dir, device)
-    run = _run_config(ckpt_dir)
+    run = config_of(ckpt_dir)
     languages = dict.fromkeys(SOURCES, language) if language else as_object(run.get("languages"))
     samples = join(read_available(data_dir, languages=languages).values())
-    splits = sorted(samples.splits - {"train"}) if split == "all" else [split]
+    usual = "test" if "test" in samples.splits else "validation"
+    splits = sorted(samples.splits - {"train"}) if split == "all" else [split or usual]
     if not splits:
         raise UserError(
             f"{data_dir}: every sample is for training, none is held out; --split train scores "
@@ -89,12 +90,6 @@ def evaluate_checkpoint(
             "not how it does on what is new to it"
         )
     return results
-
-
-def _run_config(ckpt_dir: Path) -> dict[str, Any]:
-    """The configuration of the run that made a model; empty where it is not told."""
-    path = (ckpt_dir.parent if ckpt_dir.suffix == ".pt" else ckpt_dir) / "run.json"
-    return as_object(read_json_object(path).get("config")) if path.is_file() else {}
 
 
 def _try_to_write(path: Path, samples: Sequence[Sample]) -> None:

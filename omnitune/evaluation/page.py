@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -71,8 +72,13 @@ def _section(section: Section) -> str:
 
 
 def note_line(text: str) -> str:
-    """How to read something, as a quiet paragraph; a number keeps its percent sign."""
-    return f'<p class="muted">{escape(text).replace(" %", "&nbsp;%")}</p>'
+    """How to read something, as a quiet paragraph."""
+    return f'<p class="muted">{prose(text)}</p>'
+
+
+def prose(text: str) -> str:
+    """Escaped words in which a number keeps its percent sign at the end of a line."""
+    return re.sub(r"[\d.,]+ %", r'<span class="whole">\g<0></span>', escape(text))
 
 
 def tiles(cells: Sequence[tuple[str, ...]]) -> str:

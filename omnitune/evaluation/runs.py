@@ -11,6 +11,8 @@ from typing import Any
 from omnitune.config import read_json_object
 from omnitune.sample import UserError
 
+CORPUS = "data/multimodal"
+
 
 @dataclass(frozen=True)
 class RunFolder:
@@ -85,6 +87,21 @@ def read_finished(path: Path) -> RunFolder:
             "log_every steps"
         )
     return run
+
+
+def data_dir_of(ckpt_dir: Path) -> Path:
+    """The folder of the data that a run read; where that is not known, the embedded corpus.
+
+    Args:
+        ckpt_dir: the run's output folder, or a file in it.
+    """
+    return Path(str(config_of(ckpt_dir).get("data_dir", CORPUS)))
+
+
+def config_of(ckpt_dir: Path) -> dict[str, Any]:
+    """The configuration of the run that made a model; empty where it is not told."""
+    path = (ckpt_dir if ckpt_dir.is_dir() else ckpt_dir.parent) / "run.json"
+    return as_object(read_json_object(path).get("config")) if path.is_file() else {}
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:

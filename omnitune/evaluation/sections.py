@@ -15,6 +15,7 @@ from omnitune.evaluation.page import (
     note_line,
     pairs,
     plain_table,
+    prose,
     score_table,
     share_bar,
     tiles,
@@ -43,12 +44,12 @@ _MEASURE_NAMES = {"exact_match": "exact match", "wer": "word error rate (less is
 def verdict(found: Verdict) -> str:
     """Whether the run came out well, and what else was found."""
     opening, _, rest = found.sentence.partition(":")
-    more = "".join(f"<li>{escape(sentence)}</li>" for sentence in found.more)
+    more = "".join(f"<li>{prose(sentence)}</li>" for sentence in found.more)
     more = (
         f"<details><summary>what else was found</summary><ul>{more}</ul></details>" if more else ""
     )
     return (
-        f'<div class="judged {found.grade}"><p><b>{escape(opening)}:</b>{escape(rest)}</p>{more}'
+        f'<div class="judged {found.grade}"><p><b>{escape(opening)}:</b>{prose(rest)}</p>{more}'
         f"<details><summary>how this is judged</summary><p>{escape(RULES)}</p></details></div>"
     )
 
@@ -296,7 +297,7 @@ def _card(exhibit: Exhibit, media: str) -> str:
     prediction = exhibit.prediction
     verdict, css = ("✓ right", "right") if exhibit.right else ("✗ wrong", "wrong")
     why = "" if exhibit.right else blame(prediction)
-    verdict += f"<small>{escape(why)}</small>" if why else ""
+    verdict += f"<small>{prose(why)}</small>" if why else ""
     group = dict.fromkeys(filter(None, (prediction.task, prediction.kind, exhibit.split)))
     return (
         f'<article class="card {css}"><div class="media">{media}</div>'

@@ -36,6 +36,7 @@ border-left:6px solid var(--muted);border-radius:10px}
 .judged details{margin-top:6px}.judged ul{margin:4px 0;padding-left:20px;max-width:90ch}
 .judged.fine{border-left-color:var(--right)}.judged.weak{border-left-color:var(--held)}
 .judged.bad{border-left-color:var(--wrong)}
+.whole{white-space:nowrap}
 .tiles+.muted,.muted+.muted{margin:12px 0 0;max-width:80ch}
 .glance{display:grid;grid-template-columns:repeat(6,minmax(0,1fr));gap:12px;list-style:none;
 margin:8px 0 0;padding:0;font-size:.875rem}

@@ -51,7 +51,7 @@ _OPENINGS = {
     BAD: "Not good yet",
     FINE: "Good",
     WEAK: "Good for the most part",
-    FEW: "Too few questions to say whether this is good",
+    FEW: f"Too few questions to say whether this is good (at least {ENOUGH} of a task are needed)",
     UNKNOWN: "It cannot be said whether this is good",
 }
 # The same rules, as the page tells them.
@@ -61,7 +61,8 @@ RULES = (
     "looks and listens if it answers clearly better with a question's own picture or sound than "
     "with that of another question. Language is lost if the text loss has clearly risen. Clearly "
     "means beyond the confidence interval. Other splits should not do much worse than "
-    f"the main one. Fewer than {ENOUGH} questions say nothing."
+    f"the main one. Fewer than {ENOUGH} questions say nothing: give more records a split that is "
+    "held out, such as test."
 )
 _NOTHING = "the results hold no score that shows it"
 # What a task's answers are called.
@@ -230,8 +231,7 @@ def _name(task: str) -> str:
 
 def _of_answers(task: _Answers) -> Finding:
     if task.few:
-        words = f"the score for {_name(task.task)} rests on {task.questions:.0f} questions only"
-        return Finding(FEW, f"{words}, and at least {ENOUGH} are needed")
+        return Finding(FEW, f"the score for {_name(task.task)} rests on {_few(task.questions)}")
     beyond = task.beyond_guessing
     if beyond is None:
         if task.guess is None:
@@ -249,6 +249,11 @@ def _of_answers(task: _Answers) -> Finding:
     if beyond:
         return Finding(WEAK, f"{task.words}, less than halfway from {_guess(task)} to all right")
     return Finding(BAD, f"{task.words}, {_no_better(task)}")
+
+
+def _few(questions: float | None) -> str:
+    count = f"{questions:.0f} question{'s' * (questions != 1)}"
+    return f"{count} only"
 
 
 def _at_least(value: float, least: float) -> bool:
@@ -276,7 +281,7 @@ def _of_reliance(found: Mapping[str, Any]) -> list[Finding]:
         )
         does, does_not = _SENSES.get(name, (f"uses the {name}", f"does not use the {name}"))
         if questions is not None and questions < ENOUGH:
-            few.append(Finding(FEW, f"only {questions:.0f} questions show whether it {does}"))
+            few.append(Finding(FEW, f"whether it {does} rests on {_few(questions)}"))
         elif interval and interval[0] > 0:
             used.append(does)
         elif interval:

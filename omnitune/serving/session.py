@@ -123,7 +123,7 @@ class ChatSession:
             names += " (/reset before it leaves that out)" * bool(kept)
             notices.append(
                 f"the model reads the conversation from this {modality} on{names}: "
-                f"it was not taught with {modality} after other turns"
+                f"it was not taught with an {modality} after other turns"
             )
         if self.taught.never_saw(modality):
             notices.append(f"this model was taught with no {modality}: its answers are guesses")

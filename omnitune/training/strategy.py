@@ -34,6 +34,7 @@ class Strategy:
         readers: first step before which each takes over, and the reader, in order.
         samples_per_step: of the whole step.
         state: the run's: ``mix`` (sums), ``weights`` (decisions) and ``balance``.
+        probed: tasks that are scored between epochs.
     """
 
     phases: Phases
@@ -43,12 +44,7 @@ class Strategy:
     samples_per_step: int
     balance: Balance | None
     state: dict[str, Any]
-
-    @property
-    def probed(self) -> tuple[str, ...]:
-        """Tasks that are scored between epochs: more of them where a source has none else."""
-        telling = set[str]().union(*self.balance.tasks.values()) if self.balance else set()
-        return (*PROBED, *sorted(telling - set(PROBED)))
+    probed: tuple[str, ...] = PROBED
 
     def rate(self, step: int) -> float:
         """Factor on the rate of the step that is made after ``step`` steps."""
@@ -148,10 +144,13 @@ def plan_strategy(
     raw_from = {name: phases.firsts[n] for name, n in phases.raw_from().items()}
     readers = _readers(raw_from, reader)
     stream.follow(course, [(step * per_step, found) for step, found in readers])
-    balance = None
+    tasks, balance = telling_tasks(samples), None
     if config.balance != "none":
-        balance = Balance(config.balance, telling_tasks(samples), state)
-    return Strategy(phases, course, stream, readers, per_step, balance, state)
+        balance = Balance(config.balance, tasks, state)
+    # Where a source has none of the usual tasks, the others stand for it: else the loss between
+    # epochs would be that of the other sources alone.
+    probed = (*PROBED, *sorted(set[str]().union(*tasks.values()) - set(PROBED)))
+    return Strategy(phases, course, stream, readers, per_step, balance, state, probed)
 
 
 def telling_tasks(samples: Mapping[str, Samples]) -> dict[str, set[str]]:

@@ -1,6 +1,7 @@
 """``omnitune evaluate``: what it refuses before it scores, and what it says beside the scores."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -56,3 +57,17 @@ def test_nothing_held_out(home: Path, capsys: pytest.CaptureFixture[str]) -> Non
 def test_no_language(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert evaluate(home, "--language", "12") == 2
     assert "error: --language: '12' is no code of a language" in capsys.readouterr().err
+
+
+def test_own_data_and_what_is_held_out_of_it_are_scored_unless_told_otherwise(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(home / "omni.pt", tmp_path)
+    (tmp_path / "run.json").write_text(json.dumps({"config": {"data_dir": str(tmp_path / "data")}}))
+    (tmp_path / "data/text").mkdir(parents=True)
+    splits = ("train", "validation", "validation")
+    records = [{"question": f"say {n}.", "answer": "red", "split": s} for n, s in enumerate(splits)]
+    (tmp_path / "data/text/conversations.json").write_text(json.dumps(records))
+    assert main(["evaluate", "--ckpt_dir", str(tmp_path), "--json", "--device", "cpu"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["scored_split"], found["tasks"]["text"]["questions"]) == ("validation", 2)

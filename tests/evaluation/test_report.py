@@ -21,6 +21,7 @@ from made_up import (
 )
 from PIL import Image
 
+from omnitune.cli import main
 from omnitune.evaluation.examples import EXAMPLES_FILE, read_examples
 from omnitune.evaluation.report import scores_table, write_report
 from omnitune.evaluation.verdict import judge
@@ -251,6 +252,13 @@ def test_a_sample_id_alone_is_enough(run_dir: Path, data_dir: Path) -> None:
     assert "how many are there?" in known
     assert "<img" in known
     assert "<img" not in unknown
+
+
+@pytest.mark.usefixtures("no_drawing")
+def test_data_of_the_run_is_shown_unless_told_otherwise(run_dir: Path, data_dir: Path) -> None:
+    (run_dir / "run.json").write_text(json.dumps({"config": {"data_dir": str(data_dir)}}))
+    assert main(["report", "--ckpt_dir", str(run_dir)]) == 0
+    assert "what color is it?" in (run_dir / "report.html").read_text(encoding="utf-8")
 
 
 def test_pictures_are_valid(run_dir: Path, data_dir: Path) -> None:

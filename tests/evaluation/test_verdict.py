@@ -214,8 +214,9 @@ def test_nothing_is_claimed_of_little() -> None:
     sentence = judge(RESULTS).sentence  # neither intervals nor priors
     assert sentence.startswith("It cannot be said whether this is good: it gets 50.0 %")
     assert "the score for spoken words rests on 7 questions only" in sentence
-    few = judge(run(exact(1.0, 1.0, 1.0, questions=3))).sentence
-    assert few.startswith("Too few questions to say whether this is good")
+    few = judge(run(exact(1.0, 1.0, 1.0, questions=1))).sentence
+    assert few.startswith("Too few questions to say whether this is good (at least 20 of a task")
+    assert "the score for questions about pictures rests on 1 question only" in few
     assert judge(rich_results()).grade == "bad"  # 50 % where guessing gets 30 %
 
 

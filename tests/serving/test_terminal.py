@@ -293,7 +293,7 @@ def test_talk_before_a_picture_is_not_read_with_it(session: ChatSession, tmp_pat
     session.attach(path, "image")
     assert session.notice == (
         "the model reads the conversation from this image on: "
-        "it was not taught with image after other turns"
+        "it was not taught with an image after other turns"
     )
     assert asked_alone(session, "what is this?") == alone
     assert ask(session, "what is this?") == answer

@@ -217,3 +217,14 @@ def test_two_processes_follow_the_same_strategy(home: Path, name: str) -> None:
     for name, tensor in weights(runs[0]).items():
         # Clips are padded to the longest of a rank's part, which rounds their features otherwise.
         torch.testing.assert_close(weights(runs[1])[name], tensor, atol=2e-4, rtol=1e-3)
+
+
+def test_a_source_without_the_usual_tasks_is_checked_between_epochs_too(home: Path) -> None:
+    path = home / "data/audio/audio_qa.json"
+    before = path.read_text(encoding="utf-8")
+    path.write_text(before.replace('"transcription"', '"qa"'), encoding="utf-8")
+    try:
+        tasks = prepare(config_of(home, "probes")).strategy.probed
+    finally:
+        path.write_text(before, encoding="utf-8")
+    assert tasks == ("text", "image_qa", "transcription", "audio_qa")
