@@ -165,6 +165,9 @@ def parts(arguments: list[str]) -> int:
 
 def pretrain(arguments: list[str]) -> int:
     """Trains parts: thinker, audio encoder, vision encoder; of several files side by side."""
+    if "--config" not in arguments and _help("pretrain", RunConfig, arguments):
+        print("\n--config FILE --help lists those of its stage too (configs/thinker_tiny.json)")
+        return 0
     paths, arguments, flags = _run_flags("pretrain", arguments)
     from omnitune.pretraining import audio_encoder, thinker, vision_encoder
     from omnitune.pretraining.side_by_side import part_jobs, run_side_by_side

@@ -77,7 +77,7 @@ class RunConfig(Config):
         description="steps of linear warm-up; of no more than a tenth of the run",
     )
     min_lr_ratio: float = Field(0.1, ge=0, le=1, description="rate at the end, as share of peak")
-    weight_decay: float = Field(0.01, ge=0, description="AdamW; none on norms and biases")
+    weight_decay: float = Field(0.01, ge=0, le=10, description="AdamW; none on norms and biases")
     optimizer: Literal["adamw", "muon"] = Field(
         "adamw", description="muon: orthogonalised steps for hidden matrices, AdamW for the rest"
     )

@@ -30,6 +30,13 @@ def test_help_that_nobody_reads_is_no_run_that_was_stopped(
     assert capsys.readouterr().err == ""
 
 
+def test_help_of_pretrain_needs_no_file(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["pretrain", "--help"]) == 0
+    out = capsys.readouterr().out
+    assert "--learning-rate" in out
+    assert "--config FILE --help lists those of its stage" in out
+
+
 def test_help_on_a_full_disk_ends_in_a_sentence(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
