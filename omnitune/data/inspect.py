@@ -17,6 +17,7 @@ from omnitune.modalities.registry import MODALITIES
 from omnitune.sample import Sample, UserError
 
 NAMED = 20  # broken media, and pairs of each split, that are named
+NAMED_ALIKE = 3  # remarks that say the same of several media
 SHOWN_KINDS = 12
 TEXT = "text"
 LEAKS = ("same file", "same content", "changed copy", "same text", "near text")
@@ -197,13 +198,26 @@ def account_lines(found: Mapping[str, Any]) -> list[str]:
     lines += [f"  {one['id']}: {one['problem']}" for one in found["broken"]["media"]]
     if found["remarks"]["count"]:
         lines.append(f"remarks on media that can be used: {found['remarks']['count']}")
-        lines += [f"  {one['id']}: {one['remark']}" for one in found["remarks"]["media"]]
+        lines += _remark_lines(found["remarks"])
     lines += ["", *_leak_lines(found)]
     if "truncation" in found:
         lines += ["", summary(found["truncation"]) or "all of it would be shown to the model"]
     if "refused" in found:
         lines += ["", f"a run would refuse it: {found['refused']}"]
     return lines
+
+
+def _remark_lines(remarks: Mapping[str, Any]) -> list[str]:
+    """The first of those that say the same, and how many more there are."""
+    alike: Counter[str] = Counter()
+    lines = []
+    for one in remarks["media"]:
+        what = one["remark"].removeprefix(one["file"])
+        alike[what] += 1
+        if alike[what] <= NAMED_ALIKE:
+            lines.append(f"  {one['id']}: {one['remark']}")
+    more = remarks["count"] - len(lines)
+    return lines + [f"  and {more:,} more"] * (more > 0)
 
 
 def _account(entry: Mapping[str, Any]) -> str:

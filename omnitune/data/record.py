@@ -161,7 +161,7 @@ class Record:
                     raise self.wrong(f'the key "{name}" is missing; expected a relative path')
                 continue
             relative = self.values[name]
-            if not isinstance(relative, str) or not relative:
+            if not isinstance(relative, str) or not relative.strip():
                 raise self.wrong(f'"{name}" is {as_found(relative)}, expected one relative path')
             self.check_text(relative, f'"{name}"')
             place = Path(relative)
@@ -304,7 +304,10 @@ class Record:
 
     def _split(self) -> str:
         if "split" not in self.values:
-            return by_content(self.values)
+            try:
+                return by_content(self.values)
+            except RecursionError:
+                raise self.wrong("its lists or objects are nested too deep to be read") from None
         name = self._text("split")
         if meant := mistaken(name):
             raise self.wrong(
@@ -339,8 +342,9 @@ class Record:
         value = values[key]
         if key == "id" and isinstance(value, int) and not isinstance(value, bool):
             return str(value)
-        if not isinstance(value, str) or not value:
-            empty = "; leave the key out where there is none" if value in (None, "") else ""
+        blank = isinstance(value, str) and not value.strip()
+        if not isinstance(value, str) or blank:
+            empty = "; leave the key out where there is none" if blank or value is None else ""
             raise self.wrong(f'{at}"{key}" is {as_found(value)}, expected text{empty}')
         self.check_text(value, f'{at}"{key}"')
         return plain(value, f'{at}"{key}"', self.wrong) if key in STAND_INS.values() else value

@@ -100,7 +100,9 @@ class ImageModality(Modality):
         rgb = _decode(path)
         remarks = _remarks(path)
         if rgb.getcolors(1):
-            remarks += (f"{path}: one colour all over (transparent parts are laid on white)",)
+            with _open(path) as image:
+                why = " (transparent parts are laid on white)" * image.has_transparency_data
+            remarks += (f"{path}: one colour all over{why}",)
         content = hashlib.blake2b(f"{rgb.size}".encode(), digest_size=8)
         content.update(rgb.tobytes())
         small = rgb.resize((LOOK_SIDE + 1, LOOK_SIDE), Image.Resampling.BILINEAR)

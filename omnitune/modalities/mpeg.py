@@ -57,7 +57,9 @@ def count_frames(file: BinaryIO, size: int) -> Frames | None:
         return None
     tag = _tag(file, start)
     if tag and tag.frames and tag.size <= size - start <= tag.size + TRAILER:
-        return None
+        end = _after_tags(file, start + tag.size)
+        if _frame(_at(file, end)) is None:  # else another recording was put behind it
+            return None
     places, cut = _walk(file, start, size)
     layer = places[0][1].kind[1] if places else 0
     if tag:

@@ -9,6 +9,7 @@ from typing import Any
 
 from omnitune.config import read_json_object
 from omnitune.evaluation.examples import Example, read_examples
+from omnitune.evaluation.reliance import ENOUGH
 from omnitune.evaluation.runs import as_number, as_object, splits_of, top_split
 from omnitune.models.components import MADE_BY
 from omnitune.sample import UserError
@@ -75,6 +76,9 @@ def _taught(scores: dict[str, Any]) -> list[str]:
             what += _kinds(as_object(task.get("kinds")))
         found = ((as_number(task.get(key)), words) for key, words in MEASURES.items())
         told = [f"{100 * value:.1f} % {words}" for value, words in found if value is not None]
+        questions = as_number(task.get("questions"))
+        if told and questions and questions < ENOUGH:  # too few for the score to say much
+            told[0] += f" ({questions:.0f} question{'s' * (questions != 1)} only)"
         rows.append("  " + ": ".join([what, *told[:1]]))
     return ["Taught, with scores on what was kept from training:", *rows] if rows else []
 

@@ -197,3 +197,13 @@ def test_command_writes_json_and_is_strict_on_request(
     assert main(command) == 1
     assert main(command[:-1]) == 0
     assert main(["inspect", "--data", str(data / "none")]) == 2
+
+
+def test_remarks_that_say_the_same_are_not_all_written_out(data: Path) -> None:
+    for n in range(4):
+        Image.new("RGB", (8, 8 + n), (20 * n, 0, 0)).save(data / "images" / f"flat{n}.png")
+    qa = {"question": "what is it?", "answer": "a wall", "split": "train"}
+    write(data, "image_text", [{"image": f"flat{n}.png", **qa} for n in range(4)])
+    lines = account_lines(inspect_folder(data))
+    assert sum(line.endswith("one colour all over") for line in lines) == 3
+    assert "  and 1 more" in lines

@@ -12,6 +12,7 @@ import pytest
 from helpers import write_image, write_wave
 
 from omnitune.data import faults
+from omnitune.data.record import Record
 from omnitune.data.records import (
     FILES,
     REQUIRED_MEDIA,
@@ -363,6 +364,9 @@ WRONG: list[tuple[str, Any, str]] = [
     ("text_only", GOOD | {"id": float("nan")}, '"id" is NaN (a number)'),
     ("text_only", GOOD | {"id": True}, '"id" is true, expected text'),
     ("text_only", GOOD | {"kind": None}, '"kind" is null, expected text; leave the key out'),
+    ("text_only", GOOD | {"split": " "}, '"split" is " ", expected text; leave the key out'),
+    ("text_only", GOOD | {"kind": "\n"}, '"kind" is "\\n", expected text; leave the key out'),
+    ("image_text", {"image": " ", "answer": "x"}, '"image" is " ", expected one relative path'),
     ("text_only", None, "is a JSON null"),
     ("text_only", True, "is a JSON true"),
     ("text_only", 4, "is a JSON number"),
@@ -639,3 +643,11 @@ def test_check_media_names_the_sample(tmp_path: Path) -> None:
     write_wave(tmp_path / "images" / "bad.wav").rename(tmp_path / "images" / "bad.png")
     with pytest.raises(UserError, match=r"the-third.*is not an image"):
         check_media(samples)
+
+
+def test_nesting_that_is_read_but_not_hashed_is_refused(tmp_path: Path) -> None:
+    deep: list[Any] = []
+    for _ in range(5000):
+        deep = [deep]
+    with pytest.raises(UserError, match="record 1: its lists or objects are nested too deep"):
+        Record(tmp_path / "a.json", "text_only", 0, GOOD | {"_x": deep}).sample()

@@ -159,7 +159,10 @@ def test_constant_shade_is_grey_and_told(tmp_path: Path) -> None:
     Image.fromarray(np.full((4, 4), 7.5, dtype=np.float32)).save(tmp_path / "a.tiff")
     assert np.unique(decoded(tmp_path / "a.tiff")).tolist() == [128]
     (remark,) = ImageModality.fingerprint(tmp_path / "a.tiff").remarks
-    assert "one colour all over" in remark
+    assert remark.endswith("one colour all over")
+    Image.new("RGBA", (4, 4), (9, 9, 9, 0)).save(tmp_path / "b.png")
+    (remark,) = ImageModality.fingerprint(tmp_path / "b.png").remarks
+    assert remark.endswith("one colour all over (transparent parts are laid on white)")
 
 
 FRAMES = [disc("RGB", colour, "white") for colour in ("red", "green", "blue")]

@@ -7,7 +7,7 @@ import pytest
 import soundfile
 
 from omnitune.modalities.audio import duration, read_wave
-from omnitune.modalities.mpeg import _frame
+from omnitune.modalities.mpeg import TRAILER, _frame
 from omnitune.sample import UserError
 
 RATE = 16_000
@@ -96,3 +96,15 @@ def test_what_only_looks_like_a_frame_is_no_sound(tmp_path: Path) -> None:
         path.write_bytes(content)
         with pytest.raises(UserError, match=r"a\.mp3: "):
             read_wave(path)
+
+
+def test_a_short_recording_behind_another_is_heard_too(tmp_path: Path) -> None:
+    """It is no larger than the tags that may stand there."""
+    path = tmp_path / "a.mp3"
+    soundfile.write(path, 0.3 * np.sin(np.arange(2 * RATE) / 8), RATE)
+    content = path.read_bytes()
+    assert len(content) < TRAILER
+    once = duration(path)
+    path.write_bytes(content + content)
+    assert duration(path) == pytest.approx(2 * once, abs=0.2)
+    assert len(read_wave(path)) == pytest.approx(2 * once * RATE, abs=0.2 * RATE)

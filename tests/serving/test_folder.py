@@ -65,6 +65,18 @@ def test_what_was_taught_in_words(tmp_path: Path) -> None:
     ]
 
 
+def test_a_score_of_few_questions_says_so(tmp_path: Path) -> None:
+    tasks = {"image_qa": {"exact_match": 1.0, "questions": 1}, "text": {"questions": 2}}
+    write_json(tmp_path / "results.json", {"tasks": tasks})
+    assert greeting(tmp_path)[1:] == [
+        "  text conversations",
+        "  questions about an image: 100.0 % right (1 question only)",
+    ]
+    tasks["image_qa"]["questions"] = 20
+    write_json(tmp_path / "results.json", {"tasks": tasks})
+    assert greeting(tmp_path)[-1].endswith("100.0 % right")
+
+
 def test_what_to_try(tmp_path: Path) -> None:
     (tmp_path / "a b.png").touch()
     (tmp_path / "q.wav").touch()
