@@ -94,7 +94,8 @@ def task_of(modalities: set[str], record_task: str, kind: str) -> str:
         captioned = record_task == "caption" or (kind == "caption" and record_task != "image_qa")
         return "caption" if captioned else "image_qa"
     if modalities == {"audio"}:
-        return "transcription" if record_task == "transcription" else "audio_qa"
+        told = record_task == "transcription" or (kind == "transcription" and not record_task)
+        return "transcription" if told else "audio_qa"
     return "text"
 
 
@@ -326,7 +327,7 @@ class Record:
         return float(value)
 
     def _language(self) -> str:
-        name = self._text("language")
+        name = self._text("language").replace("_", "-")  # as locales are written
         if name and not _LANGUAGE.fullmatch(name):
             raise self.wrong(
                 f'"language" is {quoted(name)}, expected a code such as "en", "hi" or "zh-Hant"'

@@ -9,9 +9,10 @@ from typing import Any
 from omnitune.modalities.registry import MODALITIES
 from omnitune.sample import Again, Media, Message, Part, Text, Told, UserError
 
-# A tag as it should be, or as it is often written elsewhere: <IMAGE>, <image 1>, <|image|>. After
-# a backslash the letters themselves are meant.
-_TAG = re.compile(rf"(\\?)(<\|?\s*({'|'.join(MODALITIES)})(?:[ _-]?\d+)?\s*\|?>)", re.IGNORECASE)
+# A tag as it should be, or as it is often written elsewhere: <IMAGE>, <image 1>, <|image|>,
+# <image/>, <image_placeholder>. After a backslash the letters themselves are meant.
+_NUMBERED = r"(?:[ _-]?(?:\d+|pad|token|placeholder))?"
+_TAG = re.compile(rf"(\\?)(<\|?/?\s*({'|'.join(MODALITIES)}){_NUMBERED}\s*/?\|?>)", re.IGNORECASE)
 
 # Makes an error that says in which record.
 Wrong = Callable[[str], UserError]

@@ -185,6 +185,8 @@ def _check_chunks(file: BinaryIO, size: int, layout: Chunks) -> None:
                 told = wide
             if not _unknown(told, layout):
                 _compare(told, size - place)
+                if layout is _RIFF and told:  # 0 is written by who cannot know it
+                    _check_rest(file, told, place + told + told % 2, size)
             break
     file.seek(4)
     end = 8 + int.from_bytes(file.read(4), "little")
@@ -193,6 +195,20 @@ def _check_chunks(file: BinaryIO, size: int, layout: Chunks) -> None:
         raise UserError(
             "two WAV files lie one after the other in it, of which only the first would be heard; "
             "write them anew as one"
+        )
+
+
+def _check_rest(file: BinaryIO, told: int, end: int, size: int) -> None:
+    """Refuses a header that says less than is there: what follows the sound is sound too.
+
+    Other chunks may follow, or some bytes of any kind.
+    """
+    file.seek(end)
+    name = file.read(4)
+    if size - end > max(told, 4096) and not all(32 <= byte < 127 for byte in name):
+        raise UserError(
+            f"its header says {told:,} bytes of sound, and {size - end:,} more follow that would "
+            "not be heard; write it anew (ffmpeg -i in.wav out.wav)"
         )
 
 

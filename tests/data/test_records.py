@@ -166,6 +166,13 @@ TAGGED: list[tuple[str, dict[str, Any], str]] = [
     ("image_text", PICTURE | asks("<audio>?"), 'holds <audio>, but the record has no "audio"'),
     ("image_text", PICTURE | asks("<IMAGE>?"), "holds <IMAGE> (did you mean <image>?)"),
     ("image_text", PICTURE | asks("<image 1>?"), "holds <image 1> (did you mean <image>?)"),
+    ("image_text", PICTURE | asks("<image/>?"), "holds <image/> (did you mean <image>?)"),
+    (
+        "image_text",
+        PICTURE | asks("<image_placeholder>?"),
+        "holds <image_placeholder> (did you mean <image>?)",
+    ),
+    ("image_text", PICTURE | asks("<|image_pad|>?"), "holds <|image_pad|> (did you mean <image>?)"),
     ("image_text", PICTURE | asks("<|image_1|>?"), "holds <|image_1|> (did you mean <image>?)"),
     (
         "image_text",
@@ -447,7 +454,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("text_only", GOOD | {"split": None}, '"split" is null, expected text'),
     # languages
     ("text_only", GOOD | {"language": "English"}, '"language" is "English", expected a code'),
-    ("text_only", GOOD | {"language": "en_US"}, '"language" is "en_US"'),
+    ("text_only", GOOD | {"language": "en/US"}, '"language" is "en/US"'),
     ("text_only", GOOD | {"language": ""}, '"language" is ""'),
 ]
 
@@ -496,9 +503,15 @@ def test_an_answer_of_weight_0_is_context_only(tmp_path: Path) -> None:
 
 
 def test_a_language_is_a_code(tmp_path: Path) -> None:
-    codes = ("en", "hi", "zh-Hant", "es-419", "EN-us")
+    codes = ("en", "hi", "zh-Hant", "es-419", "EN-us", "en_US")
     samples = read(tmp_path, "text_only", *(GOOD | {"language": code} for code in codes))
-    assert [s.language for s in samples] == ["en", "hi", "zh-Hant", "es-419", "en-us"]
+    assert [s.language for s in samples] == ["en", "hi", "zh-Hant", "es-419", "en-us", "en-US"]
+
+
+def test_the_kind_transcription_is_the_task(tmp_path: Path) -> None:
+    record = {"audio": "a.wav", "question": "?", "answer": "yes", "kind": "transcription"}
+    told, asked = read(tmp_path, "audio_text", record, record | {"task": "qa"})
+    assert (told.task, asked.task) == ("transcription", "audio_qa")
 
 
 def test_several_wrong_records_are_told_at_once(tmp_path: Path) -> None:

@@ -157,6 +157,19 @@ def test_joined_files_of_which_one_would_be_heard_are_refused(tmp_path: Path, ki
         MODALITY.measure(path)
 
 
+def test_a_header_that_says_less_than_is_there_is_told(tmp_path: Path) -> None:
+    """Nearly all of the sound would be dropped without a word."""
+    path = tmp_path / "a.wav"
+    soundfile.write(path, np.random.default_rng(0).normal(size=32_000) * 0.1, RATE)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:40] + (2_000).to_bytes(4, "little") + whole[44:])
+    with pytest.raises(UserError, match=r"says 2,000 bytes of sound, and 62,000 more follow"):
+        MODALITY.measure(path)
+    for more in (b"LIST\x04\0\0\0abcd", bytes(900)):  # another chunk, or bytes of no use
+        path.write_bytes(whole + more)
+        assert MODALITY.measure(path).whole == 2.0
+
+
 def test_page_that_is_missing_is_told(tmp_path: Path) -> None:
     path = tmp_path / "a.ogg"
     soundfile.write(path, np.random.default_rng(0).normal(size=4 * RATE) * 0.1, RATE)
