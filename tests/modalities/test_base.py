@@ -1,8 +1,10 @@
 """A user's file is opened only if it is one: nothing hangs, and every refusal is one sentence."""
 
 import os
+import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,22 @@ OPENERS: list[Callable[[Path], object]] = [
 ]  # fmt: skip
 
 
+@contextmanager
+def at_most(seconds: int) -> Iterator[None]:
+    """A pipe that is opened waits for ever."""
+
+    def late(*_: object) -> None:
+        raise TimeoutError("it waits for a pipe")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
 @pytest.mark.parametrize("opener", OPENERS)
 def test_what_is_no_regular_file_is_refused_and_not_opened(
     opener: Callable[[Path], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -29,7 +47,7 @@ def test_what_is_no_regular_file_is_refused_and_not_opened(
     os.mkfifo("pipe")
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     (tmp_path / "link").symlink_to(tmp_path / "pipe")
-    with socket.socket(socket.AF_UNIX) as server:
+    with socket.socket(socket.AF_UNIX) as server, at_most(20):
         server.bind("socket")
         for name in ("pipe", "socket", "link", "/dev/zero"):
             with pytest.raises(UserError, match=rf"{name}: is a pipe, socket or device"):

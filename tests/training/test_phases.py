@@ -39,6 +39,23 @@ def test_run_without_phases_is_one_of_everything() -> None:
     assert (stretch.first, stretch.weights, stretch.pools) == (0, MIX, SIZES)
 
 
+def test_a_weight_that_somebody_else_has_frozen_stays_frozen() -> None:
+    """As an adapter's base is: thawing its part must not make it trained."""
+    model = tiny_model()
+    base = model.thinker.get_input_embeddings().weight
+    base.requires_grad_(False)
+    config = SftConfig(phases=[{"until": 0.5, "train": ["proj_v"]}, {"train": ["thinker"]}])
+    first = Phases(config, model.parts(), model.modalities, 10)
+    trained = []
+    for made in (first, Phases(config, model.parts(), model.modalities, 10)):  # as a run makes two
+        for phase in (0, 1):
+            made.thaw([phase])
+            trained.append({n for n, p in model.named_parameters() if p.requires_grad})
+    assert trained[0] == trained[2] == {n for n in trained[0] if n.startswith("proj_v.")}
+    rest = {n for n, p in model.named_parameters() if n.startswith("thinker.") and p is not base}
+    assert trained[1] == trained[3] == rest
+
+
 def test_phases_share_out_the_steps() -> None:
     three = phases(200, phases=[{"until": 0.1}, {"until": 0.25}, {}])
     found = [three.at(step) for step in range(200)]
