@@ -231,7 +231,7 @@ def test_chat_answers_once(folder: Path, out: Path) -> None:
         (["sft", "--learning-rat", "1e-4", "--num-epochs", "0"], "did you mean learning_rate?"),
         (
             ["sft", "--thinker-ckpt", "no.pt", "--output-dir", "x"],
-            "make it with `omnitune pretrain",
+            "make it with `omnitune parts` or `omnitune pretrain",
         ),
         (["sft", "--data-dir", "no", "--output-dir", "y"], "make it with `omnitune corpus`"),
         (["pretrain"], "--config"),

@@ -94,7 +94,10 @@ def test_every_missing_or_swapped_part_is_named(tmp_path: Path) -> None:
     lines = str(error.value).splitlines()
     assert len(lines) == 2
     assert "audio.pt: is a checkpoint of kind 'audio', expected 'image'" in lines[0]
-    assert "none.pt: no such checkpoint; make it with `omnitune pretrain" in lines[1]
+    assert (
+        "none.pt: no such checkpoint; make it with `omnitune parts` or `omnitune pretrain"
+        in lines[1]
+    )
     with pytest.raises(UserError, match="expected 'thinker'"):
         assemble(encoders["image"], encoders)
 
