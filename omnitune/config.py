@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
@@ -19,7 +18,7 @@ from pydantic import (
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from omnitune.sample import SOURCES, UserError
-from omnitune.settings import Traced
+from omnitune.settings import Traced, nearest
 from omnitune.settings import load_config as load_config
 from omnitune.settings import option_table as option_table
 from omnitune.settings import read_json_object as read_json_object
@@ -289,8 +288,8 @@ class SftConfig(RunConfig):
     def _codes_by_source(cls, value: dict[str, str]) -> dict[str, str]:
         for source, code in value.items():
             if source not in SOURCES:
-                near = get_close_matches(source, SOURCES, n=1)
-                hint = f"; did you mean {near[0]}?" if near else ""
+                near = nearest(source, SOURCES)
+                hint = f"; did you mean {near}?" if near else ""
                 raise ValueError(f"{source!r} is no source ({', '.join(SOURCES)}){hint}")
             check_language(code)
         return value

@@ -181,7 +181,7 @@ def rate_factor(step: int, total: int, warmup: int, floor: float) -> float:
 
 
 def warmup_of(asked: int, total: int) -> int:
-    """Steps of warm-up: as asked for, but no more than a tenth of the run (one at least)."""
+    """Steps of warm-up: as asked for, but no more than a tenth of all (one at least)."""
     return min(asked, max(1, total // 10))
 
 

@@ -18,13 +18,12 @@ from omnitune.config import Phase, SftConfig
 from omnitune.data.course import Stretch, warming_up
 from omnitune.modalities.base import Modality
 from omnitune.sample import UserError
-from omnitune.training.optim import trainable
+from omnitune.training.optim import trainable, warmup_of
 
 if TYPE_CHECKING:
     from omnitune.training.loop import Run
 
 FROZEN_HERE = "frozen_by_phase"  # attribute of a weight
-REWARM = 0.1  # of a phase's steps at most are spent on warming up anew
 
 
 class Phases:
@@ -85,7 +84,7 @@ class Phases:
         if n == 0 or as_before:
             return scale
         end = self.firsts[n + 1] if n + 1 < len(self.firsts) else self.total_steps
-        warmup = min(self.config.warmup_steps, int(REWARM * (end - self.firsts[n])))
+        warmup = warmup_of(self.config.warmup_steps, end - self.firsts[n])
         return scale * min(1.0, (step - self.firsts[n] + 1) / max(1, warmup))
 
     def begin(self, run: Run, aloud: bool = True) -> None:

@@ -1,4 +1,4 @@
-"""A made-up run and its data, for the tests of what is shown of a run."""
+"""A made-up run and its data, for the tests of what is shown of a run; a tiny model to score."""
 
 import json
 from pathlib import Path
@@ -6,10 +6,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from helpers import tiny_model, tiny_reader
 from made_up import HOSTILE, RESULTS, entry, write_lines, write_records, write_run
 from PIL import Image
 
+from omnitune.data.loader import SampleReader
 from omnitune.evaluation import curves
+from omnitune.models.omni import OmniModel
+
+
+@pytest.fixture(scope="module")
+def model() -> OmniModel:
+    return tiny_model()
+
+
+@pytest.fixture(scope="module")
+def reader(model: OmniModel) -> SampleReader:
+    return tiny_reader(model)
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from helpers import conversation, tiny_model, tiny_reader, write_image
+from helpers import conversation, write_image
 
 from omnitune.data.loader import SampleReader
 from omnitune.evaluation import limits
@@ -15,16 +15,6 @@ from omnitune.models.omni import OmniModel
 from omnitune.sample import Media, Sample
 
 LONG = "the sky is the air above us and the river is quiet. " * 2
-
-
-@pytest.fixture(scope="module")
-def model() -> OmniModel:
-    return tiny_model()
-
-
-@pytest.fixture(scope="module")
-def reader(model: OmniModel) -> SampleReader:
-    return tiny_reader(model)
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import conversation, mixed_samples, tiny_model, tiny_reader
+from helpers import conversation, mixed_samples, tiny_reader
 
 from omnitune.evaluation import reliance as module
 from omnitune.evaluation.reliance import (
@@ -22,11 +22,6 @@ from omnitune.models.omni import OmniModel
 from omnitune.sample import Media, Sample
 
 TASKS = {"image": "image_qa", "audio": "transcription"}
-
-
-@pytest.fixture(scope="module")
-def model() -> OmniModel:
-    return tiny_model()
 
 
 def pictures(modality: str, count: int, questions: int = 2, answer: str = "{}") -> list[Sample]:

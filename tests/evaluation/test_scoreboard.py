@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import conversation, mixed_samples, tiny_model, tiny_reader
+from helpers import conversation, mixed_samples
 
 from omnitune.data.loader import SampleReader
 from omnitune.evaluation import scoreboard as module
@@ -24,16 +24,6 @@ from omnitune.models.omni import OmniModel
 from omnitune.sample import Media, Message, Sample, Text
 
 IMAGE = Media("image", Path("a.png"))
-
-
-@pytest.fixture(scope="module")
-def model() -> OmniModel:
-    return tiny_model()
-
-
-@pytest.fixture(scope="module")
-def reader(model: OmniModel) -> SampleReader:
-    return tiny_reader(model)
 
 
 @pytest.fixture(scope="module")
