@@ -34,7 +34,8 @@ from benchmarks.sft import compare, report, show
 from benchmarks.versions import TRAINER, choose
 from benchmarks.workload import WEIGHTS, Bench
 from omnitune.data.mixture import Mixture
-from omnitune.modalities.audio import (
+from omnitune.encoders.base import Extent, Fingerprint, Modality
+from omnitune.encoders.fastconformer import (
     HOP,
     SAMPLE_RATE,
     AudioModality,
@@ -42,11 +43,10 @@ from omnitune.modalities.audio import (
     log_mel,
     read_wave,
 )
-from omnitune.modalities.base import Extent, Fingerprint, Modality
-from omnitune.modalities.registry import MODALITIES
+from omnitune.encoders.registry import MODALITIES
 from omnitune.models.omni import OmniConfig, OmniModel
-from omnitune.pretraining.thinker import train_tokenizer
 from omnitune.sample import Media, Message, Sample, Text
+from omnitune.tiny.pretrain_lm import train_tokenizer
 
 COMPARED = (
     TRAINER,

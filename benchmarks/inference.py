@@ -21,7 +21,7 @@ from rich.table import Table
 
 from benchmarks.command import Arguments, command
 from benchmarks.workload import WORKLOADS, Bench, corpus_folder, make
-from omnitune.data.batching import Item
+from omnitune.data.packing import Item
 from omnitune.generation import stream
 from omnitune.sample import Message, Sample
 from omnitune.storage import write_json

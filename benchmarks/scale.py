@@ -43,14 +43,14 @@ from benchmarks.command import Arguments, command, numbers
 from benchmarks.workload import BATCH_SIZE, WEIGHTS, WORKLOADS, build_model
 from omnitune.config import DataMix, SftConfig
 from omnitune.console import progress_bar
-from omnitune.data.features import FEATURES_FOLDER
-from omnitune.data.records import FILES, INDEX_FOLDER
-from omnitune.models.components import save_encoder, save_thinker
+from omnitune.data.feature_cache import FEATURES_FOLDER
+from omnitune.data.sources.native import FILES, INDEX_FOLDER
+from omnitune.models.loading import save_encoder, save_thinker
 from omnitune.sample import Message, Sample, Text
 from omnitune.storage import write_json
 from omnitune.training import checkpoint
 from omnitune.training.loop import Run, train
-from omnitune.training.outputs import examine_folder
+from omnitune.training.output_dir import examine_folder
 from omnitune.training.sft import prepare
 
 MEDIA = 32  # of each kind

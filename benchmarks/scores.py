@@ -19,9 +19,9 @@ from typing import Any
 
 from benchmarks.command import Arguments, command, numbers
 from omnitune.config import read_json_object
-from omnitune.pretraining.side_by_side import Job, run_side_by_side
-from omnitune.pretraining.thinker import TOKENIZER_FILE
 from omnitune.sample import UserError
+from omnitune.tiny.pretrain_lm import TOKENIZER_FILE
+from omnitune.tiny.side_by_side import Job, run_side_by_side
 
 CONFIGS = Path("configs")
 PAGE = Path("docs/results.md")

@@ -34,10 +34,10 @@ from benchmarks.trainer import WARM_UP
 from benchmarks.versions import TRAINER, VERSIONS, Omnitune, choose
 from benchmarks.workload import WORKLOADS, Bench, corpus_folder, make
 from omnitune.config import SftConfig
-from omnitune.data.batching import pack, share_prefix
+from omnitune.data.packing import pack, share_prefix
 from omnitune.sample import UserError
 from omnitune.storage import write_json
-from omnitune.training.compute import matmul_rate
+from omnitune.training.precision import matmul_rate
 
 Version = tuple[str, bool]  # its name, and whether in bf16
 Turns = tuple[

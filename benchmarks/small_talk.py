@@ -18,11 +18,11 @@ from pathlib import Path
 import torch
 
 from benchmarks.command import Arguments, command
-from omnitune.data.records import read_available, split_of
+from omnitune.data.sources.native import read_available, split_of
 from omnitune.data.taught import Taught
 from omnitune.evaluation.metrics import exact_match
-from omnitune.evaluation.scoreboard import Question, questions_of
-from omnitune.models.components import load_omni
+from omnitune.evaluation.scoring import Question, questions_of
+from omnitune.models.loading import load_omni
 from omnitune.sample import Media, Text, UserError
 from omnitune.serving.session import ChatSession
 from omnitune.storage import write_json

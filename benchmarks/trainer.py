@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from transformers.utils import is_flash_attn_2_available
 
 from benchmarks.workload import Bench
-from omnitune.data.batching import Item
+from omnitune.data.packing import Item
 
 IGNORED = -100  # the label that the library's loss leaves out
 WARM_UP = 3  # steps whose time does not count

@@ -20,17 +20,17 @@ from torch import Tensor, nn
 from benchmarks.trainer import IGNORED, WARM_UP, LibraryTrainer, PaddedOmni, Timing, collate
 from benchmarks.workload import Bench
 from omnitune.config import SftConfig
-from omnitune.data.batching import WHOLE, Part, pack, share_prefix
 from omnitune.data.loader import take
+from omnitune.data.packing import WHOLE, Part, pack, share_prefix
 from omnitune.data.rounding import round_up
+from omnitune.distributed.forked import Helper, choose_ranks, team_of
 from omnitune.evaluation.evaluate import encode_once
-from omnitune.evaluation.scoreboard import pick, scoreboard
+from omnitune.evaluation.scoring import pick, scoreboard
 from omnitune.models import attention
 from omnitune.training.checkpoint import copied
-from omnitune.training.feed import Ahead, Fed
 from omnitune.training.loop import Plan, Run, update
 from omnitune.training.optim import build_optimizer
-from omnitune.training.ranks import Helper, choose_ranks, team_of
+from omnitune.training.prefetch import Ahead, Fed
 from omnitune.training.strategy import PROBED
 
 SCORED_FROM = 200  # samples of each source

@@ -20,17 +20,17 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from benchmarks.command import Arguments, command
-from omnitune.data.chat import ChatRenderer
 from omnitune.data.loader import SampleReader
-from omnitune.data.records import read_available, split_of
+from omnitune.data.sources.native import read_available, split_of
+from omnitune.data.template import ChatRenderer
 from omnitune.evaluation.metrics import exact_match
-from omnitune.evaluation.scoreboard import answer, questions_of
-from omnitune.models.components import load_thinker
-from omnitune.pretraining.thinker import ThinkerConfig, shown
+from omnitune.evaluation.scoring import answer, questions_of
+from omnitune.models.loading import load_thinker
 from omnitune.sample import Message, Sample, Text, Told, UserError
 from omnitune.storage import write_json
-from omnitune.synthetic.questions import ADD_DIGITS, READ_DIGITS
-from omnitune.synthetic.scenes import Digits, belongs, caption
+from omnitune.tiny.corpus.questions import ADD_DIGITS, READ_DIGITS
+from omnitune.tiny.corpus.scenes import Digits, belongs, caption
+from omnitune.tiny.pretrain_lm import ThinkerConfig, shown
 
 LENGTHS = (2, 3)  # of the rows of digits
 SOURCE, TASK = "image_text", "image_qa"

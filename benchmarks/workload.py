@@ -14,18 +14,18 @@ import soundfile
 import torch
 from tokenizers import Tokenizer
 
-from omnitune.data.batching import Item
-from omnitune.data.chat import ChatRenderer
-from omnitune.data.features import FeatureStore
+from omnitune.data.feature_cache import FeatureStore
 from omnitune.data.loader import SampleReader, as_asked
 from omnitune.data.mixture import Mixture
-from omnitune.data.records import read_available, split_of
+from omnitune.data.packing import Item
+from omnitune.data.sources.native import read_available, split_of
+from omnitune.data.template import ChatRenderer
 from omnitune.models.omni import OmniConfig, OmniModel
-from omnitune.pretraining.audio_encoder import AudioEncoderConfig
-from omnitune.pretraining.thinker import ThinkerConfig, put_into_words, train_tokenizer
-from omnitune.pretraining.vision_encoder import VisionEncoderConfig
 from omnitune.sample import Media, Sample
-from omnitune.synthetic.corpus import VERSION, build_corpus
+from omnitune.tiny.corpus.build import VERSION, build_corpus
+from omnitune.tiny.pretrain_audio import AudioEncoderConfig
+from omnitune.tiny.pretrain_lm import ThinkerConfig, put_into_words, train_tokenizer
+from omnitune.tiny.pretrain_vision import VisionEncoderConfig
 
 WEIGHTS = {"text_only": 0.4, "image_text": 0.3, "audio_text": 0.3}
 BATCH_SIZE = 8

@@ -115,7 +115,7 @@ def corpus(arguments: list[str]) -> int:
     if _help("corpus", CorpusConfig, arguments):
         return 0
     from omnitune.storage import check_workers
-    from omnitune.synthetic.corpus import CorpusError, build_corpus
+    from omnitune.tiny.corpus.build import CorpusError, build_corpus
 
     config = load_config(CorpusConfig, None, arguments)
     check_workers(config.workers)
@@ -169,8 +169,10 @@ def pretrain(arguments: list[str]) -> int:
         print("\n--config FILE --help lists those of its stage too (configs/thinker_tiny.json)")
         return 0
     paths, arguments, flags = _run_flags("pretrain", arguments)
-    from omnitune.pretraining import audio_encoder, thinker, vision_encoder
-    from omnitune.pretraining.side_by_side import part_jobs, run_side_by_side
+    from omnitune.tiny import pretrain_audio as audio_encoder
+    from omnitune.tiny import pretrain_lm as thinker
+    from omnitune.tiny import pretrain_vision as vision_encoder
+    from omnitune.tiny.side_by_side import part_jobs, run_side_by_side
 
     stages: dict[str, tuple[type[RunConfig], Callable[..., Path]]] = {
         "thinker": (thinker.ThinkerConfig, thinker.pretrain),
@@ -239,9 +241,9 @@ def evaluate(arguments: list[str]) -> int:
     except ValueError as error:
         raise UserError(f"--language: {error}") from None
     from omnitune.evaluation.evaluate import evaluate_checkpoint
-    from omnitune.evaluation.report import scores_table
     from omnitune.evaluation.runs import data_dir_of
-    from omnitune.training.compute import pick_device
+    from omnitune.reporting.report import scores_table
+    from omnitune.training.precision import pick_device
 
     data = options.data or data_dir_of(options.ckpt_dir)
     where = (options.ckpt_dir, data, options.split, options.predictions)
@@ -272,8 +274,8 @@ def inspect(arguments: list[str]) -> int:
         "--strict", action="store_true", help="exit status 1 if media are broken or shared"
     )
     options = parser.parse_args(arguments)
-    from omnitune.data.inspect import account_lines, inspect_folder
-    from omnitune.models.components import read_reading
+    from omnitune.data.audit.inspect import account_lines, inspect_folder
+    from omnitune.models.loading import read_reading
     from omnitune.storage import write_json
 
     reading = read_reading(options.ckpt_dir, options.max_tokens) if options.ckpt_dir else None
@@ -292,8 +294,8 @@ def report(arguments: list[str]) -> int:
     )
     parser.add_argument("--data", type=Path, help="folder of the data [the run's own]")
     options = parser.parse_args(arguments)
-    from omnitune.evaluation.report import scores_table, write_report
     from omnitune.evaluation.runs import data_dir_of
+    from omnitune.reporting.report import scores_table, write_report
 
     page = write_report(options.ckpt_dir, options.data or data_dir_of(options.ckpt_dir))
     print("\n".join(scores_table(read_json_object(options.ckpt_dir / "results.json"))))
@@ -309,7 +311,7 @@ def compare(arguments: list[str]) -> int:
         "--html", type=Path, default=Path("compare.html"), help="the page [compare.html, here]"
     )
     options = parser.parse_args(arguments)
-    from omnitune.evaluation.compare import compare_table, read_runs, write_comparison
+    from omnitune.reporting.compare import compare_table, read_runs, write_comparison
 
     runs = read_runs(options.runs)
     print("\n".join(compare_table(runs)))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from omnitune.data.batching import Item, of_like_length, pack
+from omnitune.data.packing import Item, of_like_length, pack
 from omnitune.models.omni import OmniModel
 
 CACHED_POSITIONS = 1 << 14  # whose keys and values are held at a time

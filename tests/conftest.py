@@ -17,9 +17,9 @@ import pytest
 import torch
 from helpers import ENCODERS, tiny_model, tiny_tokenizer, write_image, write_wave
 
-from omnitune.data.records import FILES
-from omnitune.models.components import save_encoder, save_thinker
-from omnitune.training import compute
+from omnitune.data.sources.native import FILES
+from omnitune.models.loading import save_encoder, save_thinker
+from omnitune.training import precision as compute
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -13,11 +13,11 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from omnitune.config import SftConfig
-from omnitune.data.chat import ChatRenderer
 from omnitune.data.loader import SampleReader
+from omnitune.data.template import ChatRenderer
 from omnitune.models.omni import OmniConfig, OmniModel
-from omnitune.pretraining.thinker import ThinkerConfig, train_tokenizer
 from omnitune.sample import Media, Message, Sample, Text
+from omnitune.tiny.pretrain_lm import ThinkerConfig, train_tokenizer
 
 ENCODERS = {
     "image": {

@@ -16,17 +16,20 @@ from helpers import (
 )
 from torch import Tensor
 
-from omnitune.data.batching import Batch, Item, pack, share_prefix
-from omnitune.data.records import FILES
+from omnitune.data.packing import Batch, Item, pack, share_prefix
 from omnitune.data.rounding import round_up
-from omnitune.models import attention, flash4
-from omnitune.models.components import assemble, load_omni
+from omnitune.data.sources.native import FILES
+from omnitune.models import attention
+from omnitune.models.kernels import flash4
+from omnitune.models.loading import assemble, load_omni
 from omnitune.models.omni import OmniModel
-from omnitune.pretraining import audio_encoder, thinker, vision_encoder
-from omnitune.pretraining.audio_encoder import AudioEncoderConfig
-from omnitune.pretraining.thinker import ThinkerConfig
-from omnitune.pretraining.vision_encoder import VisionEncoderConfig
 from omnitune.serving.session import ChatSession
+from omnitune.tiny import pretrain_audio as audio_encoder
+from omnitune.tiny import pretrain_lm as thinker
+from omnitune.tiny import pretrain_vision as vision_encoder
+from omnitune.tiny.pretrain_audio import AudioEncoderConfig
+from omnitune.tiny.pretrain_lm import ThinkerConfig
+from omnitune.tiny.pretrain_vision import VisionEncoderConfig
 from omnitune.training.sft import finetune
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")

@@ -6,7 +6,7 @@ import pytest
 import torch
 from helpers import mixed_samples, tiny_model, tiny_reader
 
-from omnitune.data.batching import Item, pack
+from omnitune.data.packing import Item, pack
 from omnitune.generation import _left_pad, generate, stream
 from omnitune.models.omni import OmniModel
 from omnitune.sample import Glimpse, Message, Text

@@ -13,11 +13,11 @@ from pathlib import Path
 
 from torch import Tensor
 
-from omnitune.data.batching import WHOLE, Batch, Item, Part, pack, share_prefix
-from omnitune.data.chat import ChatRenderer, Rendered
-from omnitune.data.course import Course
 from omnitune.data.mixture import Mixture
-from omnitune.modalities.base import Modality
+from omnitune.data.packing import WHOLE, Batch, Item, Part, pack, share_prefix
+from omnitune.data.schedule import Course
+from omnitune.data.template import ChatRenderer, Rendered
+from omnitune.encoders.base import Modality
 from omnitune.sample import Media, Message, Sample, UserError
 
 WINDOW = 16  # batches whose lengths are balanced together

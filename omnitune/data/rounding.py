@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from omnitune.data.batching import Batch, MediaRows
+from omnitune.data.packing import Batch, MediaRows
 from omnitune.data.segments import Segments
 
 STEP = 16  # smallest distance between two sizes

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from omnitune.config.settings import json_kind, object_of_pairs
 from omnitune.sample import UserError
-from omnitune.settings import json_kind, object_of_pairs
 
 CHUNK = 1 << 20  # bytes read at once
 LONGEST_TOKEN = 16  # characters; longer than any literal or escape that the end of a piece may cut

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from omnitune.data.batching import Item
+    from omnitune.data.packing import Item
 
 # A second attention call pays from this share of the work on.
 WORTH_A_CALL = 0.85

@@ -7,7 +7,7 @@ import json
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from omnitune.settings import nearest, quoted
+from omnitune.config.settings import nearest, quoted
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 VALIDATION_SHARE = 0.05

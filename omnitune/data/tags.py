@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from omnitune.modalities.registry import MODALITIES
+from omnitune.encoders.registry import MODALITIES
 from omnitune.sample import Again, Media, Message, Part, Text, Told, UserError
 
 # A tag as it should be, or as it is often written elsewhere: <IMAGE>, <image 1>, <|image|>,

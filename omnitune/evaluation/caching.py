@@ -10,8 +10,8 @@ from pathlib import Path
 
 import torch
 
-from omnitune.data.features import FeatureStore
-from omnitune.data.records import media_of
+from omnitune.data.feature_cache import FeatureStore
+from omnitune.data.sources.native import media_of
 from omnitune.models.omni import OmniModel
 from omnitune.sample import Sample
 

@@ -12,11 +12,10 @@ from typing import Any
 import torch
 
 from omnitune.console import progress_bar
-from omnitune.data.chat import ChatRenderer
-from omnitune.data.features import FeatureStore
+from omnitune.data.feature_cache import FeatureStore
 from omnitune.data.index import MANY_MEDIA
 from omnitune.data.loader import SampleReader
-from omnitune.data.records import (
+from omnitune.data.sources.native import (
     check_media,
     join,
     media_key,
@@ -25,12 +24,13 @@ from omnitune.data.records import (
     read_available,
     split_of,
 )
+from omnitune.data.template import ChatRenderer
 from omnitune.evaluation.follow_ups import follow_ups, make_follow_ups
 from omnitune.evaluation.limits import cut_short
 from omnitune.evaluation.priors import answer_priors
 from omnitune.evaluation.runs import as_object, config_of
-from omnitune.evaluation.scoreboard import Priors, as_json, scoreboard
-from omnitune.models.components import load_omni
+from omnitune.evaluation.scoring import Priors, as_json, scoreboard
+from omnitune.models.loading import load_omni
 from omnitune.models.omni import OmniModel
 from omnitune.sample import SOURCES, Sample, UserError
 from omnitune.storage import write_json_lines

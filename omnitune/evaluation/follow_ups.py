@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from omnitune.data.loader import SampleReader
-from omnitune.data.records import outlines
+from omnitune.data.sources.native import outlines
 from omnitune.evaluation.reliance import fits
-from omnitune.evaluation.scoreboard import (
+from omnitune.evaluation.scoring import (
     EXACT_TASKS,
     Question,
     answer,

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from omnitune.data.loader import SampleReader
-from omnitune.evaluation.intervals import Ratio, Records
-from omnitune.evaluation.scoreboard import HEADLINES, token_totals
+from omnitune.evaluation.bootstrap import Ratio, Records
+from omnitune.evaluation.scoring import HEADLINES, token_totals
 from omnitune.models.omni import OmniModel
 from omnitune.sample import Sample
 

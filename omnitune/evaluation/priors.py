@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from omnitune.data.records import outlines
+from omnitune.data.sources.native import outlines
 from omnitune.evaluation.metrics import normalise_answer
-from omnitune.evaluation.scoreboard import EXACT_TASKS, Priors, questions_of
+from omnitune.evaluation.scoring import EXACT_TASKS, Priors, questions_of
 from omnitune.sample import Sample
 
 COUNTED = 20_000  # records whose answers stand for those of all

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from omnitune.data.loader import SampleReader
-from omnitune.evaluation.intervals import Ratio, Records
+from omnitune.evaluation.bootstrap import Ratio, Records
 from omnitune.evaluation.normalise import num_words
-from omnitune.evaluation.scoreboard import (
+from omnitune.evaluation.scoring import (
     EXACT_TASKS,
     HEADLINES,
     WER_TASKS,

@@ -25,8 +25,8 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from omnitune.data.segments import Segments
-from omnitune.modalities.attention import attend
-from omnitune.models import flash4
+from omnitune.encoders.attention import attend
+from omnitune.models.kernels import flash4
 
 NAME = "omnitune_segments"
 CAUSAL = (-1, 0)  # window: all that went before, nothing that comes

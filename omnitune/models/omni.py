@@ -15,12 +15,14 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.cache_utils import Cache
 
-from omnitune.data.batching import Batch, MediaRows
+from omnitune.data.packing import Batch, MediaRows
 from omnitune.data.segments import Segments
-from omnitune.modalities.base import Modality, Projector
-from omnitune.modalities.readout import Readout
-from omnitune.modalities.registry import MODALITIES
-from omnitune.models import families, flash4, operators, parity
+from omnitune.encoders.base import Modality, Projector
+from omnitune.encoders.registry import MODALITIES
+from omnitune.encoders.vocab_head import Readout
+from omnitune.models import families, parity
+from omnitune.models.kernels import cpu as operators
+from omnitune.models.kernels import flash4
 from omnitune.sample import UserError
 
 # Share of the rows up to which it pays to compute only those that are read.

@@ -16,10 +16,11 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, DynamicCache
 
-from omnitune.data.batching import Batch, Item, pack, share_prefix
-from omnitune.data.chat import Rendered
-from omnitune.models import attention, operators
+from omnitune.data.packing import Batch, Item, pack, share_prefix
+from omnitune.data.template import Rendered
+from omnitune.models import attention
 from omnitune.models.families import refusal
+from omnitune.models.kernels import cpu as operators
 
 TOLERANCE = 1e-4  # of the logits' length; in fp32 a right thinker is off by some 1e-6
 WINDOW = 3  # to which windows are narrowed, for few tokens to be more than they hold

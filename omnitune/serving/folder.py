@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from omnitune.config import read_json_object
-from omnitune.evaluation.examples import Example, read_examples
 from omnitune.evaluation.reliance import ENOUGH
 from omnitune.evaluation.runs import as_number, as_object, splits_of, top_split
-from omnitune.models.components import MADE_BY
+from omnitune.models.loading import MADE_BY
+from omnitune.reporting.examples import Example, read_examples
 from omnitune.sample import UserError
 
 TASKS = {

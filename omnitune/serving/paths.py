@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from omnitune.modalities.registry import MODALITIES
+from omnitune.encoders.registry import MODALITIES
 from omnitune.sample import Media
 
 # A word in quotes, or one in which blanks are escaped; ends at a blank or the end of the line.

@@ -17,11 +17,11 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from omnitune.data.batching import Item
-from omnitune.data.chat import ChatRenderer
+from omnitune.data.packing import Item
 from omnitune.data.taught import Taught
+from omnitune.data.template import ChatRenderer
+from omnitune.encoders.registry import MODALITIES
 from omnitune.generation import stream
-from omnitune.modalities.registry import MODALITIES
 from omnitune.models.omni import OmniModel
 from omnitune.sample import Media, Message, Part, Text, UserError
 

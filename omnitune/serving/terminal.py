@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 
 from omnitune.data.taught import Taught
-from omnitune.modalities.registry import MODALITIES
-from omnitune.models.components import load_omni
+from omnitune.encoders.registry import MODALITIES
+from omnitune.models.loading import load_omni
 from omnitune.sample import Media, UserError
 from omnitune.serving import paths
 from omnitune.serving.folder import greeting, require_model

@@ -17,12 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from omnitune.config import RunConfig
-from omnitune.data.batching import Part
-from omnitune.training import checkpoint, compute
-from omnitune.training.feed import Fed, feed
+from omnitune.data.packing import Part
+from omnitune.distributed.forked import Helper, Team, choose_ranks, team_of
+from omnitune.training import checkpoint
+from omnitune.training import precision as compute
 from omnitune.training.optim import rate_factor, set_rate, warmup_of
+from omnitune.training.prefetch import Fed, feed
 from omnitune.training.progress import RunLog
-from omnitune.training.ranks import Helper, Team, choose_ranks, team_of
 from omnitune.training.strategy import Strategy
 
 

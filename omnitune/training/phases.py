@@ -15,8 +15,8 @@ import numpy as np
 from torch import nn
 
 from omnitune.config import Phase, SftConfig
-from omnitune.data.course import Stretch, warming_up
-from omnitune.modalities.base import Modality
+from omnitune.data.schedule import Stretch, warming_up
+from omnitune.encoders.base import Modality
 from omnitune.sample import UserError
 from omnitune.training.optim import trainable, warmup_of
 

@@ -13,37 +13,38 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from omnitune.config import SftConfig, read_json_object
-from omnitune.data.batching import Batch
-from omnitune.data.chat import ChatRenderer
-from omnitune.data.features import FEATURES_FOLDER, FeatureStore
+from omnitune.data.audit.truncation import LEDGER_FILE, Reading, summary, take_stock
+from omnitune.data.feature_cache import FEATURES_FOLDER, FeatureStore
 from omnitune.data.index import Samples
-from omnitune.data.ledger import LEDGER_FILE, Reading, summary, take_stock
 from omnitune.data.loader import BatchStream, SampleReader
 from omnitune.data.mixture import Mixture
-from omnitune.data.records import data_files, join, media_key, split_of
+from omnitune.data.packing import Batch
 from omnitune.data.rounding import round_up
+from omnitune.data.sources.native import data_files, join, media_key, split_of
 from omnitune.data.taught import taught_by
+from omnitune.data.template import ChatRenderer
 from omnitune.evaluation.caching import estimate
 from omnitune.evaluation.evaluate import encode_once
 from omnitune.evaluation.guard import language_lost
-from omnitune.evaluation.lines import score_lines
-from omnitune.evaluation.report import REPORT_FILE, scores_table, write_report
-from omnitune.models.components import assemble, save_omni
+from omnitune.models.loading import assemble, save_omni
 from omnitune.models.omni import OmniModel
+from omnitune.reporting.console_summary import score_lines
+from omnitune.reporting.report import REPORT_FILE, scores_table, write_report
 from omnitune.sample import Sample, UserError
 from omnitune.storage import machine_memory, usable_cores, write_json
-from omnitune.training import checkpoint, compute
-from omnitune.training.blend import blend_with_start
+from omnitune.training import checkpoint
+from omnitune.training import precision as compute
+from omnitune.training.evaluator import Watch, epoch_samples, final_scores, final_splits
+from omnitune.training.interpolation import blend_with_start
 from omnitune.training.loop import Plan, Run, train
 from omnitune.training.memory import estimate_memory
 from omnitune.training.mix import mix_lines
 from omnitune.training.optim import build_optimizer, trainable
-from omnitune.training.outputs import CACHE_NOTE, examine_folder, finish
+from omnitune.training.output_dir import CACHE_NOTE, examine_folder, finish
 from omnitune.training.phases import Phases
 from omnitune.training.progress import RunLog
 from omnitune.training.sources import read_samples, require_splits
 from omnitune.training.strategy import Strategy, plan_strategy
-from omnitune.training.watch import Watch, epoch_samples, final_scores, final_splits
 
 GIB = 2**30
 

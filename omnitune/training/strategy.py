@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from omnitune.config import SftConfig
-from omnitune.data.course import Course, Decision
 from omnitune.data.index import Samples
 from omnitune.data.loader import WINDOW, BatchStream, SampleReader
-from omnitune.data.records import outlines, split_of
-from omnitune.evaluation.scoreboard import HEADLINES
+from omnitune.data.schedule import Course, Decision
+from omnitune.data.sources.native import outlines, split_of
+from omnitune.evaluation.scoring import HEADLINES
 from omnitune.models.omni import OmniModel
 from omnitune.training import mix
-from omnitune.training.balance import Balance
+from omnitune.training.adaptive_mix import Balance
 from omnitune.training.phases import Phases
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from benchmarks.gpu import TOY, WhisperModality, make
 from benchmarks.sft import step_flops
 from benchmarks.trainer import WARM_UP, LibraryTrainer
 from benchmarks.versions import Omnitune
-from omnitune.data.batching import pack
-from omnitune.modalities.audio import AudioModality
-from omnitune.modalities.registry import MODALITIES
+from omnitune.data.packing import pack
+from omnitune.encoders.fastconformer import AudioModality
+from omnitune.encoders.registry import MODALITIES
 
 
 def test_both_engines_train_on_all_three_sources(tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ import pytest
 
 from benchmarks import scores
 from benchmarks.scores import kinds_table, page, table, train
-from omnitune.pretraining.side_by_side import Job
 from omnitune.sample import UserError
+from omnitune.tiny.side_by_side import Job
 
 
 def results(image_qa: float, wer: float, loss: float) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import pytest
 from helpers import tiny_model, tiny_tokenizer
 
 from benchmarks import small_talk
-from omnitune.models.components import save_omni
+from omnitune.models.loading import save_omni
 from omnitune.serving import session as session_module
 from omnitune.serving.session import ChatSession
 

@@ -9,7 +9,7 @@ import pytest
 from benchmarks import strategies
 from benchmarks.strategies import COLUMNS, NAMES, ROOT, STRATEGIES, curve, main
 from omnitune.config import SftConfig, load_config
-from omnitune.evaluation import scoreboard
+from omnitune.evaluation import scoring as scoreboard
 
 
 def entry(step: int, ended: bool, **scores: float) -> str:

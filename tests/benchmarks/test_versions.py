@@ -11,7 +11,7 @@ from helpers import mixed_samples, tiny_model, tiny_reader
 from benchmarks.sft import shares, step_flops
 from benchmarks.trainer import PaddedOmni, collate
 from benchmarks.versions import VERSIONS, _EveryLogit, choose
-from omnitune.data.batching import pack
+from omnitune.data.packing import pack
 
 
 def test_all_versions_have_the_same_loss(tmp_path: Path) -> None:

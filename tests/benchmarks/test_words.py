@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import pytest
 
 from benchmarks import words
-from omnitune.evaluation.scoreboard import Question
-from omnitune.synthetic.basics import partition
+from omnitune.evaluation.scoring import Question
+from omnitune.tiny.corpus.basics import partition
 
 
 def test_rows_are_held_out_and_added_up() -> None:

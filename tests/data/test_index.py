@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from omnitune.data import index as indexing
-from omnitune.data import records
 from omnitune.data.index import Index, Samples, build_index, difficulties, first_shown
-from omnitune.data.records import (
+from omnitune.data.sources import native as records
+from omnitune.data.sources.native import (
     FILES,
     REQUIRED_MEDIA,
     join,

@@ -9,12 +9,12 @@ import pytest
 import torch
 from helpers import conversation, tiny_model, tiny_reader, write_wave
 
-from omnitune.data.batching import Part, pack
-from omnitune.data.course import Course, Stretch
-from omnitune.data.features import FeatureStore
+from omnitune.data.feature_cache import FeatureStore
 from omnitune.data.loader import WINDOW, BatchStream, as_asked, balance
 from omnitune.data.mixture import Mixture
+from omnitune.data.packing import Part, pack
 from omnitune.data.rounding import round_up
+from omnitune.data.schedule import Course, Stretch
 from omnitune.models.omni import OmniConfig, OmniModel
 from omnitune.sample import Media, Message, Sample, Text, UserError
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from helpers import conversation, tiny_model, tiny_reader
 
-from omnitune.data.batching import Batch, Item, pack, share_prefix
+from omnitune.data.packing import Batch, Item, pack, share_prefix
 from omnitune.data.rounding import SIZES, STEP, bucket, round_up
 from omnitune.models.omni import OmniModel
 from omnitune.sample import Sample

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
+from omnitune.config.settings import Repeated
 from omnitune.data import scan as scanning
 from omnitune.data.scan import scan
 from omnitune.sample import UserError
-from omnitune.settings import Repeated
 
 RECORDS: list[Any] = [
     {"a": 'quote " and \\ and \n and }]', "b": {"c": [1, [2, {"d": "]"}]]}},

@@ -11,8 +11,8 @@ from made_up import HOSTILE, RESULTS, entry, write_lines, write_records, write_r
 from PIL import Image
 
 from omnitune.data.loader import SampleReader
-from omnitune.evaluation import curves
 from omnitune.models.omni import OmniModel
+from omnitune.reporting import curves
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 from helpers import conversation, tiny_model, write_image
 
-from omnitune.data.features import FeatureStore
+from omnitune.data.feature_cache import FeatureStore
 from omnitune.evaluation import caching
 from omnitune.evaluation.caching import Estimate, estimate
 from omnitune.sample import Media, Sample

@@ -8,7 +8,7 @@ import pytest
 from helpers import tiny_model, tiny_tokenizer
 
 from omnitune.cli import main
-from omnitune.models.components import save_omni
+from omnitune.models.loading import save_omni
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from helpers import conversation, tiny_model, tiny_reader
 from omnitune.data.loader import SampleReader
 from omnitune.evaluation import follow_ups as module
 from omnitune.evaluation.follow_ups import follow_ups, make_follow_ups
-from omnitune.evaluation.scoreboard import Prediction, Question
+from omnitune.evaluation.scoring import Prediction, Question
 from omnitune.sample import Media, Sample
 
 

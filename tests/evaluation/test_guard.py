@@ -7,7 +7,7 @@ import torch
 from helpers import SENTENCES, conversation, tiny_model, tiny_reader
 
 from omnitune.evaluation.guard import language_lost, text_guard, text_losses
-from omnitune.evaluation.scoreboard import token_scoreboard
+from omnitune.evaluation.scoring import token_scoreboard
 
 TEXTS = [
     conversation(f"t{n}", f"repeat {n}.", SENTENCES[n % 4], "again?", f"number {n}.")

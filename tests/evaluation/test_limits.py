@@ -8,9 +8,9 @@ from helpers import conversation, write_image
 
 from omnitune.data.loader import SampleReader
 from omnitune.evaluation import limits
-from omnitune.evaluation import scoreboard as module
+from omnitune.evaluation import scoring as module
 from omnitune.evaluation.limits import answer_limit, cut_short
-from omnitune.evaluation.scoreboard import answer, pick, questions_of, scoreboard
+from omnitune.evaluation.scoring import answer, pick, questions_of, scoreboard
 from omnitune.models.omni import OmniModel
 from omnitune.sample import Media, Sample
 

@@ -17,7 +17,7 @@ from omnitune.evaluation.reliance import (
     standing_for,
     swapped,
 )
-from omnitune.evaluation.scoreboard import Prediction, Question
+from omnitune.evaluation.scoring import Prediction, Question
 from omnitune.models.omni import OmniModel
 from omnitune.sample import Media, Sample
 

@@ -8,9 +8,9 @@ import torch
 from helpers import by_segment, conversation, tiny_model, tiny_reader
 from torch import Tensor
 
-from omnitune.data.batching import Item, pack, share_prefix
+from omnitune.data.packing import Item, pack, share_prefix
 from omnitune.data.rounding import round_up
-from omnitune.modalities.attention import attend
+from omnitune.encoders.attention import attend
 from omnitune.models import attention
 from omnitune.models.omni import OmniModel
 

@@ -12,12 +12,13 @@ import transformers
 from helpers import tiny_tokenizer
 from torch import Tensor, nn
 
-from omnitune.data.batching import Batch, Item, pack, share_prefix
-from omnitune.data.chat import Rendered
+from omnitune.data.packing import Batch, Item, pack, share_prefix
 from omnitune.data.rounding import round_up
+from omnitune.data.template import Rendered
 from omnitune.generation import generate
-from omnitune.models import attention, families, operators
-from omnitune.models.components import load_thinker
+from omnitune.models import attention, families
+from omnitune.models.kernels import cpu as operators
+from omnitune.models.loading import load_thinker
 from omnitune.models.omni import OmniConfig, OmniModel
 from omnitune.sample import UserError
 from omnitune.storage import write_checkpoint

@@ -9,9 +9,9 @@ import torch
 from helpers import ENCODERS, conversation, mixed_samples, tiny_model, tiny_reader
 from torch import Tensor
 
-from omnitune.data.batching import Batch, pack
+from omnitune.data.packing import Batch, pack
 from omnitune.data.rounding import round_up
-from omnitune.modalities.registry import MODALITIES
+from omnitune.encoders.registry import MODALITIES
 from omnitune.models import families, omni
 from omnitune.models.omni import OmniConfig, OmniModel
 from omnitune.sample import Sample

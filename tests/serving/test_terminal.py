@@ -17,7 +17,7 @@ from helpers import tiny_model, tiny_tokenizer, write_image, write_wave
 from omnitune.data.loader import SampleReader
 from omnitune.data.taught import Taught
 from omnitune.generation import generate
-from omnitune.models.components import save_omni
+from omnitune.models.loading import save_omni
 from omnitune.models.omni import OmniModel
 from omnitune.sample import Media, Message, Text, UserError
 from omnitune.serving import session as session_module

@@ -9,13 +9,13 @@ import torch
 
 from omnitune.cli import main
 from omnitune.config import load_config
-from omnitune.models.components import assemble, load_tokenizer
-from omnitune.pretraining.audio_encoder import AudioEncoderConfig
-from omnitune.pretraining.thinker import ThinkerConfig
-from omnitune.pretraining.vision_encoder import VisionEncoderConfig
+from omnitune.models.loading import assemble, load_tokenizer
 from omnitune.sample import UserError
 from omnitune.storage import read_checkpoint, write_checkpoint, write_json
-from omnitune.synthetic.corpus import VERSION
+from omnitune.tiny.corpus.build import VERSION
+from omnitune.tiny.pretrain_audio import AudioEncoderConfig
+from omnitune.tiny.pretrain_lm import ThinkerConfig
+from omnitune.tiny.pretrain_vision import VisionEncoderConfig
 from omnitune.tiny.ready import PLACES, read_card, ship_parts, write_parts
 
 CONFIGS = Path(__file__).parents[2] / "configs"

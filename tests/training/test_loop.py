@@ -13,9 +13,9 @@ from helpers import conversation, mixed_samples, tiny_model, tiny_reader
 from torch import Tensor, nn
 
 from omnitune.config import SftConfig
-from omnitune.data.batching import Part
 from omnitune.data.loader import BatchStream
 from omnitune.data.mixture import Mixture
+from omnitune.data.packing import Part
 from omnitune.sample import Sample
 from omnitune.training import checkpoint
 from omnitune.training.loop import Plan, Run, train

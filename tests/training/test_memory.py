@@ -4,11 +4,11 @@ import pytest
 import torch
 from helpers import conversation, tiny_tokenizer
 
-from omnitune.data.batching import pack
-from omnitune.data.chat import ChatRenderer
 from omnitune.data.loader import SampleReader
+from omnitune.data.packing import pack
+from omnitune.data.template import ChatRenderer
 from omnitune.models.omni import OmniConfig, OmniModel
-from omnitune.pretraining.thinker import ThinkerConfig
+from omnitune.tiny.pretrain_lm import ThinkerConfig
 from omnitune.training.memory import estimate_memory, kept_per_token
 
 

@@ -7,7 +7,7 @@ import pytest
 from helpers import MIX, tiny_model
 
 from omnitune.config import SftConfig
-from omnitune.data.course import CURRICULUM_STAGES, EASIEST
+from omnitune.data.schedule import CURRICULUM_STAGES, EASIEST
 from omnitune.sample import UserError
 from omnitune.training.phases import Phases
 

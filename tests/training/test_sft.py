@@ -13,14 +13,14 @@ from helpers import ENCODERS, MIX, tiny_model, tiny_tokenizer, write_wave
 from helpers import sft_settings as settings
 
 from omnitune.config import SftConfig, load_config
-from omnitune.data.records import FILES, split_of
+from omnitune.data.sources.native import FILES, split_of
 from omnitune.evaluation.caching import Estimate
-from omnitune.models.components import load_omni
+from omnitune.models.loading import load_omni
 from omnitune.models.omni import OmniModel
 from omnitune.sample import UserError
 from omnitune.storage import read_checkpoint, write_json
 from omnitune.training import loop, sft
-from omnitune.training.outputs import CACHE_NOTE
+from omnitune.training.output_dir import CACHE_NOTE
 from omnitune.training.sft import build_run, encode_media, finetune, read_samples
 
 

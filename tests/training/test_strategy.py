@@ -11,8 +11,8 @@ from helpers import sft_settings as settings
 from test_loop import use_plain_descent
 
 from omnitune.config import SftConfig
-from omnitune.data.batching import Batch
-from omnitune.evaluation import scoreboard
+from omnitune.data.packing import Batch
+from omnitune.evaluation import scoring as scoreboard
 from omnitune.sample import UserError
 from omnitune.training.loop import Run, train
 from omnitune.training.sft import Joint, encode_media, finetune, prepare

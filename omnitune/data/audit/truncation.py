@@ -1,0 +1,339 @@
+"""The truncation ledger: what of the data a model is never shown, and of which samples.
+
+Media are measured by their headers. Of very many the measures are kept beside the index, as is the
+list of samples that are too long, so that a later start reads neither media nor records for them.
+
+Shape suffixes: N records, M distinct media, R places in records that show a medium.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from array import array
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from omnitune.console import progress_bar
+from omnitune.data.index import MANY_MEDIA, Samples, Source
+from omnitune.data.sources.native import INDEX_FOLDER
+from omnitune.data.template import ChatRenderer
+from omnitune.encoders.base import Modality
+from omnitune.sample import Sample, UserError
+
+LEDGER_FILE = "truncation.json"
+NAMED = 20  # samples that lost most
+PROBED = 200  # records of a source from which the number of all its tokens is estimated
+BAR_FROM = 20_000
+# Bytes of text that a tokenizer with a normaliser may see in place of one (NFC: at most 3).
+NORMALISED = 3
+
+WHOLE, LOST, LEAST, MOST = range(4)  # columns of extents: those of modalities.base.Extent
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How samples will be read: what decides what is lost.
+
+    Attributes:
+        renderer: of the thinker.
+        modalities: of the model.
+        max_tokens: longest sample.
+        conversations: whether training shows the questions of a record as one conversation.
+    """
+
+    renderer: ChatRenderer
+    modalities: Mapping[str, Modality]
+    max_tokens: int
+    conversations: bool = True
+
+    @property
+    def media_key(self) -> str:
+        """Stands for all that measuring media depends on."""
+        return _key({name: [m.reading, m.encoder_config] for name, m in self.modalities.items()})
+
+    @property
+    def key(self) -> str:
+        """Stands for all that the length of a sample depends on."""
+        tokenizer = self.renderer.tokenizer.to_str()
+        return _key([self.media_key, self.max_tokens, self.conversations, tokenizer])
+
+
+@dataclass(frozen=True)
+class Holding:
+    """One source as it will be read.
+
+    Attributes:
+        samples: all of the source's.
+        extents_M4: of each medium: whole, lost, least and most slots.
+        long_K2: numbers and tokens of the records that are too long.
+        tokens: of all records, to within one or two a clip of sound; ``estimated`` says whether
+            they are counted in some records only.
+    """
+
+    samples: Samples
+    extents_M4: np.ndarray
+    long_K2: np.ndarray
+    tokens: int
+    estimated: bool
+
+    @property
+    def source(self) -> Source:
+        """The file."""
+        return self.samples.pieces[0][0]
+
+    @property
+    def kept(self) -> Samples:
+        """The samples, those that are too long in no split."""
+        if not len(self.long_K2):
+            return self.samples
+        return Samples([(self.source.without(self.long_K2[:, 0]), self.samples.pieces[0][1])])
+
+
+def take_stock(
+    samples: Mapping[str, Samples], reading: Reading, data_dir: Path, leave_out: bool = False
+) -> tuple[dict[str, Samples], dict[str, Any]]:
+    """Checks every medium by its header and every sample's length before anything is trained.
+
+    Args:
+        samples: by source, all of each.
+        leave_out: take samples that are too long out of their splits; otherwise they are refused.
+
+    Returns:
+        the samples, and the ledger by modality (``text`` for tokens): ``unit``, ``whole``,
+        ``lost``, ``samples`` (how many lost something) and ``worst`` (``id``, ``file``, ``lost``).
+
+    Raises:
+        UserError: a medium cannot be used, or a sample is too long; names it.
+    """
+    found = [_hold(held, reading, data_dir) for held in samples.values()]
+    if not leave_out:
+        _refuse_long(found, reading)
+    kept = {name: held.kept for name, held in zip(samples, found, strict=True)}
+    ledger = {
+        name: _media_entry(found, name, modality, data_dir)
+        for name, modality in reading.modalities.items()
+        if any(name in held.source.index.modalities for held in found)
+    }
+    return kept, {**ledger, "text": _text_entry(found, data_dir)}
+
+
+def summary(ledger: Mapping[str, Any]) -> str:
+    """One line on what is lost; "" if nothing is."""
+    told = [
+        f"{entry['lost'] / entry['whole']:.1%} of all {entry['unit']} ({entry['samples']} samples)"
+        for entry in ledger.values()
+        if entry["lost"]
+    ]
+    return f"not shown to the model: {', '.join(told)}; see {LEDGER_FILE}" if told else ""
+
+
+def measure_media(
+    samples: Samples, modalities: Mapping[str, Modality], key: str, root: Path
+) -> np.ndarray:
+    """Extents of the media of one source: ``[M, 4]``.
+
+    Args:
+        key: stands for the modalities' settings.
+        root: the data folder.
+
+    Raises:
+        UserError: a medium cannot be used, or the model has no encoder for it.
+    """
+    index = samples.pieces[0][0].index
+    count = len(index.media_M2)
+
+    def measure() -> np.ndarray:
+        rows = array("d")
+        with _bar("looking at media", count) as advance:
+            for medium, sample in samples.media():
+                try:
+                    if medium.modality not in modalities:
+                        raise UserError(f"this model has no encoder for {medium.modality}")
+                    extent = modalities[medium.modality].measure(medium.path)
+                except UserError as error:
+                    raise UserError(f"sample {sample.id} ({sample.source}): {error}") from None
+                rows.extend((extent.whole, extent.lost, extent.least, extent.most))
+                advance()
+        return np.array(rows).reshape(-1, 4)
+
+    if count <= MANY_MEDIA:
+        return measure()
+    return _kept(root / INDEX_FOLDER / index.name / f"extents-{key}.npy", measure)
+
+
+def count_tokens(sample: Sample, renderer: ChatRenderer) -> int:
+    """Tokens of a sample without its media's slots."""
+    return len(renderer.render(sample.messages, [0] * len(sample.media)).tokens)
+
+
+def _hold(samples: Samples, reading: Reading, data_dir: Path) -> Holding:
+    [(source, numbers)] = samples.pieces
+    extents_M4 = measure_media(samples, reading.modalities, reading.media_key, data_dir)
+    most_N = _per_record(source, extents_M4[:, MOST])
+    slots_N = (_per_record(source, extents_M4[:, LEAST]) + most_N) / 2
+    factor = 1 if reading.renderer.tokenizer.normalizer is None else NORMALISED
+    # No token is shorter than a byte, and a turn's two own ones than what JSON writes around it.
+    bound_N = most_N + factor * source.index.place_N2[:, 1]
+    some = np.linspace(0, len(numbers) - 1, min(PROBED, len(numbers))).astype(int)
+    probed = sum(
+        count_tokens(source.sample(n), reading.renderer) + float(slots_N[n]) for n in some.tolist()
+    )
+    find = partial(
+        _find_long, source, reading, extents_M4, np.flatnonzero(bound_N > reading.max_tokens)
+    )
+    folder = data_dir / INDEX_FOLDER / source.index.name
+    return Holding(
+        samples,
+        extents_M4,
+        _kept(folder / f"long-{reading.key}.npy", find) if folder.is_dir() else find(),
+        tokens=round(probed * float(bound_N.sum()) / float(bound_N[some].sum())),
+        estimated=len(some) < len(numbers),
+    )
+
+
+def _per_record(source: Source, values_M: np.ndarray) -> np.ndarray:
+    """Sum of a value over each record's media: ``[N]``."""
+    index = source.index
+    total = np.concatenate([[0.0], np.cumsum(values_M[index.shown_R])])
+    return np.diff(total[index.show_N])
+
+
+def _find_long(
+    source: Source, reading: Reading, extents_M4: np.ndarray, candidates: np.ndarray
+) -> np.ndarray:
+    """Of records that may be too long, number and tokens of those that are: ``[K, 2]``."""
+    index = source.index
+    found = array("q")
+    with _bar("measuring samples", len(candidates)) as advance:
+        for number in candidates.tolist():
+            shown = index.shown_R[index.show_N[number] : index.show_N[number + 1]]
+            slots = extents_M4[shown][:, [LEAST, MOST]].sum(axis=0)
+            tokens = _longest(source.sample(number), reading, *slots.astype(int).tolist())
+            if tokens > reading.max_tokens:
+                found.extend((number, tokens))
+            advance()
+    return np.array(found, dtype=np.int64).reshape(-1, 2)
+
+
+def _longest(sample: Sample, reading: Reading, least: int, most: int) -> int:
+    """Tokens of the longest form that a sample is shown in; media are read if they decide."""
+    whole = reading.conversations and sample.split == "train"
+    forms = [sample] if whole else sample.alone()
+    text = max(count_tokens(form, reading.renderer) for form in forms)
+    if least == most or text + most <= reading.max_tokens or text + least > reading.max_tokens:
+        return text + most
+    modalities = [(reading.modalities[m.modality], m.path) for m in sample.media]
+    return text + sum(modality.num_slots(modality.read(path)) for modality, path in modalities)
+
+
+def _refuse_long(found: Iterable[Holding], reading: Reading) -> None:
+    long = [(held, *row) for held in found for row in held.long_K2.tolist()]
+    if not long:
+        return
+    held, number, tokens = max(long, key=lambda row: row[2])
+    raise UserError(
+        f"sample {held.source.sample(number).id}: {tokens} tokens, the limit is "
+        f"{reading.max_tokens}, and {len(long)} sample(s) in all are above it; shorten them, raise "
+        "max_tokens, or leave them out with too_long leave_out"
+    )
+
+
+def _media_entry(
+    found: Iterable[Holding], name: str, modality: Modality, data_dir: Path
+) -> dict[str, Any]:
+    """The ledger of one modality: what is lost in encoding, and with samples that are left out."""
+    whole = lost = 0.0
+    affected = 0
+    worst: list[tuple[float, Source, int]] = []
+    for held in found:
+        index = held.source.index
+        if name not in index.modalities:
+            continue
+        own_M = index.media_M2[:, 1] == index.modalities.index(name)
+        lost_M = np.where(_gone(held), held.extents_M4[:, WHOLE], held.extents_M4[:, LOST]) * own_M
+        whole += float(held.extents_M4[own_M, WHOLE].sum())
+        lost += float(lost_M.sum())
+        affected += int((lost_M[index.shown_R] > 0).sum())
+        most = np.argsort(-lost_M, kind="stable")[:NAMED]
+        first = index.media_M2[most, 0].tolist()
+        worst += [(float(x), held.source, n) for x, n in zip(lost_M[most], first, strict=True) if x]
+    worst = sorted(worst, key=lambda row: -row[0])[:NAMED]
+
+    def named(amount: float, source: Source, number: int) -> dict[str, Any]:
+        sample = source.sample(number)
+        path = next(m.path for m in sample.media if m.modality == name)
+        return {"id": sample.id, "file": _relative(path, data_dir), "lost": round(amount, 2)}
+
+    return {
+        "unit": modality.unit,
+        "whole": round(whole, 2),
+        "lost": round(lost, 2),
+        "samples": affected,
+        "worst": [named(*row) for row in worst],
+    }
+
+
+def _gone(held: Holding) -> np.ndarray:
+    """Whether each medium is shown by samples only that are left out: ``[M]``."""
+    index = held.source.index
+    count = len(index.media_M2)
+    if not len(held.long_K2):
+        return np.zeros(count, dtype=bool)
+    left_out_N = np.zeros(len(index.place_N2))
+    left_out_N[held.long_K2[:, 0]] = 1
+    weights_R = np.repeat(left_out_N, np.diff(index.show_N))
+    shown = np.bincount(index.shown_R, minlength=count)
+    return np.bincount(index.shown_R, weights_R, minlength=count) == shown
+
+
+def _text_entry(found: Iterable[Holding], data_dir: Path) -> dict[str, Any]:
+    """The tokens of samples that are left out, their media's slots included."""
+    found = list(found)
+    long = [(held.source, *row) for held in found for row in held.long_K2.tolist()]
+    worst = sorted(long, key=lambda row: -row[2])[:NAMED]
+    return {
+        "unit": "tokens",
+        "whole": sum(held.tokens for held in found),
+        "estimated": any(held.estimated for held in found),
+        "lost": sum(tokens for _, _, tokens in long),
+        "samples": len(long),
+        "worst": [
+            {"id": source.sample(n).id, "file": _relative(source.path, data_dir), "lost": tokens}
+            for source, n, tokens in worst
+        ],
+    }
+
+
+def _bar(title: str, count: int) -> AbstractContextManager[Callable[..., None]]:
+    return progress_bar(title, count) if count > BAR_FROM else nullcontext(lambda: None)
+
+
+def _relative(path: Path, root: Path) -> str:
+    return path.relative_to(root).as_posix()
+
+
+def _key(values: Any) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _kept(path: Path, make: Callable[[], np.ndarray]) -> np.ndarray:
+    """An array that is kept in a file: made at the first start, mapped at later ones."""
+    try:
+        return np.load(path, mmap_mode="r")
+    except (OSError, EOFError, ValueError):
+        made = make()
+    temporary = path.with_name(f"{path.stem}.{os.getpid()}.tmp.npy")
+    try:
+        np.save(temporary, made)
+        os.replace(temporary, path)
+    except OSError:  # a read-only or full folder: it is made again
+        temporary.unlink(missing_ok=True)
+    return made

@@ -1,0 +1,378 @@
+"""The held-out scores, per task: loss, token accuracy, exact match, word error rate."""
+
+from __future__ import annotations
+
+import random
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import groupby
+from operator import itemgetter
+from typing import Any
+
+import numpy as np
+import torch
+
+from omnitune.data.loader import SampleReader
+from omnitune.data.packing import Item, of_like_length, pack
+from omnitune.data.sources.native import outlines
+from omnitune.evaluation.bootstrap import Ratio, Records
+from omnitune.evaluation.limits import answer_limit
+from omnitune.evaluation.metrics import exact_match, normalise_answer, word_errors
+from omnitune.evaluation.normalise import normaliser_of
+from omnitune.generation import generate
+from omnitune.models.omni import OmniModel
+from omnitune.sample import Message, Sample
+
+SCORE_BATCH, SCORE_POSITIONS = 64, 1 << 13  # samples, and their tokens, at a time
+ANSWER_WINDOW = 512  # questions that are sorted by length
+SCORE_WINDOW = 4096
+MAX_ANSWER_TOKENS: int | None = None  # where somebody wants fewer than the references ask for
+# Tasks whose answers are generated and compared; the others are judged by their tokens.
+EXACT_TASKS = ("image_qa", "audio_qa", "image_audio_qa", "caption")
+WER_TASKS = ("transcription",)
+
+# The most frequent training answer by (task, kind); under the kind "" that of the whole task.
+Priors = Mapping[tuple[str, str], str]
+
+# The scores that stand for the whole: name, task and the task's own score.
+HEADLINES = {
+    "text_acc": ("text", "token_acc"),
+    "image_qa_acc": ("image_qa", "exact_match"),
+    "audio_wer": ("transcription", "wer"),
+}
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question as it is asked of the model: the turns before the answer, and the answer.
+
+    Attributes:
+        language: of the answer; "" where it is not told.
+        source, number: which record it is of, as ids may be shared; -1 where there is no file.
+        limit: longest answer in tokens; None: as the references asked with it need.
+    """
+
+    id: str
+    task: str
+    kind: str
+    messages: tuple[Message, ...]
+    reference: str
+    language: str = ""
+    source: str = ""
+    number: int = -1
+    limit: int | None = None
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One JSON line of ``--predictions``.
+
+    Attributes:
+        reference_loss: of the reference, summed over its tokens: minus the logarithm of the
+            probability that the model gave it; None where it was not asked for alone.
+        at_limit: the answer did not end within the tokens that it might have.
+        language, source, number: those of the question.
+    """
+
+    id: str
+    task: str
+    kind: str
+    reference: str
+    answer: str
+    reference_loss: float | None = None
+    at_limit: bool = False
+    language: str = ""
+    source: str = ""
+    number: int = -1
+
+
+def questions_of(sample: Sample) -> list[Question]:
+    """The questions of a sample, each alone with the media where the turns allow it."""
+    found = []
+    for single in sample.alone():
+        answers = single.num_questions
+        for n, message in enumerate(single.messages):
+            if message.learnt:
+                name = f"{single.id}#{n // 2}" if answers > 1 else single.id
+                kind = message.kind or single.kind or message.task
+                asked = single.messages[:n]
+                where = (single.language, single.source, single.number)
+                found.append(Question(name, message.task, kind, asked, message.text, *where))
+    return found
+
+
+def token_scoreboard(model: OmniModel, items: Sequence[Item]) -> dict[str, float]:
+    """Mean loss and accuracy over all supervised tokens of the items."""
+    totals = token_totals(model, items)
+    count = sum(n for _, _, n in totals)
+    return {
+        "loss": sum(nll for nll, _, _ in totals) / count,
+        "token_acc": sum(right for _, right, _ in totals) / count,
+    }
+
+
+def token_totals(model: OmniModel, items: Sequence[Item]) -> list[tuple[float, float, int]]:
+    """Of each item: summed loss, correct tokens and number of its supervised tokens."""
+    lengths = [len(item.rendered.tokens) for item in items]
+    totals: list[tuple[float, float, int]] = [(0.0, 0.0, 0)] * len(items)
+    for chunk in of_like_length(lengths, SCORE_BATCH, SCORE_POSITIONS):
+        numbered = [replace(items[n], group=place) for place, n in enumerate(chunk)]
+        batch = pack(numbered, len(chunk)).to(model.device)
+        scores = model.token_scores(batch)
+        zeros = torch.zeros(len(chunk), device=model.device)
+        sums = [
+            zeros.index_add(0, batch.group_N, x.float()).tolist()
+            for x in (scores.nll_N, scores.correct_N, torch.ones_like(scores.nll_N))
+        ]
+        for place, n in enumerate(chunk):
+            totals[n] = (sums[0][place], sums[1][place], int(sums[2][place]))
+    return totals
+
+
+def scoreboard(
+    model: OmniModel,
+    reader: SampleReader,
+    samples: Sequence[Sample],
+    max_questions: int | None = None,
+    seed: int = 0,
+    tick: Callable[[int], None] = lambda n: None,
+    tasks: Sequence[str] | None = None,
+    priors: Priors | None = None,
+) -> tuple[dict[str, Any], list[Prediction]]:
+    """Scores a model on held-out samples.
+
+    Args:
+        model: in evaluation mode.
+        max_questions: at most so many questions of each task, a fixed choice of the seed.
+        tick: called with the number of questions just scored.
+        tasks: score these only.
+        priors: scored too, as if they were a model's answers.
+
+    Returns:
+        the scores, and the answers that were generated. ``loss`` and ``token_acc`` are means
+        over all supervised tokens; ``text_acc`` the token accuracy of text conversations;
+        ``image_qa_acc`` exact match; ``audio_wer`` the corpus word error rate; ``tasks`` holds
+        each task's own, ``kinds`` within it the finer groups, ``intervals`` the 95 % bootstrap
+        intervals, ``at_limit`` the answers that did not end within ``answer_limit`` tokens,
+        ``normalisers`` under which normaliser references were, where not all under the English.
+    """
+    scores: dict[str, dict[str, Any]] = {}
+    predictions: list[Prediction] = []
+    totals, records = [], []
+    number = Records()
+    for task, chosen in choose(samples, max_questions, seed, tasks).items():
+        task_totals: list[tuple[float, float, int]] = []
+        answered: list[Prediction] = []
+        of_single, of_answer = [], []  # their records
+        generated = task in EXACT_TASKS or task in WER_TASKS
+        limit = _limit_of(reader, samples, chosen) if generated else None
+        # A window at a time, so that memory does not grow with the split.
+        for first in range(0, len(chosen), SCORE_WINDOW):
+            singles = list(_fetch(samples, chosen[first : first + SCORE_WINDOW]))
+            window_totals = token_totals(model, [reader.item(s) for s in singles])
+            task_totals += window_totals
+            of_single += [number(s) for s in singles]
+            asked = [replace(q, limit=limit) for s in singles for q in questions_of(s)]
+            if generated:
+                given = answer(model, reader, asked, tick)
+                answered += _with_losses(given, singles, window_totals)
+                of_answer += [number(s) for s in singles for _ in range(s.num_questions)]
+            else:
+                tick(len(asked))
+        totals += task_totals
+        records += of_single
+        scores[task] = _mean(task_totals, of_single)
+        if answered:
+            found = score_answers(task, answered, of_answer, priors)
+            found["intervals"] |= scores[task]["intervals"]
+            scores[task] |= found | {"answer_limit": limit} | _account(answered)
+            predictions += answered
+        scores[task]["questions"] = int(chosen[:, 2].sum())
+    return _summary(scores, _mean(totals, records)), predictions
+
+
+def choose(
+    samples: Sequence[Sample],
+    max_questions: int | None = None,
+    seed: int = 0,
+    tasks: Sequence[str] | None = None,
+) -> dict[str, np.ndarray]:
+    """What :func:`scoreboard` scores, by task; reads no sample of an indexed file.
+
+    Returns:
+        of each single ``[K, 3]``: the sample's number, the place among those that its ``alone``
+        gives, and the number of its questions.
+    """
+    by_task: dict[str, array[int]] = {}
+    for number, outline in enumerate(outlines(samples)):
+        for place, (task, questions) in enumerate(outline):
+            if tasks is None or task in tasks:
+                by_task.setdefault(task, array("q")).extend((number, place, questions))
+    singles = {task: np.array(found).reshape(-1, 3) for task, found in by_task.items()}
+    if max_questions is None:
+        return singles
+    return {task: _choose(found, max_questions, seed) for task, found in singles.items()}
+
+
+def pick(
+    samples: Sequence[Sample], max_questions: int, seed: int, tasks: Sequence[str] | None = None
+) -> list[Sample]:
+    """What :func:`scoreboard` would score, read once to be scored many times."""
+    chosen = choose(samples, max_questions, seed, tasks)
+    return [single for found in chosen.values() for single in _fetch(samples, found)]
+
+
+def _fetch(samples: Sequence[Sample], chosen_K3: np.ndarray) -> Iterator[Sample]:
+    for number, rows in groupby(chosen_K3.tolist(), key=itemgetter(0)):
+        alone = samples[number].alone()
+        yield from (alone[place] for _, place, _ in rows)
+
+
+def answer(
+    model: OmniModel,
+    reader: SampleReader,
+    questions: Sequence[Question],
+    tick: Callable[[int], None] = lambda n: None,
+) -> list[Prediction]:
+    """Answers questions by greedy generation, each within its limit and the thinker's positions."""
+    limit = answer_limit(reader, (q.reference for q in questions if q.limit is None))
+    positions = model.thinker.config.max_position_embeddings
+    cap = MAX_ANSWER_TOKENS or positions
+    predictions = []
+    for first in range(0, len(questions), ANSWER_WINDOW):
+        chunk = questions[first : first + ANSWER_WINDOW]
+        prompts = [reader.prompt(q.id, q.messages) for q in chunk]
+        most = [
+            min(q.limit or limit, cap, positions - len(prompt.rendered.tokens))
+            for q, prompt in zip(chunk, prompts, strict=True)
+        ]
+        tokens = generate(model, prompts, reader.renderer.end, most, tick=tick)
+        for q, ids, room in zip(chunk, tokens, most, strict=True):
+            text, cut = reader.renderer.decode(ids), len(ids) >= room
+            where = (q.language, q.source, q.number)
+            predictions.append(
+                Prediction(q.id, q.task, q.kind, q.reference, text, None, cut, *where)
+            )
+    return predictions
+
+
+def answer_ratio(
+    task: str, predictions: Sequence[Prediction], records: Sequence[int]
+) -> tuple[str, Ratio]:
+    """How good answers are: word error rate of transcriptions, exact match of the rest.
+
+    Args:
+        records: number of the record that each answer belongs to.
+
+    Returns:
+        the measure's name and the measure.
+    """
+    if task in WER_TASKS:
+        pairs = [word_errors(p.answer, p.reference, p.language) for p in predictions]
+    else:
+        right = [exact_match(p.answer, p.reference, p.language) for p in predictions]
+        pairs = [(int(one), 1) for one in right]
+    above_Q, below_Q = np.array(pairs, dtype=float).reshape(-1, 2).T
+    name = "wer" if task in WER_TASKS else "exact_match"
+    return name, Ratio(above_Q, below_Q, np.array(records, dtype=int))
+
+
+def score_answers(
+    task: str,
+    predictions: Sequence[Prediction],
+    records: Sequence[int],
+    priors: Priors | None = None,
+) -> dict[str, Any]:
+    """The score of some answers with its interval, also by kind, and that of the priors."""
+    name, ratio = answer_ratio(task, predictions, records)
+    scores: dict[str, Any] = {name: ratio.value, "intervals": _intervals({name: ratio})}
+    kinds: dict[str, list[int]] = {}
+    for place, prediction in enumerate(predictions):
+        kinds.setdefault(prediction.kind, []).append(place)
+    by_kind = {kind: ratio.of(places) for kind, places in sorted(kinds.items())}
+    if len(kinds) > 1:
+        scores["kinds"] = {kind: found.value for kind, found in by_kind.items()}
+        scores["kind_intervals"] = _intervals(by_kind)
+        scores["kind_questions"] = {kind: len(kinds[kind]) for kind in by_kind}
+    if priors and task in EXACT_TASKS:
+        right = np.array([_is_prior(priors, p) for p in predictions], dtype=float)
+        scores["prior"] = right.mean().item()
+        if len(kinds) > 1:
+            scores["kind_priors"] = {kind: right[kinds[kind]].mean().item() for kind in by_kind}
+    return scores
+
+
+def as_json(prediction: Prediction) -> dict[str, Any]:
+    """A prediction as a JSON object."""
+    return asdict(prediction)
+
+
+def _limit_of(reader: SampleReader, samples: Sequence[Sample], chosen_K3: np.ndarray) -> int:
+    singles = _fetch(samples, chosen_K3)
+    return answer_limit(reader, (q.reference for single in singles for q in questions_of(single)))
+
+
+def _account(answered: Sequence[Prediction]) -> dict[str, Any]:
+    """How many answers were cut, and under which normalisers they are compared."""
+    used = Counter(normaliser_of(p.reference, p.language) for p in answered)
+    found: dict[str, Any] = {"at_limit": sum(p.at_limit for p in answered)}
+    return found | ({"normalisers": dict(used)} if used.keys() - {"english"} else {})
+
+
+def _summary(tasks: dict[str, dict[str, Any]], whole: dict[str, Any]) -> dict[str, Any]:
+    intervals = {name: x for name, x in whole["intervals"].items() if name == "loss"}
+    summary = {**whole, "intervals": intervals}
+    for name, (task, score) in HEADLINES.items():
+        if task in tasks:
+            summary[name] = tasks[task][score]
+            if score in tasks[task]["intervals"]:
+                intervals[name] = tasks[task]["intervals"][score]
+    return summary | {"tasks": tasks}
+
+
+def _mean(totals: list[tuple[float, float, int]], records: list[int]) -> dict[str, Any]:
+    nll, right, count = np.array(totals, dtype=float).reshape(-1, 3).T
+    record_N = np.array(records, dtype=int)
+    ratios = {"loss": Ratio(nll, count, record_N), "token_acc": Ratio(right, count, record_N)}
+    means = {name: ratio.value for name, ratio in ratios.items()}
+    return {**means, "tokens": int(count.sum()), "intervals": _intervals(ratios)}
+
+
+def _intervals(ratios: Mapping[str, Ratio]) -> dict[str, list[float]]:
+    found = {name: ratio.interval() for name, ratio in ratios.items()}
+    return {name: interval for name, interval in found.items() if interval is not None}
+
+
+def _with_losses(
+    predictions: Sequence[Prediction],
+    singles: Sequence[Sample],
+    totals: Sequence[tuple[float, float, int]],
+) -> list[Prediction]:
+    """Enters the loss of each reference that is the only one of its sample."""
+    losses = [
+        round(nll, 4) if single.num_questions == 1 else None
+        for single, (nll, _, _) in zip(singles, totals, strict=True)
+        for _ in range(single.num_questions)
+    ]
+    pairs = zip(predictions, losses, strict=True)
+    return [replace(p, reference_loss=loss) for p, loss in pairs]
+
+
+def _is_prior(priors: Priors, prediction: Prediction) -> bool:
+    """Whether the most frequent answer of the question's kind, or else of its task, is right."""
+    prior = priors.get((prediction.task, prediction.kind), priors.get((prediction.task, "")))
+    return prior == normalise_answer(prediction.reference, prediction.language)
+
+
+def _choose(singles_K3: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Singles in an order of the seed, as long as their questions are no more than ``count``."""
+    chosen: list[int] = []
+    total = 0
+    for n in random.Random(seed).sample(range(len(singles_K3)), len(singles_K3)):
+        questions = int(singles_K3[n, 2])
+        if total + questions <= count or not chosen:
+            chosen.append(n)
+            total += questions
+    return singles_K3[chosen]

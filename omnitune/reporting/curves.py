@@ -1,0 +1,306 @@
+"""Draws diagrams, into a PNG or into a page, and held-out pictures with their answers."""
+
+from __future__ import annotations
+
+import io
+import re
+import textwrap
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omnitune.reporting.diagrams import PALETTE, Curve, Diagram
+from omnitune.reporting.gallery import Exhibit
+from omnitune.reporting.previews import thumbnail
+from omnitune.sample import UserError
+
+if TYPE_CHECKING:  # matplotlib takes a second to import: only where something is drawn
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# By the name of the page's style variable, which takes the colour's place there.
+COLOURS = {
+    "ink": "#1c2128",
+    "muted": "#57606a",
+    "line": "#d8dce2",
+    "card": "#ffffff",
+    "train": "#1f66c1",
+    "held": "#b9500b",
+    "right": "#1a7f37",
+    "wrong": "#c0272d",
+    "c1": "#0b6e99",
+    "c2": "#c2410c",
+    "c3": "#15803d",
+    "c4": "#8b3fd9",
+    "c5": "#b91c5c",
+    "c6": "#7a6a00",
+}
+# Told apart without colour too.
+_DASHES = dict(zip(PALETTE, ("-", "--", ":", "-.", (0, (6, 1)), (0, (3, 1, 1, 1))), strict=True))
+_STYLE: Any = {  # matplotlib names every key in its type
+    "font.family": "DejaVu Sans",
+    "font.size": 10,
+    "axes.edgecolor": COLOURS["line"],
+    "axes.labelcolor": COLOURS["muted"],
+    "xtick.color": COLOURS["line"],
+    "ytick.color": COLOURS["line"],
+    "xtick.labelcolor": COLOURS["muted"],
+    "ytick.labelcolor": COLOURS["muted"],
+    "text.color": COLOURS["ink"],
+    "grid.color": COLOURS["line"],
+    "grid.linewidth": 0.6,
+    "figure.constrained_layout.h_pad": 0.1,
+    "figure.constrained_layout.w_pad": 0.1,
+    "svg.fonttype": "none",  # text stays text
+    "svg.hashsalt": "omnitune",  # the same run draws the same file
+}
+LEGEND_ROW = 14  # points
+MANY = 1e4  # times the lowest value of a logarithmic axis
+_NO_METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}
+
+
+def draw_diagrams(diagrams: Sequence[Diagram], path: Path) -> None:
+    """Draws all the diagrams of a run into one PNG."""
+    from matplotlib.figure import Figure
+
+    rows = max(1, -(-len(diagrams) // 2))
+    with _drawing():
+        figure = Figure(figsize=(10, 0.6 + 3.1 * rows), layout="constrained", facecolor="white")
+        for n, diagram in enumerate(diagrams):
+            axes = figure.add_subplot(rows, 2, n + 1)
+            legend_rows = _plot(axes, diagram)
+            pad = 6 + LEGEND_ROW * legend_rows
+            axes.set_title(diagram.title, loc="left", fontsize=11, fontweight="bold", pad=pad)
+        _add_legend(figure, diagrams)
+        figure.savefig(path, dpi=130)
+
+
+def inline_drawings(diagrams: Sequence[Diagram]) -> list[tuple[str, str]]:
+    """Title and inline SVG of each diagram; colours are the page's style variables."""
+    from matplotlib.figure import Figure
+
+    drawings = []
+    for diagram in diagrams:
+        with _drawing():
+            figure = Figure(figsize=(4.4, 2.6), layout="constrained")
+            _plot(figure.add_subplot(), diagram)
+            buffer = io.StringIO()
+            figure.savefig(buffer, format="svg", transparent=True, metadata=_NO_METADATA)
+        drawings.append((diagram.title, _inline(buffer.getvalue(), diagram)))
+    return drawings
+
+
+def draw_answers(exhibits: Sequence[Exhibit], path: Path) -> None:
+    """Draws a grid of pictures with question, reference and answer into a PNG."""
+    from matplotlib.figure import Figure
+
+    columns = min(4, len(exhibits))
+    words = [_words(exhibit) for exhibit in exhibits]
+    rows = -(-len(exhibits) // columns)
+    # In inches: a square picture, and below it as many lines as the longest text has.
+    side, gap, line = 2.5, 0.16, 0.185
+    row = side + line * (1 + max(map(len, words)))
+    width, height = gap + columns * (side + gap), gap + rows * (row + gap)
+    with _drawing():
+        figure = Figure(figsize=(width, height), facecolor="white")
+        for n, exhibit in enumerate(exhibits):
+            left = gap + n % columns * (side + gap)
+            top = height - gap - n // columns * (row + gap)
+            box = (left / width, (top - side) / height, side / width, side / height)
+            _show_picture(figure.add_axes(box), exhibit)
+            for k, (text, colour, weight) in enumerate(words[n]):
+                # parse_math is off: a dollar sign in an answer is a dollar sign.
+                figure.text(
+                    left / width, (top - side - 0.07 - k * line) / height, text, va="top",
+                    color=COLOURS[colour], fontweight=weight, fontsize=9, parse_math=False,
+                )  # fmt: skip
+        figure.savefig(path, dpi=130)
+
+
+@contextmanager
+def _drawing() -> Iterator[None]:
+    from matplotlib import rc_context
+
+    with rc_context(_STYLE), warnings.catch_warnings():
+        # A letter that the font lacks becomes a box; that is no news to the user.
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        yield
+
+
+def _plot(axes: Axes, diagram: Diagram) -> int:
+    """Draws curves, axes and a legend above them; returns the legend's rows."""
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    for step in diagram.marks:
+        axes.axvline(step, color=COLOURS["muted"], linewidth=0.8, linestyle=":")
+    for curve in diagram.curves:
+        _draw_curve(axes, curve)
+    axes.set_xlabel("step")
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
+    axes.set_xlim(left=0)
+    axes.grid(axis="y")
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.tick_params(length=0)
+    _scale(axes, diagram)
+    for curve in diagram.curves:
+        _mark_start(axes, curve)
+    labels = [curve.label for curve in diagram.curves if curve.label]
+    if not labels:
+        return 0
+    columns = 2 if max(map(len, labels)) > 11 else 3
+    legend = axes.legend(
+        loc="lower left", bbox_to_anchor=(-0.12, 1.0), ncols=columns, frameon=False,
+        fontsize=8, handlelength=2.2, borderaxespad=0.2, labelspacing=0.5, columnspacing=1.6,
+    )  # fmt: skip
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+    return -(-len(labels) // columns)
+
+
+def _draw_curve(axes: Axes, curve: Curve) -> None:
+    style = _line(curve.role, len(curve.steps))
+    axes.plot(curve.steps, curve.values, label=curve.label or "_", **style)
+    for step, interval in zip(curve.steps, curve.intervals, strict=False):
+        if interval:
+            axes.plot([step, step], interval, color=style["color"], linewidth=1.2, alpha=0.8)
+
+
+def _mark_start(axes: Axes, curve: Curve) -> None:
+    """A ring at the score before the first step, and its height along the run."""
+    if curve.steps[0] != 0 or curve.role == "train":
+        return
+    start, (low, high) = curve.values[0], axes.get_ylim()
+    colour = _line(curve.role, 2)["color"]
+    if low <= start <= high:
+        ring: dict[str, Any] = {
+            "markerfacecolor": COLOURS["card"],
+            "markersize": 5.5,
+            "clip_on": False,
+        }
+        axes.plot(0, start, "o", color=colour, zorder=3, **ring)
+    if curve.role != "epoch":
+        return
+    if start <= high:
+        axes.axhline(start, color=colour, linewidth=0.8, linestyle=(0, (1, 4)))
+    else:
+        words = f"before the first step: {100 * start:,.0f} %"
+        axes.text(0.99, 0.97, words, transform=axes.transAxes, ha="right", va="top", fontsize=8)
+
+
+def _scale(axes: Axes, diagram: Diagram) -> None:
+    """The vertical axis: how far it goes and how its numbers are written."""
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    values = [value for curve in diagram.curves for value in curve.values]
+    if diagram.unit == "loss":
+        _scale_loss(axes, values)
+        return
+    percent = diagram.unit in ("percent", "points")
+    if percent:
+        axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+        sign = " %" if diagram.unit == "percent" else ""
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{100 * y:g}{sign}"))
+    else:
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:.1e}" if y else "0"))
+    if diagram.unit == "points":
+        axes.axhline(0, color=COLOURS["muted"], linewidth=0.8)
+        axes.set_ylabel("points of percent", fontsize=8)
+    elif diagram.from_zero and percent:
+        axes.set_ylim(0, min(1.0, max(0.05, 1.08 * max(values))) * 1.01)
+    elif diagram.from_zero:
+        axes.set_ylim(bottom=0)
+    if diagram.unit == "percent" and max(values) > 1:
+        axes.set_xlabel("step (values above 100 % are not shown)")
+
+
+def _scale_loss(axes: Axes, values: list[float]) -> None:
+    """A logarithmic axis where the loss falls far, so that its end can still be read."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    if min(values) <= 0 or max(values) < 8 * min(values):
+        return
+    axes.set_yscale("log")
+    far = max(values) > 100 * min(values)
+    subs = (1.0, 3.0) if far else (1.0, 2.0, 3.0, 5.0)
+    low, high = axes.get_ylim()
+    # Over so many decades numbers between them would crowd, or matplotlib writes none at all.
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0,) if high > MANY * low else subs))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.tick_params(which="both", length=0)
+
+
+def _line(role: str, points: int) -> dict[str, Any]:
+    if role == "train":
+        style: dict[str, Any] = {"color": COLOURS["train"], "linewidth": 1.4}
+    elif role == "epoch":
+        style = {"color": COLOURS["held"], "linewidth": 1.8, "marker": "o", "markersize": 5}
+    elif role == "probe":
+        style = {"color": COLOURS["held"], "linewidth": 0.7, "alpha": 0.45}
+    else:
+        style = {"color": COLOURS[role], "linewidth": 1.5, "linestyle": _DASHES[role]}
+        style |= {"marker": "o", "markersize": 3.5} if points <= 30 else {}
+    return style if points > 1 else {**style, "marker": "o", "markersize": 4}
+
+
+def _add_legend(figure: Figure, diagrams: Sequence[Diagram]) -> None:
+    from matplotlib.lines import Line2D
+
+    roles = {curve.role for diagram in diagrams for curve in diagram.curves}
+    words = dict(pair for diagram in diagrams for pair in diagram.legend)
+    shown = [(role, text) for role, text in words.items() if role in roles]
+    handles = [Line2D([], [], label=words, **_line(role, 2)) for role, words in shown]
+    if handles:
+        figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
+
+
+def _inline(svg: str, diagram: Diagram) -> str:
+    """Makes matplotlib's SVG file a part of an HTML page: no prologue, own names, own colours.
+
+    Its label says where each line starts and ends, for readers who hear the page.
+    """
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", svg).replace("xlink:href", "href")
+    svg = re.sub(r'(\sid="|url\(#|href="#)', rf"\g<1>{diagram.key}-", svg)
+    for name, colour in COLOURS.items():
+        svg = svg.replace(colour, f"var(--{name})")
+    words = dict(diagram.legend)
+    ends = "; ".join(
+        f"{c.label or words.get(c.role, c.role)} starts at {c.values[0]:.3g}, ends at "
+        f"{c.values[-1]:.3g}"
+        for c in diagram.curves
+    )
+    label = escape(f"{diagram.title} over steps: {ends}").replace("\\", "\\\\")
+    return re.sub(r'width="[^"]*" height="[^"]*"', f'role="img" aria-label="{label}"', svg, count=1)
+
+
+def _show_picture(axes: Axes, exhibit: Exhibit) -> None:
+    axes.axis("off")
+    medium = next(m for m in exhibit.media if m.modality == "image")
+    try:
+        picture = thumbnail(medium.path)
+    except UserError:
+        axes.text(0.5, 0.5, "(cannot be read)", ha="center", color=COLOURS["muted"])
+        return
+    axes.imshow(picture, interpolation="nearest", aspect="equal")
+
+
+def _words(exhibit: Exhibit) -> list[tuple[str, str, str]]:
+    """Lines of text with colour and weight."""
+    prediction = exhibit.prediction
+    mark, colour = ("✓", "right") if exhibit.right else ("✗", "wrong")
+    answer = f"{mark} answer: {prediction.answer or '(nothing)'}"
+    return [
+        *((line, "ink", "bold") for line in _wrap(exhibit.question)),
+        *((line, "muted", "normal") for line in _wrap(f"reference: {prediction.reference}")),
+        *((line, colour, "normal") for line in _wrap(answer)),
+    ]
+
+
+def _wrap(text: str, width: int = 32, lines: int = 2) -> list[str]:
+    return textwrap.wrap(text, width, max_lines=lines, placeholder=" …")

@@ -1,1 +1,0 @@
-"""The synthetic corpus: drawn pictures, spoken sentences and short conversations."""

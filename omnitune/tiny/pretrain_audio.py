@@ -1,0 +1,327 @@
+"""Stage B: the audio encoder, by CTC (Graves et al. 2006) at two depths.
+
+A middle layer spells in small units, the last layer in the thinker's own subwords, mostly whole
+words (hierarchical CTC, Sanabria and Metze 2018). Small units alone are learnt fast but leave
+the thinker to put words together; words alone stay on the plateau of blanks for epochs.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import torch
+from pydantic import Field, model_validator
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from torch import Tensor, nn
+
+from omnitune.config import RunConfig, check_heads
+from omnitune.data.packing import WHOLE, Part, of_like_length
+from omnitune.encoders.fastconformer import AudioModality, duration, pad
+from omnitune.evaluation.metrics import word_error_rate
+from omnitune.models.loading import load_tokenizer, save_naming_encoder
+from omnitune.sample import Sample
+from omnitune.tiny.augmentation import ClipChange
+from omnitune.tiny.stage import Stage, fresh_directory, run_stage, with_words
+
+NAME = "audio"
+LENGTH_WINDOW = 16  # batches that are sorted by length together
+TRANSCRIBED = 64  # held-out clips at a time
+
+
+class AudioEncoderConfig(RunConfig):
+    """Stage B: a small FastConformer."""
+
+    stage: Literal["audio_encoder"] = "audio_encoder"
+    tokenizer: Path = Field(
+        Path("checkpoints/thinker_tiny/tokenizer.json"), description="whose words it learns"
+    )
+    num_epochs: int = Field(8, ge=1)
+    optimizer: Literal["adamw", "muon"] = Field("muon")
+    batch_size: int = Field(16, ge=1)
+    learning_rate: float = Field(4e-3, gt=0, le=1)
+    warmup_steps: int = Field(200, ge=0)
+    hidden_size: int = Field(144, ge=16, description="width")
+    num_layers: int = Field(4, ge=1, description="conformer blocks")
+    num_heads: int = Field(4, ge=1, description="attention heads")
+    intermediate_size: int = Field(360, ge=16, description="width of the feed-forward parts")
+    unit_layer: int | None = Field(
+        None, ge=1, description="layer that spells in small units [the last but one]"
+    )
+    num_units: int = Field(256, ge=40, description="small units of the middle layer")
+    conv_kernel: int = Field(9, ge=3, description="width of the depthwise convolutions, odd")
+    subsampling_channels: int = Field(32, ge=4, description="channels of the subsampling")
+    num_mel_bins: int = Field(64, ge=8, description="mel bins of the input")
+    dropout: float = Field(0.0, ge=0, lt=1, description="dropout in the encoder")
+    slot_share: float = Field(
+        0.5, gt=0, le=1, description="share of the rows that the thinker hears, words first"
+    )
+    time_masks: int = Field(0, ge=0, description="SpecAugment: stretches of time blanked")
+    frequency_masks: int = Field(1, ge=0, description="SpecAugment: bands of mel bins blanked")
+
+    frequency_warp: float = Field(
+        0.08, ge=0, lt=0.5, description="other voices: mel bins squeezed or stretched by up to this"
+    )
+    tempo: float = Field(
+        0.1, ge=0, lt=0.5, description="clips hurried or drawn out by up to this share of them"
+    )
+
+    @model_validator(mode="after")
+    def _fits(self) -> AudioEncoderConfig:
+        check_heads(self.hidden_size, self.num_heads)
+        if self.middle > self.num_layers:
+            raise ValueError(f"unit_layer {self.middle} is above num_layers {self.num_layers}")
+        if self.conv_kernel % 2 == 0:
+            raise ValueError(f"conv_kernel {self.conv_kernel} is even, expected an odd width")
+        if self.num_mel_bins % 8:
+            raise ValueError(f"num_mel_bins {self.num_mel_bins} is not a multiple of 8")
+        return self
+
+    @property
+    def middle(self) -> int:
+        """Layer, counted from 1, that spells in small units."""
+        return self.unit_layer or max(1, self.num_layers - 1)
+
+    def change(self) -> ClipChange:
+        """How clips are changed from one epoch to the next."""
+        return ClipChange(self.frequency_warp, self.tempo, self.time_masks, self.frequency_masks)
+
+    def encoder(self) -> dict[str, Any]:
+        """Settings of the encoder."""
+        return {
+            "hidden_size": self.hidden_size,
+            "num_hidden_layers": self.num_layers,
+            "num_attention_heads": self.num_heads,
+            "intermediate_size": self.intermediate_size,
+            "conv_kernel_size": self.conv_kernel,
+            "subsampling_conv_channels": self.subsampling_channels,
+            "num_mel_bins": self.num_mel_bins,
+            "dropout": self.dropout,
+            "activation_dropout": self.dropout,
+            "attention_dropout": self.dropout,
+            "layerdrop": 0.0,
+            "scale_input": False,
+        }
+
+
+@dataclass
+class CtcBatch:
+    """Clips ``[frames, bins]``, and their transcripts in the thinker's subwords and in units."""
+
+    inputs: list[Tensor]
+    targets: list[Tensor]
+    units: list[Tensor]
+
+    @property
+    def num_targets(self) -> int:
+        """Subwords to be written."""
+        return sum(t.numel() for t in self.targets)
+
+    def to(self, device: torch.device) -> CtcBatch:
+        """The batch on another device."""
+        columns = (self.inputs, self.targets, self.units)
+        return CtcBatch(*([x.to(device) for x in column] for column in columns))
+
+
+class CtcModel(nn.Module):
+    """The encoder under two linear heads; the last class of each is the blank."""
+
+    def __init__(self, config: AudioEncoderConfig, vocab_size: int, num_units: int) -> None:
+        super().__init__()
+        self.modality = AudioModality(config.encoder())
+        self.encoder = self.modality.build_encoder()
+        self.head = nn.Linear(self.modality.feature_dim, vocab_size + 1)
+        self.unit_head = nn.Linear(self.modality.feature_dim, num_units + 1)
+        self._middle: Tensor | None = None
+        layers = cast(nn.ModuleList, self.encoder.layers)
+        layers[config.middle - 1].register_forward_hook(self._keep_middle)
+
+    def forward(self, batch: CtcBatch) -> tuple[Tensor, Tensor]:
+        """Sum of the clips' two CTC losses and the number of subwords: ``[1]`` each."""
+        last_BTD, lengths_B = self._encode(batch.inputs)
+        assert self._middle is not None
+        loss = ctc(self.head(last_BTD), lengths_B, batch.targets)
+        loss = loss + ctc(self.unit_head(self._middle), lengths_B, batch.units)
+        return loss[None], loss.new_tensor([batch.num_targets])
+
+    def _encode(self, inputs: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Last hidden states ``[B, slots, D]`` and each clip's number of slots ``[B]``."""
+        mel_BTM, mask_BT = pad(inputs)
+        hidden = self.encoder(input_features=mel_BTM, attention_mask=mask_BT).last_hidden_state
+        return hidden, torch.tensor([self.modality.num_slots(x) for x in inputs])
+
+    def _keep_middle(self, layer: nn.Module, inputs: object, output: Tensor) -> None:
+        self._middle = output
+
+    @torch.no_grad()
+    def transcribe(self, inputs: list[Tensor]) -> list[list[int]]:
+        """Best path: the likeliest class of each slot, repeats merged, blanks dropped."""
+        hidden_BTD, lengths_B = self._encode(inputs)
+        logits_BTV = self.head(hidden_BTD)
+        blank = logits_BTV.shape[-1] - 1
+        found = []
+        for row_T, length in zip(logits_BTV.argmax(-1), lengths_B, strict=True):
+            merged = torch.unique_consecutive(row_T[:length])
+            found.append(merged[merged != blank].tolist())
+        return found
+
+
+def ctc(logits_BTV: Tensor, lengths_B: Tensor, targets: list[Tensor]) -> Tensor:
+    """CTC loss summed over the clips; the last class is the blank."""
+    return nn.functional.ctc_loss(
+        logits_BTV.float().log_softmax(dim=-1).transpose(0, 1),
+        torch.cat(targets),
+        lengths_B,
+        torch.tensor([t.numel() for t in targets]),
+        blank=logits_BTV.shape[-1] - 1,
+        reduction="sum",
+        zero_infinity=True,
+    )
+
+
+class Clips:
+    """Transcribed clips, read once and kept, and their batches of like length."""
+
+    def __init__(
+        self,
+        samples: list[Sample],
+        modality: AudioModality,
+        tokenizer: Tokenizer,
+        units: Tokenizer,
+    ) -> None:
+        self.samples, self.modality = samples, modality
+        self.tokenizer, self.units = tokenizer, units
+        self._mels: dict[int, Tensor] = {}
+
+    def mel(self, index: int) -> Tensor:
+        """Log-mel frames of a clip; kept in half precision."""
+        if index not in self._mels:
+            self._mels[index] = self.modality.read(self._path(index)).half()
+        return self._mels[index].float()
+
+    def seconds(self, index: int) -> float:
+        """Length of a clip, from its file's header."""
+        return duration(self._path(index))
+
+    def _path(self, index: int) -> Path:
+        return next(m.path for m in self.samples[index].media if m.modality == NAME)
+
+    def _spell(self, tokenizer: Tokenizer, index: int) -> Tensor:
+        ids = tokenizer.encode(self.samples[index].stand_ins[NAME]).ids
+        return torch.tensor(ids, dtype=torch.long)
+
+    def batch(self, indices: list[int]) -> CtcBatch:
+        """The batch of some clips."""
+        return CtcBatch(
+            [self.mel(n) for n in indices],
+            [self._spell(self.tokenizer, n) for n in indices],
+            [self._spell(self.units, n) for n in indices],
+        )
+
+
+class LengthBatches:
+    """Batches of clips of like length, by number, so that little is padding.
+
+    Each epoch is a permutation of the clips, cut into windows; inside a window the clips are
+    sorted by length into batches, which come in shuffled order. How a clip is changed depends on
+    the epoch and the clip alone.
+
+    Args:
+        change: what no clip is heard twice without.
+    """
+
+    def __init__(self, clips: Clips, batch_size: int, seed: int, change: ClipChange) -> None:
+        self.clips, self.batch_size, self.seed, self.change = clips, batch_size, seed, change
+        self.per_epoch = -(-len(clips.samples) // batch_size)
+
+    def __call__(self, number: int, part: Part = WHOLE) -> CtcBatch | None:
+        """Batch ``number`` of the run, counted from 0 over all epochs; None for an empty part."""
+        epoch, place = divmod(number, self.per_epoch)
+        chosen = self._epoch(epoch)[place][part.rank :: part.of]
+        if not chosen:
+            return None
+        batch = self.clips.batch(chosen)
+        draws = (random.Random(f"{self.seed}/{epoch}/masks/{n}") for n in chosen)
+        inputs = [self.change(x, d) for x, d in zip(batch.inputs, draws, strict=True)]
+        return replace(batch, inputs=inputs)
+
+    def _epoch(self, epoch: int) -> list[list[int]]:
+        if getattr(self, "_held", (None,))[0] != epoch:
+            self._held = (epoch, self._plan(epoch))
+        return self._held[1]
+
+    def _plan(self, epoch: int) -> list[list[int]]:
+        rng = random.Random(f"{self.seed}/{epoch}")
+        order = list(range(len(self.clips.samples)))
+        rng.shuffle(order)
+        window = LENGTH_WINDOW * self.batch_size
+        batches = []
+        for first in range(0, len(order), window):
+            by_length = sorted(order[first : first + window], key=self.clips.seconds)
+            batches += [
+                by_length[n : n + self.batch_size]
+                for n in range(0, len(by_length), self.batch_size)
+            ]
+        rng.shuffle(batches)
+        return batches
+
+
+def pretrain(config: AudioEncoderConfig, resume: bool = False, overwrite: bool = False) -> Path:
+    """Trains the encoder on the training split's transcripts; returns the checkpoint's path."""
+    out = fresh_directory(config, "audio_enc.pt", resume, overwrite)
+    if out.claim is None:
+        return out.path
+    torch.manual_seed(config.seed)
+    tokenizer = load_tokenizer(config.tokenizer)
+    splits = with_words(config.data_dir, NAME)
+    units = train_units((s.stand_ins[NAME] for s in splits[0]), config.num_units)
+    model = CtcModel(config, tokenizer.get_vocab_size(), units.get_vocab_size())
+    train, held_out = (Clips(found, model.modality, tokenizer, units) for found in splits)
+    batches = -(-len(train.samples) // config.batch_size)
+
+    def save_best(scores: dict[str, Any]) -> None:
+        settings = config.encoder() | {"slot_share": config.slot_share}
+        state = model.encoder.state_dict()
+        save_naming_encoder(out.path, NAME, settings, state, model.head, tokenizer, scores=scores)
+
+    out.claim.take()
+    run_stage(
+        Stage(
+            config=config,
+            model=model,
+            batch_at=LengthBatches(train, config.batch_size, config.seed, config.change()),
+            batches_per_epoch=batches,
+            groups=[NAME],
+            score=lambda: held_out_wer(model, held_out),
+            better=lambda new, old: new["wer"] < old["wer"],
+            save_best=save_best,
+            line=lambda s: f"WER: {s['wer']:.1%}",
+        ),
+        resume,
+    )
+    return out.path
+
+
+def train_units(transcripts: Iterable[str], count: int) -> Tokenizer:
+    """Subwords of the transcripts alone, small enough to be heard one by one."""
+    units = Tokenizer(models.BPE())
+    units.pre_tokenizer = pre_tokenizers.Metaspace()
+    units.train_from_iterator(
+        transcripts, trainers.BpeTrainer(vocab_size=count, show_progress=False)
+    )
+    return units
+
+
+def held_out_wer(model: CtcModel, clips: Clips) -> dict[str, float]:
+    """Word error rate of best-path decoding."""
+    lengths = [clips.seconds(n) for n in range(len(clips.samples))]
+    device = model.head.weight.device
+    answers, references = [], []
+    for chunk in of_like_length(lengths, TRANSCRIBED):
+        for ids in model.transcribe([clips.mel(n).to(device) for n in chunk]):
+            answers.append(clips.tokenizer.decode(ids).strip())
+        references += [clips.samples[n].stand_ins[NAME] for n in chunk]
+    return {"wer": word_error_rate(answers, references)}

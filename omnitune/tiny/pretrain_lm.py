@@ -1,0 +1,328 @@
+"""Stage A: the thinker and its tokenizer, from nothing, by causal language modelling."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import torch
+from pydantic import Field, model_validator
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from transformers import PreTrainedModel, Qwen3Config
+
+from omnitune.config import (
+    DataMix,
+    RunConfig,
+    check_heads,
+    length_power,
+    questions_per_draw,
+    tokens_per_batch,
+)
+from omnitune.data.loader import BatchStream, SampleReader
+from omnitune.data.mixture import Mixture
+from omnitune.data.rounding import round_up
+from omnitune.data.schedule import Course, Stretch
+from omnitune.data.sources.native import read_available, split_of
+from omnitune.data.template import SPECIAL_TOKENS, ChatRenderer
+from omnitune.encoders.registry import MODALITIES
+from omnitune.evaluation.scoring import token_scoreboard
+from omnitune.models.loading import save_thinker, save_tokenizer
+from omnitune.models.omni import OmniConfig, OmniModel
+from omnitune.sample import Glimpse, Media, Message, Part, Sample, Text, Told, UserError
+from omnitune.tiny.pseudo_features import spread
+from omnitune.tiny.stage import Stage, fresh_directory, run_stage
+from omnitune.training.loop import Plan
+
+TOKENIZER_FILE = "tokenizer.json"
+SPEECH = next(name for name, modality in MODALITIES.items() if not modality.glimpsed)
+# What follows a noun that stands for several: "rings", "crosses"; not what ends "glass" or "this".
+PLURAL = r"(?:(?<=ss|x|z|ch|sh)es|(?<![siu])s)(?!\p{L})"
+# What subwords never reach across: one digit; letters up to a plural's ending, so that who
+# learns to look for a ring can look for rings; other letters; other marks; blanks.
+PIECES = rf" ?\p{{N}}| ?\p{{L}}{{3,}}?(?={PLURAL})| ?\p{{L}}+| ?[^\s\p{{L}}\p{{N}}]+|\s+(?!\S)|\s+"
+
+
+class ThinkerConfig(RunConfig):
+    """Stage A: a small Qwen3 (grouped-query attention, QK norm, SwiGLU)."""
+
+    stage: Literal["thinker"] = "thinker"
+    num_epochs: int = Field(5, ge=1)
+    optimizer: Literal["adamw", "muon"] = Field("muon")
+    data_mix: DataMix = Field(
+        DataMix(
+            text_only=0.3,
+            image_text=0.13,
+            captions=0.17,
+            audio_text=0.07,
+            transcripts=0.08,
+            image_audio_text=0.01,
+            told=0.24,
+        ),
+        description="weight of each source; of those without a file it is left out",
+    )
+    prompt_weight: float = Field(
+        0.1, ge=0, le=1, description="in the loss, of tokens that are not the assistant's"
+    )
+    glimpse_share: float = Field(
+        0.7,
+        ge=0,
+        le=1,
+        description="how often a picture's words stand in slots, not in a row; if told, always",
+    )
+    heard_share: float = Field(
+        0.3,
+        ge=0,
+        le=1,
+        description="how often a question about a picture that is asked alone stands as speech "
+        "does: without its marks, silence after it",
+    )
+    glimpse_slots: int = Field(9, ge=1, description="slots that the words are spread over")
+    conversation_share: float = Field(
+        0.5, ge=0, le=1, description="how often the questions of one record are one conversation"
+    )
+    questions_per_draw: int | None = questions_per_draw()
+    length_power: float = length_power()
+    told_first: float = Field(
+        0.4,
+        ge=0,
+        lt=1,
+        description="share of the run in which nothing but the source told is drawn, if it is "
+        "there: finding and comparing things is learnt as soon as enough is asked about it",
+    )
+    batch_size: int = Field(16, ge=1)
+    tokens_per_batch: int | None = tokens_per_batch()
+    learning_rate: float = Field(7e-3, gt=0, le=1)
+    muon_learning_rate: float = Field(1e-2, gt=0, le=1)
+    min_lr_ratio: float = Field(0.02, ge=0, le=1)
+    warmup_steps: int = Field(100, ge=0)
+    vocab_size: int = Field(1600, ge=300, le=65_536, description="subwords of the tokenizer")
+    hidden_size: int = Field(128, ge=16, description="width")
+    num_layers: int = Field(4, ge=1, description="decoder layers")
+    num_heads: int = Field(4, ge=1, description="query heads")
+    num_kv_heads: int = Field(4, ge=1, description="key-value heads")
+    intermediate_size: int = Field(384, ge=16, description="width of the feed-forward part")
+    rope_theta: float = Field(1000.0, gt=1, description="base of the rotary position embedding")
+    max_positions: int = Field(2048, ge=64, description="longest context in tokens")
+    max_tokens: int = Field(1024, ge=16, description="longest sample")
+
+    @model_validator(mode="after")
+    def _fits(self) -> ThinkerConfig:
+        check_heads(self.hidden_size, self.num_heads)
+        check_heads(self.num_heads, self.num_kv_heads, "num_heads", "num_kv_heads")
+        return self
+
+    def architecture(self, vocab_size: int) -> dict[str, Any]:
+        """Settings of the language model."""
+        return Qwen3Config(
+            vocab_size=vocab_size,
+            hidden_size=self.hidden_size,
+            intermediate_size=self.intermediate_size,
+            num_hidden_layers=self.num_layers,
+            num_attention_heads=self.num_heads,
+            num_key_value_heads=self.num_kv_heads,
+            head_dim=self.hidden_size // self.num_heads,
+            max_position_embeddings=self.max_positions,
+            tie_word_embeddings=True,
+            # The library's 0.02 suits widths in the thousands; narrow layers start too quiet.
+            initializer_range=0.5 / self.hidden_size**0.5,
+            rope_parameters={"rope_type": "default", "rope_theta": self.rope_theta},
+        ).to_dict()
+
+
+def pretrain(config: ThinkerConfig, resume: bool = False, overwrite: bool = False) -> Path:
+    """Trains tokenizer and thinker on the training split; returns the checkpoint's path."""
+    out = fresh_directory(config, "thinker_best.pt", resume, overwrite)
+    if out.claim is None:
+        return out.path
+    torch.manual_seed(config.seed)
+    sources = read_available(config.data_dir)
+    train = {name: split_of(x, "train") for name, x in sources.items()}
+    train = {name: samples for name, samples in train.items() if samples}
+    held_out = [s for x in sources.values() for s in split_of(x, "validation")]
+    if not train or not held_out:
+        raise UserError(f"{config.data_dir}: needs records in the splits train and validation")
+    words = (put_into_words(s) for samples in train.values() for s in samples)
+    tokenizer = train_tokenizer(words, config.vocab_size)
+    renderer = ChatRenderer(tokenizer)
+    model = OmniModel(OmniConfig(thinker=config.architecture(tokenizer.get_vocab_size())))
+    look_for_alike(model.thinker)
+    reader = SampleReader(renderer, {}, max_tokens=config.max_tokens)
+    weights = {name: w for name, w in config.data_mix.weights().items() if name in train}
+    if not weights:
+        raise UserError(
+            f"{config.data_dir}: has only {', '.join(train)}, which data_mix gives no weight"
+        )
+    sizes = {name: len(samples) for name, samples in train.items()}
+    mixture = Mixture(sizes, weights, config.seed)
+    stream = BatchStream(
+        reader,
+        train,
+        mixture,
+        config.batch_size,
+        prompt_weight=config.prompt_weight,
+        conversation_share=config.conversation_share,
+        questions_per_draw=config.questions_per_draw,
+        length_power=config.length_power,
+        show=lambda sample: shown(sample, config),
+        tokens_per_batch=config.tokens_per_batch,
+    )
+    if config.told_first and "told" in stream.groups:
+        stream.follow(told_first(config, stream, train))
+    items = [reader.item(shown(one, config)) for sample in held_out for one in sample.alone()]
+    out.claim.take()
+    save_tokenizer(config.out / TOKENIZER_FILE, tokenizer)
+    run_stage(
+        Stage(
+            config=config,
+            model=model,
+            batch_at=stream,
+            batches_per_epoch=len(stream),
+            groups=stream.groups,
+            score=lambda: token_scoreboard(model, items),
+            better=lambda new, old: new["loss"] < old["loss"],
+            save_best=lambda scores: save_thinker(out.path, model, tokenizer, scores=scores),
+            line=lambda s: f"loss={s['loss']:.3f} answer tokens right: {s['token_acc']:.1%}",
+            rounded=round_up,
+            compile=model.compile_decoder,
+        ),
+        resume,
+    )
+    return out.path
+
+
+@torch.no_grad()
+def look_for_alike(thinker: PreTrainedModel) -> None:
+    """Lets every other head of keys begin by being found by what is alike, and copied.
+
+    It is made as the (first) query that asks for it, and the output as the value was taken in. To
+    find what a question names is most of what is asked of a picture, and random weights come upon
+    it late (Trockman and Kolter 2023, "Mimetic initialization of self-attention layers";
+    docs/log.md).
+    """
+    for layer in cast(Any, thinker.get_decoder()).layers:
+        attention = layer.self_attn
+        size, shared = attention.head_dim, attention.num_key_value_groups
+        heads = attention.k_proj.out_features // size
+        for head in range(0, heads, 2):
+            there = slice(head * size, (head + 1) * size)
+            asks = slice(head * shared * size, (head * shared + 1) * size)
+            attention.k_proj.weight[there] = attention.q_proj.weight[asks]
+            attention.o_proj.weight[:, asks] = attention.v_proj.weight[there].T
+
+
+def told_first(
+    config: ThinkerConfig, stream: BatchStream, train: Mapping[str, Sequence[Sample]]
+) -> Course:
+    """The order of samples in which the mix comes after what is told."""
+    steps = round(config.told_first * Plan.of(config, len(stream)).total_steps)
+    weights = {name: config.data_mix.weights()[name] for name in stream.groups}
+    sizes = {name: len(train[name]) for name in weights}
+    stretches = [
+        Stretch(0, {"told": 1.0}, {"told": sizes["told"]}),
+        Stretch(steps * stream.batch_size * config.gradient_accumulation, weights, sizes),
+    ]
+    return Course(sizes, stretches, config.seed)
+
+
+def train_tokenizer(samples: Iterable[Sample], vocab_size: int) -> Tokenizer:
+    """Byte-level BPE in which a word is the same token wherever it stands; digits are split."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.Prepend(" ")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(PIECES), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=list(SPECIAL_TOKENS),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(_texts(samples), trainer)
+    return tokenizer
+
+
+def shown(sample: Sample, config: ThinkerConfig) -> Sample:
+    """The sample in words; pictures that are only told in slots, of others ``glimpse_share``.
+
+    To look something up among slots is another skill than to read it in a row, and so is to
+    understand words that silence follows. Here a step that teaches it costs the least, and the
+    joint fine-tuning has then only to make features say what these words say. The form of a
+    record, and of each of its questions, is fixed.
+    """
+    draw = random.Random(f"{config.seed}/glimpse/{sample.id.partition('#')[0]}")
+    told = any(isinstance(part, Told) for part in sample.subject)
+    slots = config.glimpse_slots if told or draw.random() < config.glimpse_share else 0
+
+    def present(modality: str, words: str) -> Sequence[Part] | None:
+        if not MODALITIES[modality].glimpsed:
+            return heard(words, modality, draw)
+        glimpse = spread(words, slots, draw) if slots else None
+        return [Glimpse(modality, glimpse)] if glimpse else None
+
+    draw_question = random.Random(f"{config.seed}/heard/{sample.id}")
+    if draw_question.random() < config.heard_share:
+        sample = ask_aloud(sample, draw_question)
+    return put_into_words(sample, present)
+
+
+def ask_aloud(sample: Sample, draw: random.Random) -> Sample:
+    """A question about a picture as if it were spoken; any other sample as it is.
+
+    Of several sentences the first is spoken, the others are written below it.
+    """
+    asked, *answers = sample.messages
+    match asked.parts:
+        case (Media(name) | Told(_, name) as subject, Text(question)) if (
+            MODALITIES[name].glimpsed and len(answers) == 1
+        ):
+            said, _, rest = question.partition(". ")
+            parts = [subject, *heard(said.rstrip(".?"), SPEECH, draw)] + [Text(rest)] * bool(rest)
+            return replace(sample, messages=(replace(asked, parts=tuple(parts)), *answers))
+    return sample
+
+
+def heard(words: str, modality: str, draw: random.Random) -> list[Part]:
+    """Words as a clip has them: one after the other, without marks, and then silence."""
+    count = len(words.split())
+    silence = draw.randint(1 + count // 3, 1 + 4 * count // 3)
+    return [Text(words), Glimpse(modality, ("",) * silence)]
+
+
+def put_into_words(
+    sample: Sample,
+    present: Callable[[str, str], Sequence[Part] | None] = lambda modality, words: None,
+) -> Sample:
+    """The sample with its media replaced by the words that stand in for them.
+
+    The thinker so learns in text, where a step is cheap, the reasoning that the joint
+    fine-tuning has then only to tie to pictures and sound. A medium without such words is
+    left out.
+
+    Args:
+        present: of a modality and its words, what stands for them; None for a sentence.
+    """
+
+    def in_words(part: Part) -> Sequence[Part]:
+        if isinstance(part, Media):
+            part = Told.of(part.modality, sample.stand_ins.get(part.modality, ""))
+        if not isinstance(part, Told) or not part.words:
+            return [part]
+        return present(part.modality, part.words) or [part]
+
+    def words(message: Message) -> Message:
+        return replace(message, parts=tuple(new for p in message.parts for new in in_words(p)))
+
+    return replace(sample, messages=tuple(words(m) for m in sample.messages))
+
+
+def _texts(samples: Iterable[Sample]) -> Iterator[str]:
+    return (
+        part.text for s in samples for m in s.messages for part in m.parts if isinstance(part, Text)
+    )

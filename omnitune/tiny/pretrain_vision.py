@@ -1,0 +1,281 @@
+"""Stage C: the vision encoder, by captioning through a small decoder that is thrown away.
+
+A caption that says what stands where can only be written from features that keep it. Beside the
+decoder a linear head spots the caption's words in each slot; at first it learns alone, and each
+slot by itself.
+
+Shape suffixes: B pictures, S slots, D feature width, W words.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import torch
+from pydantic import Field, model_validator
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+
+from omnitune.config import RunConfig, check_heads
+from omnitune.data.loader import BatchStream, SampleReader
+from omnitune.data.mixture import Mixture
+from omnitune.data.packing import WHOLE, Batch, Part
+from omnitune.data.rounding import round_up
+from omnitune.data.template import ChatRenderer
+from omnitune.encoders.vit import ImageModality
+from omnitune.evaluation.scoring import token_scoreboard
+from omnitune.models.loading import load_tokenizer, save_naming_encoder
+from omnitune.models.omni import OmniConfig, OmniModel
+from omnitune.sample import Message, Sample, Text
+from omnitune.tiny.augmentation import PictureChange
+from omnitune.tiny.pretrain_lm import ThinkerConfig
+from omnitune.tiny.pseudo_features import seen_words
+from omnitune.tiny.stage import Stage, fresh_directory, run_stage, with_words
+from omnitune.tiny.word_presence import spotting_loss
+from omnitune.training.loop import BatchAt, LossBatch, Plan
+
+NAME = "image"
+# Log-odds, at the start, that a slot shows a given word of the vocabulary.
+SELDOM = -6.0
+
+
+class VisionEncoderConfig(RunConfig):
+    """Stage C: a small SigLIP tower and the captioner that teaches it."""
+
+    stage: Literal["vision_encoder"] = "vision_encoder"
+    tokenizer: Path = Field(
+        Path("checkpoints/thinker_tiny/tokenizer.json"), description="whose words it learns"
+    )
+    num_epochs: int = Field(7, ge=1)
+    optimizer: Literal["adamw", "muon"] = Field("muon")
+    batch_size: int = Field(32, ge=1)
+    learning_rate: float = Field(2e-3, gt=0, le=1)
+    weight_decay: float = Field(0.1, ge=0)
+    warmup_steps: int = Field(100, ge=0)
+    image_size: int = Field(96, ge=16, description="pixels a side")
+    patch_size: int = Field(16, ge=2, description="pixels a side of a patch")
+    pixel_shuffle: int = Field(2, ge=1, description="patches a side that become one slot")
+    stem_channels: tuple[int, ...] = Field(
+        (16, 32, 64), description="channels of a convolutional stem; [] for plain patches"
+    )
+    hidden_size: int = Field(128, ge=16, description="width")
+    num_layers: int = Field(2, ge=1, description="layers")
+    num_heads: int = Field(2, ge=1, description="attention heads")
+    intermediate_size: int = Field(384, ge=16, description="width of the feed-forward part")
+    spotting_weight: float = Field(
+        8.0, ge=0, description="in the loss, of words spotted in the slots; of captions it is 1"
+    )
+    spotting_first: float = Field(
+        0.35, ge=0, lt=1, description="share of the run in which words are spotted and not said"
+    )
+    degrees: float = Field(3.0, ge=0, le=180, description="pictures are turned by up to this")
+    scale: float = Field(
+        0.04, ge=0, lt=1, description="width and height, each, are stretched by up to this share"
+    )
+    translate: float = Field(0.015, ge=0, le=1, description="moved by up to this share of a side")
+    brightness: float = Field(0.025, ge=0, le=1, description="of the whole range of a pixel")
+    captioner_layers: int = Field(2, ge=1, description="layers of the decoder")
+    captioner_width: int = Field(128, ge=16, multiple_of=4, description="width of the decoder")
+    compile: Literal["auto", "on", "off"] = Field(
+        "off", description="of the captioner, which is a small part of a step"
+    )
+
+    @model_validator(mode="after")
+    def _fits(self) -> VisionEncoderConfig:
+        check_heads(self.hidden_size, self.num_heads)
+        if self.image_size % (self.patch_size * self.pixel_shuffle):
+            raise ValueError(
+                f"image_size {self.image_size} is not a multiple of patch_size x pixel_shuffle = "
+                f"{self.patch_size * self.pixel_shuffle}"
+            )
+        if self.stem_channels and 2 ** (len(self.stem_channels) + 1) != self.patch_size:
+            raise ValueError(
+                f"{len(self.stem_channels)} stem_channels make patches of "
+                f"{2 ** (len(self.stem_channels) + 1)} pixels, but patch_size is {self.patch_size}"
+            )
+        return self
+
+    def change(self) -> PictureChange:
+        """How pictures are changed from one pass to the next."""
+        return PictureChange(self.degrees, self.scale, self.translate, self.brightness)
+
+    def encoder(self) -> dict[str, Any]:
+        """Settings of the encoder."""
+        return {
+            "image_size": self.image_size,
+            "patch_size": self.patch_size,
+            "hidden_size": self.hidden_size,
+            "num_hidden_layers": self.num_layers,
+            "num_attention_heads": self.num_heads,
+            "intermediate_size": self.intermediate_size,
+            "pixel_shuffle": self.pixel_shuffle,
+            "stem_channels": list(self.stem_channels),
+        }
+
+    def captioner(self, vocab_size: int) -> dict[str, Any]:
+        """Settings of the decoder."""
+        small = ThinkerConfig(
+            hidden_size=self.captioner_width,
+            num_layers=self.captioner_layers,
+            num_heads=2,
+            num_kv_heads=2,
+            intermediate_size=3 * self.captioner_width,
+        )
+        return small.architecture(vocab_size)
+
+
+def pretrain(config: VisionEncoderConfig, resume: bool = False, overwrite: bool = False) -> Path:
+    """Trains the encoder on the training split's captions; returns the checkpoint's path."""
+    out = fresh_directory(config, "vision.pt", resume, overwrite)
+    if out.claim is None:
+        return out.path
+    torch.manual_seed(config.seed)
+    train, held_out = captioned(config.data_dir)
+    encoder = config.encoder()
+    tokenizer = load_tokenizer(config.tokenizer)
+    captioner = config.captioner(tokenizer.get_vocab_size())
+    omni = OmniModel(OmniConfig(captioner, {NAME: encoder}))
+    omni.match_projector_scales()
+    model = Captioning(omni, config.spotting_weight, shown_words(train, tokenizer))
+    reader = SampleReader(ChatRenderer(tokenizer), omni.modalities)
+    mixture = Mixture({NAME: len(train)}, {NAME: 1.0}, config.seed)
+    stream = BatchStream(reader, {NAME: train}, mixture, config.batch_size)
+    items = [reader.item(sample) for sample in held_out]
+
+    def save_best(scores: dict[str, Any]) -> None:
+        state, head = omni.encoders[NAME].state_dict(), model.spotting_head
+        save_naming_encoder(out.path, NAME, encoder, state, head, tokenizer, scores=scores)
+
+    out.claim.take()
+    run_stage(
+        Stage(
+            config=config,
+            model=model,
+            batch_at=changed(config, spotted_first(config, stream)),
+            batches_per_epoch=len(stream),
+            groups=stream.groups,
+            score=lambda: token_scoreboard(omni, items),
+            better=lambda new, old: new["loss"] < old["loss"],
+            save_best=save_best,
+            line=lambda s: _line(s) if model.says else "captions: not asked for yet",
+            rounded=round_up,
+            compile=omni.compile_decoder,
+        ),
+        resume,
+    )
+    return out.path
+
+
+@dataclass
+class Spotted(Batch):
+    """A batch whose captions' words are only spotted, which takes no decoder."""
+
+
+def changed(config: VisionEncoderConfig, batches: BatchAt) -> BatchAt:
+    """The same batches, of which no picture looks twice alike."""
+    change = config.change()
+
+    def batch_at(number: int, part: Part = WHOLE) -> LossBatch | None:
+        batch = batches(number, part)
+        if not isinstance(batch, Batch):
+            return batch
+        rows = batch.media[NAME]
+        draws = [random.Random(f"{config.seed}/{number}/{name}") for name in batch.ids]
+        inputs = list(change(torch.stack(rows.inputs), draws))
+        return replace(batch, media={NAME: replace(rows, inputs=inputs)})
+
+    return batch_at
+
+
+def spotted_first(config: VisionEncoderConfig, stream: BatchStream) -> BatchAt:
+    """The batches of a run that begins with those that are :class:`Spotted`.
+
+    What is small is learnt from the head, not from the decoder, and a step without the decoder
+    takes two thirds of the time.
+    """
+    steps = round(config.spotting_first * Plan.of(config, len(stream)).total_steps)
+
+    def batch_at(number: int, part: Part = WHOLE) -> Batch | None:
+        batch = stream(number, part)
+        if batch is None or number >= steps * config.gradient_accumulation:
+            return batch
+        return Spotted(**vars(batch))
+
+    return batch_at
+
+
+class Captioning(nn.Module):
+    """The encoder under its decoder and under a linear head that spots words.
+
+    A decoder must find out where to look before anything it reads there can be corrected, and
+    for small things (a digit, a letter) it may never start. The head corrects every slot at once:
+    a word of the caption must be seen in some slot, another word in none (Fang et al. 2015, "From
+    captions to visual concepts and back").
+
+    Which slot, no caption says. A tower whose slots see each other may settle on any other than
+    the one that shows the word; so they do not, as long as words are only spotted.
+
+    Args:
+        weight: of the spotted words in the loss.
+        shown: tokens of the words that a sample's picture shows, by its id.
+
+    Attributes:
+        says: whether the decoder was asked for captions yet.
+    """
+
+    def __init__(self, omni: OmniModel, weight: float, shown: Mapping[str, Sequence[int]]) -> None:
+        super().__init__()
+        self.omni, self.weight, self.shown, self.says = omni, weight, shown, False
+        self.modality = cast(ImageModality, omni.modalities[NAME])
+        vocab_size = omni.config.thinker["vocab_size"]
+        self.spotting_head = nn.Linear(self.modality.feature_dim, vocab_size)
+        nn.init.constant_(self.spotting_head.bias, SELDOM)
+
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Sum of both losses (nats) and number of the captions' tokens: ``[1]`` each."""
+        rows = batch.media[NAME]
+        only_spotted = isinstance(batch, Spotted)
+        encode = self.modality.encode_apart if only_spotted else self.modality.encode
+        features_BSD = torch.stack(encode(self.omni.encoders[NAME], rows.inputs))
+        spotting = self.weight * self.spotting(features_BSD, batch.ids)
+        if only_spotted:
+            return spotting[None], batch.weight_N.sum()[None]
+        self.says = True
+        media = {NAME: replace(rows, features_RD=features_BSD.flatten(0, 1))}
+        loss_sums, counts = self.omni(replace(batch, media=media))
+        return loss_sums + spotting, counts
+
+    def spotting(self, features_BSD: Tensor, ids: Sequence[str]) -> Tensor:
+        """The loss of spotting what the pictures of these samples show (``spotting_loss``)."""
+        counts_BW = torch.zeros(len(ids), self.spotting_head.out_features)
+        for counts_W, name in zip(counts_BW, ids, strict=True):
+            tokens_N = torch.tensor(self.shown[name], dtype=torch.long)
+            counts_W += tokens_N.bincount(minlength=len(counts_W))
+        return spotting_loss(self.spotting_head(features_BSD), counts_BW.to(features_BSD.device))
+
+
+def _line(scores: dict[str, Any]) -> str:
+    return f"loss={scores['loss']:.3f} caption tokens right: {scores['token_acc']:.1%}"
+
+
+def captioned(data_dir: Path) -> tuple[list[Sample], ...]:
+    """Image and caption of the training and of the validation split."""
+    return tuple([_caption_only(s) for s in found] for found in with_words(data_dir, NAME))
+
+
+def shown_words(samples: Iterable[Sample], tokenizer: Tokenizer) -> dict[str, list[int]]:
+    """Tokens of the words that each sample's picture shows, by its id."""
+    return {
+        sample.id: tokenizer.encode(seen_words(sample.stand_ins[NAME]).replace(",", "")).ids
+        for sample in samples
+    }
+
+
+def _caption_only(sample: Sample) -> Sample:
+    image = next(m for m in sample.media if m.modality == NAME)
+    caption = Message("assistant", (Text(sample.stand_ins[NAME]),))
+    return replace(sample, messages=(Message("user", (image,)), caption))

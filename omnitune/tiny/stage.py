@@ -1,0 +1,129 @@
+"""What stages A to C share: the shared loop, a held-out score, and keeping the best."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from omnitune.config import RunConfig
+from omnitune.data.sources.native import STAND_INS, data_files, read_available, split_of
+from omnitune.sample import SOURCES, Sample, UserError
+from omnitune.storage import write_json
+from omnitune.training import checkpoint
+from omnitune.training import precision as compute
+from omnitune.training.loop import BatchAt, LossBatch, Plan, Run, train
+from omnitune.training.optim import build_optimizer
+from omnitune.training.output_dir import Claim, examine_folder, finish
+from omnitune.training.progress import RunLog
+
+Scores = dict[str, Any]
+
+
+@dataclass
+class Output:
+    """Where a stage's result goes; ``claim`` is None if it is there already."""
+
+    path: Path
+    claim: Claim | None
+
+
+@dataclass
+class Stage:
+    """One pretraining run.
+
+    Attributes:
+        model: ``loss_sums, counts = model(batch)``.
+        score: the held-out scores of the model as it is.
+        better: whether the first scores beat the second.
+        save_best: writes the model with its scores.
+        line: what to print of the scores.
+        rounded, compile: as those of a :class:`Run`.
+    """
+
+    config: RunConfig
+    model: nn.Module
+    batch_at: BatchAt
+    batches_per_epoch: int
+    groups: list[str]
+    score: Callable[[], Scores]
+    better: Callable[[Scores, Scores], bool]
+    save_best: Callable[[Scores], None]
+    line: Callable[[Scores], str]
+    rounded: Callable[[Any], LossBatch] | None = None
+    compile: Callable[[], None] | None = None
+
+
+def fresh_directory(config: RunConfig, name: str, resume: bool, overwrite: bool) -> Output:
+    """Examines the output folder; it is written to when the claim is taken."""
+    path = config.out / name
+    inputs = data_files(config.data_dir)
+    tokenizer = getattr(config, "tokenizer", None)
+    if tokenizer is not None:
+        inputs["tokenizer"] = tokenizer
+    return Output(path, examine_folder(config, path, resume, overwrite, inputs))
+
+
+def with_words(data_dir: Path, modality: str) -> tuple[list[Sample], list[Sample]]:
+    """Samples with a medium and the words that stand in for it: of training, of validation.
+
+    Raises:
+        UserError: a split has none.
+    """
+    splits: dict[str, list[Sample]] = {"train": [], "validation": []}
+    for samples in read_available(data_dir, (s for s in SOURCES if s != "told")).values():
+        for split, found in splits.items():
+            found += [s for s in split_of(samples, split) if modality in s.stand_ins]
+    if not splits["train"] or not splits["validation"]:
+        raise UserError(
+            f'{data_dir}: needs records with {modality} and a "{STAND_INS[modality]}" in the '
+            f"splits train and validation to train an encoder of {modality} on"
+        )
+    return splits["train"], splits["validation"]
+
+
+def run_stage(stage: Stage, resume: bool) -> None:
+    """Trains, scores after each epoch, and keeps the best by the stage's own rule."""
+    config = stage.config
+    plan = Plan.of(config, stage.batches_per_epoch)
+
+    def score(step: int, epoch_ended: bool) -> Scores:
+        if not epoch_ended:
+            return {}
+        scores = stage.score()
+        best = run.state.get("best")
+        if best is None or stage.better(scores, best):
+            run.state["best"] = scores
+            stage.save_best(scores)
+        return scores
+
+    def lines(step: int, entry: dict[str, Any]) -> list[str]:
+        if not entry["epoch_ended"]:
+            return []
+        train_loss = entry["train"].get("loss", math.nan)  # none if every update was left out
+        return [
+            f"Step {step}: train loss={train_loss:.3f} held-out {stage.line(entry['validation'])}"
+        ]
+
+    nn.Module.to(stage.model, compute.pick_device(config.device))
+    run = Run(
+        model=stage.model,
+        optimizer=build_optimizer(stage.model, config),
+        batch_at=stage.batch_at,
+        plan=plan,
+        config=config,
+        log=RunLog(config.out, stage.groups, lines, max(config.num_epochs, plan.epochs), config),
+        groups=stage.groups,
+        score=score,
+        rounded=stage.rounded,
+        compile=stage.compile,
+    )
+    if resume and checkpoint.restore(run):
+        print(f"going on from step {run.step} of {plan.total_steps}")
+    train(run)
+    write_json(config.out / "results.json", run.state["best"])
+    finish(config)

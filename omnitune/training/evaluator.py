@@ -1,0 +1,147 @@
+"""What stage E is watched by: the held-out scores while it trains, and those at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+from omnitune.config import SftConfig
+from omnitune.console import progress_bar
+from omnitune.data.index import Samples
+from omnitune.data.loader import SampleReader
+from omnitune.data.sources.native import join, split_of
+from omnitune.evaluation.evaluate import score_splits, top_split
+from omnitune.evaluation.guard import TEXT_TASK, language_lost, text_guard, text_losses
+from omnitune.evaluation.priors import answer_priors
+from omnitune.evaluation.reliance import gains, ignored, make_trials, reliance
+from omnitune.evaluation.scoring import Priors, pick, scoreboard
+from omnitune.models.omni import OmniModel
+from omnitune.sample import Sample
+from omnitune.training.loop import Plan
+from omnitune.training.strategy import Strategy
+
+# Questions of a modality that are asked again with other media, after an epoch and at the end.
+EPOCH_SWAPS, FINAL_SWAPS = 50, 200
+# Text questions whose loss at the end is held against the starting thinker's.
+FINAL_TEXTS = 1000
+# After the first epoch it is too early to say that a modality is being ignored.
+PATIENCE = 2
+
+
+class Watch:
+    """The ``score`` of stage E's run: made before the first step, of the starting thinker.
+
+    What is scored is chosen once, by the configuration's seed.
+
+    Attributes:
+        state: to be the run's: under ``text_start`` the text losses of the starting thinker, of
+            the texts scored after each epoch and of those scored at the end.
+    """
+
+    def __init__(
+        self,
+        config: SftConfig,
+        model: OmniModel,
+        strategy: Strategy,
+        samples: Mapping[str, Samples],
+        plan: Plan,
+    ) -> None:
+        self.config, self.model, self.strategy, self.plan = config, model, strategy, plan
+        self.samples = join(samples.values())
+        self.held_out = split_of(self.samples, "validation")
+        model.eval()
+        texts = {"epoch": self.texts, "final": final_texts(config, self.samples)}
+        reader = strategy.reader_at(0)
+        start = {when: text_losses(model, reader, found) for when, found in texts.items()}
+        self.state = strategy.state
+        self.state["text_start"] = start
+
+    def __call__(self, step: int, epoch_ended: bool) -> dict[str, Any]:
+        """The scores of a moment; after an epoch with reliance and text guard, and warnings.
+
+        Before the first step they are of as many questions as after an epoch.
+        """
+        chosen = self.whole if epoch_ended or not step else self.probed
+        reader = self.strategy.reader_at(step)
+        scores, _ = scoreboard(self.model, reader, chosen, priors=self.priors)
+        if not epoch_ended:
+            return scores
+        trials = make_trials(reader, self.whole, EPOCH_SWAPS, self.config.seed)
+        found = reliance(self.model, reader, trials)
+        scores |= {"reliance": found, **gains(found)}
+        patient = self.plan.epoch(step) < PATIENCE and step < self.plan.total_steps
+        warnings = [] if patient else ignored(found)
+        if self.texts:
+            now = text_losses(self.model, reader, self.texts)
+            scores["text_guard"] = text_guard(now, self.state["text_start"]["epoch"], self.texts)
+            warnings += language_lost(scores["text_guard"])
+        return scores | {"warnings": warnings}
+
+    @cached_property
+    def probed(self) -> list[Sample]:
+        """What is scored between epochs."""
+        return pick(
+            self.held_out, self.config.probe_questions, self.config.seed, self.strategy.probed
+        )
+
+    @cached_property
+    def whole(self) -> list[Sample]:
+        """What is scored after an epoch."""
+        return epoch_samples(self.config, self.samples)
+
+    @cached_property
+    def texts(self) -> list[Sample]:
+        """What of that is text alone."""
+        return [single for single in self.whole if single.task == TEXT_TASK]
+
+    @cached_property
+    def priors(self) -> Priors:
+        """The most frequent training answers."""
+        return answer_priors(split_of(self.samples, "train"))
+
+
+def final_scores(
+    config: SftConfig,
+    model: OmniModel,
+    reader: SampleReader,
+    samples: Mapping[str, Samples],
+    state: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Scores of every held-out split but validation, which the run was watched on.
+
+    Args:
+        state: the run's.
+    """
+    everything = join(samples.values())
+    splits = final_splits(everything)
+    model.eval()
+    priors = answer_priors(split_of(everything, "train"))
+    results = score_splits(model, reader, splits, config.out / "predictions.jsonl", priors)
+    chosen = pick(splits[top_split(splits)], FINAL_SWAPS, config.seed)
+    trials = make_trials(reader, chosen, FINAL_SWAPS, config.seed)
+    total = 3 * sum(trial.questions for trial in trials)
+    with progress_bar("scoring with other media", total) as advance:
+        results["reliance"] = reliance(model, reader, trials, advance)
+    texts = final_texts(config, everything)
+    if texts:
+        now = text_losses(model, reader, texts)
+        results["text_guard"] = text_guard(now, state["text_start"]["final"], texts)
+    return results
+
+
+def epoch_samples(config: SftConfig, samples: Samples) -> list[Sample]:
+    """What of the validation split is scored after an epoch, and the blend is chosen by."""
+    return pick(split_of(samples, "validation"), config.epoch_questions, config.seed)
+
+
+def final_splits(samples: Samples) -> dict[str, Samples]:
+    """What is scored at the end, by split."""
+    names = sorted(samples.splits - {"train", "validation"}) or ["validation"]
+    return {name: split_of(samples, name) for name in names}
+
+
+def final_texts(config: SftConfig, samples: Samples) -> list[Sample]:
+    """The texts of the main split whose loss is held against the starting thinker's."""
+    splits = final_splits(samples)
+    return pick(splits[top_split(splits)], FINAL_TEXTS, config.seed, [TEXT_TASK])

@@ -1,0 +1,57 @@
+"""The end of stage E: the thinker is blended with the one that the run began with.
+
+On the straight line from its last weights to its first ones, what was forgotten returns before what
+is new is lost (Wortsman et al. 2022, "Robust fine-tuning of zero-shot models").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from omnitune.data.packing import Item
+from omnitune.evaluation.scoring import token_scoreboard
+from omnitune.models.omni import OmniModel
+from omnitune.training.checkpoint import copied
+
+SHARES_TRIED = 6  # evenly from none to the largest
+
+
+@torch.no_grad()
+def blend_with_start(
+    model: OmniModel, start: Mapping[str, Tensor], items: Sequence[Item], largest: float
+) -> dict[str, Any]:
+    """Blends the thinker with its beginning, by the share that has the least loss.
+
+    Args:
+        model: in evaluation mode.
+        start: weights of the starting thinker.
+        items: held-out samples, none of them of the splits that are scored at the end.
+        largest: share of the starting weights up to which is tried.
+
+    Returns:
+        the ``share`` that was taken, 0 for none, and the ``losses`` by share: means over the
+        supervised tokens.
+    """
+    thinker = model.thinker
+    end = copied(dict(thinker.named_parameters()), None)
+    if all(torch.equal(weight, start[name].to(weight.dtype)) for name, weight in end.items()):
+        return {"share": 0.0, "losses": {}}  # it was frozen
+    losses: dict[float, float] = {}
+    for n in range(SHARES_TRIED):
+        share = float(f"{largest * n / (SHARES_TRIED - 1):.4g}")
+        _blend(thinker, end, start, share)
+        losses[share] = token_scoreboard(model, items)["loss"]
+    best = min(losses, key=lambda share: (losses[share], share))
+    _blend(thinker, end, start, best)
+    return {"share": best, "losses": {f"{share:g}": loss for share, loss in losses.items()}}
+
+
+def _blend(
+    thinker: nn.Module, end: Mapping[str, Tensor], start: Mapping[str, Tensor], share: float
+) -> None:
+    for name, parameter in thinker.named_parameters():
+        parameter.copy_(torch.lerp(end[name], start[name].to(end[name].dtype), share))

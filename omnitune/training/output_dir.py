@@ -1,0 +1,211 @@
+"""The output folder of a run: claimed at the start, marked at the end, never lost silently."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from omnitune.config import RunConfig
+from omnitune.distributed.forked import check_ranks
+from omnitune.evaluation.environment import command, environment
+from omnitune.reporting.examples import EXAMPLES_FILE
+from omnitune.sample import UserError
+from omnitune.storage import MANIFEST, sha256, write_json
+from omnitune.training.checkpoint import is_step_file, step_files
+from omnitune.training.precision import pick_device
+from omnitune.training.trackers import TRACKER_FILE, check_installed
+
+RUN_FILE = "run.json"
+CACHE_NOTE = "feature_cache.json"
+LEFT_BY_A_RUN = (
+    CACHE_NOTE,
+    "metrics.jsonl",
+    "results.json",
+    "predictions.jsonl",
+    EXAMPLES_FILE,
+    "truncation.json",
+    "report.html",
+    "curves.png",
+    "answers.png",
+    TRACKER_FILE,
+)
+# Settings that say how a run is watched, not what it learns: they may differ on resuming. So may
+# paths: what counts is the content of the files they lead to.
+MAY_DIFFER = {
+    "log_every",
+    "save_every",
+    "keep_checkpoints",
+    "device",
+    "workers",
+    "activation_checkpointing",
+    "trackers",
+}
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The right to write a run into a folder, which is as it was until the claim is taken.
+
+    Attributes:
+        record: what ``run.json`` will hold.
+        keep: go on with what is there.
+    """
+
+    folder: Path
+    record: dict[str, Any]
+    keep: bool
+
+    def take(self) -> None:
+        """Clears away an earlier run that is to be replaced, and enters this one.
+
+        Raises:
+            UserError: the folder cannot be written to.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if not self.keep:
+                _clear(self.folder)
+            _clear_half_written(self.folder)
+            write_json(self.folder / RUN_FILE, self.record)
+        except OSError as error:
+            raise UserError(
+                f"{self.folder}: cannot be written to ({error.strerror}); give another "
+                "--output-dir DIR"
+            ) from None
+
+
+def examine_folder(
+    config: RunConfig,
+    result: Path,
+    resume: bool,
+    overwrite: bool,
+    inputs: Mapping[str, Path] = MappingProxyType({}),
+) -> Claim | None:
+    """Whether a run may write to its output folder; None if it is there already, and finished.
+
+    Nothing is written yet: a run that is refused for another reason leaves no folder, and
+    takes nothing away of the one that it was to replace.
+
+    Args:
+        result: the file that a finished run leaves.
+        inputs: files that the run is made from, by name. Another place is no other input;
+            other content is.
+
+    Raises:
+        UserError: the folder holds another run, or a started one and neither ``resume`` nor
+            ``overwrite`` is given; or a tracker is not installed, or there is no GPU as asked for.
+    """
+    folder = config.out
+    check_installed(config.trackers)
+    check_ranks(config, pick_device(config.device))
+    check_writable(folder)
+    settings: dict[str, Any] = json.loads(config.model_dump_json())
+    digests = {name: sha256(path) for name, path in inputs.items() if path.is_file()}
+    found = {} if overwrite else _read(folder / RUN_FILE) or {}
+    complete = bool(found.get("finished")) and result.exists()
+    if not overwrite and (complete or step_files(folder)):
+        if found:
+            places = {name for name, value in config if isinstance(value, Path)}
+            before = _defaults(config) | found["config"]  # older runs had fewer settings
+            _compare(folder, "settings", before, settings, MAY_DIFFER | places)
+            _compare_inputs(folder, found.get("inputs", {}), digests)
+        if complete:
+            print(f"{result} is there and complete; nothing to do (--overwrite trains again)")
+            return None
+        if not resume:
+            raise UserError(
+                f"{folder} holds an unfinished run; --resume goes on with it, --overwrite starts "
+                "anew, --output-dir DIR leaves it alone"
+            )
+    run = {"config": settings, "inputs": digests, "finished": False}
+    earlier = found.get("commands", []) if resume else []
+    run |= {"environment": environment(), "commands": [*earlier, command()]}
+    return Claim(folder, run, keep=resume)
+
+
+def _defaults(config: RunConfig) -> dict[str, Any]:
+    """The settings that a configuration of this kind has where nothing is said."""
+    fields = type(config).model_fields.items()
+    known = {name: field.default for name, field in fields if not field.is_required()}
+    return json.loads(config.model_copy(update=known).model_dump_json())
+
+
+def check_writable(folder: Path) -> None:
+    """Raises UserError if a folder is none, or could not be made or written to."""
+    place = folder
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    if not place.is_dir():
+        raise UserError(f"{folder}: {place} is a file, expected a folder; give --output-dir DIR")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise UserError(f"{folder}: {place} cannot be written to; give --output-dir DIR")
+
+
+def finish(config: RunConfig) -> None:
+    """Marks the run as finished; its resolved configuration lies beside the results."""
+    run = _read(config.out / RUN_FILE) or {}
+    write_json(config.out / RUN_FILE, run | {"finished": True})
+
+
+def _compare_inputs(folder: Path, found: dict[str, str], asked: dict[str, str]) -> None:
+    """Refuses other content; an older run noted its files under their paths."""
+    if sorted(found.values()) != sorted(asked.values()):
+        _compare(folder, "inputs", found, asked)
+
+
+def _compare(
+    folder: Path,
+    what: str,
+    found: dict[str, Any],
+    asked: dict[str, Any],
+    free: Collection[str] = (),
+) -> None:
+    """Refuses a run that is not the one that is there; lists every difference."""
+    keys = [k for k in {**found, **asked} if k not in free and found.get(k) != asked.get(k)]
+    if keys:
+        lines = [f"\n  {k}: {found.get(k)!r} there, {asked.get(k)!r} now" for k in keys]
+        raise UserError(
+            f"{folder} holds a run with other {what}:{''.join(lines)}\n"
+            "give --output-dir DIR for a new place, or --overwrite to train it anew"
+        )
+
+
+def _clear(folder: Path) -> None:
+    """Takes away what an earlier run left, and nothing else."""
+    for path in [*step_files(folder), *(folder / name for name in LEFT_BY_A_RUN)]:
+        path.unlink(missing_ok=True)
+    for events in (folder / "tensorboard").glob("events.out.*"):
+        events.unlink()
+
+
+def _clear_half_written(folder: Path) -> None:
+    """Takes away files of a run that was killed while it wrote them."""
+    for path in folder.glob("*.tmp"):
+        name = path.name.removesuffix(".tmp")
+        if name in (*LEFT_BY_A_RUN, RUN_FILE, MANIFEST) or is_step_file(name):
+            path.unlink()
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """The record of a run; None without one.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (ValueError, RecursionError, OSError):
+        found = None
+    if not isinstance(found, dict) or not isinstance(found.get("config"), dict):
+        raise UserError(
+            f"{path}: cannot be read as the record of a run; give --overwrite to start anew, or "
+            "--output-dir DIR for a new place"
+        )
+    return found
