@@ -34,7 +34,7 @@ from benchmarks.sft import compare, report, show
 from benchmarks.versions import TRAINER, choose
 from benchmarks.workload import WEIGHTS, Bench
 from omnitune.data.mixture import Mixture
-from omnitune.encoders.base import Extent, Fingerprint, Modality
+from omnitune.encoders.base import Fingerprint, MediaStats, Modality
 from omnitune.encoders.fastconformer import (
     HOP,
     SAMPLE_RATE,
@@ -161,11 +161,13 @@ class WhisperModality(Modality):
         """As of any sound."""
         AudioModality.check(path)
 
-    def measure(self, path: Path) -> Extent:
+    def measure(self, path: Path) -> MediaStats:
         """What lies after the window is lost."""
         seconds = duration(path)
         slots = self.whisper.max_source_positions // STACKED
-        return Extent(seconds, max(0.0, seconds - self.frames * HOP / SAMPLE_RATE), slots, slots)
+        return MediaStats(
+            seconds, max(0.0, seconds - self.frames * HOP / SAMPLE_RATE), slots, slots
+        )
 
     @classmethod
     def fingerprint(cls, path: Path) -> Fingerprint:

@@ -50,8 +50,8 @@ from omnitune.sample import Message, Sample, Text
 from omnitune.storage import write_json
 from omnitune.training import checkpoint
 from omnitune.training.loop import Run, train
-from omnitune.training.output_dir import examine_folder
-from omnitune.training.sft import prepare
+from omnitune.training.output_dir import prepare_output_dir
+from omnitune.training.sft import build_training
 
 MEDIA = 32  # of each kind
 SYLLABLES = [a + b for a in "bdfglmnprst" for b in ("a", "e", "i", "o", "u", "an", "el", "ir")]
@@ -166,10 +166,10 @@ def serve(pipe: Connection, folder: Path, resume: bool, launched: float) -> None
     """
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     config = settings(folder)
-    claim = examine_folder(config, config.out / "omni.pt", resume=resume, overwrite=not resume)
+    claim = prepare_output_dir(config, config.out / "omni.pt", resume=resume, overwrite=not resume)
     assert claim is not None
     claim.take()
-    run = prepare(config, resume).run
+    run = build_training(config, resume).run
     late = round(LATE * run.plan.total_steps)
     started_at = run.step
     stepped = go_on(run, 1)[-1]

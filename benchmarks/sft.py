@@ -47,7 +47,7 @@ Turns = tuple[
     dict[Version, float],
 ]
 COMPARED = list(VERSIONS)[:8]
-SHARE = SftConfig.model_fields["conversation_share"].default
+SHARE = SftConfig.model_fields["multi_turn_prob"].default
 EPOCHS = 5  # of the usual configuration: over so many the one pass of the encoders is spread
 UPKEEP, MAKE_ROOM = "upkeep", "make room"  # what a version is asked, beside for steps
 PEAK_SECONDS = 1.0  # for measuring the matrix product that is taken as the peak
@@ -342,7 +342,7 @@ def main(arguments: Arguments) -> None:
     results = {}
     for workload in workloads:
         build = partial(make, WORKLOADS[workload], data)
-        share = options.conversation_share
+        share = options.multi_turn_prob
         results[workload] = compare(build, names, options.rounds, options.steps, share=share)
         show(workload, results[workload])
     report(results, options.json)

@@ -41,8 +41,8 @@ STRATEGIES = (
     Strategy("two_stage", "omni_sft_two_stage"),
     Strategy("unfreeze", "omni_sft_unfreeze"),
     Strategy("curriculum", options=("--curriculum", "0.3")),
-    Strategy("balance_loss", options=("--balance", "loss")),
-    Strategy("balance_score", options=("--balance", "score")),
+    Strategy("balance_loss", options=("--adaptive_mix", "loss")),
+    Strategy("balance_score", options=("--adaptive_mix", "score")),
 )
 NAMES = [strategy.name for strategy in STRATEGIES]
 # Score, and how it is written.

@@ -21,7 +21,7 @@ from benchmarks.trainer import IGNORED, WARM_UP, LibraryTrainer, PaddedOmni, Tim
 from benchmarks.workload import Bench
 from omnitune.config import SftConfig
 from omnitune.data.loader import take
-from omnitune.data.packing import WHOLE, Part, pack, share_prefix
+from omnitune.data.packing import WHOLE, Shard, pack, share_prefix
 from omnitune.data.rounding import round_up
 from omnitune.distributed.forked import Helper, choose_ranks, team_of
 from omnitune.evaluation.evaluate import encode_once
@@ -30,7 +30,7 @@ from omnitune.models import attention
 from omnitune.training.checkpoint import copied
 from omnitune.training.loop import Plan, Run, update
 from omnitune.training.optim import build_optimizer
-from omnitune.training.prefetch import Ahead, Fed
+from omnitune.training.prefetch import DeviceBatch, Prefetcher
 from omnitune.training.strategy import PROBED
 
 SCORED_FROM = 200  # samples of each source
@@ -139,10 +139,10 @@ class Omnitune:
         run, team, lap = self.step, self.team, clock.lap
         run.step = number
 
-        def fed(number: int) -> Fed:
+        def fed(number: int) -> DeviceBatch:
             batch = batch_at(number)
             lap("data")
-            return Fed(batch, batch.num_targets)
+            return DeviceBatch(batch, batch.num_targets)
 
         def add_gradients(values: Sequence[float]) -> list[float]:
             lap("backward")
@@ -165,7 +165,7 @@ class Omnitune:
         for number in team.steps():
             self.step.step = number
             batch = self._batch_at(number, team.part)
-            update(self.step, lambda n, b=batch: Fed(b, b.num_targets), team)
+            update(self.step, lambda n, b=batch: DeviceBatch(b, b.num_targets), team)
 
     def upkeep(self) -> dict[str, float]:
         """Seconds a step of scoring and of saving, spread over the steps between two of each.
@@ -191,10 +191,10 @@ class Omnitune:
     def _batches(self, stop: int) -> Any:
         """Batches by number; on a GPU one ahead, as the loop has them."""
         if self.device.type == "cuda":
-            return Ahead(self._batch_at, stop)
+            return Prefetcher(self._batch_at, stop)
         return nullcontext(lambda number: self._batch_at(number, self.team.part))
 
-    def _batch_at(self, number: int, part: Part = WHOLE) -> Any:
+    def _batch_at(self, number: int, part: Shard = WHOLE) -> Any:
         first = number * self.bench.batch_size
         samples = []
         for k in range(first, first + self.bench.batch_size):

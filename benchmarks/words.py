@@ -26,7 +26,7 @@ from omnitune.data.template import ChatRenderer
 from omnitune.evaluation.metrics import exact_match
 from omnitune.evaluation.scoring import answer, questions_of
 from omnitune.models.loading import load_thinker
-from omnitune.sample import Message, Sample, Text, Told, UserError
+from omnitune.sample import Described, Message, Sample, Text, UserError
 from omnitune.storage import write_json
 from omnitune.tiny.corpus.questions import ADD_DIGITS, READ_DIGITS
 from omnitune.tiny.corpus.scenes import Digits, belongs, caption
@@ -71,19 +71,19 @@ def questions_about(data_dir: Path, split: str) -> list[Sample]:
 
 def _question(name: str, words: str, kind: str, asked: str, answered: str) -> Sample:
     messages = (
-        Message("user", (Told.of("image", words), Text(asked))),
+        Message("user", (Described.of("image", words), Text(asked))),
         Message("assistant", (Text(answered),), kind, TASK),
     )
-    return Sample(name, "told", messages, TASK, "held out")
+    return Sample(name, "described", messages, TASK, "held out")
 
 
 def right_by_kind(checkpoint: Path, samples: Sequence[Sample]) -> dict[str, tuple[int, int]]:
     """By kind of question: answers that are exactly right, and how many were asked."""
     model, tokenizer = load_thinker(checkpoint)
     model.eval()
-    config = ThinkerConfig(glimpse_share=1.0, heard_share=0.0)
+    config = ThinkerConfig(pseudo_feature_prob=1.0, spoken_question_prob=0.0)
     reader = SampleReader(ChatRenderer(tokenizer), {}, max_tokens=config.max_tokens)
-    singles = [single for sample in samples for single in sample.alone()]
+    singles = [single for sample in samples for single in sample.split_turns()]
     questions = [q for single in singles for q in questions_of(shown(single, config))]
     found: dict[str, list[bool]] = defaultdict(list)
     for question, given in zip(questions, answer(model, reader, questions), strict=True):

@@ -169,15 +169,13 @@ def pretrain(arguments: list[str]) -> int:
         print("\n--config FILE --help lists those of its stage too (configs/thinker_tiny.json)")
         return 0
     paths, arguments, flags = _run_flags("pretrain", arguments)
-    from omnitune.tiny import pretrain_audio as audio_encoder
-    from omnitune.tiny import pretrain_lm as thinker
-    from omnitune.tiny import pretrain_vision as vision_encoder
+    from omnitune.tiny import pretrain_audio, pretrain_lm, pretrain_vision
     from omnitune.tiny.side_by_side import part_jobs, run_side_by_side
 
     stages: dict[str, tuple[type[RunConfig], Callable[..., Path]]] = {
-        "thinker": (thinker.ThinkerConfig, thinker.pretrain),
-        "audio_encoder": (audio_encoder.AudioEncoderConfig, audio_encoder.pretrain),
-        "vision_encoder": (vision_encoder.VisionEncoderConfig, vision_encoder.pretrain),
+        "pretrain_lm": (pretrain_lm.ThinkerConfig, pretrain_lm.pretrain),
+        "pretrain_audio": (pretrain_audio.AudioEncoderConfig, pretrain_audio.pretrain),
+        "pretrain_vision": (pretrain_vision.VisionEncoderConfig, pretrain_vision.pretrain),
     }
     configs: dict[Path, RunConfig] = {}
     for path in paths:

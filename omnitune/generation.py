@@ -62,7 +62,7 @@ def generate(
     end: int,
     max_new_tokens: int | Sequence[int],
     batch_size: int = 128,
-    tick: Callable[[int], None] = lambda n: None,
+    on_progress: Callable[[int], None] = lambda n: None,
 ) -> list[list[int]]:
     """Answers many prompts, those of like length together; returns each one's tokens in order.
 
@@ -79,7 +79,7 @@ def generate(
         for step in stream(model, some, end, at_most):
             for row, token in step:
                 answers[chunk[row]].append(token)
-        tick(len(chunk))
+        on_progress(len(chunk))
     return answers
 
 

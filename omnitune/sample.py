@@ -14,9 +14,9 @@ SOURCES = (
     "image_text",
     "audio_text",
     "image_audio_text",
-    "told",
+    "described",
     "captions",
-    "sheets",
+    "digit_grids",
     "transcripts",
 )
 
@@ -33,13 +33,13 @@ class Text:
 
 
 @dataclass(frozen=True)
-class Told(Text):
+class Described(Text):
     """What a medium would show or say, in words and without the medium: its caption, transcript."""
 
     modality: str
 
     @classmethod
-    def of(cls, modality: str, words: str) -> Told:
+    def of(cls, modality: str, words: str) -> Described:
         """The words as a sentence."""
         return cls(words.rstrip(". ") + ". ", modality)
 
@@ -58,7 +58,7 @@ class Media:
 
 
 @dataclass(frozen=True)
-class Glimpse:
+class PseudoFeatures:
     """Words in place of a medium, shown as a medium is: a few words at once in each slot.
 
     Attributes:
@@ -77,10 +77,10 @@ class Again:
     Asked alone it shows it there; in a conversation the medium stands once, and nothing here.
     """
 
-    part: Media | Told
+    part: Media | Described
 
 
-Part = Text | Media | Glimpse | Again
+ContentPart = Text | Media | PseudoFeatures | Again
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Message:
     """
 
     role: str
-    parts: tuple[Part, ...]
+    parts: tuple[ContentPart, ...]
     kind: str = ""
     task: str = ""
     weight: int = 1
@@ -121,10 +121,10 @@ class Sample:
         kind: finer group of the task; may be empty.
         independent_turns: the question-answer pairs do not build on each other, so that each is
             scored alone with the media, never with the reference answers of the others in view.
-        stand_ins: by modality, a text that says what the medium holds (caption, transcript).
+        captions: by modality, a text that says what the medium holds (caption, transcript).
         tags: further groups of the scores, such as the voice.
-        record: id of the sample that ``alone`` took this one out of, else empty.
-        difficulty: as the record gives it, from 0 to 1; None where it is told from ``effort``.
+        record: id of the sample that ``split_turns`` took this one out of, else empty.
+        difficulty: as the record gives it, from 0 to 1; None: ranked by ``length_score``.
         number: place of its record in the source's file: ids may be shared, this is not. -1 where
             there is no file.
         language: of its answers, as a code such as ``hi``; empty where nobody says.
@@ -137,7 +137,7 @@ class Sample:
     split: str
     kind: str = ""
     independent_turns: bool = False
-    stand_ins: dict[str, str] = field(default_factory=dict)
+    captions: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
     record: str = ""
     difficulty: float | None = None
@@ -150,11 +150,11 @@ class Sample:
         return tuple(p for m in self.messages for p in m.parts if isinstance(p, Media))
 
     @property
-    def subject(self) -> tuple[Media | Told, ...]:
+    def context_parts(self) -> tuple[Media | Described, ...]:
         """What independent questions are asked about: the media, or what is told in their place."""
-        return tuple(p for m in self.messages for p in m.parts if isinstance(p, Media | Told))
+        return tuple(p for m in self.messages for p in m.parts if isinstance(p, Media | Described))
 
-    def alone(self) -> list[Sample]:
+    def split_turns(self) -> list[Sample]:
         """One sample a question, each with its subject and without the other questions.
 
         A sample whose turns build on each other stays whole. Under the reference answers of its
@@ -163,7 +163,7 @@ class Sample:
         if not self.independent_turns:
             return [self]
         answers = [n for n, message in enumerate(self.messages) if message.role == "assistant"]
-        singles, subject = [], self.subject
+        singles, subject = [], self.context_parts
         for n in answers:
             asked, answer = self.messages[n - 1 : n + 1]
             parts = _with_again(asked.parts)
@@ -180,7 +180,7 @@ class Sample:
         """Answers of the assistant that are to be learnt."""
         return sum(message.learnt for message in self.messages)
 
-    def only(self, numbers: Sequence[int]) -> Sample:
+    def select_turns(self, numbers: Sequence[int]) -> Sample:
         """Some of the independent questions, in this order, with their subject.
 
         In another order than the record's the subject stands before the first of them.
@@ -190,25 +190,27 @@ class Sample:
         stays = rest if list(numbers) == sorted(numbers) else []
         parts = _with_again(first.parts)
         there = [*parts, *(part for message in stays for part in message.parts)]
-        moved = [part for part in self.subject if part not in there]
+        moved = [part for part in self.context_parts if part not in there]
         first = replace(first, parts=(*moved, *parts))
-        shown = [part for part in self.subject if part in first.parts]
+        shown = [part for part in self.context_parts if part in first.parts]
         rest = [replace(m, parts=tuple(p for p in m.parts if p not in shown)) for m in rest]
         return replace(self, messages=(first, *rest), task=rest[0].task)
 
-    def effort(self) -> float:
+    def length_score(self) -> float:
         """Words of a question with its answer, and of what is to be seen or heard for it.
 
         A caption names every object and a transcript every word, so that a crowded picture or a
         long sentence counts as more. Of independent questions the mean.
         """
-        told = sum(len(part.words.split()) for part in self.subject if isinstance(part, Told))
+        told = sum(
+            len(part.words.split()) for part in self.context_parts if isinstance(part, Described)
+        )
         said = sum(len(message.text.split()) for message in self.messages) - told
         asked = self.num_questions
-        shown = told + sum(len(text.split()) for text in self.stand_ins.values())
+        shown = told + sum(len(text.split()) for text in self.captions.values())
         return shown + said / (max(1, asked) if self.independent_turns else 1)
 
-    def outline(self) -> list[tuple[str, int]]:
+    def task_counts(self) -> list[tuple[str, int]]:
         """Task and number of questions of each sample that ``alone`` gives."""
         tasks = [message.task for message in self.messages if message.learnt]
         if self.independent_turns:
@@ -216,6 +218,6 @@ class Sample:
         return [(self.task, len(tasks))]
 
 
-def _with_again(parts: Sequence[Part]) -> tuple[Part, ...]:
+def _with_again(parts: Sequence[ContentPart]) -> tuple[ContentPart, ...]:
     """The parts of a question that nothing is shown before."""
     return tuple(part.part if isinstance(part, Again) else part for part in parts)

@@ -19,7 +19,7 @@ from helpers import ENCODERS, tiny_model, tiny_tokenizer, write_image, write_wav
 
 from omnitune.data.sources.native import FILES
 from omnitune.models.loading import save_encoder, save_thinker
-from omnitune.training import precision as compute
+from omnitune.training import precision
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -30,7 +30,7 @@ def _seed_threads_and_precision() -> Iterator[None]:
     np.random.seed(0)
     torch.manual_seed(0)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compute, "has_bf16_units", lambda: False)
+        patch.setattr(precision, "has_bf16_units", lambda: False)
         yield
 
 

@@ -41,7 +41,9 @@ def rows(model: OmniModel, shared: bool) -> Batch:
     reader = tiny_reader(model)
     turns = ("which color?", "red.", "which color is it?", "red or blue.", "which?", "the air.")
     items: list[Item] = [reader.item(conversation("x", "hello " * 9, "the sky"))]
-    questions = [reader.item(s) for s in conversation("a", *turns, independent_turns=True).alone()]
+    questions = [
+        reader.item(s) for s in conversation("a", *turns, independent_turns=True).split_turns()
+    ]
     if shared:
         share_prefix(questions)
     return round_up(pack([*items, *questions])).to(GPU)

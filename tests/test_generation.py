@@ -9,7 +9,7 @@ from helpers import mixed_samples, tiny_model, tiny_reader
 from omnitune.data.packing import Item, pack
 from omnitune.generation import _left_pad, generate, stream
 from omnitune.models.omni import OmniModel
-from omnitune.sample import Glimpse, Message, Text
+from omnitune.sample import Message, PseudoFeatures, Text
 
 LENGTH = 12
 NEVER = -1  # an end that no token is
@@ -26,7 +26,9 @@ def prompts(model: OmniModel, tmp_path_factory: pytest.TempPathFactory) -> list[
     reader = tiny_reader(model)
     samples = mixed_samples(tmp_path_factory.mktemp("media"))
     short = [reader.prompt(sample.id, sample.messages[:1]) for sample in samples]
-    glimpse = Message("user", (Glimpse("image", ("", "red circle", "blue square")), Text("what?")))
+    glimpse = Message(
+        "user", (PseudoFeatures("image", ("", "red circle", "blue square")), Text("what?"))
+    )
     return [*short, reader.prompt("talk", samples[0].messages[:3]), reader.prompt("g", [glimpse])]
 
 
@@ -57,7 +59,7 @@ def test_every_word_of_a_slot_is_heard(model: OmniModel) -> None:
     reader = tiny_reader(model)
     seen = []
     for words in ("red circle", "red square"):
-        message = Message("user", (Glimpse("image", (words,)), Text("what?")))
+        message = Message("user", (PseudoFeatures("image", (words,)), Text("what?")))
         embeds_BPE, _ = _left_pad(model, [reader.prompt("g", [message])])
         seen.append(embeds_BPE)
     assert not torch.equal(*seen)

@@ -129,9 +129,9 @@ class DataMix(Config):
     image_text: float = Field(0.0, ge=0)
     audio_text: float = Field(0.0, ge=0)
     image_audio_text: float = Field(0.0, ge=0)
-    told: float = Field(0.0, ge=0)
+    described: float = Field(0.0, ge=0)
     captions: float = Field(0.0, ge=0)
-    sheets: float = Field(0.0, ge=0)
+    digit_grids: float = Field(0.0, ge=0)
     transcripts: float = Field(0.0, ge=0)
 
     @model_validator(mode="after")
@@ -145,7 +145,7 @@ class DataMix(Config):
         return {name: getattr(self, name) for name in SOURCES if getattr(self, name) > 0}
 
 
-def questions_per_draw() -> Any:
+def max_questions_per_sample() -> Any:
     """The field of this name, of the stages that ask the questions of records."""
     return Field(
         7,
@@ -154,7 +154,7 @@ def questions_per_draw() -> Any:
     )
 
 
-def length_power(default: float = 0.0) -> Any:
+def loss_length_exponent(default: float = 0.0) -> Any:
     """The field of this name, of the stages that learn answers of all lengths."""
     return Field(
         default,
@@ -165,7 +165,7 @@ def length_power(default: float = 0.0) -> Any:
 
 
 # Parts of the joint model, under the names by which a phase trains them.
-Part = Literal["thinker", "proj_v", "proj_a", "vision_encoder", "audio_encoder"]
+ModelPart = Literal["thinker", "proj_v", "proj_a", "vision_encoder", "audio_encoder"]
 
 
 class Phase(Config):
@@ -174,7 +174,7 @@ class Phase(Config):
     until: float | None = Field(
         None, gt=0, le=1, description="share of the run's steps at which it ends [the last: 1]"
     )
-    train: list[Part] | None = Field(
+    train: list[ModelPart] | None = Field(
         None, min_length=1, description="parts that are trained; the others are frozen"
     )
     learning_rate: float | None = Field(
@@ -225,11 +225,11 @@ class SftConfig(RunConfig):
         le=1,
         description="share of the run over which harder samples join, from the easiest half on",
     )
-    balance: Literal["none", "loss", "score"] = Field(
+    adaptive_mix: Literal["none", "loss", "score"] = Field(
         "none", description="shift weight to the source that lags, by held-out loss or score"
     )
     tokens_per_batch: int | None = tokens_per_batch()
-    rate_width: int = Field(
+    lr_base_width: int = Field(
         512,
         ge=1,
         description="width that learning_rate is meant at; a narrower thinker takes more",
@@ -240,17 +240,17 @@ class SftConfig(RunConfig):
     encoder_learning_rate: float | None = Field(
         None, gt=0, le=1, description="peak rate of unfrozen encoders [learning_rate]"
     )
-    conversation_share: float = Field(
+    multi_turn_prob: float = Field(
         0.2,
         ge=0,
         le=1,
         description="how often the questions of one record are one conversation, not each alone",
     )
-    questions_per_draw: int | None = questions_per_draw()
+    max_questions_per_sample: int | None = max_questions_per_sample()
     fresh_questions: bool = Field(
         True, description="of a record with more questions, others in each pass"
     )
-    length_power: float = length_power()
+    loss_length_exponent: float = loss_length_exponent()
     languages: dict[str, str] = Field(
         {},
         description="by source, the language of answers whose records do not say it, such as hi; "
@@ -273,7 +273,7 @@ class SftConfig(RunConfig):
         False,
         description="keep less for the backward pass: less memory, a third slower",
     )
-    max_blend: float = Field(
+    max_interpolation: float = Field(
         0.5,
         ge=0,
         le=1,

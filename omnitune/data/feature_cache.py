@@ -78,7 +78,9 @@ class FeatureStore:
         self._keep()
         return list(new.values())
 
-    def prepare(self, paths: Iterable[Path], tick: Callable[[int], None] = lambda n: None) -> None:
+    def prepare(
+        self, paths: Iterable[Path], on_progress: Callable[[int], None] = lambda n: None
+    ) -> None:
         """Encodes what is missing, in batches of like length, and keeps it.
 
         An interruption loses what was encoded in the last ``KEEP_EVERY`` seconds at most.
@@ -90,7 +92,7 @@ class FeatureStore:
         try:
             for chunk, features in self._encode(todo):
                 self._add(chunk, features)
-                tick(len(chunk))
+                on_progress(len(chunk))
                 if time.monotonic() - self._kept > KEEP_EVERY:
                     self._keep()
         finally:

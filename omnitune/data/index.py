@@ -97,7 +97,7 @@ class Index:
         )
         return self.order_N[first:last]
 
-    def outline(self, number: int) -> list[tuple[str, int]]:
+    def task_counts(self, number: int) -> list[tuple[str, int]]:
         """Task and number of questions of each single of a record."""
         span = slice(int(self.single_N[number]), int(self.single_N[number + 1]))
         pairs = zip(self.task_S[span].tolist(), self.questions_S[span].tolist(), strict=True)
@@ -161,8 +161,8 @@ def build_index(
             splits.append(split_codes[sample.split])
             free += "split" not in values
             given.append(np.nan if sample.difficulty is None else sample.difficulty)
-            efforts.append(sample.effort())
-            for task, count in sample.outline():
+            efforts.append(sample.length_score())
+            for task, count in sample.task_counts():
                 tasks.append(task_codes[task])
                 questions.append(count)
             singles.append(len(tasks))
@@ -333,9 +333,11 @@ class Samples(Sequence[Sample]):
         """Whether these are all the samples of their files."""
         return all(isinstance(numbers, range) for _, numbers in self.pieces)
 
-    def outlines(self) -> Iterator[list[tuple[str, int]]]:
+    def all_task_counts(self) -> Iterator[list[tuple[str, int]]]:
         """``Sample.outline`` of each, without reading it."""
-        return (source.index.outline(int(n)) for source, numbers in self.pieces for n in numbers)
+        return (
+            source.index.task_counts(int(n)) for source, numbers in self.pieces for n in numbers
+        )
 
     def difficulties(self) -> np.ndarray:
         """Difficulty of each, without reading it."""

@@ -14,8 +14,8 @@ from pathlib import Path
 from torch import Tensor
 
 from omnitune.data.mixture import Mixture
-from omnitune.data.packing import WHOLE, Batch, Item, Part, pack, share_prefix
-from omnitune.data.schedule import Course
+from omnitune.data.packing import WHOLE, Batch, Item, Shard, pack, share_prefix
+from omnitune.data.schedule import SamplingSchedule
 from omnitune.data.template import ChatRenderer, Rendered
 from omnitune.encoders.base import Modality
 from omnitune.sample import Media, Message, Sample, UserError
@@ -108,10 +108,10 @@ class BatchStream:
         mixture: which record is sample k.
         batch_size: samples a batch.
         prompt_weight: in the loss, of tokens that are not the assistant's.
-        length_power: an answer of n tokens weighs n to the power of 1 less this, in all.
-        conversation_share: how often a sample of several independent questions is shown as one
+        loss_length_exponent: an answer of n tokens weighs n to the power of 1 less this, in all.
+        multi_turn_prob: how often a sample of several independent questions is shown as one
             conversation; otherwise each of its questions is asked alone, as it is when scored.
-        questions_per_draw: so many of a sample's independent questions.
+        max_questions_per_sample: so many of a sample's independent questions.
         fresh_questions: others in each pass.
         show: the form in which a sample is read.
         tokens_per_batch: in place of ``batch_size``: as many samples a batch as have about so many
@@ -122,22 +122,25 @@ class BatchStream:
         self,
         reader: SampleReader,
         samples: Mapping[str, Sequence[Sample]],
-        mixture: Mixture | Course,
+        mixture: Mixture | SamplingSchedule,
         batch_size: int,
         prompt_weight: float = 0.0,
-        length_power: float = 0.0,
-        conversation_share: float = 1.0,
-        questions_per_draw: int | None = None,
+        loss_length_exponent: float = 0.0,
+        multi_turn_prob: float = 1.0,
+        max_questions_per_sample: int | None = None,
         fresh_questions: bool = True,
         show: Callable[[Sample], Sample] = lambda sample: sample,
         tokens_per_batch: int | None = None,
     ) -> None:
         self.reader, self.samples = reader, samples
-        self.mixture: Mixture | Course = mixture
+        self.mixture: Mixture | SamplingSchedule = mixture
         self.batch_size, self.prompt_weight = batch_size, prompt_weight
-        self.length_power = length_power
-        self.conversation_share, self.show = conversation_share, show
-        self.questions_per_draw, self.fresh_questions = questions_per_draw, fresh_questions
+        self.loss_length_exponent = loss_length_exponent
+        self.multi_turn_prob, self.show = multi_turn_prob, show
+        self.max_questions_per_sample, self.fresh_questions = (
+            max_questions_per_sample,
+            fresh_questions,
+        )
         self.groups = mixture.names
         self._later: list[tuple[int, SampleReader]] = []
         self.balanced = tokens_per_batch is not None
@@ -146,7 +149,9 @@ class BatchStream:
             self.batch_size = max(1, round(tokens_per_batch / mean))
         self._window = lru_cache(maxsize=2)(self._make_window)
 
-    def follow(self, course: Course, readers: Sequence[tuple[int, SampleReader]] = ()) -> None:
+    def follow(
+        self, course: SamplingSchedule, readers: Sequence[tuple[int, SampleReader]] = ()
+    ) -> None:
         """Takes the samples from a course of the same sources and size.
 
         Args:
@@ -158,7 +163,7 @@ class BatchStream:
         """Batches in one epoch."""
         return max(1, -(-self.mixture.epoch_size // self.batch_size))
 
-    def __call__(self, number: int, part: Part = WHOLE) -> Batch | None:
+    def __call__(self, number: int, part: Shard = WHOLE) -> Batch | None:
         """Batch ``number`` of the run, counted from 0 over all epochs; None for an empty part.
 
         The parts of a batch hold its samples once each, and about as many tokens.
@@ -184,21 +189,23 @@ class BatchStream:
 
     def _pack(self, samples: list[list[Item]]) -> Batch:
         items = [item for found in samples for item in found]
-        return pack(items, len(self.groups), self.prompt_weight, self.length_power)
+        return pack(items, len(self.groups), self.prompt_weight, self.loss_length_exponent)
 
     def _make_window(self, start: int, stop: int) -> list[list[list[Item]]]:
         """The samples of some batches, dealt out so that each has about as many tokens."""
         samples = [self._items(k) for k in range(start, stop)]
         batches = (stop - start) // self.batch_size
-        dealt = balance([_tokens(items) for items in samples], batches)
+        dealt = pack_into_bins([_tokens(items) for items in samples], batches)
         return [[samples[n] for n in numbers] for numbers in dealt]
 
     def _items(self, k: int) -> list[Item]:
         """Sample ``k`` of the run, as a conversation or question by question."""
         source, index = self.mixture.sample_at(k)
         sample, group = self.samples[source][index], self.groups.index(source)
-        seed, share = self.mixture.seed, self.conversation_share
-        singles = as_asked(sample, k, seed, share, self.questions_per_draw, self.fresh_questions)
+        seed, share = self.mixture.seed, self.multi_turn_prob
+        singles = as_asked(
+            sample, k, seed, share, self.max_questions_per_sample, self.fresh_questions
+        )
         reader = self._reader_at(k)
         items = [reader.item(self.show(single), group) for single in singles]
         for item in items[1:]:
@@ -211,7 +218,7 @@ class BatchStream:
         return self._later[place - 1][1] if place else self.reader
 
 
-def balance(lengths: Sequence[int], bins: int) -> list[list[int]]:
+def pack_into_bins(lengths: Sequence[int], bins: int) -> list[list[int]]:
     """Deals numbers into bins of about the same sum of lengths; each bin's in rising order.
 
     The longest first, each into the emptiest (Graham 1969): no bin is above the mean by more
@@ -226,11 +233,11 @@ def balance(lengths: Sequence[int], bins: int) -> list[list[int]]:
     return [sorted(numbers) for numbers in dealt]
 
 
-def take(samples: list[list[Item]], part: Part) -> list[list[Item]]:
+def take(samples: list[list[Item]], part: Shard) -> list[list[Item]]:
     """A part of a batch's samples: each is in one of the parts, which have about as many tokens."""
     if part.of == 1:
         return samples
-    dealt = balance([_tokens(items) for items in samples], part.of)
+    dealt = pack_into_bins([_tokens(items) for items in samples], part.of)
     return [samples[n] for n in dealt[part.rank]]
 
 
@@ -243,7 +250,7 @@ def as_asked(
     sample: Sample,
     k: int,
     seed: int,
-    conversation_share: float,
+    multi_turn_prob: float,
     at_most: int | None = None,
     fresh: bool = True,
 ) -> list[Sample]:
@@ -254,7 +261,7 @@ def as_asked(
         fresh: others in each pass; else a record's are the same in all.
     """
     draw = random.Random(f"{seed}/conversation/{k}")
-    together = draw.random() < conversation_share
+    together = draw.random() < multi_turn_prob
     if not sample.independent_turns:
         return [sample]
     numbers = list(range(sample.num_questions))
@@ -264,8 +271,8 @@ def as_asked(
     if together:
         # A record ends with its description, but any question may follow any other.
         draw.shuffle(numbers)
-        return [sample.only(numbers)]
-    return sample.only(numbers).alone()
+        return [sample.select_turns(numbers)]
+    return sample.select_turns(numbers).split_turns()
 
 
 def choose_questions(sample: Sample, count: int, draw: random.Random) -> list[int]:

@@ -21,14 +21,14 @@ from omnitune.data.template import Rendered
 from omnitune.sample import UserError
 
 
-class Part(NamedTuple):
+class Shard(NamedTuple):
     """What one of several processes takes of a micro-batch: about one in ``of``."""
 
     rank: int
     of: int
 
 
-WHOLE = Part(0, 1)
+WHOLE = Shard(0, 1)
 
 
 @dataclass
@@ -117,14 +117,14 @@ def pack(
     items: Sequence[Item],
     num_groups: int = 1,
     prompt_weight: float = 0.0,
-    length_power: float = 0.0,
+    loss_length_exponent: float = 0.0,
 ) -> Batch:
     """Packs samples into one row; labels are shifted here and nowhere else.
 
     Args:
         prompt_weight: of the tokens that are not the assistant's (pretraining); at 0 they are
             no targets. An assistant's turn of weight 0 is none in either case.
-        length_power: an answer of n tokens weighs n to the power of 1 less this, in all.
+        loss_length_exponent: an answer of n tokens weighs n to the power of 1 less this, in all.
 
     Raises:
         UserError: a medium has another number of feature rows than slots; names the sample.
@@ -161,7 +161,7 @@ def pack(
         segments=lay_out(items, rows),
         predict_N=torch.from_numpy(row_P[target_N - 1]),
         labels_N=torch.from_numpy(token_P[target_N]),
-        weight_N=_weigh(answer_N, turn_N, prompt_weight, length_power),
+        weight_N=_weigh(answer_N, turn_N, prompt_weight, loss_length_exponent),
         group_N=torch.from_numpy(group_P[target_N]),
         turn_N=turn_N,
         num_groups=num_groups,
@@ -201,13 +201,15 @@ def _flat(
     return np.fromiter(values, kind)
 
 
-def _weigh(answer_N: Tensor, turn_N: Tensor, prompt_weight: float, length_power: float) -> Tensor:
+def _weigh(
+    answer_N: Tensor, turn_N: Tensor, prompt_weight: float, loss_length_exponent: float
+) -> Tensor:
     """Weights in the loss: of the tokens of answers by their lengths, of the rest alike."""
     if not len(answer_N):
         return torch.zeros(0)
     turn_N = turn_N - turn_N.min()
     length_N = torch.bincount(turn_N, weights=answer_N.float())[turn_N]
-    return torch.where(answer_N, length_N**-length_power, prompt_weight)
+    return torch.where(answer_N, length_N**-loss_length_exponent, prompt_weight)
 
 
 def _shown(items: Sequence[Item], num_groups: int) -> Tensor:

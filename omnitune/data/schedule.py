@@ -27,7 +27,7 @@ Decision = tuple[int, dict[str, float]]
 
 
 @dataclass(frozen=True)
-class Stretch:
+class Segment:
     """What is asked from one sample on.
 
     Attributes:
@@ -51,7 +51,7 @@ class _Piece:
     before: Mapping[str, int]
 
 
-class Course:
+class SamplingSchedule:
     """The order of samples of a run.
 
     Args:
@@ -67,7 +67,7 @@ class Course:
     def __init__(
         self,
         sizes: Mapping[str, int],
-        stretches: Sequence[Stretch],
+        stretches: Sequence[Segment],
         seed: int,
         ranked: Callable[[str], np.ndarray] | None = None,
         decisions: Callable[[], Sequence[Decision]] = tuple,

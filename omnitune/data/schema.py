@@ -11,7 +11,7 @@ from omnitune.config.settings import Repeated, as_found, is_unicode, json_kind, 
 from omnitune.data.splits import by_content, mistaken
 from omnitune.data.tags import Placing, plain
 from omnitune.encoders.registry import MODALITIES
-from omnitune.sample import ROLES, Media, Message, Sample, Told, UserError
+from omnitune.sample import ROLES, Described, Media, Message, Sample, UserError
 
 # What a source's records must refer to; any record may refer to more.
 REQUIRED_MEDIA: dict[str, tuple[str, ...]] = {
@@ -19,12 +19,12 @@ REQUIRED_MEDIA: dict[str, tuple[str, ...]] = {
     "image_text": ("image",),
     "audio_text": ("audio",),
     "image_audio_text": ("image", "audio"),
-    "told": (),
+    "described": (),
     "captions": ("image",),
-    "sheets": ("image",),
+    "digit_grids": ("image",),
     "transcripts": ("audio",),
 }
-STAND_INS = {"image": "caption", "audio": "transcript"}
+CAPTION_KEYS = {"image": "caption", "audio": "transcript"}
 TASKS = ("text", "image_qa", "caption", "transcription", "audio_qa", "image_audio_qa")
 # The tasks that a record of these media may name; "qa" is a question about whatever it holds.
 TASKS_OF: dict[frozenset[str], tuple[str, ...]] = {
@@ -38,7 +38,7 @@ PAIR_KEYS = ("question", "answer", "kind", "task")
 TURN_KEYS = ("role", "content")
 ANSWER_KEYS = (*TURN_KEYS, "weight", "kind", "task")
 RECORD_KEYS = (
-    *("id", *MODALITIES, *STAND_INS.values(), "messages", "qa", *PAIR_KEYS),
+    *("id", *MODALITIES, *CAPTION_KEYS.values(), "messages", "qa", *PAIR_KEYS),
     *("split", "difficulty", "language", "voice"),
     "digits",  # of the embedded corpus: which ones a picture shows
 )
@@ -119,7 +119,7 @@ class Record:
         turns = self._turns()
         kind, record_task = self._text("kind"), self._task(self.values, set(media))
         independent = "messages" not in self.values
-        shown: dict[str, Media | Told] = {**media} or self._told()
+        shown: dict[str, Media | Described] = {**media} or self._told()
         messages = Placing(self.wrong, shown, independent).messages(turns)
         messages = [self._score_group(m, set(media), record_task, kind) for m in messages]
         return Sample(
@@ -130,8 +130,8 @@ class Record:
             split=self._split(),
             kind=kind,
             independent_turns=independent,
-            stand_ins={
-                m: self._text(k) for m, k in STAND_INS.items() if m in media and self.has(k)
+            captions={
+                m: self._text(k) for m, k in CAPTION_KEYS.items() if m in media and self.has(k)
             },
             tags={"voice": self._text("voice")} if self.has("voice") else {},
             difficulty=self._difficulty(),
@@ -174,9 +174,9 @@ class Record:
             found[name] = Media(name, folder / place)
         return found
 
-    def _told(self) -> dict[str, Media | Told]:
+    def _told(self) -> dict[str, Media | Described]:
         """Of a record without media: the caption or transcript that it is asked about instead."""
-        return {m: Told.of(m, self._text(k)) for m, k in STAND_INS.items() if self.has(k)}
+        return {m: Described.of(m, self._text(k)) for m, k in CAPTION_KEYS.items() if self.has(k)}
 
     def _turns(self) -> list[dict[str, Any]]:
         """The record's conversation as role, content and, of answers, kind, task and weight."""
@@ -348,7 +348,7 @@ class Record:
             empty = "; leave the key out where there is none" if blank or value is None else ""
             raise self.wrong(f'{at}"{key}" is {as_found(value)}, expected text{empty}')
         self.check_text(value, f'{at}"{key}"')
-        return plain(value, f'{at}"{key}"', self.wrong) if key in STAND_INS.values() else value
+        return plain(value, f'{at}"{key}"', self.wrong) if key in CAPTION_KEYS.values() else value
 
     def check_text(self, text: str, at: str) -> None:
         """Refuses what cannot be written or is no text."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from omnitune.encoders.registry import MODALITIES
-from omnitune.sample import Again, Media, Message, Part, Text, Told, UserError
+from omnitune.sample import Again, ContentPart, Described, Media, Message, Text, UserError
 
 # A tag as it should be, or as it is often written elsewhere: <IMAGE>, <image 1>, <|image|>,
 # <image/>, <image_placeholder>. After a backslash the letters themselves are meant.
@@ -61,7 +61,9 @@ class Placing:
         independent: each question is asked alone: a tag in each of them means the same medium.
     """
 
-    def __init__(self, wrong: Wrong, shown: Mapping[str, Media | Told], independent: bool) -> None:
+    def __init__(
+        self, wrong: Wrong, shown: Mapping[str, Media | Described], independent: bool
+    ) -> None:
         self.wrong, self.shown, self.independent = wrong, shown, independent
 
     def messages(self, turns: Sequence[Mapping[str, Any]]) -> list[Message]:
@@ -73,7 +75,7 @@ class Placing:
         messages, first = [], -1
         placed: set[str] = set()
         for n, turn in enumerate(turns):
-            parts: tuple[Part, ...]
+            parts: tuple[ContentPart, ...]
             if turn["role"] == "user":
                 earlier = set(self.shown) if self.independent and first >= 0 else set()
                 first = n if first < 0 else first
@@ -91,13 +93,13 @@ class Placing:
 
     def _user_parts(
         self, turn: Mapping[str, Any], placed: set[str], earlier: set[str]
-    ) -> tuple[Part, ...]:
+    ) -> tuple[ContentPart, ...]:
         """A user turn's parts; adds the media in it to ``placed``.
 
         Args:
             earlier: what independent questions before this one have shown.
         """
-        parts: list[Part] = []
+        parts: list[ContentPart] = []
         here = set() if earlier else placed
         for piece, name in cut(turn["content"]):
             if name:

@@ -12,7 +12,7 @@ from functools import lru_cache
 from tokenizers import Tokenizer
 
 from omnitune.encoders.registry import MODALITIES
-from omnitune.sample import Again, Glimpse, Media, Message, Part, UserError
+from omnitune.sample import Again, ContentPart, Media, Message, PseudoFeatures, UserError
 
 PAD = "<|pad|>"
 SPECIAL_TOKENS = (
@@ -122,8 +122,10 @@ class ChatRenderer:
         out.tokens.extend(tokens)
         out.supervised.extend([supervised] * len(tokens))
 
-    def _append_part(self, out: Rendered, part: Part, counts: object, supervised: bool) -> None:
-        if isinstance(part, Glimpse):
+    def _append_part(
+        self, out: Rendered, part: ContentPart, counts: object, supervised: bool
+    ) -> None:
+        if isinstance(part, PseudoFeatures):
             for words in part.slots:
                 first, *rest = self.encode(words) or (self.ids[f"<|{part.modality}|>"],)
                 out.added += [(token, len(out.tokens)) for token in rest]

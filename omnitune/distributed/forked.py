@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from omnitune.config import RunConfig
-from omnitune.data.packing import WHOLE, Part
+from omnitune.data.packing import WHOLE, Shard
 from omnitune.sample import UserError
 from omnitune.storage import check_workers, usable_cores
 from omnitune.training.optim import begin_state, step_cost
@@ -136,7 +136,7 @@ def team_of(
     for rank in range(1, count):
         ours, theirs = context.Pipe()
         ends.append(ours)
-        arguments = (Helper(Part(rank, count), memory, theirs), list(ends), work)
+        arguments = (Helper(Shard(rank, count), memory, theirs), list(ends), work)
         helpers.append(context.Process(target=_serve, args=arguments, daemon=True))
         helpers[-1].start()
         theirs.close()
@@ -202,7 +202,7 @@ class _SharedMemory:
 class _Rank(Team):
     """What is the same for all ranks of a team."""
 
-    def __init__(self, part: Part, memory: _SharedMemory) -> None:
+    def __init__(self, part: Shard, memory: _SharedMemory) -> None:
         self.part, self.memory = part, memory
 
     def meet(self) -> None:
@@ -244,7 +244,7 @@ class _Leader(_Rank):
     """Rank 0."""
 
     def __init__(self, memory: _SharedMemory, ends: list[Connection], threads: int) -> None:
-        super().__init__(Part(0, len(ends) + 1), memory)
+        super().__init__(Shard(0, len(ends) + 1), memory)
         self.ends, self.threads = ends, threads
 
     def begin_step(self, message: Any = None) -> None:
@@ -279,7 +279,7 @@ class _Leader(_Rank):
 class Helper(_Rank):
     """A rank other than 0, with its end of the pipe to rank 0."""
 
-    def __init__(self, part: Part, memory: _SharedMemory, pipe: Connection) -> None:
+    def __init__(self, part: Shard, memory: _SharedMemory, pipe: Connection) -> None:
         super().__init__(part, memory)
         self.pipe = pipe
 

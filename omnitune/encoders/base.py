@@ -50,7 +50,7 @@ def reason(error: Exception) -> str:
 
 
 @dataclass(frozen=True)
-class Extent:
+class MediaStats:
     """What the header of a file tells.
 
     Attributes:
@@ -72,13 +72,13 @@ class Fingerprint:
     Attributes:
         content: 64-bit hash of what is seen or heard, whatever the file's format.
         amount: how much that is, in the modality's unit.
-        look: ``look_words`` words of bits, most of which a changed copy has too.
+        look: ``hash_words`` words of bits, most of which a changed copy has too.
         remarks: what its owner should know of it though it can be used (what is not shown).
     """
 
     content: int
     amount: float
-    look: tuple[int, ...] = ()
+    perceptual_hash: tuple[int, ...] = ()
     remarks: tuple[str, ...] = ()
 
 
@@ -89,28 +89,28 @@ class Modality(ABC):
         name: key in the registry and in records (``"image"``).
         projector: attribute name of its projector in the model (``"proj_v"``).
         unit: what its media are measured in (``"pixels"``).
-        look_words: words of 64 bits in a look. look_distance: bits in which those of two copies
+        hash_words: words of 64 bits in a perceptual hash. hash_distance: bits in which two copies
             may differ.
         encoder_part: name of its encoder among the parts of the model (``"vision_encoder"``).
-        glimpsed: whether each slot holds many words at once (a place in a picture) and not a
+        is_spatial: whether each slot holds many words at once (a place in a picture) and not a
             stretch of one after the other (sound).
         reading: number of the way files are read, to be raised whenever ``read`` or ``measure``
             gives something else for a file: what is kept of before is then made anew.
         encoder_config: JSON-able settings from which the encoder can be built again.
-        words: how many words of a thinker the encoder names by its ``readout``; 0: it has none.
+        vocab_size: words of a thinker that the encoder names by its ``readout``; 0: none.
     """
 
     name: str
     projector: str
     unit: str
-    look_words = look_distance = 0
+    hash_words = hash_distance = 0
     encoder_part: str
-    glimpsed = False
+    is_spatial = False
     reading = 1
 
     def __init__(self, encoder_config: dict[str, Any]) -> None:
         self.encoder_config = encoder_config
-        self.words: int = encoder_config.get("words", 0)
+        self.vocab_size: int = encoder_config.get("words", 0)
 
     @property
     def tag(self) -> str:
@@ -136,7 +136,7 @@ class Modality(ABC):
         """Reads a file into the encoder's input; raises UserError."""
 
     @abstractmethod
-    def measure(self, path: Path) -> Extent:
+    def measure(self, path: Path) -> MediaStats:
         """Checks a file by its header and says how much of it will be encoded; raises UserError."""
 
     @classmethod
@@ -145,7 +145,7 @@ class Modality(ABC):
         """Decodes the whole of a file; raises UserError."""
 
     @classmethod
-    def likeness(cls, path: Path, other: Path) -> float:
+    def similarity(cls, path: Path, other: Path) -> float:
         """How alike two media of like look are, 1 at most; 0 if they are not copies."""
         return 0.0
 
@@ -202,7 +202,7 @@ class Projector(nn.Module):
         self.down.bias.zero_()
 
     @torch.no_grad()
-    def silence(self) -> None:
+    def zero_init_(self) -> None:
         """Makes every output zero, to begin with."""
         self.down.weight.zero_()
         self.down.bias.zero_()

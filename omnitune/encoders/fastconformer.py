@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from transformers import ParakeetEncoder, ParakeetEncoderConfig
 from transformers.audio_utils import mel_filter_bank
 
-from omnitune.encoders.base import Extent, Fingerprint, Modality
-from omnitune.encoders.vocab_head import Readout, said_first
+from omnitune.encoders.base import Fingerprint, MediaStats, Modality
+from omnitune.encoders.vocab_head import VocabHead, ctc_compress
 from omnitune.media.sound_files import open_sound
 from omnitune.sample import UserError
 
@@ -50,7 +50,7 @@ class AudioModality(Modality):
         super().__init__(encoder_config)
         self.max_seconds: float = encoder_config.get("max_seconds", 30.0)
         self.split: bool = encoder_config.get("long_audio", "refuse") == "split"
-        self.slot_share: float = encoder_config.get("slot_share", 1.0) if self.words else 1.0
+        self.slot_share: float = encoder_config.get("slot_share", 1.0) if self.vocab_size else 1.0
         own = ("max_seconds", "long_audio", "words", "slot_share")
         self.parakeet = ParakeetEncoderConfig(
             **{k: v for k, v in encoder_config.items() if k not in own}
@@ -77,7 +77,7 @@ class AudioModality(Modality):
         # Where a shorter piece ends is marked by what no frame holds.
         return nn.utils.rnn.pad_sequence(mels, batch_first=True, padding_value=math.nan)
 
-    def measure(self, path: Path) -> Extent:
+    def measure(self, path: Path) -> MediaStats:
         """Nothing of a clip is lost: one that is too long is refused, or cut into pieces."""
         seconds = duration(path)
         pieces = math.ceil(seconds / self.max_seconds)
@@ -87,7 +87,7 @@ class AudioModality(Modality):
                 "cut it into pieces (it is never shortened silently)"
             )
         slots = seconds * SLOTS_PER_SECOND * self.slot_share
-        return Extent(seconds, 0.0, max(1, int(slots) - 1), math.ceil(slots) + 2 * pieces)
+        return MediaStats(seconds, 0.0, max(1, int(slots) - 1), math.ceil(slots) + 2 * pieces)
 
     @classmethod
     def fingerprint(cls, path: Path) -> Fingerprint:
@@ -135,8 +135,8 @@ class AudioModality(Modality):
         for module in encoder.modules():
             if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d):
                 module.reset_parameters()
-        if self.words:
-            encoder.readout = Readout(self.feature_dim, self.words, exclusive=True)
+        if self.vocab_size:
+            encoder.readout = VocabHead(self.feature_dim, self.vocab_size, exclusive=True)
         return encoder
 
     def encode(self, encoder: nn.Module, inputs: list[Tensor]) -> list[Tensor]:
@@ -157,10 +157,10 @@ class AudioModality(Modality):
         mel_BTM, mask_BT = pad(inputs)
         features_BND = encoder(input_features=mel_BTM, attention_mask=mask_BT).last_hidden_state
         rows = [f[: _rows(x)] for f, x in zip(features_BND, inputs, strict=True)]
-        if not self.words:
+        if not self.vocab_size:
             return rows
-        readout = cast(Readout, encoder.readout)
-        return [said_first(f, readout, self._kept(x)) for f, x in zip(rows, inputs, strict=True)]
+        readout = cast(VocabHead, encoder.readout)
+        return [ctc_compress(f, readout, self._kept(x)) for f, x in zip(rows, inputs, strict=True)]
 
 
 def _rows(clip: Tensor) -> int:

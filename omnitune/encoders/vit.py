@@ -18,14 +18,14 @@ from transformers import SiglipVisionConfig, SiglipVisionModel
 
 from omnitune.encoders import attention
 from omnitune.encoders.base import (
-    Extent,
     Fingerprint,
+    MediaStats,
     Modality,
     Projector,
     open_file,
     reason,
 )
-from omnitune.encoders.vocab_head import Readout
+from omnitune.encoders.vocab_head import VocabHead
 from omnitune.sample import UserError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
@@ -58,9 +58,9 @@ class ImageModality(Modality):
     name = "image"
     projector = "proj_v"
     unit = "pixels"
-    look_words, look_distance = 4, 4
+    hash_words, hash_distance = 4, 4
     encoder_part = "vision_encoder"
-    glimpsed = True
+    is_spatial = True
     reading = 2
 
     def __init__(self, encoder_config: dict[str, Any]) -> None:
@@ -86,13 +86,13 @@ class ImageModality(Modality):
         with _open(path):
             pass
 
-    def measure(self, path: Path) -> Extent:
+    def measure(self, path: Path) -> MediaStats:
         """What is finer than the encoder's square is lost, and all pictures but the first."""
         with _open(path) as image:
             width, height = image.size
             whole = width * height + _not_shown(path, image)[1]
         shown = min(width, self.image_size) * min(height, self.image_size)
-        return Extent(whole, whole - shown, self.grid**2, self.grid**2)
+        return MediaStats(whole, whole - shown, self.grid**2, self.grid**2)
 
     @classmethod
     def fingerprint(cls, path: Path) -> Fingerprint:
@@ -107,14 +107,14 @@ class ImageModality(Modality):
         content.update(rgb.tobytes())
         small = rgb.resize((LOOK_SIDE + 1, LOOK_SIDE), Image.Resampling.BILINEAR)
         rises = np.diff(np.asarray(small, dtype=np.int16), axis=1) > LOOK_STEP
-        bits = np.zeros(64 * cls.look_words, dtype=bool)
+        bits = np.zeros(64 * cls.hash_words, dtype=bool)
         bits[: rises.size] = rises.ravel()
-        look = np.packbits(bits).view(np.uint64)
+        perceptual_hash = np.packbits(bits).view(np.uint64)
         digest, amount = int.from_bytes(content.digest(), "big"), rgb.width * rgb.height
-        return Fingerprint(digest, amount, tuple(look.tolist()), remarks)
+        return Fingerprint(digest, amount, tuple(perceptual_hash.tolist()), remarks)
 
     @classmethod
-    def likeness(cls, path: Path, other: Path) -> float:
+    def similarity(cls, path: Path, other: Path) -> float:
         """By the largest difference between two thumbnails."""
         one, two = (
             np.asarray(_decode(p).resize((THUMBNAIL,) * 2, Image.Resampling.BILINEAR), np.int16)
@@ -150,8 +150,8 @@ class ImageModality(Modality):
             embeddings.patch_embedding = stem
         # As loud as what is seen: where something stands must be there to be read from the start.
         nn.init.normal_(tower.get_parameter("embeddings.position_embedding.weight"), std=0.5)
-        if self.words:
-            tower.readout = Readout(self.feature_dim, self.words, exclusive=False)
+        if self.vocab_size:
+            tower.readout = VocabHead(self.feature_dim, self.vocab_size, exclusive=False)
         return tower
 
     def build_projector(self, width: int) -> nn.Module:
@@ -203,9 +203,9 @@ class GridProjector(Projector):
         self.place_SE.normal_(std=float(embeddings_VD.float().std()) * 0.5**0.5)
 
     @torch.no_grad()
-    def silence(self) -> None:
+    def zero_init_(self) -> None:
         """Features and places are zero."""
-        super().silence()
+        super().zero_init_()
         self.place_SE.zero_()
 
 

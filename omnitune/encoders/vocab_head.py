@@ -13,7 +13,7 @@ from torch import Tensor, nn
 FAINTEST = -3.0
 
 
-class Readout(nn.Module):
+class VocabHead(nn.Module):
     """A linear head that names the thinker's words in each feature row.
 
     Its weights are buffers: what trains the encoder further leaves them as they are.
@@ -42,7 +42,7 @@ class Readout(nn.Module):
         """Log-odds, or of an exclusive head logits: ``[N, V]``, with the blank ``[N, V + 1]``."""
         return nn.functional.linear(features_ND.to(self.weight.dtype), self.weight, self.bias)
 
-    def said(self, features_ND: Tensor, embeddings_VE: Tensor, silence_NE: Tensor) -> Tensor:
+    def soft_embed(self, features_ND: Tensor, embeddings_VE: Tensor, silence_NE: Tensor) -> Tensor:
         """What the thinker would read in place of the rows if their words were written: ``[N, E]``.
 
         Words in one place add up, as in a glimpse; each counts as much as it is likely.
@@ -62,7 +62,7 @@ class Readout(nn.Module):
         return words_NV @ embeddings_VE[: words_NV.shape[1]] + silent_N1 * silence_NE
 
 
-def said_first(features_ND: Tensor, readout: Readout, count: int) -> Tensor:
+def ctc_compress(features_ND: Tensor, readout: VocabHead, count: int) -> Tensor:
     """Of rows that follow each other in time the ``count`` that say most: ``[count, D]``.
 
     Those that say a word come first, in the order of time; then come the most silent. So words

@@ -16,11 +16,11 @@ from omnitune.data.feature_cache import FeatureStore
 from omnitune.data.index import MANY_MEDIA
 from omnitune.data.loader import SampleReader
 from omnitune.data.sources.native import (
+    all_task_counts,
     check_media,
     join,
     media_key,
     media_of,
-    outlines,
     read_available,
     split_of,
 )
@@ -98,7 +98,7 @@ def _try_to_write(path: Path, samples: Sequence[Sample]) -> None:
     Raises:
         UserError: they cannot.
     """
-    questions = sum(count for outline in outlines(samples) for _, count in outline)
+    questions = sum(count for task_counts in all_task_counts(samples) for _, count in task_counts)
     trial = path.with_name(path.name + ".tmp")
     try:
         if path.is_dir():
@@ -165,9 +165,13 @@ def score_splits(
     """
     by_split, answers = {}, []
     for split, samples in splits.items():
-        questions = sum(count for outline in outlines(samples) for _, count in outline)
+        questions = sum(
+            count for task_counts in all_task_counts(samples) for _, count in task_counts
+        )
         with progress_bar(f"scoring {split}", questions) as advance:
-            by_split[split], found = scoreboard(model, reader, samples, tick=advance, priors=priors)
+            by_split[split], found = scoreboard(
+                model, reader, samples, on_progress=advance, priors=priors
+            )
         answers += [{"split": split, **as_json(p)} for p in found]
     if predictions:
         try:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from omnitune.data.loader import SampleReader
-from omnitune.data.sources.native import outlines
+from omnitune.data.sources.native import all_task_counts
 from omnitune.evaluation.reliance import fits
 from omnitune.evaluation.scoring import (
     EXACT_TASKS,
@@ -45,7 +45,7 @@ def make_follow_ups(
         samples: of a held-out split; only those that are chosen are read.
         max_questions: in all, of records in an order of the seed.
     """
-    outlined = enumerate(outlines(samples))
+    outlined = enumerate(all_task_counts(samples))
     several = [n for n, tasks in outlined if len(tasks) > 1 and _judged(tasks)]
     found: dict[str, list[FollowUp]] = {}
     left = max_questions
@@ -62,7 +62,7 @@ def follow_ups(
     model: OmniModel,
     reader: SampleReader,
     asked: dict[str, list[FollowUp]],
-    tick: Callable[[int], None] = lambda n: None,
+    on_progress: Callable[[int], None] = lambda n: None,
 ) -> dict[str, dict[str, Any]]:
     """Exact match of questions after another (``exact_match``) and of the same ones ``alone``.
 
@@ -78,7 +78,7 @@ def follow_ups(
     for task, those in asked.items():
         records = [one.record for one in those]
         given = [
-            answer(model, reader, questions, tick)
+            answer(model, reader, questions, on_progress)
             for questions in ([one.after for one in those], [one.alone for one in those])
         ]
         after, alone = (answer_ratio(task, answers, records)[1] for answers in given)
@@ -101,8 +101,8 @@ def _judged(tasks: Sequence[tuple[str, int]]) -> bool:
 def _of_record(reader: SampleReader, sample: Sample, number: int) -> Iterator[FollowUp]:
     """None of those that do not fit, or whose answers are not compared to the letter."""
     count = sample.num_questions
-    for place, single in enumerate(sample.alone()):
-        pair = sample.only([(place - 1) % count, place])
+    for place, single in enumerate(sample.split_turns()):
+        pair = sample.select_turns([(place - 1) % count, place])
         if single.task in EXACT_TASKS and fits(reader, pair):
             [alone] = questions_of(single)
             yield FollowUp(number, replace(alone, messages=pair.messages[:-1]), alone)

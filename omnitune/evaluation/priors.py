@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from omnitune.data.sources.native import outlines
+from omnitune.data.sources.native import all_task_counts
 from omnitune.evaluation.metrics import normalise_answer
 from omnitune.evaluation.scoring import EXACT_TASKS, Priors, questions_of
 from omnitune.sample import Sample
@@ -27,7 +27,10 @@ def answer_priors(samples: Sequence[Sample], seed: int = 0) -> Priors:
     Returns:
         normalised answers by task and kind; under the kind "" that of the whole task.
     """
-    judged = (any(task in EXACT_TASKS for task, _ in outline) for outline in outlines(samples))
+    judged = (
+        any(task in EXACT_TASKS for task, _ in task_counts)
+        for task_counts in all_task_counts(samples)
+    )
     numbers = np.flatnonzero(np.fromiter(judged, dtype=bool))
     if len(numbers) > COUNTED:
         rng = np.random.default_rng(seed)

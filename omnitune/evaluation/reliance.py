@@ -39,7 +39,7 @@ ENOUGH = 20
 
 
 @dataclass(frozen=True)
-class Trial:
+class AblationSet:
     """One modality's questions with own media, with other ones and with none.
 
     Attributes:
@@ -62,7 +62,7 @@ class Trial:
 
 def make_trials(
     reader: SampleReader, singles: Sequence[Sample], max_questions: int, seed: int = 0
-) -> list[Trial]:
+) -> list[AblationSet]:
     """For each modality of a model the task that stands for it, with other media.
 
     Args:
@@ -86,15 +86,15 @@ def make_trials(
         fitting = [same for same in variants if all(fits(reader, variant) for variant in same)]
         if fitting:
             own, swap, none = (list(column) for column in zip(*fitting, strict=True))
-            trials.append(Trial(name, task, _measure(task, own), own, swap, none))
+            trials.append(AblationSet(name, task, _measure(task, own), own, swap, none))
     return trials
 
 
 def reliance(
     model: OmniModel,
     reader: SampleReader,
-    trials: Sequence[Trial],
-    tick: Callable[[int], None] = lambda n: None,
+    trials: Sequence[AblationSet],
+    on_progress: Callable[[int], None] = lambda n: None,
 ) -> dict[str, dict[str, Any]]:
     """Scores each trial three times.
 
@@ -112,7 +112,7 @@ def reliance(
         number = Records()
         records = [number(single) for single in trial.own]
         (own, cut), (other, other_cut), (none, none_cut) = (
-            _score(model, reader, trial, singles, records, tick)
+            _score(model, reader, trial, singles, records, on_progress)
             for singles in (trial.own, trial.swapped, trial.none)
         )
         gain = own.minus(other) if trial.measure == "exact_match" else other.minus(own)
@@ -210,18 +210,18 @@ def fits(reader: SampleReader, single: Sample) -> bool:
 def _score(
     model: OmniModel,
     reader: SampleReader,
-    trial: Trial,
+    trial: AblationSet,
     singles: Sequence[Sample],
     records: Sequence[int],
-    tick: Callable[[int], None],
+    on_progress: Callable[[int], None],
 ) -> tuple[Ratio, int]:
     """The measure, and how many answers were cut."""
     if trial.measure == "loss":
         totals = token_totals(model, [reader.item(single) for single in singles])
         nll, _, count = np.array(totals, dtype=float).T
-        tick(trial.questions)
+        on_progress(trial.questions)
         return Ratio(nll, count, np.array(records, dtype=int)), 0
     asked = [(q, n) for s, n in zip(singles, records, strict=True) for q in questions_of(s)]
-    answers = answer(model, reader, [question for question, _ in asked], tick)
+    answers = answer(model, reader, [question for question, _ in asked], on_progress)
     ratio = answer_ratio(trial.task, answers, [record for _, record in asked])[1]
     return ratio, sum(given.at_limit for given in answers)

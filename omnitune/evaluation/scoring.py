@@ -16,7 +16,7 @@ import torch
 
 from omnitune.data.loader import SampleReader
 from omnitune.data.packing import Item, of_like_length, pack
-from omnitune.data.sources.native import outlines
+from omnitune.data.sources.native import all_task_counts
 from omnitune.evaluation.bootstrap import Ratio, Records
 from omnitune.evaluation.limits import answer_limit
 from omnitune.evaluation.metrics import exact_match, normalise_answer, word_errors
@@ -91,7 +91,7 @@ class Prediction:
 def questions_of(sample: Sample) -> list[Question]:
     """The questions of a sample, each alone with the media where the turns allow it."""
     found = []
-    for single in sample.alone():
+    for single in sample.split_turns():
         answers = single.num_questions
         for n, message in enumerate(single.messages):
             if message.learnt:
@@ -137,7 +137,7 @@ def scoreboard(
     samples: Sequence[Sample],
     max_questions: int | None = None,
     seed: int = 0,
-    tick: Callable[[int], None] = lambda n: None,
+    on_progress: Callable[[int], None] = lambda n: None,
     tasks: Sequence[str] | None = None,
     priors: Priors | None = None,
 ) -> tuple[dict[str, Any], list[Prediction]]:
@@ -176,11 +176,11 @@ def scoreboard(
             of_single += [number(s) for s in singles]
             asked = [replace(q, limit=limit) for s in singles for q in questions_of(s)]
             if generated:
-                given = answer(model, reader, asked, tick)
+                given = answer(model, reader, asked, on_progress)
                 answered += _with_losses(given, singles, window_totals)
                 of_answer += [number(s) for s in singles for _ in range(s.num_questions)]
             else:
-                tick(len(asked))
+                on_progress(len(asked))
         totals += task_totals
         records += of_single
         scores[task] = _mean(task_totals, of_single)
@@ -206,8 +206,8 @@ def choose(
         gives, and the number of its questions.
     """
     by_task: dict[str, array[int]] = {}
-    for number, outline in enumerate(outlines(samples)):
-        for place, (task, questions) in enumerate(outline):
+    for number, task_counts in enumerate(all_task_counts(samples)):
+        for place, (task, questions) in enumerate(task_counts):
             if tasks is None or task in tasks:
                 by_task.setdefault(task, array("q")).extend((number, place, questions))
     singles = {task: np.array(found).reshape(-1, 3) for task, found in by_task.items()}
@@ -226,7 +226,7 @@ def pick(
 
 def _fetch(samples: Sequence[Sample], chosen_K3: np.ndarray) -> Iterator[Sample]:
     for number, rows in groupby(chosen_K3.tolist(), key=itemgetter(0)):
-        alone = samples[number].alone()
+        alone = samples[number].split_turns()
         yield from (alone[place] for _, place, _ in rows)
 
 
@@ -234,7 +234,7 @@ def answer(
     model: OmniModel,
     reader: SampleReader,
     questions: Sequence[Question],
-    tick: Callable[[int], None] = lambda n: None,
+    on_progress: Callable[[int], None] = lambda n: None,
 ) -> list[Prediction]:
     """Answers questions by greedy generation, each within its limit and the thinker's positions."""
     limit = answer_limit(reader, (q.reference for q in questions if q.limit is None))
@@ -248,7 +248,7 @@ def answer(
             min(q.limit or limit, cap, positions - len(prompt.rendered.tokens))
             for q, prompt in zip(chunk, prompts, strict=True)
         ]
-        tokens = generate(model, prompts, reader.renderer.end, most, tick=tick)
+        tokens = generate(model, prompts, reader.renderer.end, most, on_progress=on_progress)
         for q, ids, room in zip(chunk, tokens, most, strict=True):
             text, cut = reader.renderer.decode(ids), len(ids) >= room
             where = (q.language, q.source, q.number)

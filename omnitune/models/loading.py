@@ -12,10 +12,10 @@ import torch
 from tokenizers import Tokenizer
 from torch import nn
 
-from omnitune.data.audit.truncation import Reading
+from omnitune.data.audit.truncation import ReadLimits
 from omnitune.data.template import ChatRenderer
 from omnitune.encoders.registry import MODALITIES
-from omnitune.encoders.vocab_head import Readout
+from omnitune.encoders.vocab_head import VocabHead
 from omnitune.models.omni import OmniConfig, OmniModel
 from omnitune.sample import UserError
 from omnitune.storage import read_checkpoint, write_checkpoint, write_json
@@ -68,7 +68,7 @@ def save_naming_encoder(
 ) -> None:
     """Writes an encoder with the head that names a tokenizer's words in its rows."""
     config = config | {"words": tokenizer.get_vocab_size()}
-    state = state | Readout.state_of(head)
+    state = state | VocabHead.state_of(head)
     save_encoder(path, name, config, state, vocabulary=vocabulary(tokenizer), **extra)
 
 
@@ -192,13 +192,13 @@ def save_omni(path: Path, model: OmniModel, tokenizer: Tokenizer, **extra: Any) 
     write_checkpoint(path, values | extra)
 
 
-def read_reading(ckpt_dir: Path, max_tokens: int) -> Reading:
+def read_reading(ckpt_dir: Path, max_tokens: int) -> ReadLimits:
     """How the model of a folder reads samples; its weights are not loaded."""
     path = ckpt_dir / "omni.pt"
     values = read_part(path, "omni")
     encoders = values["config"]["encoders"]
     modalities = {name: MODALITIES[name](config) for name, config in encoders.items()}
-    return Reading(ChatRenderer(_tokenizer_of(values, path)), modalities, max_tokens)
+    return ReadLimits(ChatRenderer(_tokenizer_of(values, path)), modalities, max_tokens)
 
 
 def load_omni(

@@ -19,7 +19,7 @@ from omnitune.data.packing import Batch, MediaRows
 from omnitune.data.segments import Segments
 from omnitune.encoders.base import Modality, Projector
 from omnitune.encoders.registry import MODALITIES
-from omnitune.encoders.vocab_head import Readout
+from omnitune.encoders.vocab_head import VocabHead
 from omnitune.models import families, parity
 from omnitune.models.kernels import cpu as operators
 from omnitune.models.kernels import flash4
@@ -103,7 +103,7 @@ class OmniModel(PreTrainedModel):
     def __init__(self, config: OmniConfig) -> None:
         super().__init__(config)
         self.thinker = families.build(config.thinker)
-        operators.hasten(self.thinker)
+        operators.install_cpu_kernels(self.thinker)
         self._has_plain_head = families.has_plain_head(self.thinker)
         self.modalities: dict[str, Modality] = {
             name: MODALITIES[name](encoder) for name, encoder in config.encoders.items()
@@ -140,7 +140,7 @@ class OmniModel(PreTrainedModel):
         """The projector of a modality."""
         return getattr(self, self.modalities[name].projector)
 
-    def readout(self, name: str) -> Readout | None:
+    def readout(self, name: str) -> VocabHead | None:
         """What names the thinker's words in a modality's features, if anything does."""
         return getattr(self.encoders[name], "readout", None)
 
@@ -194,13 +194,13 @@ class OmniModel(PreTrainedModel):
 
         Where a readout speaks for the encoder the projector has, at first, nothing to add.
         """
-        weight = self.words()
+        weight = self.word_embeddings()
         for name in self.modalities:
             projector = self.projector(name)
             if not isinstance(projector, Projector):
                 continue
             if self.readout(name) is not None:
-                projector.silence()
+                projector.zero_init_()
             else:
                 projector.match_scale(weight)
 
@@ -266,14 +266,14 @@ class OmniModel(PreTrainedModel):
             rows_RE = self.projector(name)(features_RD.to(embeds_TE.dtype)).to(embeds_TE.dtype)
             readout = self.readout(name)
             if readout is not None:
-                words_VE = self.words()
+                words_VE = self.word_embeddings()
                 silence_RE = embeds_TE.index_select(0, rows.slots_R)
-                said_RE = readout.said(features_RD, words_VE, silence_RE)
+                said_RE = readout.soft_embed(features_RD, words_VE, silence_RE)
                 rows_RE = rows_RE + said_RE.to(embeds_TE.dtype)
             embeds_TE = embeds_TE.index_put((rows.slots_R,), rows_RE)
         return embeds_TE
 
-    def words(self) -> Tensor:
+    def word_embeddings(self) -> Tensor:
         """How the decoder reads each word of the vocabulary: ``[V, E]``."""
         embeddings = self.thinker.get_input_embeddings()
         if type(embeddings) is nn.Embedding:

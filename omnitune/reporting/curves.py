@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omnitune.reporting.diagrams import PALETTE, Curve, Diagram
-from omnitune.reporting.gallery import Exhibit
+from omnitune.reporting.gallery import Example
 from omnitune.reporting.previews import thumbnail
 from omnitune.sample import UserError
 
@@ -93,7 +93,7 @@ def inline_drawings(diagrams: Sequence[Diagram]) -> list[tuple[str, str]]:
     return drawings
 
 
-def draw_answers(exhibits: Sequence[Exhibit], path: Path) -> None:
+def draw_answers(exhibits: Sequence[Example], path: Path) -> None:
     """Draws a grid of pictures with question, reference and answer into a PNG."""
     from matplotlib.figure import Figure
 
@@ -279,7 +279,7 @@ def _inline(svg: str, diagram: Diagram) -> str:
     return re.sub(r'width="[^"]*" height="[^"]*"', f'role="img" aria-label="{label}"', svg, count=1)
 
 
-def _show_picture(axes: Axes, exhibit: Exhibit) -> None:
+def _show_picture(axes: Axes, exhibit: Example) -> None:
     axes.axis("off")
     medium = next(m for m in exhibit.media if m.modality == "image")
     try:
@@ -290,7 +290,7 @@ def _show_picture(axes: Axes, exhibit: Exhibit) -> None:
     axes.imshow(picture, interpolation="nearest", aspect="equal")
 
 
-def _words(exhibit: Exhibit) -> list[tuple[str, str, str]]:
+def _words(exhibit: Example) -> list[tuple[str, str, str]]:
     """Lines of text with colour and weight."""
     prediction = exhibit.prediction
     mark, colour = ("✓", "right") if exhibit.right else ("✗", "wrong")

@@ -11,7 +11,7 @@ from typing import Any
 
 from omnitune.data.sources.native import FILES
 from omnitune.encoders.registry import MODALITIES
-from omnitune.reporting.gallery import Exhibit, in_turn, match_exhibits, shuffled
+from omnitune.reporting.gallery import Example, in_turn, match_exhibits, shuffled
 from omnitune.sample import Media
 from omnitune.storage import write_json
 
@@ -26,7 +26,7 @@ CANDIDATES = 30  # right answers of each task
 
 
 @dataclass(frozen=True)
-class Example:
+class Suggestion:
     """A question about media that the model has answered rightly.
 
     Attributes:
@@ -37,7 +37,7 @@ class Example:
     media: tuple[Media, ...]
 
 
-def choose_examples(exhibits: Sequence[Exhibit]) -> list[Example]:
+def choose_examples(exhibits: Sequence[Example]) -> list[Suggestion]:
     """Chosen blindly among the right ones, of the largest tasks first, each of other media."""
     right = [
         e for e in shuffled(exhibits) if e.right and e.media and len(e.question) <= LONGEST_QUESTION
@@ -47,13 +47,13 @@ def choose_examples(exhibits: Sequence[Exhibit]) -> list[Example]:
     right = sorted(in_turn(right, lambda e: e.prediction.kind), key=lambda e: not e.question)
     rank = {task: n for n, (task, _) in enumerate(counts.most_common())}
     right = in_turn(right, lambda e: f"{rank[e.prediction.task]:09}")
-    by_media: dict[tuple[Media, ...], Example] = {}
+    by_media: dict[tuple[Media, ...], Suggestion] = {}
     for exhibit in right:
-        by_media.setdefault(exhibit.media, Example(exhibit.question, exhibit.media))
+        by_media.setdefault(exhibit.media, Suggestion(exhibit.question, exhibit.media))
     return list(by_media.values())[:COUNT]
 
 
-def write_examples(folder: Path, exhibits: Sequence[Exhibit]) -> None:
+def write_examples(folder: Path, exhibits: Sequence[Example]) -> None:
     """Keeps examples with a run."""
     rows = [
         {"question": e.question, "media": [[m.modality, str(m.path)] for m in e.media]}
@@ -62,7 +62,7 @@ def write_examples(folder: Path, exhibits: Sequence[Exhibit]) -> None:
     write_json(folder / EXAMPLES_FILE, rows)
 
 
-def read_examples(folder: Path, data_dir: Path) -> list[Example]:
+def read_examples(folder: Path, data_dir: Path) -> list[Suggestion]:
     """Those of a run whose media are still there; nothing of a damaged or missing file.
 
     Args:
@@ -78,7 +78,9 @@ def read_examples(folder: Path, data_dir: Path) -> list[Example]:
     except (OSError, ValueError, RecursionError):
         return []
     moved = [
-        Example(e.question, tuple(Media(m.modality, find_again(m.path, folder)) for m in e.media))
+        Suggestion(
+            e.question, tuple(Media(m.modality, find_again(m.path, folder)) for m in e.media)
+        )
         for e in found
     ]
     return [e for e in moved if all(m.path.is_file() for m in e.media)][:COUNT]
@@ -90,7 +92,7 @@ def find_again(path: Path, folder: Path) -> Path:
     return next((p for p in candidates if p.exists()), path)
 
 
-def _examples(rows: Any) -> Iterator[Example]:
+def _examples(rows: Any) -> Iterator[Suggestion]:
     for row in rows if isinstance(rows, list) else []:
         try:
             media = tuple(Media(name, Path(path)) for name, path in row["media"])
@@ -98,10 +100,10 @@ def _examples(rows: Any) -> Iterator[Example]:
         except (KeyError, TypeError, ValueError):
             continue
         if media and isinstance(question, str) and all(m.modality in MODALITIES for m in media):
-            yield Example(question, media)
+            yield Suggestion(question, media)
 
 
-def _from_answers(path: Path, data_dir: Path) -> list[Example]:
+def _from_answers(path: Path, data_dir: Path) -> list[Suggestion]:
     """From what a run has answered and the data that its questions are in."""
     quick = [name for name, file in FILES.items() if _size(data_dir / file) in range(1, QUICK_DATA)]
     if not quick or not path.is_file():

@@ -21,7 +21,7 @@ GRID_SIZE = 8
 
 
 @dataclass(frozen=True)
-class Exhibit:
+class Example:
     """An answer that was generated, with what the model was shown for it.
 
     Attributes:
@@ -44,7 +44,7 @@ def is_right(prediction: Prediction) -> bool:
     return exact_match(prediction.answer, prediction.reference, prediction.language)
 
 
-def badness(prediction: Prediction) -> float:
+def severity(prediction: Prediction) -> float:
     """How bad a mistake is, comparable within a task only.
 
     Words that are wrong, of a transcription; of any other answer how unlikely the model held the
@@ -55,7 +55,7 @@ def badness(prediction: Prediction) -> float:
     return prediction.reference_loss or 0.0
 
 
-def blame(prediction: Prediction) -> str:
+def error_reason(prediction: Prediction) -> str:
     """What makes a mistake a bad one, in words; "" where that is not known."""
     if prediction.task in WER_TASKS:
         edits, words = _word_errors(prediction)
@@ -70,11 +70,11 @@ def _word_errors(prediction: Prediction) -> tuple[int, int]:
     return word_errors(prediction.answer, prediction.reference, prediction.language)
 
 
-def choose_gallery(exhibits: Sequence[Exhibit], count: int = GALLERY_SIZE) -> list[Exhibit]:
+def choose_gallery(exhibits: Sequence[Example], count: int = GALLERY_SIZE) -> list[Example]:
     """The worst mistakes of each task, then a blind choice of right answers; half and half."""
     wrong = [e for e in shuffled(exhibits) if not e.right]
     wrong = in_turn(
-        sorted(wrong, key=lambda e: -badness(e.prediction)), lambda e: e.prediction.task
+        sorted(wrong, key=lambda e: -severity(e.prediction)), lambda e: e.prediction.task
     )
     right = [e for e in shuffled(exhibits) if e.right]
     right = in_turn(right, lambda e: e.prediction.task)
@@ -82,9 +82,9 @@ def choose_gallery(exhibits: Sequence[Exhibit], count: int = GALLERY_SIZE) -> li
     return wrong[: count - n_right] + right[:n_right]
 
 
-def choose_pictures(exhibits: Sequence[Exhibit], count: int = GRID_SIZE) -> list[Exhibit]:
+def choose_pictures(exhibits: Sequence[Example], count: int = GRID_SIZE) -> list[Example]:
     """Questions of different pictures and kinds, chosen blindly of whether they are right."""
-    by_picture: dict[Path, Exhibit] = {}
+    by_picture: dict[Path, Example] = {}
     for exhibit in shuffled(exhibits):
         modalities = [medium.modality for medium in exhibit.media]
         if modalities == ["image"] and exhibit.prediction.task != "caption":
@@ -93,7 +93,7 @@ def choose_pictures(exhibits: Sequence[Exhibit], count: int = GRID_SIZE) -> list
     return in_turn(pictures, lambda e: e.prediction.kind)[:count]
 
 
-def read_exhibits(path: Path, data_dir: Path) -> tuple[list[Exhibit], str]:
+def read_exhibits(path: Path, data_dir: Path) -> tuple[list[Example], str]:
     """The answers with what they were given to, and what to say about them."""
     if not path.is_file():
         return [], "There is no predictions.jsonl; `omnitune evaluate --predictions` writes it."
@@ -110,7 +110,7 @@ def read_exhibits(path: Path, data_dir: Path) -> tuple[list[Exhibit], str]:
 
 def match_exhibits(
     lines: Sequence[dict[str, Any]], data_dir: Path, sources: Iterable[str] = tuple(FILES)
-) -> tuple[list[Exhibit], str]:
+) -> tuple[list[Example], str]:
     """The answers of these lines with what they were given to; what to say if that is missing."""
     predictions = [_prediction(line) for line in lines]
     splits = [str(line.get("split", "")) for line in lines]
@@ -124,7 +124,7 @@ def match_exhibits(
         if n in asked:
             exhibits.append(_exhibit(prediction, right, *asked[n]))
         else:
-            exhibits.append(Exhibit(prediction, right, split=splits[n]))
+            exhibits.append(Example(prediction, right, split=splits[n]))
     return exhibits, problem
 
 
@@ -140,11 +140,11 @@ def _prediction(line: dict[str, Any]) -> Prediction:
     )
 
 
-def _exhibit(prediction: Prediction, right: bool, sample: Sample, question: Question) -> Exhibit:
+def _exhibit(prediction: Prediction, right: bool, sample: Sample, question: Question) -> Example:
     # What a transcription's sound says is its reference.
-    heard = "" if prediction.task in WER_TASKS else sample.stand_ins.get("audio", "")
+    heard = "" if prediction.task in WER_TASKS else sample.captions.get("audio", "")
     text = question.messages[-1].text.strip()
-    return Exhibit(prediction, right, text, heard, sample.media, sample.split)
+    return Example(prediction, right, text, heard, sample.media, sample.split)
 
 
 def _find_questions(
@@ -190,14 +190,14 @@ def _likeness(prediction: Prediction, question: Question) -> tuple[bool, bool, b
     )
 
 
-def shuffled(exhibits: Sequence[Exhibit]) -> list[Exhibit]:
+def shuffled(exhibits: Sequence[Example]) -> list[Example]:
     """In an order of a fixed seed."""
     return random.Random(0).sample(list(exhibits), len(exhibits))
 
 
-def in_turn(exhibits: Sequence[Exhibit], group: Callable[[Exhibit], str]) -> list[Exhibit]:
+def in_turn(exhibits: Sequence[Example], group: Callable[[Example], str]) -> list[Example]:
     """One of each group in turn, each group in the order given."""
-    groups: dict[str, list[Exhibit]] = {}
+    groups: dict[str, list[Example]] = {}
     for exhibit in exhibits:
         groups.setdefault(group(exhibit), []).append(exhibit)
     rounds = zip_longest(*(groups[name] for name in sorted(groups)))

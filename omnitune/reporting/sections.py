@@ -7,7 +7,7 @@ from html import escape
 from typing import Any
 
 from omnitune.evaluation.runs import as_number, as_object
-from omnitune.reporting.gallery import Exhibit, blame
+from omnitune.reporting.gallery import Example, error_reason
 from omnitune.reporting.page import (
     Section,
     breakable,
@@ -79,7 +79,7 @@ def _below(score: Score, unit: str) -> list[str]:
     ]
 
 
-def glance(exhibits: Sequence[Exhibit]) -> str:
+def glance(exhibits: Sequence[Example]) -> str:
     """A few held-out pictures with what was asked and answered; "" for none."""
     pictures = show_thumbnails([exhibit.media for exhibit in exhibits])
     shown = "".join(
@@ -285,7 +285,7 @@ def _amount(value: float | None, unit: str) -> str:
     return f"{value:,.1f}" if unit == "seconds" else f"{value:,.0f}"
 
 
-def gallery(exhibits: Sequence[Exhibit], note: str) -> Section:
+def gallery(exhibits: Sequence[Example], note: str) -> Section:
     """The chosen answers, each with what it was given to."""
     shown = show_media([exhibit.media for exhibit in exhibits])
     cards = "".join(_card(e, html) for e, html in zip(exhibits, shown, strict=True))
@@ -293,10 +293,10 @@ def gallery(exhibits: Sequence[Exhibit], note: str) -> Section:
     return Section("Held-out answers", note, body)
 
 
-def _card(exhibit: Exhibit, media: str) -> str:
+def _card(exhibit: Example, media: str) -> str:
     prediction = exhibit.prediction
     verdict, css = ("✓ right", "right") if exhibit.right else ("✗ wrong", "wrong")
-    why = "" if exhibit.right else blame(prediction)
+    why = "" if exhibit.right else error_reason(prediction)
     verdict += f"<small>{prose(why)}</small>" if why else ""
     group = dict.fromkeys(filter(None, (prediction.task, prediction.kind, exhibit.split)))
     return (

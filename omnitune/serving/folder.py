@@ -11,7 +11,7 @@ from omnitune.config import read_json_object
 from omnitune.evaluation.reliance import ENOUGH
 from omnitune.evaluation.runs import as_number, as_object, splits_of, top_split
 from omnitune.models.loading import MADE_BY
-from omnitune.reporting.examples import Example, read_examples
+from omnitune.reporting.examples import Suggestion, read_examples
 from omnitune.sample import UserError
 
 TASKS = {
@@ -90,7 +90,7 @@ def _kinds(names: Iterable[str]) -> str:
     return f" ({', '.join(known[:KINDS])}{', ...' * (len(known) > KINDS)})"
 
 
-def _to_try(examples: list[Example]) -> list[str]:
+def _to_try(examples: list[Suggestion]) -> list[str]:
     if not examples:
         return []
     lines = [f"To try, {len(examples)} kept from training that it answered rightly:"]

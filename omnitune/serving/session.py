@@ -23,7 +23,7 @@ from omnitune.data.template import ChatRenderer
 from omnitune.encoders.registry import MODALITIES
 from omnitune.generation import stream
 from omnitune.models.omni import OmniModel
-from omnitune.sample import Media, Message, Part, Text, UserError
+from omnitune.sample import ContentPart, Media, Message, Text, UserError
 
 MAX_NEW_TOKENS = 256
 
@@ -148,7 +148,7 @@ class ChatSession:
                 conversation is longer than the context.
         """
         text = text.encode("utf-8", "replace").decode("utf-8")  # undecodable bytes of a terminal
-        parts: tuple[Part, ...] = self.pending
+        parts: tuple[ContentPart, ...] = self.pending
         if text.strip():
             parts = (*parts, Text(text))
         if not parts:

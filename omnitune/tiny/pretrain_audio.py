@@ -19,7 +19,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from torch import Tensor, nn
 
 from omnitune.config import RunConfig, check_heads
-from omnitune.data.packing import WHOLE, Part, of_like_length
+from omnitune.data.packing import WHOLE, Shard, of_like_length
 from omnitune.encoders.fastconformer import AudioModality, duration, pad
 from omnitune.evaluation.metrics import word_error_rate
 from omnitune.models.loading import load_tokenizer, save_naming_encoder
@@ -35,7 +35,7 @@ TRANSCRIBED = 64  # held-out clips at a time
 class AudioEncoderConfig(RunConfig):
     """Stage B: a small FastConformer."""
 
-    stage: Literal["audio_encoder"] = "audio_encoder"
+    stage: Literal["pretrain_audio"] = "pretrain_audio"
     tokenizer: Path = Field(
         Path("checkpoints/thinker_tiny/tokenizer.json"), description="whose words it learns"
     )
@@ -210,7 +210,7 @@ class Clips:
         return next(m.path for m in self.samples[index].media if m.modality == NAME)
 
     def _spell(self, tokenizer: Tokenizer, index: int) -> Tensor:
-        ids = tokenizer.encode(self.samples[index].stand_ins[NAME]).ids
+        ids = tokenizer.encode(self.samples[index].captions[NAME]).ids
         return torch.tensor(ids, dtype=torch.long)
 
     def batch(self, indices: list[int]) -> CtcBatch:
@@ -237,7 +237,7 @@ class LengthBatches:
         self.clips, self.batch_size, self.seed, self.change = clips, batch_size, seed, change
         self.per_epoch = -(-len(clips.samples) // batch_size)
 
-    def __call__(self, number: int, part: Part = WHOLE) -> CtcBatch | None:
+    def __call__(self, number: int, part: Shard = WHOLE) -> CtcBatch | None:
         """Batch ``number`` of the run, counted from 0 over all epochs; None for an empty part."""
         epoch, place = divmod(number, self.per_epoch)
         chosen = self._epoch(epoch)[place][part.rank :: part.of]
@@ -277,7 +277,7 @@ def pretrain(config: AudioEncoderConfig, resume: bool = False, overwrite: bool =
     torch.manual_seed(config.seed)
     tokenizer = load_tokenizer(config.tokenizer)
     splits = with_words(config.data_dir, NAME)
-    units = train_units((s.stand_ins[NAME] for s in splits[0]), config.num_units)
+    units = train_units((s.captions[NAME] for s in splits[0]), config.num_units)
     model = CtcModel(config, tokenizer.get_vocab_size(), units.get_vocab_size())
     train, held_out = (Clips(found, model.modality, tokenizer, units) for found in splits)
     batches = -(-len(train.samples) // config.batch_size)
@@ -323,5 +323,5 @@ def held_out_wer(model: CtcModel, clips: Clips) -> dict[str, float]:
     for chunk in of_like_length(lengths, TRANSCRIBED):
         for ids in model.transcribe([clips.mel(n).to(device) for n in chunk]):
             answers.append(clips.tokenizer.decode(ids).strip())
-        references += [clips.samples[n].stand_ins[NAME] for n in chunk]
+        references += [clips.samples[n].captions[NAME] for n in chunk]
     return {"wer": word_error_rate(answers, references)}

@@ -17,27 +17,36 @@ from omnitune.config import (
     DataMix,
     RunConfig,
     check_heads,
-    length_power,
-    questions_per_draw,
+    loss_length_exponent,
+    max_questions_per_sample,
     tokens_per_batch,
 )
 from omnitune.data.loader import BatchStream, SampleReader
 from omnitune.data.mixture import Mixture
 from omnitune.data.rounding import round_up
-from omnitune.data.schedule import Course, Stretch
+from omnitune.data.schedule import SamplingSchedule, Segment
 from omnitune.data.sources.native import read_available, split_of
 from omnitune.data.template import SPECIAL_TOKENS, ChatRenderer
 from omnitune.encoders.registry import MODALITIES
 from omnitune.evaluation.scoring import token_scoreboard
 from omnitune.models.loading import save_thinker, save_tokenizer
 from omnitune.models.omni import OmniConfig, OmniModel
-from omnitune.sample import Glimpse, Media, Message, Part, Sample, Text, Told, UserError
+from omnitune.sample import (
+    ContentPart,
+    Described,
+    Media,
+    Message,
+    PseudoFeatures,
+    Sample,
+    Text,
+    UserError,
+)
 from omnitune.tiny.pseudo_features import spread
 from omnitune.tiny.stage import Stage, fresh_directory, run_stage
 from omnitune.training.loop import Plan
 
 TOKENIZER_FILE = "tokenizer.json"
-SPEECH = next(name for name, modality in MODALITIES.items() if not modality.glimpsed)
+SPEECH = next(name for name, modality in MODALITIES.items() if not modality.is_spatial)
 # What follows a noun that stands for several: "rings", "crosses"; not what ends "glass" or "this".
 PLURAL = r"(?:(?<=ss|x|z|ch|sh)es|(?<![siu])s)(?!\p{L})"
 # What subwords never reach across: one digit; letters up to a plural's ending, so that who
@@ -48,7 +57,7 @@ PIECES = rf" ?\p{{N}}| ?\p{{L}}{{3,}}?(?={PLURAL})| ?\p{{L}}+| ?[^\s\p{{L}}\p{{N
 class ThinkerConfig(RunConfig):
     """Stage A: a small Qwen3 (grouped-query attention, QK norm, SwiGLU)."""
 
-    stage: Literal["thinker"] = "thinker"
+    stage: Literal["pretrain_lm"] = "pretrain_lm"
     num_epochs: int = Field(5, ge=1)
     optimizer: Literal["adamw", "muon"] = Field("muon")
     data_mix: DataMix = Field(
@@ -59,33 +68,33 @@ class ThinkerConfig(RunConfig):
             audio_text=0.07,
             transcripts=0.08,
             image_audio_text=0.01,
-            told=0.24,
+            described=0.24,
         ),
         description="weight of each source; of those without a file it is left out",
     )
     prompt_weight: float = Field(
         0.1, ge=0, le=1, description="in the loss, of tokens that are not the assistant's"
     )
-    glimpse_share: float = Field(
+    pseudo_feature_prob: float = Field(
         0.7,
         ge=0,
         le=1,
         description="how often a picture's words stand in slots, not in a row; if told, always",
     )
-    heard_share: float = Field(
+    spoken_question_prob: float = Field(
         0.3,
         ge=0,
         le=1,
         description="how often a question about a picture that is asked alone stands as speech "
         "does: without its marks, silence after it",
     )
-    glimpse_slots: int = Field(9, ge=1, description="slots that the words are spread over")
-    conversation_share: float = Field(
+    pseudo_feature_slots: int = Field(9, ge=1, description="slots that the words are spread over")
+    multi_turn_prob: float = Field(
         0.5, ge=0, le=1, description="how often the questions of one record are one conversation"
     )
-    questions_per_draw: int | None = questions_per_draw()
-    length_power: float = length_power()
-    told_first: float = Field(
+    max_questions_per_sample: int | None = max_questions_per_sample()
+    loss_length_exponent: float = loss_length_exponent()
+    described_first: float = Field(
         0.4,
         ge=0,
         lt=1,
@@ -148,7 +157,7 @@ def pretrain(config: ThinkerConfig, resume: bool = False, overwrite: bool = Fals
     tokenizer = train_tokenizer(words, config.vocab_size)
     renderer = ChatRenderer(tokenizer)
     model = OmniModel(OmniConfig(thinker=config.architecture(tokenizer.get_vocab_size())))
-    look_for_alike(model.thinker)
+    mimetic_init_(model.thinker)
     reader = SampleReader(renderer, {}, max_tokens=config.max_tokens)
     weights = {name: w for name, w in config.data_mix.weights().items() if name in train}
     if not weights:
@@ -163,15 +172,15 @@ def pretrain(config: ThinkerConfig, resume: bool = False, overwrite: bool = Fals
         mixture,
         config.batch_size,
         prompt_weight=config.prompt_weight,
-        conversation_share=config.conversation_share,
-        questions_per_draw=config.questions_per_draw,
-        length_power=config.length_power,
+        multi_turn_prob=config.multi_turn_prob,
+        max_questions_per_sample=config.max_questions_per_sample,
+        loss_length_exponent=config.loss_length_exponent,
         show=lambda sample: shown(sample, config),
         tokens_per_batch=config.tokens_per_batch,
     )
-    if config.told_first and "told" in stream.groups:
-        stream.follow(told_first(config, stream, train))
-    items = [reader.item(shown(one, config)) for sample in held_out for one in sample.alone()]
+    if config.described_first and "described" in stream.groups:
+        stream.follow(described_first(config, stream, train))
+    items = [reader.item(shown(one, config)) for sample in held_out for one in sample.split_turns()]
     out.claim.take()
     save_tokenizer(config.out / TOKENIZER_FILE, tokenizer)
     run_stage(
@@ -194,7 +203,7 @@ def pretrain(config: ThinkerConfig, resume: bool = False, overwrite: bool = Fals
 
 
 @torch.no_grad()
-def look_for_alike(thinker: PreTrainedModel) -> None:
+def mimetic_init_(thinker: PreTrainedModel) -> None:
     """Lets every other head of keys begin by being found by what is alike, and copied.
 
     It is made as the (first) query that asks for it, and the output as the value was taken in. To
@@ -213,18 +222,18 @@ def look_for_alike(thinker: PreTrainedModel) -> None:
             attention.o_proj.weight[:, asks] = attention.v_proj.weight[there].T
 
 
-def told_first(
+def described_first(
     config: ThinkerConfig, stream: BatchStream, train: Mapping[str, Sequence[Sample]]
-) -> Course:
+) -> SamplingSchedule:
     """The order of samples in which the mix comes after what is told."""
-    steps = round(config.told_first * Plan.of(config, len(stream)).total_steps)
+    steps = round(config.described_first * Plan.of(config, len(stream)).total_steps)
     weights = {name: config.data_mix.weights()[name] for name in stream.groups}
     sizes = {name: len(train[name]) for name in weights}
     stretches = [
-        Stretch(0, {"told": 1.0}, {"told": sizes["told"]}),
-        Stretch(steps * stream.batch_size * config.gradient_accumulation, weights, sizes),
+        Segment(0, {"described": 1.0}, {"described": sizes["described"]}),
+        Segment(steps * stream.batch_size * config.gradient_accumulation, weights, sizes),
     ]
-    return Course(sizes, stretches, config.seed)
+    return SamplingSchedule(sizes, stretches, config.seed)
 
 
 def train_tokenizer(samples: Iterable[Sample], vocab_size: int) -> Tokenizer:
@@ -249,7 +258,7 @@ def train_tokenizer(samples: Iterable[Sample], vocab_size: int) -> Tokenizer:
 
 
 def shown(sample: Sample, config: ThinkerConfig) -> Sample:
-    """The sample in words; pictures that are only told in slots, of others ``glimpse_share``.
+    """The sample in words; pictures that are only told in slots, of others ``pseudo_feature_prob``.
 
     To look something up among slots is another skill than to read it in a row, and so is to
     understand words that silence follows. Here a step that teaches it costs the least, and the
@@ -257,47 +266,49 @@ def shown(sample: Sample, config: ThinkerConfig) -> Sample:
     record, and of each of its questions, is fixed.
     """
     draw = random.Random(f"{config.seed}/glimpse/{sample.id.partition('#')[0]}")
-    told = any(isinstance(part, Told) for part in sample.subject)
-    slots = config.glimpse_slots if told or draw.random() < config.glimpse_share else 0
+    told = any(isinstance(part, Described) for part in sample.context_parts)
+    slots = config.pseudo_feature_slots if told or draw.random() < config.pseudo_feature_prob else 0
 
-    def present(modality: str, words: str) -> Sequence[Part] | None:
-        if not MODALITIES[modality].glimpsed:
-            return heard(words, modality, draw)
+    def present(modality: str, words: str) -> Sequence[ContentPart] | None:
+        if not MODALITIES[modality].is_spatial:
+            return as_speech(words, modality, draw)
         glimpse = spread(words, slots, draw) if slots else None
-        return [Glimpse(modality, glimpse)] if glimpse else None
+        return [PseudoFeatures(modality, glimpse)] if glimpse else None
 
     draw_question = random.Random(f"{config.seed}/heard/{sample.id}")
-    if draw_question.random() < config.heard_share:
-        sample = ask_aloud(sample, draw_question)
+    if draw_question.random() < config.spoken_question_prob:
+        sample = to_spoken_question(sample, draw_question)
     return put_into_words(sample, present)
 
 
-def ask_aloud(sample: Sample, draw: random.Random) -> Sample:
+def to_spoken_question(sample: Sample, draw: random.Random) -> Sample:
     """A question about a picture as if it were spoken; any other sample as it is.
 
     Of several sentences the first is spoken, the others are written below it.
     """
     asked, *answers = sample.messages
     match asked.parts:
-        case (Media(name) | Told(_, name) as subject, Text(question)) if (
-            MODALITIES[name].glimpsed and len(answers) == 1
+        case (Media(name) | Described(_, name) as subject, Text(question)) if (
+            MODALITIES[name].is_spatial and len(answers) == 1
         ):
             said, _, rest = question.partition(". ")
-            parts = [subject, *heard(said.rstrip(".?"), SPEECH, draw)] + [Text(rest)] * bool(rest)
+            parts = [subject, *as_speech(said.rstrip(".?"), SPEECH, draw)] + [Text(rest)] * bool(
+                rest
+            )
             return replace(sample, messages=(replace(asked, parts=tuple(parts)), *answers))
     return sample
 
 
-def heard(words: str, modality: str, draw: random.Random) -> list[Part]:
+def as_speech(words: str, modality: str, draw: random.Random) -> list[ContentPart]:
     """Words as a clip has them: one after the other, without marks, and then silence."""
     count = len(words.split())
     silence = draw.randint(1 + count // 3, 1 + 4 * count // 3)
-    return [Text(words), Glimpse(modality, ("",) * silence)]
+    return [Text(words), PseudoFeatures(modality, ("",) * silence)]
 
 
 def put_into_words(
     sample: Sample,
-    present: Callable[[str, str], Sequence[Part] | None] = lambda modality, words: None,
+    present: Callable[[str, str], Sequence[ContentPart] | None] = lambda modality, words: None,
 ) -> Sample:
     """The sample with its media replaced by the words that stand in for them.
 
@@ -309,10 +320,10 @@ def put_into_words(
         present: of a modality and its words, what stands for them; None for a sentence.
     """
 
-    def in_words(part: Part) -> Sequence[Part]:
+    def in_words(part: ContentPart) -> Sequence[ContentPart]:
         if isinstance(part, Media):
-            part = Told.of(part.modality, sample.stand_ins.get(part.modality, ""))
-        if not isinstance(part, Told) or not part.words:
+            part = Described.of(part.modality, sample.captions.get(part.modality, ""))
+        if not isinstance(part, Described) or not part.words:
             return [part]
         return present(part.modality, part.words) or [part]
 

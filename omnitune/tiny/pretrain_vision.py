@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from omnitune.config import RunConfig, check_heads
 from omnitune.data.loader import BatchStream, SampleReader
 from omnitune.data.mixture import Mixture
-from omnitune.data.packing import WHOLE, Batch, Part
+from omnitune.data.packing import WHOLE, Batch, Shard
 from omnitune.data.rounding import round_up
 from omnitune.data.template import ChatRenderer
 from omnitune.encoders.vit import ImageModality
@@ -35,7 +35,7 @@ from omnitune.tiny.augmentation import PictureChange
 from omnitune.tiny.pretrain_lm import ThinkerConfig
 from omnitune.tiny.pseudo_features import seen_words
 from omnitune.tiny.stage import Stage, fresh_directory, run_stage, with_words
-from omnitune.tiny.word_presence import spotting_loss
+from omnitune.tiny.word_presence import word_presence_loss
 from omnitune.training.loop import BatchAt, LossBatch, Plan
 
 NAME = "image"
@@ -46,7 +46,7 @@ SELDOM = -6.0
 class VisionEncoderConfig(RunConfig):
     """Stage C: a small SigLIP tower and the captioner that teaches it."""
 
-    stage: Literal["vision_encoder"] = "vision_encoder"
+    stage: Literal["pretrain_vision"] = "pretrain_vision"
     tokenizer: Path = Field(
         Path("checkpoints/thinker_tiny/tokenizer.json"), description="whose words it learns"
     )
@@ -66,10 +66,10 @@ class VisionEncoderConfig(RunConfig):
     num_layers: int = Field(2, ge=1, description="layers")
     num_heads: int = Field(2, ge=1, description="attention heads")
     intermediate_size: int = Field(384, ge=16, description="width of the feed-forward part")
-    spotting_weight: float = Field(
+    word_presence_weight: float = Field(
         8.0, ge=0, description="in the loss, of words spotted in the slots; of captions it is 1"
     )
-    spotting_first: float = Field(
+    word_presence_first: float = Field(
         0.35, ge=0, lt=1, description="share of the run in which words are spotted and not said"
     )
     degrees: float = Field(3.0, ge=0, le=180, description="pictures are turned by up to this")
@@ -140,14 +140,14 @@ def pretrain(config: VisionEncoderConfig, resume: bool = False, overwrite: bool 
     captioner = config.captioner(tokenizer.get_vocab_size())
     omni = OmniModel(OmniConfig(captioner, {NAME: encoder}))
     omni.match_projector_scales()
-    model = Captioning(omni, config.spotting_weight, shown_words(train, tokenizer))
+    model = Captioning(omni, config.word_presence_weight, shown_words(train, tokenizer))
     reader = SampleReader(ChatRenderer(tokenizer), omni.modalities)
     mixture = Mixture({NAME: len(train)}, {NAME: 1.0}, config.seed)
     stream = BatchStream(reader, {NAME: train}, mixture, config.batch_size)
     items = [reader.item(sample) for sample in held_out]
 
     def save_best(scores: dict[str, Any]) -> None:
-        state, head = omni.encoders[NAME].state_dict(), model.spotting_head
+        state, head = omni.encoders[NAME].state_dict(), model.word_presence_head
         save_naming_encoder(out.path, NAME, encoder, state, head, tokenizer, scores=scores)
 
     out.claim.take()
@@ -179,7 +179,7 @@ def changed(config: VisionEncoderConfig, batches: BatchAt) -> BatchAt:
     """The same batches, of which no picture looks twice alike."""
     change = config.change()
 
-    def batch_at(number: int, part: Part = WHOLE) -> LossBatch | None:
+    def batch_at(number: int, part: Shard = WHOLE) -> LossBatch | None:
         batch = batches(number, part)
         if not isinstance(batch, Batch):
             return batch
@@ -197,9 +197,9 @@ def spotted_first(config: VisionEncoderConfig, stream: BatchStream) -> BatchAt:
     What is small is learnt from the head, not from the decoder, and a step without the decoder
     takes two thirds of the time.
     """
-    steps = round(config.spotting_first * Plan.of(config, len(stream)).total_steps)
+    steps = round(config.word_presence_first * Plan.of(config, len(stream)).total_steps)
 
-    def batch_at(number: int, part: Part = WHOLE) -> Batch | None:
+    def batch_at(number: int, part: Shard = WHOLE) -> Batch | None:
         batch = stream(number, part)
         if batch is None or number >= steps * config.gradient_accumulation:
             return batch
@@ -232,8 +232,8 @@ class Captioning(nn.Module):
         self.omni, self.weight, self.shown, self.says = omni, weight, shown, False
         self.modality = cast(ImageModality, omni.modalities[NAME])
         vocab_size = omni.config.thinker["vocab_size"]
-        self.spotting_head = nn.Linear(self.modality.feature_dim, vocab_size)
-        nn.init.constant_(self.spotting_head.bias, SELDOM)
+        self.word_presence_head = nn.Linear(self.modality.feature_dim, vocab_size)
+        nn.init.constant_(self.word_presence_head.bias, SELDOM)
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Sum of both losses (nats) and number of the captions' tokens: ``[1]`` each."""
@@ -241,21 +241,23 @@ class Captioning(nn.Module):
         only_spotted = isinstance(batch, Spotted)
         encode = self.modality.encode_apart if only_spotted else self.modality.encode
         features_BSD = torch.stack(encode(self.omni.encoders[NAME], rows.inputs))
-        spotting = self.weight * self.spotting(features_BSD, batch.ids)
+        word_presence = self.weight * self.word_presence(features_BSD, batch.ids)
         if only_spotted:
-            return spotting[None], batch.weight_N.sum()[None]
+            return word_presence[None], batch.weight_N.sum()[None]
         self.says = True
         media = {NAME: replace(rows, features_RD=features_BSD.flatten(0, 1))}
         loss_sums, counts = self.omni(replace(batch, media=media))
-        return loss_sums + spotting, counts
+        return loss_sums + word_presence, counts
 
-    def spotting(self, features_BSD: Tensor, ids: Sequence[str]) -> Tensor:
-        """The loss of spotting what the pictures of these samples show (``spotting_loss``)."""
-        counts_BW = torch.zeros(len(ids), self.spotting_head.out_features)
+    def word_presence(self, features_BSD: Tensor, ids: Sequence[str]) -> Tensor:
+        """The loss of naming what these samples' pictures show (``word_presence_loss``)."""
+        counts_BW = torch.zeros(len(ids), self.word_presence_head.out_features)
         for counts_W, name in zip(counts_BW, ids, strict=True):
             tokens_N = torch.tensor(self.shown[name], dtype=torch.long)
             counts_W += tokens_N.bincount(minlength=len(counts_W))
-        return spotting_loss(self.spotting_head(features_BSD), counts_BW.to(features_BSD.device))
+        return word_presence_loss(
+            self.word_presence_head(features_BSD), counts_BW.to(features_BSD.device)
+        )
 
 
 def _line(scores: dict[str, Any]) -> str:
@@ -270,12 +272,12 @@ def captioned(data_dir: Path) -> tuple[list[Sample], ...]:
 def shown_words(samples: Iterable[Sample], tokenizer: Tokenizer) -> dict[str, list[int]]:
     """Tokens of the words that each sample's picture shows, by its id."""
     return {
-        sample.id: tokenizer.encode(seen_words(sample.stand_ins[NAME]).replace(",", "")).ids
+        sample.id: tokenizer.encode(seen_words(sample.captions[NAME]).replace(",", "")).ids
         for sample in samples
     }
 
 
 def _caption_only(sample: Sample) -> Sample:
     image = next(m for m in sample.media if m.modality == NAME)
-    caption = Message("assistant", (Text(sample.stand_ins[NAME]),))
+    caption = Message("assistant", (Text(sample.captions[NAME]),))
     return replace(sample, messages=(Message("user", (image,)), caption))

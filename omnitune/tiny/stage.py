@@ -11,14 +11,13 @@ from typing import Any
 from torch import nn
 
 from omnitune.config import RunConfig
-from omnitune.data.sources.native import STAND_INS, data_files, read_available, split_of
+from omnitune.data.sources.native import CAPTION_KEYS, data_files, read_available, split_of
 from omnitune.sample import SOURCES, Sample, UserError
 from omnitune.storage import write_json
-from omnitune.training import checkpoint
-from omnitune.training import precision as compute
+from omnitune.training import checkpoint, precision
 from omnitune.training.loop import BatchAt, LossBatch, Plan, Run, train
 from omnitune.training.optim import build_optimizer
-from omnitune.training.output_dir import Claim, examine_folder, finish
+from omnitune.training.output_dir import Claim, finish, prepare_output_dir
 from omnitune.training.progress import RunLog
 
 Scores = dict[str, Any]
@@ -65,7 +64,7 @@ def fresh_directory(config: RunConfig, name: str, resume: bool, overwrite: bool)
     tokenizer = getattr(config, "tokenizer", None)
     if tokenizer is not None:
         inputs["tokenizer"] = tokenizer
-    return Output(path, examine_folder(config, path, resume, overwrite, inputs))
+    return Output(path, prepare_output_dir(config, path, resume, overwrite, inputs))
 
 
 def with_words(data_dir: Path, modality: str) -> tuple[list[Sample], list[Sample]]:
@@ -75,12 +74,12 @@ def with_words(data_dir: Path, modality: str) -> tuple[list[Sample], list[Sample
         UserError: a split has none.
     """
     splits: dict[str, list[Sample]] = {"train": [], "validation": []}
-    for samples in read_available(data_dir, (s for s in SOURCES if s != "told")).values():
+    for samples in read_available(data_dir, (s for s in SOURCES if s != "described")).values():
         for split, found in splits.items():
-            found += [s for s in split_of(samples, split) if modality in s.stand_ins]
+            found += [s for s in split_of(samples, split) if modality in s.captions]
     if not splits["train"] or not splits["validation"]:
         raise UserError(
-            f'{data_dir}: needs records with {modality} and a "{STAND_INS[modality]}" in the '
+            f'{data_dir}: needs records with {modality} and a "{CAPTION_KEYS[modality]}" in the '
             f"splits train and validation to train an encoder of {modality} on"
         )
     return splits["train"], splits["validation"]
@@ -109,7 +108,7 @@ def run_stage(stage: Stage, resume: bool) -> None:
             f"Step {step}: train loss={train_loss:.3f} held-out {stage.line(entry['validation'])}"
         ]
 
-    nn.Module.to(stage.model, compute.pick_device(config.device))
+    nn.Module.to(stage.model, precision.pick_device(config.device))
     run = Run(
         model=stage.model,
         optimizer=build_optimizer(stage.model, config),

@@ -13,7 +13,7 @@ ACROSS = 2  # slots that show the same thing, where it stands on their border
 NEVER = -1e4  # log-likelihood; finite, so that its gradient is
 
 
-def spotting_loss(logits_BSW: Tensor, counts_BW: Tensor) -> Tensor:
+def word_presence_loss(logits_BSW: Tensor, counts_BW: Tensor) -> Tensor:
     """Negative log-likelihood (nats, summed) of the words that captions have, in any slots.
 
     A word that the caption has n times is seen in one slot at least and in ``ACROSS`` times n at

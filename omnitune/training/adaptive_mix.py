@@ -13,14 +13,14 @@ BOUNDS = (0.5, 2.0)  # of the factor on what was asked, before the shares are ma
 SMOOTHING = 0.3  # weight of the newest scores
 
 
-class Balance:
+class AdaptiveMix:
     """Follows how far each source lags.
 
     Args:
         by: ``loss``: held-out loss as a share of its first value; ``score``: the headline scores'
             distance to perfect.
         tasks: by source, whose scores tell of it.
-        state: of the run; under ``balance`` it keeps the ``first`` loss and the smoothed ``lag``
+        state: of the run; ``adaptive_mix`` in it keeps the ``first`` loss and smoothed ``lag``
             by source.
     """
 
@@ -34,7 +34,7 @@ class Balance:
         A source that has no scores of its own this time keeps its lag; one that never had any
         keeps its weight.
         """
-        own = self.state.setdefault("balance", {"first": {}, "lag": {}})
+        own = self.state.setdefault("adaptive_mix", {"first": {}, "lag": {}})
         lags = own["lag"]
         for source in self.tasks:
             lag = self._lag(source, scores.get("tasks", {}), own["first"])

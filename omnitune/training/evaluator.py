@@ -29,7 +29,7 @@ FINAL_TEXTS = 1000
 PATIENCE = 2
 
 
-class Watch:
+class Evaluator:
     """The ``score`` of stage E's run: made before the first step, of the starting thinker.
 
     What is scored is chosen once, by the configuration's seed.

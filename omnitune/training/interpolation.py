@@ -21,7 +21,7 @@ SHARES_TRIED = 6  # evenly from none to the largest
 
 
 @torch.no_grad()
-def blend_with_start(
+def interpolate_weights(
     model: OmniModel, start: Mapping[str, Tensor], items: Sequence[Item], largest: float
 ) -> dict[str, Any]:
     """Blends the thinker with its beginning, by the share that has the least loss.

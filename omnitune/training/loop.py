@@ -17,12 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from omnitune.config import RunConfig
-from omnitune.data.packing import Part
+from omnitune.data.packing import Shard
 from omnitune.distributed.forked import Helper, Team, choose_ranks, team_of
-from omnitune.training import checkpoint
-from omnitune.training import precision as compute
+from omnitune.training import checkpoint, precision
 from omnitune.training.optim import rate_factor, set_rate, warmup_of
-from omnitune.training.prefetch import Fed, feed
+from omnitune.training.prefetch import DeviceBatch, prefetch
 from omnitune.training.progress import RunLog
 from omnitune.training.strategy import Strategy
 
@@ -41,7 +40,7 @@ class LossBatch(Protocol):
 class BatchAt(Protocol):
     """The micro-batches of a run."""
 
-    def __call__(self, number: int, part: Part = ..., /) -> LossBatch | None:
+    def __call__(self, number: int, part: Shard = ..., /) -> LossBatch | None:
         """A micro-batch, counted over the whole run, or a part of it; None for an empty part."""
 
 
@@ -151,13 +150,13 @@ def train(run: Run) -> None:
     for note in plan.notes:
         run.log.say(note)
     ranks = choose_ranks(config, run.model, plan.total_steps if run.compile else 0)
-    compute.settle(run, ranks)
+    precision.resolve_precision(run, ranks)
     run.model.train()
     with (
         _patient_interrupts() as asked_to_stop,
         team_of(ranks, run.optimizer, partial(_help, run)) as team,
         run.log.training_bar(plan.total_steps, run.step),
-        feed(run, team.part) as fed,
+        prefetch(run, team.part) as fed,
     ):
         try:
             _score_if_due(run, team)
@@ -205,7 +204,7 @@ def _patient_interrupts() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
-class Stepped(NamedTuple):
+class StepResult(NamedTuple):
     """What a step did, over all its micro-batches and ranks.
 
     Attributes:
@@ -220,7 +219,7 @@ class Stepped(NamedTuple):
     shown: list[float]
 
 
-def _one_step(run: Run, fed: Callable[[int], Fed], team: Team) -> None:
+def _one_step(run: Run, fed: Callable[[int], DeviceBatch], team: Team) -> None:
     """One optimiser update; the step counts only once it is whole."""
     started = time.perf_counter()
     run.rng = torch.get_rng_state()
@@ -233,7 +232,7 @@ def _one_step(run: Run, fed: Callable[[int], Fed], team: Team) -> None:
     if not math.isfinite(found.norm):  # left out of the record too: a NaN would spoil every mean
         run.log.warn(f"step {run.step}: the gradient is not finite; the update is left out")
         zeros = [0.0] * len(run.groups)
-        found = Stepped(zeros, zeros, 0.0, [*zeros, *zeros])
+        found = StepResult(zeros, zeros, 0.0, [*zeros, *zeros])
     elif run.strategy:
         run.strategy.count(run.step, found)
     seconds = time.perf_counter() - started
@@ -245,12 +244,12 @@ def _one_step(run: Run, fed: Callable[[int], Fed], team: Team) -> None:
         learning_rate=rate,
         seconds=seconds,
     )
-    compute.reconsider(run, seconds)
+    precision.maybe_compile(run, seconds)
 
 
 def _help(run: Run, team: Helper) -> None:
     """What a rank other than 0 does."""
-    with feed(run, team.part) as fed:
+    with prefetch(run, team.part) as fed:
         for decisions in team.steps():
             if run.strategy:
                 run.strategy.decisions = decisions
@@ -260,7 +259,7 @@ def _help(run: Run, team: Helper) -> None:
             run.step += 1
 
 
-def update(run: Run, fed: Callable[[int], Fed], team: Team) -> Stepped:
+def update(run: Run, fed: Callable[[int], DeviceBatch], team: Team) -> StepResult:
     """Gradients of this rank's part, their sum over the ranks, and the update of what it owns."""
     config = run.config
     first = run.step * config.gradient_accumulation
@@ -301,7 +300,7 @@ def update(run: Run, fed: Callable[[int], Fed], team: Team) -> Stepped:
         run.optimizer.step()
     run.optimizer.zero_grad(set_to_none=True)
     groups = len(run.groups)
-    return Stepped(sums[:groups], sums[groups : 2 * groups], norm, sums[2 * groups :])
+    return StepResult(sums[:groups], sums[groups : 2 * groups], norm, sums[2 * groups :])
 
 
 def _rate_factor(run: Run) -> float:

@@ -22,7 +22,7 @@ from omnitune.training.trackers import TRACKER_FILE, check_installed
 
 RUN_FILE = "run.json"
 CACHE_NOTE = "feature_cache.json"
-LEFT_BY_A_RUN = (
+RUN_ARTIFACTS = (
     CACHE_NOTE,
     "metrics.jsonl",
     "results.json",
@@ -36,7 +36,7 @@ LEFT_BY_A_RUN = (
 )
 # Settings that say how a run is watched, not what it learns: they may differ on resuming. So may
 # paths: what counts is the content of the files they lead to.
-MAY_DIFFER = {
+MAY_DIFFER_ON_RESUME = {
     "log_every",
     "save_every",
     "keep_checkpoints",
@@ -79,7 +79,7 @@ class Claim:
             ) from None
 
 
-def examine_folder(
+def prepare_output_dir(
     config: RunConfig,
     result: Path,
     resume: bool,
@@ -112,7 +112,7 @@ def examine_folder(
         if found:
             places = {name for name, value in config if isinstance(value, Path)}
             before = _defaults(config) | found["config"]  # older runs had fewer settings
-            _compare(folder, "settings", before, settings, MAY_DIFFER | places)
+            _compare(folder, "settings", before, settings, MAY_DIFFER_ON_RESUME | places)
             _compare_inputs(folder, found.get("inputs", {}), digests)
         if complete:
             print(f"{result} is there and complete; nothing to do (--overwrite trains again)")
@@ -177,7 +177,7 @@ def _compare(
 
 def _clear(folder: Path) -> None:
     """Takes away what an earlier run left, and nothing else."""
-    for path in [*step_files(folder), *(folder / name for name in LEFT_BY_A_RUN)]:
+    for path in [*step_files(folder), *(folder / name for name in RUN_ARTIFACTS)]:
         path.unlink(missing_ok=True)
     for events in (folder / "tensorboard").glob("events.out.*"):
         events.unlink()
@@ -187,7 +187,7 @@ def _clear_half_written(folder: Path) -> None:
     """Takes away files of a run that was killed while it wrote them."""
     for path in folder.glob("*.tmp"):
         name = path.name.removesuffix(".tmp")
-        if name in (*LEFT_BY_A_RUN, RUN_FILE, MANIFEST) or is_step_file(name):
+        if name in (*RUN_ARTIFACTS, RUN_FILE, MANIFEST) or is_step_file(name):
             path.unlink()
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from torch import nn
 
 from omnitune.config import Phase, SftConfig
-from omnitune.data.schedule import Stretch, warming_up
+from omnitune.data.schedule import Segment, warming_up
 from omnitune.encoders.base import Modality
 from omnitune.sample import UserError
 from omnitune.training.optim import trainable, warmup_of
@@ -92,12 +92,12 @@ class Phases:
         n = self.at(run.step)
         if n != self._entered:
             self._entered = n
-            self.thaw([n])
+            self.set_trainable([n])
             run.model.train()  # frozen encoders stay as they are when scored
             if self.named and aloud:
                 run.log.say(self._describe(n, run))
 
-    def thaw(self, phases: Iterable[int] | None = None) -> None:
+    def set_trainable(self, phases: Iterable[int] | None = None) -> None:
         """Gives gradients to the parts that some phases (or any phase) train, to no others.
 
         A weight that somebody else has frozen within a part stays as it is.
@@ -126,7 +126,7 @@ class Phases:
         samples_per_step: int,
         sizes: Mapping[str, int],
         difficulty: Callable[[str], np.ndarray],
-    ) -> list[Stretch]:
+    ) -> list[Segment]:
         """What is drawn from, from sample to sample: mix, limit of difficulty and curriculum.
 
         Args:
@@ -146,7 +146,7 @@ class Phases:
                 name: min(ceil(share * sizes[name]), self._limit(n, name, sizes[name], difficulty))
                 for name in weights
             }
-            made.append(Stretch(first * samples_per_step, weights, pools))
+            made.append(Segment(first * samples_per_step, weights, pools))
         return made
 
     def _limit(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from omnitune.data.packing import Part
+from omnitune.data.packing import Shard
 from omnitune.sample import UserError
 from omnitune.training.optim import Muon
 
@@ -33,7 +33,7 @@ WATCHED_STEPS = 20  # steps that are timed before it is decided
 WORTH_COMPILING_ON_GPU = 300  # steps
 
 
-def settle(run: Run, ranks: int = 1) -> None:
+def resolve_precision(run: Run, ranks: int = 1) -> None:
     """Chooses precision and compilation, or takes over what the run began with.
 
     Args:
@@ -68,7 +68,7 @@ def settle(run: Run, ranks: int = 1) -> None:
         _compile(run)
 
 
-def reconsider(run: Run, seconds: float) -> None:
+def maybe_compile(run: Run, seconds: float) -> None:
     """Compiles once some steps have shown that the rest of the run will repay it.
 
     Args:
@@ -145,7 +145,7 @@ def faster_precision(run: Run, ranks: int, why: str) -> tuple[str, str]:
     run.model.eval()  # in training, batch norms and dropout would keep what they saw
     try:
         for number in range(TIMED_BATCHES):
-            batch = run.batch_at(number, Part(0, ranks))
+            batch = run.batch_at(number, Shard(0, ranks))
             if batch is None:
                 continue
             for name in seconds:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 import torch
 
-from omnitune.data.packing import WHOLE, Part
+from omnitune.data.packing import WHOLE, Shard
 
 if TYPE_CHECKING:
     from omnitune.training.loop import LossBatch, Run
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class Fed(NamedTuple):
+class DeviceBatch(NamedTuple):
     """A batch on the device, and its number of targets as counted before it was sent there.
 
     None of a batch that has nothing for this rank.
@@ -29,7 +29,7 @@ class Fed(NamedTuple):
 
 
 @contextmanager
-def feed(run: Run, part: Part = WHOLE) -> Iterator[Callable[[int], Fed]]:
+def prefetch(run: Run, part: Shard = WHOLE) -> Iterator[Callable[[int], DeviceBatch]]:
     """Yields what gives a run's micro-batch, or a rank's part of it, by its number.
 
     On a CPU each is made when it is asked for: a thread would only take time from the step. On a
@@ -38,27 +38,27 @@ def feed(run: Run, part: Part = WHOLE) -> Iterator[Callable[[int], Fed]]:
     """
     device = run.device
 
-    def make(number: int) -> Fed:
+    def make(number: int) -> DeviceBatch:
         batch = run.batch_at(number, part)
         if batch is None:
-            return Fed(None, 0.0)
+            return DeviceBatch(None, 0.0)
         if run.rounded and (device.type == "cuda" or _costly_shapes(run)):
             batch = run.rounded(batch)
-        return Fed(batch.to(device), batch.num_targets)
+        return DeviceBatch(batch.to(device), batch.num_targets)
 
     if device.type != "cuda":
         yield make
         return
     copies = torch.cuda.Stream(device)
 
-    def make_beside(number: int) -> Fed:
+    def make_beside(number: int) -> DeviceBatch:
         with torch.cuda.stream(copies):
             return make(number)
 
     stop = run.plan.total_steps * run.config.gradient_accumulation
-    with Ahead(make_beside, stop) as ahead:
+    with Prefetcher(make_beside, stop) as ahead:
 
-        def wait(number: int) -> Fed:
+        def wait(number: int) -> DeviceBatch:
             fed = ahead(number)
             torch.cuda.current_stream(device).wait_stream(copies)
             return fed
@@ -66,7 +66,7 @@ def feed(run: Run, part: Part = WHOLE) -> Iterator[Callable[[int], Fed]]:
         yield wait
 
 
-class Ahead(Generic[T]):
+class Prefetcher(Generic[T]):
     """A function of consecutive numbers, computed one ahead in a thread.
 
     What it raises is raised where its number is asked for.
@@ -91,7 +91,7 @@ class Ahead(Generic[T]):
             self._next = (number + 1, self._pool.submit(self._make, number + 1))
         return made
 
-    def __enter__(self) -> Ahead[T]:
+    def __enter__(self) -> Prefetcher[T]:
         return self
 
     def __exit__(self, *_: object) -> None:

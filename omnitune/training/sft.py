@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from omnitune.config import SftConfig, read_json_object
-from omnitune.data.audit.truncation import LEDGER_FILE, Reading, summary, take_stock
+from omnitune.data.audit.truncation import TRUNCATION_FILE, ReadLimits, audit_truncation, summary
 from omnitune.data.feature_cache import FEATURES_FOLDER, FeatureStore
 from omnitune.data.index import Samples
 from omnitune.data.loader import BatchStream, SampleReader
@@ -32,15 +32,14 @@ from omnitune.reporting.console_summary import score_lines
 from omnitune.reporting.report import REPORT_FILE, scores_table, write_report
 from omnitune.sample import Sample, UserError
 from omnitune.storage import machine_memory, usable_cores, write_json
-from omnitune.training import checkpoint
-from omnitune.training import precision as compute
-from omnitune.training.evaluator import Watch, epoch_samples, final_scores, final_splits
-from omnitune.training.interpolation import blend_with_start
+from omnitune.training import checkpoint, precision
+from omnitune.training.evaluator import Evaluator, epoch_samples, final_scores, final_splits
+from omnitune.training.interpolation import interpolate_weights
 from omnitune.training.loop import Plan, Run, train
 from omnitune.training.memory import estimate_memory
 from omnitune.training.mix import mix_lines
 from omnitune.training.optim import build_optimizer, trainable
-from omnitune.training.output_dir import CACHE_NOTE, examine_folder, finish
+from omnitune.training.output_dir import CACHE_NOTE, finish, prepare_output_dir
 from omnitune.training.phases import Phases
 from omnitune.training.progress import RunLog
 from omnitune.training.sources import read_samples, require_splits
@@ -54,20 +53,20 @@ def finetune(config: SftConfig, resume: bool = False, overwrite: bool = False) -
     result = config.out / "omni.pt"
     inputs = data_files(config.data_dir, config.sources)
     inputs |= {"thinker_ckpt": config.thinker_ckpt, **config.encoder_ckpts}
-    claim = examine_folder(config, result, resume, overwrite, inputs)
+    claim = prepare_output_dir(config, result, resume, overwrite, inputs)
     if claim is None:
         if not (config.out / REPORT_FILE).is_file():  # the run was stopped before it was written
             print(f"report: {write_report(config.out, config.data_dir)}")
         return result
     started = time.monotonic()
-    joint = prepare(config, resume)
+    joint = build_training(config, resume)
     run = joint.run
     describe(run)
     check_batch(config, joint)
     if run.device.type == "cuda":
-        tell_memory(config, joint.model, run)
+        log_memory_estimate(config, joint.model, run)
     claim.take()
-    write_json(config.out / LEDGER_FILE, joint.truncation)
+    write_json(config.out / TRUNCATION_FILE, joint.truncation)
     write_json(config.out / CACHE_NOTE, {"pays": joint.cached})
     train(run)
     blended = blend(config, joint)
@@ -93,12 +92,12 @@ def finetune(config: SftConfig, resume: bool = False, overwrite: bool = False) -
 
 
 @dataclass
-class Joint:
+class TrainingSetup:
     """All that a joint fine-tuning needs.
 
     Attributes:
         start: the thinker's weights before the first step, for the blend; empty without one.
-        truncation: the ledger of ``take_stock``.
+        truncation: the ledger of ``audit_truncation``.
         cached: whether media were encoded once, before the first step.
     """
 
@@ -113,7 +112,7 @@ class Joint:
     cached: bool
 
 
-def prepare(config: SftConfig, resume: bool = False) -> Joint:
+def build_training(config: SftConfig, resume: bool = False) -> TrainingSetup:
     """Everything before the first step; ``resume`` goes on from the newest checkpoint.
 
     Nothing is written into the output folder: the start may still be refused.
@@ -124,12 +123,14 @@ def prepare(config: SftConfig, resume: bool = False) -> Joint:
     config = within_context(config, model)
     # Kept from here on: the file may be another one when the run ends.
     start = (
-        checkpoint.copied(dict(model.thinker.named_parameters()), None) if config.max_blend else {}
+        checkpoint.copied(dict(model.thinker.named_parameters()), None)
+        if config.max_interpolation
+        else {}
     )
     renderer = ChatRenderer(tokenizer)
-    samples, truncation = keep_ledger(config, samples, renderer, model)
-    nn.Module.to(model, compute.pick_device(config.device))
-    Phases(config, model.parts(), model.modalities).thaw()
+    samples, truncation = log_truncation(config, samples, renderer, model)
+    nn.Module.to(model, precision.pick_device(config.device))
+    Phases(config, model.parts(), model.modalities).set_trainable()
     if config.activation_checkpointing:
         model.checkpoint_activations()
     features = encode_media(config, model, join(samples.values()), resume)
@@ -140,7 +141,9 @@ def prepare(config: SftConfig, resume: bool = False) -> Joint:
     assert run.strategy is not None
     reader = run.strategy.reader_at(run.plan.total_steps)
     cached = bool(features)
-    return Joint(model, start, tokenizer, reader, samples, run, run.strategy, truncation, cached)
+    return TrainingSetup(
+        model, start, tokenizer, reader, samples, run, run.strategy, truncation, cached
+    )
 
 
 def within_context(config: SftConfig, model: OmniModel) -> SftConfig:
@@ -162,18 +165,18 @@ def within_context(config: SftConfig, model: OmniModel) -> SftConfig:
     return config.model_copy(update={"max_tokens": positions})
 
 
-def blend(config: SftConfig, joint: Joint) -> dict[str, Any]:
+def blend(config: SftConfig, joint: TrainingSetup) -> dict[str, Any]:
     """Blends the trained thinker with its beginning, where validation samples are there for it.
 
     If they are all that is held out, they are scored at the end, and nothing may be chosen by them.
     """
     samples = join(joint.samples.values())
-    if not config.max_blend or "validation" in final_splits(samples):
+    if not config.max_interpolation or "validation" in final_splits(samples):
         return {}
     joint.model.eval()
     joint.run.snapshot = None  # as large as what follows takes
     items = [joint.reader.item(single) for single in epoch_samples(config, samples)]
-    found = blend_with_start(joint.model, joint.start, items, config.max_blend)
+    found = interpolate_weights(joint.model, joint.start, items, config.max_interpolation)
     if found["share"]:
         joint.run.log.say(
             f"blended with {100 * found['share']:.3g} % of the starting thinker: validation loss "
@@ -182,15 +185,15 @@ def blend(config: SftConfig, joint: Joint) -> dict[str, Any]:
     return found
 
 
-def keep_ledger(
+def log_truncation(
     config: SftConfig, samples: Mapping[str, Samples], renderer: ChatRenderer, model: OmniModel
 ) -> tuple[dict[str, Samples], dict[str, Any]]:
     """Checks media and lengths before anything is trained; says what is lost."""
-    reading = Reading(
-        renderer, model.modalities, config.max_tokens, conversations=config.conversation_share > 0
+    reading = ReadLimits(
+        renderer, model.modalities, config.max_tokens, conversations=config.multi_turn_prob > 0
     )
     leave_out = config.too_long == "leave_out"
-    kept, ledger = take_stock(samples, reading, config.data_dir, leave_out)
+    kept, ledger = audit_truncation(samples, reading, config.data_dir, leave_out)
     require_splits(config, kept)
     if told := summary(ledger):
         print(told)
@@ -255,16 +258,16 @@ def build_run(
         training,
         mixture,
         config.batch_size,
-        conversation_share=config.conversation_share,
-        questions_per_draw=config.questions_per_draw,
+        multi_turn_prob=config.multi_turn_prob,
+        max_questions_per_sample=config.max_questions_per_sample,
         fresh_questions=config.fresh_questions,
-        length_power=config.length_power,
+        loss_length_exponent=config.loss_length_exponent,
         tokens_per_batch=config.tokens_per_batch,
     )
     plan = Plan.of(config, len(stream))
     strategy = plan_strategy(config, model, reader, samples, stream, plan)
     rates = learning_rates(config, model.thinker.config.hidden_size)
-    watch = Watch(config, model, strategy, samples, plan)
+    watch = Evaluator(config, model, strategy, samples, plan)
 
     def lines(step: int, entry: dict[str, Any]) -> list[str]:
         return score_lines(step, entry) + mix_lines(entry)
@@ -288,11 +291,11 @@ def build_run(
 def learning_rates(config: SftConfig, width: int) -> dict[str, float]:
     """Peak rates by prefix of the weight's name.
 
-    ``learning_rate`` is meant at ``rate_width``; a narrower thinker takes proportionally larger
+    ``learning_rate`` is meant at ``lr_base_width``; a narrower thinker takes proportionally larger
     steps: Adam's best rate for hidden matrices goes as one over the width (Yang et al. 2022,
     "Tensor Programs V"). So one configuration serves the tiny thinker and a real one.
     """
-    thinker = min(1.0, config.learning_rate * max(1.0, config.rate_width / width))
+    thinker = min(1.0, config.learning_rate * max(1.0, config.lr_base_width / width))
     return {
         "thinker": thinker,
         "proj": config.projector_learning_rate or min(1.0, 2.5 * thinker),
@@ -312,7 +315,7 @@ def describe(run: Run) -> None:
     )
 
 
-def check_batch(config: SftConfig, joint: Joint) -> None:
+def check_batch(config: SftConfig, joint: TrainingSetup) -> None:
     """Refuses a batch that the machine could not hold, before one is made.
 
     Raises:
@@ -339,7 +342,7 @@ def check_batch(config: SftConfig, joint: Joint) -> None:
         )
 
 
-def tell_memory(config: SftConfig, model: OmniModel, run: Run) -> None:
+def log_memory_estimate(config: SftConfig, model: OmniModel, run: Run) -> None:
     """Says what a step is expected to take of the GPU's memory, and warns if it is not there.
 
     Judged by the longest of the first few batches.

@@ -11,16 +11,16 @@ from torch import Tensor
 from omnitune.config import SftConfig
 from omnitune.data.index import Samples
 from omnitune.data.loader import WINDOW, BatchStream, SampleReader
-from omnitune.data.schedule import Course, Decision
-from omnitune.data.sources.native import outlines, split_of
+from omnitune.data.schedule import Decision, SamplingSchedule
+from omnitune.data.sources.native import all_task_counts, split_of
 from omnitune.evaluation.scoring import HEADLINES
 from omnitune.models.omni import OmniModel
 from omnitune.training import mix
-from omnitune.training.adaptive_mix import Balance
+from omnitune.training.adaptive_mix import AdaptiveMix
 from omnitune.training.phases import Phases
 
 if TYPE_CHECKING:
-    from omnitune.training.loop import Plan, Run, Stepped
+    from omnitune.training.loop import Plan, Run, StepResult
 
 # What is scored between epochs: the tasks whose scores are printed.
 PROBED = tuple(task for task, _ in HEADLINES.values())
@@ -33,16 +33,16 @@ class Strategy:
     Attributes:
         readers: first step before which each takes over, and the reader, in order.
         samples_per_step: of the whole step.
-        state: the run's: ``mix`` (sums), ``weights`` (decisions) and ``balance``.
+        state: the run's: ``mix`` (sums), ``weights`` (decisions) and ``adaptive_mix``.
         probed: tasks that are scored between epochs.
     """
 
     phases: Phases
-    course: Course
+    course: SamplingSchedule
     stream: BatchStream
     readers: list[tuple[int, SampleReader]]
     samples_per_step: int
-    balance: Balance | None
+    adaptive_mix: AdaptiveMix | None
     state: dict[str, Any]
     probed: tuple[str, ...] = PROBED
 
@@ -71,7 +71,7 @@ class Strategy:
         """Samples and tokens of a batch by group: ``[2, G]``."""
         return batch.shown_2G
 
-    def count(self, step: int, found: Stepped) -> None:
+    def count(self, step: int, found: StepResult) -> None:
         """Takes in what step ``step`` (counted from 1) was made of."""
         groups = len(self.course.names)
         amounts = {
@@ -88,8 +88,8 @@ class Strategy:
         notes: dict[str, Any] = {"mix": self.mix}
         if self.phases.named:
             notes["phase"] = self.phases.at(max(0, step - 1)) + 1
-        if self.balance:
-            first = self.decide(step, self.balance.factors(scores))
+        if self.adaptive_mix:
+            first = self.decide(step, self.adaptive_mix.factors(scores))
             notes["weights"] = self.course.shares_at(first)
         return notes
 
@@ -134,7 +134,7 @@ def plan_strategy(
     training = {source: split_of(found, "train") for source, found in samples.items()}
     per_step = stream.batch_size * config.gradient_accumulation
     sizes = {source: len(found) for source, found in training.items()}
-    course = Course(
+    course = SamplingSchedule(
         sizes,
         phases.stretches(per_step, sizes, lambda name: training[name].difficulties()),
         config.seed,
@@ -144,19 +144,23 @@ def plan_strategy(
     raw_from = {name: phases.firsts[n] for name, n in phases.raw_from().items()}
     readers = _readers(raw_from, reader)
     stream.follow(course, [(step * per_step, found) for step, found in readers])
-    tasks, balance = telling_tasks(samples), None
-    if config.balance != "none":
-        balance = Balance(config.balance, tasks, state)
+    tasks, adaptive_mix = telling_tasks(samples), None
+    if config.adaptive_mix != "none":
+        adaptive_mix = AdaptiveMix(config.adaptive_mix, tasks, state)
     # Where a source has none of the usual tasks, the others stand for it: else the loss between
     # epochs would be that of the other sources alone.
     probed = (*PROBED, *sorted(set[str]().union(*tasks.values()) - set(PROBED)))
-    return Strategy(phases, course, stream, readers, per_step, balance, state, probed)
+    return Strategy(phases, course, stream, readers, per_step, adaptive_mix, state, probed)
 
 
 def telling_tasks(samples: Mapping[str, Samples]) -> dict[str, set[str]]:
     """By source, the held-out tasks that tell of it: those that are probed, else all it has."""
     tasks = {
-        source: {task for outline in outlines(split_of(found, "validation")) for task, _ in outline}
+        source: {
+            task
+            for task_counts in all_task_counts(split_of(found, "validation"))
+            for task, _ in task_counts
+        }
         for source, found in samples.items()
     }
     return {source: found & set(PROBED) or found for source, found in tasks.items()}

@@ -22,7 +22,7 @@ def test_strategies_differ_from_plain_in_their_own_keys_only(strategy: Any) -> N
         path = ROOT / "configs" / f"{chosen.config}.json"
         return load_config(SftConfig, path, list(chosen.options)).model_dump()
 
-    own = {"phases", "curriculum", "balance", "encoder_learning_rate", "output_dir"}
+    own = {"phases", "curriculum", "adaptive_mix", "encoder_learning_rate", "output_dir"}
     plain, other = settings(STRATEGIES[0]), settings(strategy)
     different = {key for key in plain if plain[key] != other[key]}
     assert different <= own

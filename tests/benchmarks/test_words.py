@@ -16,11 +16,11 @@ def test_rows_are_held_out_and_added_up() -> None:
         rows = words.rows_of_digits(length)
         assert 0 < len(rows) < 2 * 0.3 * 10**length
         for row in rows:
-            (told,) = row.subject
+            (told,) = row.context_parts
             digits = told.words.split()[2:]
             assert len(digits) == length
             assert partition(told.words) != "train"
-            answers = {row.messages[1].text for row in rows if row.subject == (told,)}
+            answers = {row.messages[1].text for row in rows if row.context_parts == (told,)}
             assert answers == {" ".join(digits), str(sum(map(int, digits)))}
 
 

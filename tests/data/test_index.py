@@ -14,9 +14,9 @@ from omnitune.data.sources import native as records
 from omnitune.data.sources.native import (
     FILES,
     REQUIRED_MEDIA,
+    all_task_counts,
     join,
     media_of,
-    outlines,
     read_available,
     read_source,
     split_of,
@@ -82,7 +82,7 @@ def test_indexed_samples_equal_a_plain_parse(
         for split in (*SPLITS, "other"):
             chosen = split_of(samples, split)
             assert list(chosen) == [s for s in expected if s.split == split]
-            assert list(outlines(chosen)) == [s.outline() for s in chosen]
+            assert list(all_task_counts(chosen)) == [s.task_counts() for s in chosen]
         assert samples.splits == {s.split for s in expected}
         assert list(media_of(samples)) == list(first_shown(expected))
         held_out = split_of(samples, "test")
@@ -107,7 +107,7 @@ def test_difficulty_is_as_given_or_a_rank_by_effort(
     found = dict(enumerate(new.difficulties().tolist()))
     assert {n: found[n] for n in given} == pytest.approx(given)
     ranked = sorted(found.keys() - given.keys(), key=lambda n: found[n])
-    efforts = [new[n].effort() for n in ranked]
+    efforts = [new[n].length_score() for n in ranked]
     assert efforts == sorted(efforts)
     assert efforts[0] < efforts[-1]
     expected = [(n + 1) / len(ranked) for n in range(len(ranked))]
@@ -124,9 +124,9 @@ def test_equals_are_not_ranked_in_the_files_order() -> None:
 
 def test_outline_is_what_alone_gives(data: Path) -> None:
     for sample in join(read_available(data).values()):
-        answers = [[m for m in s.messages if m.role == "assistant"] for s in sample.alone()]
-        expected = [(s.task, len(a)) for s, a in zip(sample.alone(), answers, strict=True)]
-        assert sample.outline() == expected
+        answers = [[m for m in s.messages if m.role == "assistant"] for s in sample.split_turns()]
+        expected = [(s.task, len(a)) for s, a in zip(sample.split_turns(), answers, strict=True)]
+        assert sample.task_counts() == expected
 
 
 def test_joined_sources_follow_each_other(data: Path) -> None:

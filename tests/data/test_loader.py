@@ -10,11 +10,11 @@ import torch
 from helpers import conversation, tiny_model, tiny_reader, write_wave
 
 from omnitune.data.feature_cache import FeatureStore
-from omnitune.data.loader import WINDOW, BatchStream, as_asked, balance
+from omnitune.data.loader import WINDOW, BatchStream, as_asked, pack_into_bins
 from omnitune.data.mixture import Mixture
-from omnitune.data.packing import Part, pack
+from omnitune.data.packing import Shard, pack
 from omnitune.data.rounding import round_up
-from omnitune.data.schedule import Course, Stretch
+from omnitune.data.schedule import SamplingSchedule, Segment
 from omnitune.models.omni import OmniConfig, OmniModel
 from omnitune.sample import Media, Message, Sample, Text, UserError
 
@@ -68,8 +68,8 @@ def test_window_does_not_reach_over_a_change_of_the_mix(
     change = 5 * size
     later: dict[str, float] = {"text_only": 1, "image_text": 5, "audio_text": 1}
     weights: dict[str, float] = {"text_only": 1, "image_text": 1, "audio_text": 2}
-    stretches = [Stretch(0, weights, sizes), Stretch(change, later, sizes)]
-    course = Course(sizes, stretches, 0, ranked=lambda name: np.arange(sizes[name]))
+    stretches = [Segment(0, weights, sizes), Segment(change, later, sizes)]
+    course = SamplingSchedule(sizes, stretches, 0, ranked=lambda name: np.arange(sizes[name]))
     plain.follow(course)
     assert plain.window(change - 1, WINDOW * size) == (0, change)
     assert plain.window(change, WINDOW * size) == (change, change + WINDOW * size)
@@ -85,9 +85,9 @@ def test_later_reader_takes_over_from_its_sample_on(
     cached = stream(model, samples)
     cached.reader = tiny_reader(model, features=stores(model, "image", "audio"))
     assert isinstance(cached.mixture, Mixture)
-    course = Course(
+    course = SamplingSchedule(
         cached.mixture.sizes,
-        [Stretch(0, {"audio_text": 1}, {"audio_text": 3})],
+        [Segment(0, {"audio_text": 1}, {"audio_text": 3})],
         0,
         ranked=lambda name: np.arange(3),
     )
@@ -111,20 +111,20 @@ def test_batch_knows_its_samples_and_tokens_by_group(model: OmniModel) -> None:
         {"text_only": album[:3], "image_text": album[3:]},
         Mixture({"text_only": 3, "image_text": 3}, {"text_only": 2, "image_text": 1}, 0),
         6,
-        conversation_share=0.0,
+        multi_turn_prob=0.0,
     )
     batch = made(0)
     assert len(batch.ids) == 12
     assert batch.shown_2G[0].tolist() == [4, 2]
     assert batch.shown_2G[1].sum() == len(batch.tokens_T)
     assert torch.equal(round_up(batch).shown_2G, batch.shown_2G)
-    items = [made.reader.item(s, group) for group, s in enumerate(album[0].alone())]
+    items = [made.reader.item(s, group) for group, s in enumerate(album[0].split_turns())]
     lengths = [len(item.rendered.tokens) for item in items]
     assert pack(items, 3).shown_2G.tolist() == [[1, 1, 0], [*lengths, 0]]
 
 
 def test_dealt_lengths_are_even() -> None:
-    dealt = balance([9, 1, 8, 2, 7, 3, 6, 4], 4)
+    dealt = pack_into_bins([9, 1, 8, 2, 7, 3, 6, 4], 4)
     assert sorted(n for numbers in dealt for n in numbers) == list(range(8))
     assert [numbers == sorted(numbers) for numbers in dealt] == [True] * 4
     assert {sum([9, 1, 8, 2, 7, 3, 6, 4][n] for n in numbers) for numbers in dealt} == {10}
@@ -136,7 +136,7 @@ def test_parts_of_a_batch_hold_its_samples_once(
 ) -> None:
     batches = stream(model, samples)
     for number in range(4):
-        parts = [batches(number, Part(rank, count)) for rank in range(count)]
+        parts = [batches(number, Shard(rank, count)) for rank in range(count)]
         found = [part for part in parts if part is not None]
         assert len(found) == min(count, 4)
         whole = batches(number)
@@ -251,7 +251,7 @@ def test_independent_questions_are_asked_alone_by_share(model: OmniModel) -> Non
 
     def ids(share: float) -> list[list[str]]:
         reader = tiny_reader(model)
-        made = BatchStream(reader, {"text_only": album}, mixture, 4, conversation_share=share)
+        made = BatchStream(reader, {"text_only": album}, mixture, 4, multi_turn_prob=share)
         return [made(n).ids for n in range(4)]
 
     assert all(len(found) == 4 for found in ids(1.0))
@@ -311,9 +311,9 @@ def test_a_medium_that_stands_in_a_later_question_stays_there() -> None:
         Message("assistant", (Text("w"),), task="image_qa"),
     )
     sample = Sample("a", "image_text", messages, "image_qa", "train", independent_turns=True)
-    assert sample.only([1]).messages == messages[2:]
-    assert sample.only([0]).messages[0].parts == (image, Text("x"))
-    assert sample.only([0, 1]) == sample
+    assert sample.select_turns([1]).messages == messages[2:]
+    assert sample.select_turns([0]).messages[0].parts == (image, Text("x"))
+    assert sample.select_turns([0, 1]) == sample
 
 
 def test_any_question_follows_any_other_in_a_conversation(tmp_path: Path) -> None:
@@ -324,6 +324,6 @@ def test_any_question_follows_any_other_in_a_conversation(tmp_path: Path) -> Non
     assert len(orders) == 6
     for [one] in found:
         first, *rest = one.messages
-        assert first.parts[:-1] == sample.subject
+        assert first.parts[:-1] == sample.context_parts
         assert not any(isinstance(part, Media) for message in rest for part in message.parts)
         assert [m.parts[-1] for m in one.messages[::2]] == [m.parts[-1] for m in one.messages[1::2]]

@@ -11,7 +11,7 @@ from helpers import conversation, tiny_reader, tiny_tokenizer
 from omnitune.data.packing import Item, of_like_length, pack, share_prefix
 from omnitune.data.template import ChatRenderer
 from omnitune.models.omni import OmniModel
-from omnitune.sample import Glimpse, Message, Sample, Text, UserError
+from omnitune.sample import Message, PseudoFeatures, Sample, Text, UserError
 
 
 @pytest.fixture(scope="module")
@@ -94,8 +94,8 @@ def test_answers_weigh_by_a_power_of_their_length(items: list[Item]) -> None:
     lengths = [n for n in turns if n]
     assert len(set(lengths)) > 1
     assert pack(items).num_targets == sum(lengths)
-    assert pack(items, length_power=1.0).num_targets == pytest.approx(len(lengths))
-    half = pack(items, prompt_weight=0.25, length_power=0.5)
+    assert pack(items, loss_length_exponent=1.0).num_targets == pytest.approx(len(lengths))
+    half = pack(items, prompt_weight=0.25, loss_length_exponent=0.5)
     rest = sum(len(item.rendered.tokens) - 1 for item in items) - sum(lengths)
     assert half.num_targets == pytest.approx(sum(n**0.5 for n in lengths) + 0.25 * rest)
 
@@ -199,7 +199,7 @@ def test_questions_about_one_medium_share_it(model: OmniModel, samples: list[Sam
     turns = ("which color?", "red.", "which color is it?", "red or blue.", "sky?", "air above us.")
     album = conversation("a", *turns, media=samples[4].media, independent_turns=True)
     reader = tiny_reader(model)
-    separate = [reader.item(single) for single in album.alone()]
+    separate = [reader.item(single) for single in album.split_turns()]
     other = reader.item(samples[2])
     items = [other, *(replace(item) for item in separate), reader.item(samples[0])]
     share_prefix(items[1:4])
@@ -237,7 +237,7 @@ def test_a_prefix_is_shared_only_as_far_as_the_media_are_the_same(
 def test_words_of_one_slot_are_heard_together(model: OmniModel) -> None:
     """Each slot's embedding is the sum of its words'; an empty one is the placeholder's."""
     renderer = ChatRenderer(tiny_tokenizer())
-    glimpse = Glimpse("image", ("red circle", "", "sky"))
+    glimpse = PseudoFeatures("image", ("red circle", "", "sky"))
     turns = (Message("user", (glimpse, Text("what?"))), Message("assistant", (Text("red."),)))
     rendered = renderer.render(turns)
     words = renderer.encode("red circle")

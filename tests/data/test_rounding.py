@@ -27,7 +27,7 @@ def draw(samples: list[Sample], seed: int, model: OmniModel, encoded: bool) -> l
     items = [reader.item(s, group=n % 3) for n, s in enumerate(choice.choices(samples, k=4))]
     turns = ("which color?", "red.", "which color is it?", "blue.")
     album = conversation("a", *turns, media=samples[4].media, independent_turns=True)
-    shared = [reader.item(single, group=1) for single in album.alone()]
+    shared = [reader.item(single, group=1) for single in album.split_turns()]
     share_prefix(shared)
     items += shared
     for item in items if encoded else ():

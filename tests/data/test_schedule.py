@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from omnitune.data.mixture import Mixture
-from omnitune.data.schedule import GRAIN, Course, Stretch, adapted
+from omnitune.data.schedule import GRAIN, SamplingSchedule, Segment, adapted
 
 SIZES = {"text_only": 40, "image_text": 30, "audio_text": 25}
 MIX = {"text_only": 0.4, "image_text": 0.3, "audio_text": 0.3}
@@ -19,9 +19,9 @@ def ranked(name: str) -> np.ndarray:
     return np.random.default_rng(len(name)).permutation(SIZES[name])
 
 
-def course(*stretches: Stretch, decisions: Any = ()) -> Course:
-    found = stretches or (Stretch(0, MIX, SIZES),)
-    return Course(SIZES, found, 3, ranked, decisions=lambda: decisions)
+def course(*stretches: Segment, decisions: Any = ()) -> SamplingSchedule:
+    found = stretches or (Segment(0, MIX, SIZES),)
+    return SamplingSchedule(SIZES, found, 3, ranked, decisions=lambda: decisions)
 
 
 def random_decisions(seed: int) -> list[Any]:
@@ -76,7 +76,7 @@ def test_what_is_decided_later_leaves_earlier_samples_alone() -> None:
 
 def test_pool_holds_the_easiest_and_each_once_a_pass() -> None:
     pools = {"text_only": 10, "image_text": 30, "audio_text": 5}
-    made = course(Stretch(0, MIX, pools), Stretch(200, MIX, SIZES))
+    made = course(Segment(0, MIX, pools), Segment(200, MIX, SIZES))
     drawn: dict[str, list[int]] = {name: [] for name in MIX}
     for k in range(200):
         name, index = made.sample_at(k)
@@ -91,7 +91,7 @@ def test_pool_holds_the_easiest_and_each_once_a_pass() -> None:
 
 def test_source_that_joins_later() -> None:
     first = {"text_only": 1.0, "image_text": 1.0}
-    made = course(Stretch(0, first, SIZES), Stretch(60, MIX, SIZES))
+    made = course(Segment(0, first, SIZES), Segment(60, MIX, SIZES))
     assert {made.sample_at(k)[0] for k in range(60)} == set(first)
     assert {made.sample_at(k)[0] for k in range(60, 70)} == set(MIX)
     assert made.asked_at(59) == {"text_only": 0.5, "image_text": 0.5}

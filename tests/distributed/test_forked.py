@@ -12,7 +12,7 @@ from helpers import conversation, mixed_samples
 from test_loop import assert_same, metrics, settings, start, use_plain_descent, weights
 
 from omnitune.config import SftConfig
-from omnitune.data.packing import WHOLE, Part
+from omnitune.data.packing import WHOLE, Shard
 from omnitune.distributed import forked as ranks
 from omnitune.distributed.forked import Team, choose_ranks, team_of
 from omnitune.sample import Sample, UserError
@@ -48,7 +48,7 @@ def fail_at(run: Run, number: int, rank: int, problem: BaseException) -> None:
     """Lets one rank fail where it reads batch ``number``."""
     batch_at = run.batch_at
 
-    def read(n: int, part: Part = WHOLE) -> Any:
+    def read(n: int, part: Shard = WHOLE) -> Any:
         if (n, part.rank) == (number, rank):
             raise problem
         return batch_at(n, part)

@@ -257,16 +257,16 @@ def scene(seed: int) -> Image.Image:
 
 def test_copies_are_known_by_their_looks_and_others_are_not(tmp_path: Path) -> None:
     def alike(one: Path, other: Path) -> float:
-        looks = [ImageModality.fingerprint(path).look for path in (one, other)]
+        looks = [ImageModality.fingerprint(path).perceptual_hash for path in (one, other)]
         bits = sum((a ^ b).bit_count() for a, b in zip(*looks, strict=True))
-        near = bits <= ImageModality.look_distance
-        return ImageModality.likeness(one, other) if near else 0.0
+        near = bits <= ImageModality.hash_distance
+        return ImageModality.similarity(one, other) if near else 0.0
 
     original, copy = tmp_path / "a.png", tmp_path / "b.jpg"
     found = []
     for seed in range(20):
         scene(seed).save(original)
-        assert ImageModality.likeness(original, original) == 1
+        assert ImageModality.similarity(original, original) == 1
         for changed in (scene(seed), scene(seed).resize((160, 160)), scene(seed).resize((64, 64))):
             changed.save(copy, quality=85)
             found.append(0.9 <= alike(original, copy) < 1)

@@ -93,7 +93,7 @@ def test_records_are_told_apart_by_medium_or_name() -> None:
     album = conversation("a", "q?", "b", "r?", "c", media=(seen,), independent_turns=True)
     again = conversation("other", "q?", "b", media=(seen,))
     texts = conversation("t", "q?", "b", "r?", "c", independent_turns=True)
-    assert len({number(single) for single in (*album.alone(), again)}) == 1
-    assert len({number(single) for single in texts.alone()}) == 1
-    assert number(texts) == number(texts.alone()[0])
+    assert len({number(single) for single in (*album.split_turns(), again)}) == 1
+    assert len({number(single) for single in texts.split_turns()}) == 1
+    assert number(texts) == number(texts.split_turns()[0])
     assert len({number(s) for s in (album, texts, conversation("t#1", "q?", "b"))}) == 3

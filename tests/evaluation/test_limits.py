@@ -35,9 +35,9 @@ def limits_given(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
     """The limits that ``generate`` is asked for, call by call; no answer ends by itself."""
     seen: list[list[int]] = []
 
-    def generate(model: object, prompts: Any, end: int, most: list[int], tick: Any) -> Any:
+    def generate(model: object, prompts: Any, end: int, most: list[int], on_progress: Any) -> Any:
         seen.append(most)
-        tick(len(prompts))
+        on_progress(len(prompts))
         return [[5] * max(0, n) for n in most]
 
     monkeypatch.setattr(module, "generate", generate)

@@ -35,7 +35,7 @@ def pictures(modality: str, count: int, questions: int = 2, answer: str = "{}") 
             media=(Media(modality, Path(f"{n}.file")),),
             task=TASKS[modality],
             independent_turns=True,
-        ).alone()
+        ).split_turns()
     ]
 
 
@@ -54,8 +54,8 @@ def looking(monkeypatch: pytest.MonkeyPatch) -> dict[str, bool]:
     """Answers that name the medium that is shown, while ``looks`` is true; else always "0"."""
     state = {"looks": True}
 
-    def answer(model: object, reader: object, asked: list[Question], tick: Any) -> Any:
-        tick(len(asked))
+    def answer(model: object, reader: object, asked: list[Question], on_progress: Any) -> Any:
+        on_progress(len(asked))
         return [Prediction(q.id, q.task, q.kind, q.reference, _seen(q)) for q in asked]
 
     def _seen(question: Question) -> str:

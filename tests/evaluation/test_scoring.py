@@ -36,8 +36,8 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """Answers by question id instead of the model's; right ones where none is given."""
     answers: dict[str, str] = {}
 
-    def answer(model: object, reader: object, asked: list[Question], tick: Any) -> Any:
-        tick(len(asked))
+    def answer(model: object, reader: object, asked: list[Question], on_progress: Any) -> Any:
+        on_progress(len(asked))
         return [
             Prediction(q.id, q.task, q.kind, q.reference, answers.get(q.id, q.reference))
             for q in asked
@@ -123,14 +123,14 @@ def test_single_question_keeps_the_samples_name() -> None:
 def test_alone_scores_what_is_asked() -> None:
     """The history under which an answer's tokens are scored is that under which it is asked."""
     sample = album("a red circle.", "red", "1")
-    singles = sample.alone()
+    singles = sample.split_turns()
     assert len(singles) == 3
     for single, question in zip(singles, questions_of(sample), strict=True):
         assert single.messages[:-1] == question.messages
         assert single.messages[-1].text == question.reference
         assert questions_of(single)[0].messages == question.messages
     together = replace(sample, independent_turns=False)
-    assert together.alone() == [together]
+    assert together.split_turns() == [together]
 
 
 def test_kind_of_a_question() -> None:

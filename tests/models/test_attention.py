@@ -41,7 +41,7 @@ def items(model: OmniModel, share: bool = True) -> list[Item]:
     reader = tiny_reader(model)
     turns = ("which color?", "red.", "which color is it?", "red or blue.", "which?", "the air.")
     album = conversation("a", *turns, independent_turns=True)
-    shared = [reader.item(single) for single in album.alone()]
+    shared = [reader.item(single) for single in album.split_turns()]
     if share:
         share_prefix(shared)
     assert any(item.shared for item in shared) == share

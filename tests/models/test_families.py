@@ -319,8 +319,8 @@ def test_words_are_read_as_the_family_scales_them() -> None:
     """Gemma's are louder than their weights by the root of their width."""
     model = model_of("gemma")
     weight = model.thinker.get_input_embeddings().weight
-    torch.testing.assert_close(model.words(), weight * 32**0.5)
-    assert model_of("llama").words().shape == weight.shape
+    torch.testing.assert_close(model.word_embeddings(), weight * 32**0.5)
+    assert model_of("llama").word_embeddings().shape == weight.shape
 
 
 def windowed_varlen(

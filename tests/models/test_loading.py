@@ -7,7 +7,7 @@ import torch
 from helpers import ENCODERS, mixed_samples, tiny_model, tiny_reader, tiny_tokenizer
 
 from omnitune.data.packing import pack
-from omnitune.encoders.vocab_head import Readout
+from omnitune.encoders.vocab_head import VocabHead
 from omnitune.models.loading import (
     assemble,
     load_omni,
@@ -72,7 +72,7 @@ def test_words_of_another_vocabulary_are_left_out(
     thinker, paths = write_parts(tmp_path, tiny_model())
     head = torch.nn.Linear(ENCODERS["audio"]["hidden_size"], 6)
     path = paths["audio"]
-    state = read_checkpoint(path)["state"] | Readout.state_of(head)
+    state = read_checkpoint(path)["state"] | VocabHead.state_of(head)
     known = vocabulary(tiny_tokenizer())
     for words in (known, "another"):
         settings = ENCODERS["audio"] | {"words": 5, "slot_share": 0.5}

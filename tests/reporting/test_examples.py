@@ -14,15 +14,15 @@ from omnitune.reporting.examples import (
     read_examples,
     write_examples,
 )
-from omnitune.reporting.gallery import Exhibit
+from omnitune.reporting.gallery import Example
 from omnitune.sample import Media
 from omnitune.storage import write_json_lines
 
 
-def exhibit(task: str, number: int, right: bool = True, question: str = "what?") -> Exhibit:
+def exhibit(task: str, number: int, right: bool = True, question: str = "what?") -> Example:
     prediction = Prediction(f"{task}-{number}", task, f"kind {number % 2}", "yes", "yes")
     media = (Media("image", Path(f"{task}-{number}.png")),)
-    return Exhibit(prediction, right, question, media=media)
+    return Example(prediction, right, question, media=media)
 
 
 def test_one_of_each_task_the_largest_first() -> None:
@@ -30,7 +30,7 @@ def test_one_of_each_task_the_largest_first() -> None:
     exhibits += [exhibit("middle", n) for n in range(5)]
     exhibits += [exhibit("wrong", n, right=False) for n in range(20)]
     exhibits += [exhibit("long", n, question="why? " * 50) for n in range(20)]
-    exhibits += [Exhibit(exhibits[0].prediction, True, "where are the media?")] * 30
+    exhibits += [Example(exhibits[0].prediction, True, "where are the media?")] * 30
     tasks = [e.media[0].path.name.partition("-")[0] for e in choose_examples(exhibits)]
     assert tasks == ["big", "middle", "small"]
 
@@ -54,7 +54,7 @@ def test_kept_with_the_run_and_found_from_elsewhere(
     run = tmp_path / "project" / "checkpoints" / "run"
     run.mkdir(parents=True)
     media = Path("data/a.png")
-    shown = Exhibit(exhibit("qa", 0).prediction, True, "what?", media=(Media("image", media),))
+    shown = Example(exhibit("qa", 0).prediction, True, "what?", media=(Media("image", media),))
     write_examples(run, [shown])
     assert read_examples(run, Path("data")) == []  # it is nowhere
     (tmp_path / "project" / "data").mkdir()

@@ -11,13 +11,13 @@ from made_up import write_lines
 from omnitune.data.index import Source
 from omnitune.evaluation.scoring import Prediction
 from omnitune.reporting.gallery import (
-    Exhibit,
-    badness,
-    blame,
+    Example,
     choose_gallery,
     choose_pictures,
+    error_reason,
     is_right,
     read_exhibits,
+    severity,
 )
 from omnitune.sample import Media, Sample
 
@@ -29,9 +29,9 @@ def test_what_is_right() -> None:
     assert not is_right(Prediction("", "transcription", "", "a cat", "a bat"))
 
 
-def exhibits(task: str, right: int, wrong: int, kind: str = "") -> list[Exhibit]:
+def exhibits(task: str, right: int, wrong: int, kind: str = "") -> list[Example]:
     return [
-        Exhibit(
+        Example(
             Prediction(f"{task}{kind}{n}", task, kind, "x", "y"),
             right=n < right,
             media=(Media("image", Path(f"{n // 2}.png")),),
@@ -58,8 +58,8 @@ def test_grid_shows_different_pictures_and_kinds() -> None:
     assert {e.prediction.kind for e in chosen} == {"count", "color"}
 
 
-def mistake(task: str, reference: str, answer: str, loss: float | None = None) -> Exhibit:
-    return Exhibit(Prediction(answer, task, "", reference, answer, loss), right=False)
+def mistake(task: str, reference: str, answer: str, loss: float | None = None) -> Example:
+    return Example(Prediction(answer, task, "", reference, answer, loss), right=False)
 
 
 def test_worst_mistakes_come_first() -> None:
@@ -73,12 +73,12 @@ def test_worst_mistakes_come_first() -> None:
 
 def test_a_mistake_says_what_makes_it_bad() -> None:
     heard = Prediction("", "transcription", "", "the cat sat", "the mat")
-    assert badness(heard) == 2
-    assert blame(heard) == "2 word errors in 3 words"
+    assert severity(heard) == 2
+    assert error_reason(heard) == "2 word errors in 3 words"
     seen = Prediction("", "image_qa", "", "red", "blue", reference_loss=-math.log(0.25))
-    assert "25 % likely" in blame(seen)
-    assert "< 0.01 % likely" in blame(Prediction("", "image_qa", "", "red", "blue", 50.0))
-    assert blame(Prediction("", "image_qa", "", "red", "blue")) == ""
+    assert "25 % likely" in error_reason(seen)
+    assert "< 0.01 % likely" in error_reason(Prediction("", "image_qa", "", "red", "blue", 50.0))
+    assert error_reason(Prediction("", "image_qa", "", "red", "blue")) == ""
 
 
 def test_losses_are_read_if_they_are_there(tmp_path: Path) -> None:

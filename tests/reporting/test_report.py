@@ -76,9 +76,9 @@ def test_page_needs_no_network(run_dir: Path, data_dir: Path) -> None:
     html = read_page(run_dir, data_dir)
     assert "http" not in re.sub(r'xmlns(:\w+)?="[^"]*"', "", html)
     assert not re.search(r"<(script|link|iframe)|@import", html)
-    outline = Outline(html)
-    assert outline.open == []
-    assert all(s.startswith(("data:", "#")) for s in outline.addresses)
+    task_counts = Outline(html)
+    assert task_counts.open == []
+    assert all(s.startswith(("data:", "#")) for s in task_counts.addresses)
 
 
 def test_sections_are_there_if_the_run_tells_of_them(run_dir: Path, data_dir: Path) -> None:
@@ -88,10 +88,10 @@ def test_sections_are_there_if_the_run_tells_of_them(run_dir: Path, data_dir: Pa
     write_lines(run_dir / "metrics.jsonl", [rich_entry(10), rich_entry(20, phase=2)])
     html = read_page(run_dir, data_dir)
     more = ["modality-reliance", "follow-up-questions", "text-guard", "realised-mix", "truncation"]
-    outline = Outline(html)
-    assert outline.sections == always[:2] + more + always[2:]
-    assert outline.open == []
-    assert {f"#{name}" for name in outline.sections} <= set(outline.addresses)
+    task_counts = Outline(html)
+    assert task_counts.sections == always[:2] + more + always[2:]
+    assert task_counts.open == []
+    assert {f"#{name}" for name in task_counts.sections} <= set(task_counts.addresses)
     assert html.count("<svg") == 10
     assert "a new phase begins" in html
 

@@ -7,7 +7,7 @@ from made_up import MORE, RESULTS, rich_results
 
 from omnitune.evaluation.scoring import Prediction
 from omnitune.reporting import sections
-from omnitune.reporting.gallery import Exhibit
+from omnitune.reporting.gallery import Example
 from omnitune.reporting.verdict import Verdict
 from omnitune.sample import Media
 
@@ -67,9 +67,9 @@ def test_verdict_shows_what_else_was_found() -> None:
 
 
 def test_glance_says_what_was_asked_and_answered(tmp_path: Path) -> None:
-    def exhibit(answer: str, right: bool) -> Exhibit:
+    def exhibit(answer: str, right: bool) -> Example:
         media = (Media("image", tmp_path / "gone.png"),)
-        return Exhibit(Prediction("i", "image_qa", "", "red", answer), right, "which?", media=media)
+        return Example(Prediction("i", "image_qa", "", "red", answer), right, "which?", media=media)
 
     body = sections.glance([exhibit("red", True), exhibit("", False)])
     assert re.sub("<[^>]*>", "|", body).count("which?") == 2

@@ -7,9 +7,9 @@ import torch
 from helpers import conversation, tiny_tokenizer, write_wave
 
 from omnitune.config import load_config
-from omnitune.data.packing import Part
+from omnitune.data.packing import Shard
 from omnitune.encoders.fastconformer import AudioModality
-from omnitune.encoders.vocab_head import Readout
+from omnitune.encoders.vocab_head import VocabHead
 from omnitune.sample import Media, UserError
 from omnitune.tiny.augmentation import ClipChange
 from omnitune.tiny.pretrain_audio import (
@@ -35,7 +35,7 @@ def clips(tmp_path: Path) -> Clips:
     for n, words in enumerate(WORDS):
         path = write_wave(tmp_path / f"{n}.wav", seconds=0.6 + 0.1 * n, seed=n)
         media = (Media("audio", path),)
-        samples.append(conversation(str(n), "?", words, media=media, stand_ins={"audio": words}))
+        samples.append(conversation(str(n), "?", words, media=media, captions={"audio": words}))
     return Clips(samples, AudioModality(SMALL.encoder()), tiny_tokenizer(), train_units(WORDS, 60))
 
 
@@ -65,7 +65,7 @@ def test_parts_hold_each_clip_once_and_blank_it_alike(clips: Clips, count: int) 
     batches = LengthBatches(clips, 2, 0, ClipChange(0.1, 0.2, 2, 1))
     for number in (0, batches.per_epoch):
         whole = batches(number)
-        parts = [batches(number, Part(rank, count)) for rank in range(count)]
+        parts = [batches(number, Shard(rank, count)) for rank in range(count)]
         found = [x for part in parts if part is not None for x in part.inputs]
         assert whole is not None
         assert len(found) == 2
@@ -115,7 +115,7 @@ def test_slots_say_what_was_transcribed_and_then_nothing(clips: Clips) -> None:
     vocab_size = clips.tokenizer.get_vocab_size()
     modality = AudioModality(SMALL.encoder() | {"words": vocab_size, "slot_share": 1.0})
     encoder = modality.build_encoder().eval()
-    encoder.load_state_dict(model.encoder.state_dict() | Readout.state_of(model.head))
+    encoder.load_state_dict(model.encoder.state_dict() | VocabHead.state_of(model.head))
     inputs = [clips.mel(n) for n in range(len(WORDS))]
     with torch.no_grad():
         slots = modality.encode(encoder, inputs)

@@ -14,24 +14,24 @@ from omnitune.data.loader import BatchStream, SampleReader
 from omnitune.data.mixture import Mixture
 from omnitune.data.template import SPECIAL_TOKENS, ChatRenderer
 from omnitune.models.omni import OmniConfig, OmniModel
-from omnitune.sample import Glimpse, Media, Message, Text, Told, UserError
+from omnitune.sample import Described, Media, Message, PseudoFeatures, Text, UserError
 from omnitune.tiny.pretrain_lm import (
     PIECES,
     ThinkerConfig,
-    ask_aloud,
-    look_for_alike,
+    described_first,
+    mimetic_init_,
     put_into_words,
     shown,
-    told_first,
+    to_spoken_question,
 )
 
-MIX = {"text_only": 0.5, "told": 0.5}
+MIX = {"text_only": 0.5, "described": 0.5}
 
 
 def test_media_are_replaced_by_their_words_where_they_stood() -> None:
     media = (Media("image", Path("a.png")), Media("audio", Path("a.wav")))
-    stand_ins = {"image": "a red circle", "audio": "is it red"}
-    sample = conversation("both", "answer.", "yes", media=media, stand_ins=stand_ins)
+    captions = {"image": "a red circle", "audio": "is it red"}
+    sample = conversation("both", "answer.", "yes", media=media, captions=captions)
     worded = put_into_words(sample)
     assert worded.messages[0].text == "a red circle. is it red. answer."
     assert worded.messages[1] == sample.messages[1]
@@ -75,7 +75,7 @@ def test_half_of_the_heads_begin_by_looking_for_what_is_like_them() -> None:
     """Also where queries share a key: there the first of them does."""
     config = ThinkerConfig(hidden_size=32, num_layers=2, num_heads=8, num_kv_heads=4)
     thinker = OmniModel(OmniConfig(config.architecture(300))).thinker
-    look_for_alike(thinker)
+    mimetic_init_(thinker)
     for layer in thinker.get_decoder().layers:
         attention = layer.self_attn
         asks_HDE = attention.q_proj.weight.detach().view(8, 4, 32)
@@ -89,24 +89,24 @@ def test_half_of_the_heads_begin_by_looking_for_what_is_like_them() -> None:
             assert alike == [True, False, False, False] * 2
 
 
-@pytest.mark.parametrize("told", [True, False])
+@pytest.mark.parametrize("described", [True, False])
 @pytest.mark.parametrize("share", [0.0, 1.0])
 def test_every_question_keeps_its_picture(share: float, told: bool) -> None:
     """In slots or in a row, the words stand before each question; in slots if only told."""
     media = (Media("image", Path("a.png")),)
     turns = ("which color?", "red", "which shape?", "circle")
     words = "a red circle, a blue ring"
-    stand_ins = {} if told else {"image": words}
-    sample = conversation("album", *turns, media=media, stand_ins=stand_ins, independent_turns=True)
+    captions = {} if told else {"image": words}
+    sample = conversation("album", *turns, media=media, captions=captions, independent_turns=True)
     if told:
         first, *rest = sample.messages
-        opening = Message("user", (Told.of("image", words), *first.parts[1:]))
+        opening = Message("user", (Described.of("image", words), *first.parts[1:]))
         sample = replace(sample, messages=(opening, *rest))
-    config = ThinkerConfig(glimpse_share=share)
-    for single in sample.alone():
+    config = ThinkerConfig(pseudo_feature_prob=share)
+    for single in sample.split_turns():
         first = shown(single, config).messages[0].parts[0]
         if share or told:
-            assert isinstance(first, Glimpse)
+            assert isinstance(first, PseudoFeatures)
             assert [s for s in first.slots if s] == ["red circle", "blue ring"]
         else:
             assert shown(single, config).messages[0].text.startswith("a red circle, a blue ring. ")
@@ -115,36 +115,34 @@ def test_every_question_keeps_its_picture(share: float, told: bool) -> None:
 def test_transcripts_stand_as_clips_do() -> None:
     """Word by word without a full stop, then silence; the same each time it is asked for."""
     media = (Media("audio", Path("a.wav")),)
-    sample = conversation(
-        "clip", "what is said?", "hi", media=media, stand_ins={"audio": "the sky"}
-    )
-    parts = shown(sample, ThinkerConfig(heard_share=0)).messages[0].parts
+    sample = conversation("clip", "what is said?", "hi", media=media, captions={"audio": "the sky"})
+    parts = shown(sample, ThinkerConfig(spoken_question_prob=0)).messages[0].parts
     assert parts[0] == Text("the sky")
     silence = parts[1]
-    assert isinstance(silence, Glimpse)
+    assert isinstance(silence, PseudoFeatures)
     assert silence.modality == "audio"
     assert set(silence.slots) == {""}
     assert parts[2] == Text("what is said?")
-    assert shown(sample, ThinkerConfig(heard_share=0)).messages[0].parts == parts
+    assert shown(sample, ThinkerConfig(spoken_question_prob=0)).messages[0].parts == parts
 
 
 def test_the_first_sentence_of_a_question_is_spoken() -> None:
     media = (Media("image", Path("a.png")),)
-    stand_ins = {"image": "a red circle"}
+    captions = {"image": "a red circle"}
     asked = {
         "is it red?": [Text("is it red")],
         "it is red. is this true?": [Text("it is red"), Text("is this true?")],
     }
     for question, expected in asked.items():
-        sample = conversation("q", question, "yes", media=media, stand_ins=stand_ins)
+        sample = conversation("q", question, "yes", media=media, captions=captions)
         for share in (0.0, 1.0):
-            config = ThinkerConfig(heard_share=share, glimpse_share=0)
+            config = ThinkerConfig(spoken_question_prob=share, pseudo_feature_prob=0)
             worded = shown(sample, config).messages
             picture, *rest = worded[0].parts
-            assert picture == Told.of("image", "a red circle")
+            assert picture == Described.of("image", "a red circle")
             if share:
                 assert [p for p in rest if isinstance(p, Text)] == expected
-                assert [p.modality for p in rest if isinstance(p, Glimpse)] == ["audio"]
+                assert [p.modality for p in rest if isinstance(p, PseudoFeatures)] == ["audio"]
             else:
                 assert rest == [Text(question)]
             assert worded[1] == sample.messages[1]
@@ -159,7 +157,7 @@ def test_what_has_no_picture_or_several_turns_is_not_spoken() -> None:
         conversation("long", "is it red?", "yes", "sure?", "yes", media=(image,)),
     ]
     for sample in samples:
-        assert ask_aloud(sample, random.Random(0)) == sample
+        assert to_spoken_question(sample, random.Random(0)) == sample
 
 
 def test_what_is_told_comes_first() -> None:
@@ -167,8 +165,8 @@ def test_what_is_told_comes_first() -> None:
     sizes = {name: len(samples) for name, samples in train.items()}
     reader = SampleReader(ChatRenderer(tiny_tokenizer()), {})
     stream = BatchStream(reader, train, Mixture(sizes, MIX, seed=0), batch_size=2)
-    config = ThinkerConfig(batch_size=2, num_epochs=2, told_first=0.5, data_mix=DataMix(**MIX))
-    course = told_first(config, stream, train)
+    config = ThinkerConfig(batch_size=2, num_epochs=2, described_first=0.5, data_mix=DataMix(**MIX))
+    course = described_first(config, stream, train)
     names = [course.sample_at(k)[0] for k in range(20)]
-    assert set(names[:10]) == {"told"}
-    assert sorted(names[10:]) == ["text_only"] * 5 + ["told"] * 5
+    assert set(names[:10]) == {"described"}
+    assert sorted(names[10:]) == ["text_only"] * 5 + ["described"] * 5

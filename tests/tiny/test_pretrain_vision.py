@@ -10,7 +10,7 @@ from helpers import tiny_model, tiny_reader, write_image
 from omnitune.config import load_config
 from omnitune.data.loader import BatchStream
 from omnitune.data.mixture import Mixture
-from omnitune.data.packing import WHOLE, Batch, Part
+from omnitune.data.packing import WHOLE, Batch, Shard
 from omnitune.data.rounding import round_up
 from omnitune.sample import UserError
 from omnitune.tiny.pretrain_vision import (
@@ -22,7 +22,7 @@ from omnitune.tiny.pretrain_vision import (
     shown_words,
     spotted_first,
 )
-from omnitune.tiny.word_presence import spotting_loss
+from omnitune.tiny.word_presence import word_presence_loss
 
 
 def folder_with(tmp_path: Path, records: list[dict[str, str]]) -> Path:
@@ -66,7 +66,7 @@ def captioned_stream(tmp_path: Path, model: Captioning) -> BatchStream:
 
 def test_a_run_begins_with_words_that_are_spotted_and_not_said(tmp_path: Path) -> None:
     model = captioning(8.0)
-    config = VisionEncoderConfig(stage="vision_encoder", num_epochs=5, spotting_first=0.4)
+    config = VisionEncoderConfig(stage="pretrain_vision", num_epochs=5, word_presence_first=0.4)
     batch_at = spotted_first(config, captioned_stream(tmp_path, model))
     assert [type(batch_at(n)) is Spotted for n in range(5)] == [True, True, False, False, False]
     for number in (0, 2):
@@ -76,7 +76,7 @@ def test_a_run_begins_with_words_that_are_spotted_and_not_said(tmp_path: Path) -
         loss_sums, counts = model(round_up(batch))
         assert float(counts.sum()) == batch.num_targets
         loss_sums.sum().backward()
-        assert model.spotting_head.weight.grad is not None
+        assert model.word_presence_head.weight.grad is not None
         assert (model.omni.thinker.get_input_embeddings().weight.grad is None) == (number == 0)
 
 
@@ -94,14 +94,14 @@ def test_pictures_are_to_show_the_words_of_their_own_captions(tmp_path: Path) ->
     )
     tokenizer = tiny_reader(model.omni).renderer.tokenizer
     model.shown = shown_words(train, tokenizer)
-    logits_BSW = torch.randn(3, 4, model.spotting_head.out_features)
+    logits_BSW = torch.randn(3, 4, model.word_presence_head.out_features)
     counts_BW = torch.zeros(3, logits_BSW.shape[2])
     for row, seen in enumerate(["red ring red star", "4 4", "blue ring"]):
         for token in tokenizer.encode(seen).ids:
             counts_BW[row, token] += 1
-    model.spotting_head = Said(logits_BSW)
-    found = model.spotting(torch.zeros(3, 4, 1), [sample.id for sample in train])
-    assert float(found) == pytest.approx(float(spotting_loss(logits_BSW, counts_BW)))
+    model.word_presence_head = Said(logits_BSW)
+    found = model.word_presence(torch.zeros(3, 4, 1), [sample.id for sample in train])
+    assert float(found) == pytest.approx(float(word_presence_loss(logits_BSW, counts_BW)))
 
 
 class Said(torch.nn.Linear):
@@ -119,7 +119,7 @@ def test_a_picture_looks_otherwise_in_each_pass_and_alike_on_any_rank(tmp_path: 
     stream = captioned_stream(tmp_path, captioning())
     batches = changed(VisionEncoderConfig(seed=3), stream)
 
-    def pictures(number: int, part: Part = WHOLE) -> list[torch.Tensor]:
+    def pictures(number: int, part: Shard = WHOLE) -> list[torch.Tensor]:
         batch = batches(number, part)
         assert isinstance(batch, Batch)
         return batch.media["image"].inputs
@@ -127,7 +127,7 @@ def test_a_picture_looks_otherwise_in_each_pass_and_alike_on_any_rank(tmp_path: 
     first, again, later = pictures(0), pictures(0), pictures(1)
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     assert not any(torch.equal(a, b) for a in first for b in later)
-    by_rank = [one for rank in range(2) for one in pictures(0, Part(rank, 2))]
+    by_rank = [one for rank in range(2) for one in pictures(0, Shard(rank, 2))]
     assert all(any(torch.allclose(a, b, atol=1e-6) for b in first) for a in by_rank)
     assert len(by_rank) == len(first)
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from omnitune.tiny.word_presence import slots_that_show, spotting_loss
+from omnitune.tiny.word_presence import slots_that_show, word_presence_loss
 
 
 def likelihood(chances: Tensor, low: int, high: int) -> float:
@@ -38,14 +38,16 @@ def test_a_word_is_seen_once_to_twice_as_often_as_it_is_written() -> None:
         count = int(counts_BW[picture, word])
         chances = logits_BSW[picture, :, word].sigmoid()
         expected -= torch.tensor(likelihood(chances, min(count, 1), 2 * count)).log()
-    assert float(spotting_loss(logits_BSW, counts_BW)) == pytest.approx(float(expected), rel=1e-4)
+    assert float(word_presence_loss(logits_BSW, counts_BW)) == pytest.approx(
+        float(expected), rel=1e-4
+    )
 
 
 def test_what_neighbours_say_too_costs() -> None:
     def loss(slots: int) -> float:
         logits_BSW = torch.full((1, 6, 1), -8.0)
         logits_BSW[:, :slots] = 8.0
-        return float(spotting_loss(logits_BSW, torch.ones(1, 1)))
+        return float(word_presence_loss(logits_BSW, torch.ones(1, 1)))
 
     assert loss(1) == pytest.approx(loss(2), abs=0.01)
     assert loss(0) > 1
@@ -55,13 +57,13 @@ def test_what_neighbours_say_too_costs() -> None:
 @pytest.mark.parametrize("sure", [-50.0, 0.0, 50.0])
 def test_gradients_stay_finite(sure: float) -> None:
     logits_BSW = torch.full((1, 9, 2), sure, requires_grad=True)
-    spotting_loss(logits_BSW, torch.tensor([[0.0, 2]])).backward()
+    word_presence_loss(logits_BSW, torch.tensor([[0.0, 2]])).backward()
     assert logits_BSW.grad is not None
     assert logits_BSW.grad.isfinite().all()
     assert logits_BSW.grad[:, :, 0].min() >= 0  # a word that is not there
 
 
 def test_captions_without_words_have_a_loss_too() -> None:
-    assert float(spotting_loss(torch.zeros(1, 2, 3), torch.zeros(1, 3))) == pytest.approx(
+    assert float(word_presence_loss(torch.zeros(1, 2, 3), torch.zeros(1, 3))) == pytest.approx(
         6 * 0.6931, rel=1e-3
     )

@@ -13,7 +13,7 @@ from omnitune.config import SftConfig
 from omnitune.data.index import Samples
 from omnitune.data.sources.native import FILES, read_source
 from omnitune.models.omni import OmniModel
-from omnitune.training.evaluator import Watch, final_scores
+from omnitune.training.evaluator import Evaluator, final_scores
 from omnitune.training.loop import Plan
 from omnitune.training.progress import RunLog
 from omnitune.training.strategy import PROBED
@@ -40,11 +40,11 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Samples]:
     return {source: read_source(folder, source) for source in ("text_only", "image_text")}
 
 
-def make_watch(samples: dict[str, Samples], model: OmniModel, **rest: Any) -> Watch:
+def make_watch(samples: dict[str, Samples], model: OmniModel, **rest: Any) -> Evaluator:
     config = SftConfig(**{"probe_questions": 3, **rest})
     reader = tiny_reader(model)
     strategy: Any = SimpleNamespace(reader_at=lambda step: reader, probed=PROBED, state={})
-    return Watch(config, model, strategy, samples, PLAN)
+    return Evaluator(config, model, strategy, samples, PLAN)
 
 
 def test_epochs_end_says_more_than_the_moments_between(samples: dict[str, Samples]) -> None:
@@ -71,7 +71,7 @@ def test_ignored_modality_is_warned_of_from_the_second_epoch_on(
     assert watch(10, True)["warnings"] == []
     [message] = watch(20, True)["warnings"]
     assert "ignoring the image" in message
-    last = Watch(watch.config, watch.model, watch.strategy, samples, Plan(10, 7))
+    last = Evaluator(watch.config, watch.model, watch.strategy, samples, Plan(10, 7))
     assert len(last(7, True)["warnings"]) == 1
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from omnitune.data.packing import Item, pack
 from omnitune.evaluation.scoring import token_scoreboard
 from omnitune.models.omni import OmniConfig, OmniModel
-from omnitune.training.interpolation import blend_with_start
+from omnitune.training.interpolation import interpolate_weights
 
 
 def weights(model: OmniModel) -> dict[str, Tensor]:
@@ -42,7 +42,7 @@ def test_what_was_unlearnt_comes_back(items: list[Item], taught: dict[str, Tenso
         for parameter in model.thinker.parameters():
             parameter.add_(torch.randn_like(parameter), alpha=0.3 * float(parameter.std()))
     end = weights(model)
-    found = blend_with_start(model, taught, items, 0.5)
+    found = interpolate_weights(model, taught, items, 0.5)
     assert list(found["losses"]) == ["0", "0.1", "0.2", "0.3", "0.4", "0.5"]
     assert found["share"] == 0.5
     for name, parameter in model.thinker.named_parameters():
@@ -57,7 +57,7 @@ def test_what_was_learnt_is_kept(items: list[Item], taught: dict[str, Tensor]) -
     model = tiny_model()
     start = weights(tiny_model(seed=1))
     model.thinker.load_state_dict(taught)
-    assert blend_with_start(model, start, items, 0.9)["share"] == 0
+    assert interpolate_weights(model, start, items, 0.9)["share"] == 0
     assert all(torch.equal(tensor, taught[name]) for name, tensor in weights(model).items())
 
 
@@ -66,7 +66,7 @@ def test_weights_that_are_shared_stay_shared(items: list[Item]) -> None:
     torch.manual_seed(0)
     model, other = (OmniModel(OmniConfig(settings)).eval() for _ in range(2))
     end, start = weights(model), weights(other)
-    share = blend_with_start(model, start, items, 1.0)["share"]
+    share = interpolate_weights(model, start, items, 1.0)["share"]
     head, table = model.thinker.lm_head.weight, model.thinker.get_input_embeddings().weight
     assert head is table
     key = "model.embed_tokens.weight"
@@ -76,5 +76,5 @@ def test_weights_that_are_shared_stay_shared(items: list[Item]) -> None:
 def test_a_thinker_that_was_frozen_is_left_alone(items: list[Item]) -> None:
     model = tiny_model()
     start = weights(model)
-    assert blend_with_start(model, start, items, 0.3) == {"share": 0.0, "losses": {}}
+    assert interpolate_weights(model, start, items, 0.3) == {"share": 0.0, "losses": {}}
     assert all(torch.equal(tensor, start[name]) for name, tensor in weights(model).items())

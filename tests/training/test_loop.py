@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from omnitune.config import SftConfig
 from omnitune.data.loader import BatchStream
 from omnitune.data.mixture import Mixture
-from omnitune.data.packing import Part
+from omnitune.data.packing import Shard
 from omnitune.sample import Sample
 from omnitune.training import checkpoint
 from omnitune.training.loop import Plan, Run, train
@@ -178,7 +178,7 @@ def test_interrupted_equals_uninterrupted(
     straight = start(settings(tmp_path / "straight", **rest), samples, freeze=freeze)
     train(straight)
 
-    def stop_at_five(number: int, part: Part) -> Any:
+    def stop_at_five(number: int, part: Shard) -> Any:
         if number >= 5 * accumulation:
             first.updating = True  # as if killed: nothing is saved on the way out
             raise SystemExit

@@ -9,7 +9,7 @@ import pytest
 
 from omnitune.config import SftConfig
 from omnitune.sample import UserError
-from omnitune.training.output_dir import examine_folder, finish
+from omnitune.training.output_dir import finish, prepare_output_dir
 
 
 def settings(folder: Path, **rest: Any) -> SftConfig:
@@ -17,7 +17,7 @@ def settings(folder: Path, **rest: Any) -> SftConfig:
 
 
 def claim(config: SftConfig, resume: bool = False, overwrite: bool = False) -> bool:
-    claimed = examine_folder(config, config.out / "omni.pt", resume, overwrite)
+    claimed = prepare_output_dir(config, config.out / "omni.pt", resume, overwrite)
     if claimed is not None:
         claimed.take()
     return claimed is None
@@ -84,12 +84,12 @@ def test_a_setting_that_an_older_run_did_not_know_had_its_default(tmp_path: Path
     leave_unfinished(settings(tmp_path))
     path = tmp_path / "run" / "run.json"
     run = json.loads(path.read_text())
-    del run["config"]["length_power"]
+    del run["config"]["loss_length_exponent"]
     path.write_text(json.dumps(run))
     assert not claim(settings(tmp_path), resume=True)
     path.write_text(json.dumps(run))
-    with pytest.raises(UserError, match=r"length_power: 0\.0 there, 0\.5 now"):
-        claim(settings(tmp_path, length_power=0.5), resume=True)
+    with pytest.raises(UserError, match=r"loss_length_exponent: 0\.0 there, 0\.5 now"):
+        claim(settings(tmp_path, loss_length_exponent=0.5), resume=True)
 
 
 def test_unfinished_run_needs_a_decision(tmp_path: Path) -> None:
@@ -148,10 +148,10 @@ def test_folder_that_is_a_file_or_lies_in_one(tmp_path: Path) -> None:
 def test_nothing_is_written_or_taken_away_before_the_claim_is_taken(tmp_path: Path) -> None:
     """What is refused after the folder was examined costs nothing."""
     config = settings(tmp_path)
-    assert examine_folder(config, config.out / "omni.pt", False, False) is not None
+    assert prepare_output_dir(config, config.out / "omni.pt", False, False) is not None
     assert not config.out.exists()
     paths = leave_unfinished(config)
-    assert examine_folder(config, config.out / "omni.pt", False, overwrite=True) is not None
+    assert prepare_output_dir(config, config.out / "omni.pt", False, overwrite=True) is not None
     assert all(path.exists() for path in paths)
 
 
@@ -163,7 +163,7 @@ def test_the_same_files_in_another_place_are_the_same_run(tmp_path: Path) -> Non
     result = first.out / "omni.pt"
 
     def examine(config: SftConfig, path: Path) -> bool:
-        claimed = examine_folder(config, result, True, False, {"text/data.json": path})
+        claimed = prepare_output_dir(config, result, True, False, {"text/data.json": path})
         assert claimed is not None
         claimed.take()
         return True

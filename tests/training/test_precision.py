@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from omnitune.config import SftConfig
 from omnitune.sample import UserError
-from omnitune.training import checkpoint
-from omnitune.training import precision as compute
+from omnitune.training import checkpoint, precision
 from omnitune.training.loop import Plan, Run, train
 from omnitune.training.optim import Muon, build_optimizer
 from omnitune.training.precision import (
@@ -66,13 +65,13 @@ def start(folder: Path, steps: int = 2, **rest: Any) -> Run:
 
 def rates(monkeypatch: pytest.MonkeyPatch, bf16: float, fp32: float = 100.0) -> None:
     found = {torch.bfloat16: bf16, torch.float32: fp32}
-    monkeypatch.setattr(compute, "matmul_rate", found.__getitem__)
-    monkeypatch.setattr(compute, "has_bf16_units", lambda: True)
+    monkeypatch.setattr(precision, "matmul_rate", found.__getitem__)
+    monkeypatch.setattr(precision, "has_bf16_units", lambda: True)
 
 
 def passes(monkeypatch: pytest.MonkeyPatch, **seconds: float) -> None:
     """What a forward and backward pass takes by precision."""
-    monkeypatch.setattr(compute, "_timed_pass", lambda run, batch, name: seconds[name])
+    monkeypatch.setattr(precision, "_timed_pass", lambda run, batch, name: seconds[name])
 
 
 @pytest.mark.parametrize(("bf16", "chosen"), [(1.0, "fp32"), (149.0, "fp32"), (151.0, "bf16")])
@@ -81,7 +80,7 @@ def test_bf16_only_where_it_is_clearly_faster(
 ) -> None:
     rates(monkeypatch, bf16)
     assert choose_precision("auto", CPU)[0] == chosen
-    monkeypatch.setattr(compute, "has_bf16_units", lambda: False)
+    monkeypatch.setattr(precision, "has_bf16_units", lambda: False)
     assert choose_precision("auto", CPU)[0] == "fp32"  # however a busy machine measures
     assert choose_precision("fp32", CPU)[0] == "fp32"
     assert choose_precision("bf16", CPU)[0] == "bf16"
@@ -128,7 +127,7 @@ def test_timing_changes_nothing(tmp_path: Path) -> None:
     run = start(tmp_path)
     before = {name: tensor.clone() for name, tensor in run.model.state_dict().items()}
     drawn, threads = torch.get_rng_state(), torch.get_num_threads()
-    assert compute.faster_precision(run, 2, "fast")[0] in ("bf16", "fp32")
+    assert precision.faster_precision(run, 2, "fast")[0] in ("bf16", "fp32")
     assert set(run.model.seen) == {torch.float32, torch.bfloat16}
     assert all(torch.equal(t, before[n]) for n, t in run.model.state_dict().items())
     assert all(p.grad is None for p in run.model.parameters())
@@ -206,8 +205,8 @@ def test_when_it_is_compiled(
     helps: bool,
     at: int | None,
 ) -> None:
-    monkeypatch.setattr(compute, "compile_pays", lambda steps, seconds: pays)
-    monkeypatch.setattr(compute, "compiling_helps", lambda: helps)
+    monkeypatch.setattr(precision, "compile_pays", lambda steps, seconds: pays)
+    monkeypatch.setattr(precision, "compiling_helps", lambda: helps)
     total = WATCHED_STEPS + 2
     run = start(tmp_path, steps=total, compile=asked, precision="fp32", save_every=total - 1)
     calls: list[int] = []
@@ -230,14 +229,14 @@ def test_where_compiling_helps(
     monkeypatch: pytest.MonkeyPatch, capability: str, compiler: str | None, expected: bool
 ) -> None:
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
-    monkeypatch.setattr(compute.shutil, "which", lambda name: compiler)
-    assert compute.compiling_helps() is expected
+    monkeypatch.setattr(precision.shutil, "which", lambda name: compiler)
+    assert precision.compiling_helps() is expected
 
 
 def test_several_processes_are_not_compiled(tmp_path: Path) -> None:
     run = start(tmp_path)
     run.compile = lambda: pytest.fail("compiled")
-    compute.settle(run, ranks=2)
+    precision.resolve_precision(run, ranks=2)
     assert run.state["compile"] is False
 
 

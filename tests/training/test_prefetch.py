@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from omnitune.training.prefetch import Ahead
+from omnitune.training.prefetch import Prefetcher
 
 
 def test_numbers_come_in_order_and_one_ahead() -> None:
@@ -15,13 +15,13 @@ def test_numbers_come_in_order_and_one_ahead() -> None:
         made.append(number)
         return number * number
 
-    with Ahead(make, stop=5) as ahead:
+    with Prefetcher(make, stop=5) as ahead:
         assert [ahead(n) for n in range(5)] == [0, 1, 4, 9, 16]
     assert made == list(range(5))  # none past the last, none twice
 
 
 def test_another_number_than_the_next_may_be_asked_for() -> None:
-    with Ahead(lambda n: n, stop=100) as ahead:
+    with Prefetcher(lambda n: n, stop=100) as ahead:
         assert [ahead(n) for n in (7, 8, 3, 4, 99)] == [7, 8, 3, 4, 99]
 
 
@@ -31,7 +31,7 @@ def test_errors_come_with_their_number() -> None:
             raise ValueError("record 2")
         return number
 
-    with Ahead(make, stop=9) as ahead:
+    with Prefetcher(make, stop=9) as ahead:
         assert [ahead(0), ahead(1)] == [0, 1]
         with pytest.raises(ValueError, match="record 2"):
             ahead(2)
@@ -44,7 +44,7 @@ def test_interrupt_leaves_no_thread_behind() -> None:
         return number
 
     def interrupted() -> None:
-        with Ahead(make, stop=9) as ahead:
+        with Prefetcher(make, stop=9) as ahead:
             ahead(0)
             raise KeyboardInterrupt
 

@@ -147,7 +147,9 @@ def test_samples_longer_than_the_context_are_refused_before_training(
     with pytest.raises(UserError, match=r"max_tokens is 5000, .* 256 positions"):
         finetune(config)
     assert not config.out.exists()
-    model = sft.prepare(settings(home, "context", max_steps=1)).model  # not asked for by name
+    model = sft.build_training(
+        settings(home, "context", max_steps=1)
+    ).model  # not asked for by name
     assert "max_tokens is 256: the thinker has no more positions" in capsys.readouterr().out
     assert sft.within_context(settings(home, max_tokens=256), model).max_tokens == 256
 
@@ -234,7 +236,7 @@ def test_the_model_that_is_kept_and_scored_is_the_blended_one(
             parameter.detach().zero_()
         return {"share": 0.5, "losses": {"0": 2.0, "0.5": 1.0}}
 
-    monkeypatch.setattr(sft, "blend_with_start", silenced)
+    monkeypatch.setattr(sft, "interpolate_weights", silenced)
     config = settings(home, "blended", max_steps=2)
     finetune(config)
     kept = read_checkpoint(config.out / "omni.pt")["thinker"]
@@ -247,14 +249,14 @@ def test_the_model_that_is_kept_and_scored_is_the_blended_one(
 def test_nothing_is_chosen_by_samples_that_are_scored(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sft, "blend_with_start", lambda *a: pytest.fail("blended"))
-    never = settings(home, "never", max_blend=0.0)
-    assert sft.blend(never, sft.prepare(never)) == {}
+    monkeypatch.setattr(sft, "interpolate_weights", lambda *a: pytest.fail("blended"))
+    never = settings(home, "never", max_interpolation=0.0)
+    assert sft.blend(never, sft.build_training(never)) == {}
     data = shutil.copytree(home / "data", tmp_path / "data")
     for file in data.glob("*/*.json"):
         file.write_text(file.read_text().replace('"test"', '"train"'))
     alone = settings(home, "alone", data_dir=data)
-    assert sft.blend(alone, sft.prepare(alone)) == {}
+    assert sft.blend(alone, sft.build_training(alone)) == {}
 
 
 @pytest.mark.parametrize("cache", ["auto", "off"])
@@ -304,7 +306,7 @@ def test_memory_that_is_not_there_is_warned_of(
     run = build_run(config, model, reader, read_samples(config))
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (there, there))
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 0)
-    sft.tell_memory(config, model, run)
+    sft.log_memory_estimate(config, model, run)
     said = capsys.readouterr().out
     assert "memory, in GiB: weights 0.0, gradients 0.0, optimiser 0.0, activations 0.0" in said
     assert ("warning: that may not fit" in said) is (there == 1_000)
@@ -322,11 +324,11 @@ def test_narrow_thinkers_take_larger_steps_and_projectors_larger_yet(home: Path)
         return {names[id(p)]: group["peak_lr"] for group in groups for p in group["params"]}
 
     wide = {"thinker": 1e-3, "encoders": 1e-3, "proj_v": 2.5e-3, "proj_a": 2.5e-3}
-    assert rates(rate_width=32) == pytest.approx(wide)  # the tiny thinker's own width
-    assert rates(rate_width=8) == pytest.approx(wide)
+    assert rates(lr_base_width=32) == pytest.approx(wide)  # the tiny thinker's own width
+    assert rates(lr_base_width=8) == pytest.approx(wide)
     plain = {"thinker": 2e-3, "encoders": 1e-3, "proj_v": 5e-3, "proj_a": 5e-3}
-    assert rates(rate_width=64) == pytest.approx(plain)
-    told = rates(rate_width=64, projector_learning_rate=2e-3, encoder_learning_rate=1e-5)
+    assert rates(lr_base_width=64) == pytest.approx(plain)
+    told = rates(lr_base_width=64, projector_learning_rate=2e-3, encoder_learning_rate=1e-5)
     assert told == pytest.approx(plain | {"proj_v": 2e-3, "proj_a": 2e-3, "encoders": 1e-5})
 
 
@@ -348,13 +350,15 @@ def test_a_source_without_a_file_is_named_with_the_line_that_gives_it_weight(
     home: Path, tmp_path: Path
 ) -> None:
     path = tmp_path / "run.json"
-    path.write_text('{\n "data_mix": {\n  "text_only": 1,\n  "told": 0.3,\n  "sheets": 0.2\n }\n}')
+    path.write_text(
+        '{\n "data_mix": {\n  "text_only": 1,\n  "described": 0.3,\n  "digit_grids": 0.2\n }\n}'
+    )
     options = ["--data-dir", str(home / "data")]
     with pytest.raises(UserError) as error:
         read_samples(load_config(SftConfig, path, options))
     first, second = str(error.value).splitlines()
-    assert f'told has weight ({path}, line 4: "told" in "data_mix": 0.3)' in first
-    assert f'sheets has weight ({path}, line 5: "sheets" in "data_mix": 0.2)' in second
+    assert f'described has weight ({path}, line 4: "described" in "data_mix": 0.3)' in first
+    assert f'digit_grids has weight ({path}, line 5: "digit_grids" in "data_mix": 0.2)' in second
     assert first.endswith("/data: text_only, image_text, audio_text")
     with pytest.raises(UserError, match=r"\(--data-mix\.told on the command line: 0\.1\)"):
         read_samples(load_config(SftConfig, None, [*options, "--data-mix.told", "0.1"]))

@@ -15,7 +15,7 @@ from omnitune.data.packing import Batch
 from omnitune.evaluation import scoring as scoreboard
 from omnitune.sample import UserError
 from omnitune.training.loop import Run, train
-from omnitune.training.sft import Joint, encode_media, finetune, prepare
+from omnitune.training.sft import TrainingSetup, build_training, encode_media, finetune
 
 PROJECTORS = {"until": 0.5, "train": ["proj_v", "proj_a"]}
 STRATEGIES: dict[str, dict[str, Any]] = {
@@ -32,12 +32,12 @@ STRATEGIES: dict[str, dict[str, Any]] = {
         ]
     },
     "curriculum": {"curriculum": 0.8, "gradient_accumulation": 2},
-    "balance by loss": {"balance": "loss", "log_every": 2},
-    "balance by score": {"balance": "score", "phases": [{"until": 0.4}, {"data_mix": MIX}]},
+    "balance by loss": {"adaptive_mix": "loss", "log_every": 2},
+    "balance by score": {"adaptive_mix": "score", "phases": [{"until": 0.4}, {"data_mix": MIX}]},
     "all, by tokens": {
         "phases": [PROJECTORS, {"train": ["thinker", "vision_encoder"]}],
         "curriculum": 0.6,
-        "balance": "loss",
+        "adaptive_mix": "loss",
         "log_every": 1,
         "tokens_per_batch": 120,
         "gradient_accumulation": 2,
@@ -64,18 +64,18 @@ def lines(run: Run) -> list[dict[str, Any]]:
     return entries
 
 
-def weights(joint: Joint) -> dict[str, torch.Tensor]:
+def weights(joint: TrainingSetup) -> dict[str, torch.Tensor]:
     return {name: tensor.clone() for name, tensor in joint.model.state_dict().items()}
 
 
 @pytest.mark.parametrize("name", list(STRATEGIES))
 def test_interrupted_equals_uninterrupted(home: Path, name: str) -> None:
     """Broken off in steps 8 and 12: in the middle of a phase, between two decisions."""
-    straight = prepare(config_of(home, f"straight {name}", **STRATEGIES[name]))
+    straight = build_training(config_of(home, f"straight {name}", **STRATEGIES[name]))
     train(straight.run)
     config = config_of(home, f"broken {name}", **STRATEGIES[name])
     for stop in (7, 11):
-        broken = prepare(config, resume=True).run
+        broken = build_training(config, resume=True).run
         stream = broken.batch_at
 
         def until(number: int, *part: Any, stream: Any = stream, stop: int = stop) -> Any:
@@ -86,7 +86,7 @@ def test_interrupted_equals_uninterrupted(home: Path, name: str) -> None:
         broken.batch_at = until
         with pytest.raises(SystemExit):
             train(broken)
-    again = prepare(config, resume=True)
+    again = build_training(config, resume=True)
     assert again.run.step == 11
     train(again.run)
     expected = weights(straight)
@@ -101,7 +101,7 @@ def test_frozen_parts_do_not_move_at_all(home: Path) -> None:
     parts = [["proj_v"], ["thinker", "audio_encoder"], ["proj_v", "proj_a"]]
     phases = [{"until": (n + 1) / 3, "train": names} for n, names in enumerate(parts)]
     config = config_of(home, "frozen", phases=phases, weight_decay=0.5, log_every=4)
-    joint = prepare(config)
+    joint = build_training(config)
     moved: list[set[str]] = []
     before = weights(joint)
 
@@ -125,7 +125,7 @@ def test_frozen_parts_do_not_move_at_all(home: Path) -> None:
 
 
 def test_phase_that_trains_an_encoder_reads_raw_media_from_there_on(home: Path) -> None:
-    joint = prepare(config_of(home, "raw", **STRATEGIES["late encoders"]))
+    joint = build_training(config_of(home, "raw", **STRATEGIES["late encoders"]))
     first = joint.strategy.phases.firsts[1]
     assert first == 4
     for step in range(12):
@@ -140,7 +140,7 @@ def test_phase_that_trains_an_encoder_reads_raw_media_from_there_on(home: Path) 
 
 def test_encoders_trained_from_the_start_are_not_cached(home: Path) -> None:
     late = [{"until": 0.5, "train": ["audio_encoder"]}, {"train": ["vision_encoder"]}]
-    joint = prepare(config_of(home, "partly", phases=late))
+    joint = build_training(config_of(home, "partly", phases=late))
     assert set(encode_media(joint.strategy.phases.config, joint.model, [])) == {"image"}
     config = config_of(home, "on", phases=late, feature_cache="on")
     with pytest.raises(UserError, match="feature_cache is on, but"):
@@ -152,7 +152,7 @@ def test_sources_of_every_phase_are_read(home: Path) -> None:
         {"until": 0.5, "data_mix": {"image_text": 1}},
         {"data_mix": {"text_only": 1, "image_text": 3}},
     ]
-    joint = prepare(config_of(home, "sources", phases=phases, log_every=6))
+    joint = build_training(config_of(home, "sources", phases=phases, log_every=6))
     assert list(joint.samples) == ["text_only", "image_text"]
     train(joint.run)
     by_step = {entry["step"]: entry.get("mix") for entry in lines(joint.run)}
@@ -164,7 +164,7 @@ def test_sources_of_every_phase_are_read(home: Path) -> None:
 
 def test_decisions_hold_from_the_step_after_the_next(home: Path) -> None:
     """What was read ahead when it was decided stays what it was."""
-    joint = prepare(config_of(home, "decided", **STRATEGIES["balance by loss"]))
+    joint = build_training(config_of(home, "decided", **STRATEGIES["balance by loss"]))
     train(joint.run)
     decided = joint.run.state["weights"]
     assert len(decided) > 1
@@ -178,8 +178,8 @@ def test_decisions_hold_from_the_step_after_the_next(home: Path) -> None:
 
 
 def test_window_of_tokens_is_not_parted_by_a_decision(home: Path) -> None:
-    config = config_of(home, "window", balance="loss", tokens_per_batch=120)
-    strategy = prepare(config).strategy
+    config = config_of(home, "window", adaptive_mix="loss", tokens_per_batch=120)
+    strategy = build_training(config).strategy
     size = 16 * strategy.stream.batch_size
     assert strategy.decide(2, {"text_only": 2.0}) == size
     assert strategy.decide(15, {"text_only": 0.5}) == size
@@ -189,7 +189,7 @@ def test_window_of_tokens_is_not_parted_by_a_decision(home: Path) -> None:
 @pytest.mark.slow
 def test_run_tells_of_phases_and_mix(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     phases = [PROJECTORS | {"learning_rate": 2e-3, "max_difficulty": 0.9}, {"data_mix": MIX}]
-    config = config_of(home, "told", phases=phases, balance="score", log_every=6)
+    config = config_of(home, "described", phases=phases, adaptive_mix="score", log_every=6)
     finetune(config)
     said = capsys.readouterr().out
     assert "phase 1 of 2 from step 1: training proj_v, proj_a" in said
@@ -206,7 +206,9 @@ def test_run_tells_of_phases_and_mix(home: Path, capsys: pytest.CaptureFixture[s
 def test_two_processes_follow_the_same_strategy(home: Path, name: str) -> None:
     runs = []
     for workers in (1, 2):
-        made = prepare(config_of(home, f"{workers} {name}", workers=workers, **STRATEGIES[name]))
+        made = build_training(
+            config_of(home, f"{workers} {name}", workers=workers, **STRATEGIES[name])
+        )
         use_plain_descent(made.run, 1e-2)
         train(made.run)
         runs.append(made)
@@ -224,7 +226,7 @@ def test_a_source_without_the_usual_tasks_is_checked_between_epochs_too(home: Pa
     before = path.read_text(encoding="utf-8")
     path.write_text(before.replace('"transcription"', '"qa"'), encoding="utf-8")
     try:
-        tasks = prepare(config_of(home, "probes")).strategy.probed
+        tasks = build_training(config_of(home, "probes")).strategy.probed
     finally:
         path.write_text(before, encoding="utf-8")
     assert tasks == ("text", "image_qa", "transcription", "audio_qa")

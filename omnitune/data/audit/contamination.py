@@ -42,7 +42,7 @@ def statements(sample: Sample) -> list[list[int]]:
     """
     if sample.media:
         answers = [m.text for m in sample.messages if m.role == "assistant"]
-        texts = list(dict.fromkeys([*sample.stand_ins.values(), *answers]))
+        texts = list(dict.fromkeys([*sample.captions.values(), *answers]))
     else:
         texts = [" ".join(m.text for m in sample.messages if m.role != "system")]
     found = ([_hash(word) for word in _WORDS.findall(text.lower())] for text in texts)

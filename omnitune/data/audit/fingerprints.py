@@ -46,11 +46,11 @@ class Shared(NamedTuple):
     how: str
     training: Sample
     held_out: Sample
-    likeness: float
+    similarity: float
 
 
 @dataclass(frozen=True)
-class Prints:
+class Fingerprints:
     """One modality's fingerprints, in the order of the sources and of their media.
 
     Attributes:
@@ -63,7 +63,7 @@ class Prints:
 
     name: str
     content_M: np.ndarray
-    look_MW: np.ndarray
+    hash_MW: np.ndarray
     amount_M: np.ndarray
     whole_M: np.ndarray
     sources: list[Source]
@@ -106,13 +106,13 @@ class Prints:
         return next(m.path for m in shown if m.modality == self.name)
 
 
-def decode(samples: Mapping[str, Samples]) -> tuple[dict[str, Prints], list[Broken]]:
+def decode(samples: Mapping[str, Samples]) -> tuple[dict[str, Fingerprints], list[Broken]]:
     """Decodes every distinct medium once, with a bar; also gives all that are broken."""
     sources = [held.pieces[0][0] for held in samples.values()]
     total = sum(len(source.index.media_M2) for source in sources)
     broken: list[Broken] = []
     remarks: dict[str, list[Remark]] = {name: [] for name in MODALITIES}
-    content, look = ({name: array("Q") for name in MODALITIES} for _ in range(2))
+    content, perceptual_hash = ({name: array("Q") for name in MODALITIES} for _ in range(2))
     amount = {name: array("d") for name in MODALITIES}
     with progress_bar("decoding media", total) as advance:
         for medium, sample in (pair for held in samples.values() for pair in held.media()):
@@ -120,18 +120,20 @@ def decode(samples: Mapping[str, Samples]) -> tuple[dict[str, Prints], list[Brok
             try:
                 found = modality.fingerprint(medium.path)
             except UserError as error:
-                found = Fingerprint(0, NOTHING, (0,) * modality.look_words)
+                found = Fingerprint(0, NOTHING, (0,) * modality.hash_words)
                 broken.append(Broken(medium, sample, str(error)))
             remarks[medium.modality] += [Remark(medium, sample, told) for told in found.remarks]
             content[medium.modality].append(found.content)
-            look[medium.modality].extend(found.look)
+            perceptual_hash[medium.modality].extend(found.perceptual_hash)
             amount[medium.modality].append(found.amount)
             advance()
-    prints = {
-        name: Prints(
+    fingerprints = {
+        name: Fingerprints(
             name,
             content_M=np.array(content[name]),
-            look_MW=np.array(look[name]).reshape(len(content[name]), MODALITIES[name].look_words),
+            hash_MW=np.array(perceptual_hash[name]).reshape(
+                len(content[name]), MODALITIES[name].hash_words
+            ),
             amount_M=np.array(amount[name]),
             whole_M=np.array(amount[name]) > NOTHING,
             sources=sources,
@@ -141,46 +143,46 @@ def decode(samples: Mapping[str, Samples]) -> tuple[dict[str, Prints], list[Brok
         for name in MODALITIES
         if content[name]
     }
-    return prints, broken
+    return fingerprints, broken
 
 
-def shared(prints: Prints, split: str) -> list[Shared]:
+def shared(fingerprints: Fingerprints, split: str) -> list[Shared]:
     """The media of a held-out split that training samples show too, each once.
 
     As the same file, else with the same content, else as a changed copy: of like look, and so
     alike that the modality takes it for one.
     """
-    held, train = prints.shown(split), prints.shown("train")
+    held, train = fingerprints.shown(split), fingerprints.shown("train")
     same_file = np.isin(held, train)
     found = [("same file", n, n, 1.0) for n in held[same_file].tolist()]
-    held, train = (some[prints.whole_M[some]] for some in (held[~same_file], train))
+    held, train = (some[fingerprints.whole_M[some]] for some in (held[~same_file], train))
     if len(train):
-        order = train[np.argsort(prints.content_M[train], kind="stable")]
-        places = np.searchsorted(prints.content_M[order], prints.content_M[held])
+        order = train[np.argsort(fingerprints.content_M[train], kind="stable")]
+        places = np.searchsorted(fingerprints.content_M[order], fingerprints.content_M[held])
         twins = order[places.clip(max=len(order) - 1)]
-        same = prints.content_M[twins] == prints.content_M[held]
+        same = fingerprints.content_M[twins] == fingerprints.content_M[held]
         pairs = zip(twins[same].tolist(), held[same].tolist(), strict=True)
         found += [("same content", twin, n, 1.0) for twin, n in pairs]
-        found += _copies(prints, train, held[~same], split)
+        found += _copies(fingerprints, train, held[~same], split)
     return [
-        Shared(how, prints.sample(a, "train"), prints.sample(b, split), likeness)
-        for how, a, b, likeness in found
+        Shared(how, fingerprints.sample(a, "train"), fingerprints.sample(b, split), similarity)
+        for how, a, b, similarity in found
     ]
 
 
 def _copies(
-    prints: Prints, train: np.ndarray, held: np.ndarray, split: str
+    fingerprints: Fingerprints, train: np.ndarray, held: np.ndarray, split: str
 ) -> list[tuple[str, int, int, float]]:
     """Changed copies: medium in train, medium held out and how alike they are."""
-    modality = MODALITIES[prints.name]
-    if not prints.look_MW.shape[1]:
+    modality = MODALITIES[fingerprints.name]
+    if not fingerprints.hash_MW.shape[1]:
         return []
     found = []
-    near = alike(prints.look_MW[train], prints.look_MW[held], modality.look_distance)
+    near = alike(fingerprints.hash_MW[train], fingerprints.hash_MW[held], modality.hash_distance)
     for medium, candidates in zip(held.tolist(), near, strict=True):
-        own = prints.path(medium, split) if candidates else Path()
+        own = fingerprints.path(medium, split) if candidates else Path()
         others = [int(train[place]) for _, place in candidates]
-        scores = [modality.likeness(prints.path(n, "train"), own) for n in others]
+        scores = [modality.similarity(fingerprints.path(n, "train"), own) for n in others]
         best = max(scores, default=0.0)
         if best > 0:
             found.append(("changed copy", others[scores.index(best)], medium, best))

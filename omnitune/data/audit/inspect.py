@@ -9,8 +9,8 @@ from typing import Any
 
 from omnitune.console import progress_bar
 from omnitune.data.audit.contamination import NEAR_TEXT, HeldOutText, overlap
-from omnitune.data.audit.fingerprints import Broken, Prints, Shared, decode, shared
-from omnitune.data.audit.truncation import Reading, count_tokens, summary, take_stock
+from omnitune.data.audit.fingerprints import Broken, Fingerprints, Shared, decode, shared
+from omnitune.data.audit.truncation import ReadLimits, audit_truncation, count_tokens, summary
 from omnitune.data.index import Samples
 from omnitune.data.sources.native import join, read_available, remarks
 from omnitune.encoders.registry import MODALITIES
@@ -25,7 +25,7 @@ LEAKS = ("same file", "same content", "changed copy", "same text", "near text")
 ALIKE = "same words, another picture"
 
 
-def inspect_folder(data_dir: Path, reading: Reading | None = None) -> dict[str, Any]:
+def inspect_folder(data_dir: Path, reading: ReadLimits | None = None) -> dict[str, Any]:
     """Reads every record and decodes every medium of a folder, with progress bars.
 
     Args:
@@ -48,12 +48,12 @@ def inspect_folder(data_dir: Path, reading: Reading | None = None) -> dict[str, 
     """
     samples = read_available(data_dir)
     sources, pairs, leaks = _read_texts(samples, reading)
-    prints, broken = decode(samples)
+    fingerprints, broken = decode(samples)
     for name, source in sources.items():
         for split, entry in source.items():
-            entry |= _amounts(prints.values(), list(samples).index(name), split)
+            entry |= _amounts(fingerprints.values(), list(samples).index(name), split)
     for split, entry in leaks.items():
-        for name, found in prints.items():
+        for name, found in fingerprints.items():
             compared = int(found.whole_M[found.shown(split)].sum())
             if compared:
                 ways = shared(found, split)
@@ -64,21 +64,21 @@ def inspect_folder(data_dir: Path, reading: Reading | None = None) -> dict[str, 
         "sources": sources,
         "notes": remarks(samples.values()),
         "broken": _broken(broken),
-        "remarks": _remarks(prints.values()),
+        "remarks": _remarks(fingerprints.values()),
         "leaks": leaks,
         "pairs": _worst(pairs),
         "leaking": any(one.how in LEAKS for found in pairs.values() for one in found),
     }
     if reading and not broken:
         try:
-            result["truncation"] = take_stock(samples, reading, data_dir, leave_out=True)[1]
+            result["truncation"] = audit_truncation(samples, reading, data_dir, leave_out=True)[1]
         except UserError as error:
             result["refused"] = str(error)
     return result
 
 
 def _read_texts(
-    samples: Mapping[str, Samples], reading: Reading | None
+    samples: Mapping[str, Samples], reading: ReadLimits | None
 ) -> tuple[dict[str, Any], dict[str, list[Shared]], dict[str, Any]]:
     """Account of each source, and what the held-out samples' texts share with training samples."""
     everything = join(samples.values())
@@ -108,7 +108,7 @@ def _read_texts(
         if share < NEAR_TEXT:
             continue
         pair = _text_pair(held_out, everything, same, most)
-        if pair.likeness >= NEAR_TEXT:
+        if pair.similarity >= NEAR_TEXT:
             entry[pair.how] = entry.get(pair.how, 0) + 1
             pairs.setdefault(held_out.split, []).append(pair)
     return sources, pairs, leaks
@@ -117,17 +117,17 @@ def _read_texts(
 def _text_pair(held_out: Sample, everything: Samples, same: int, most: int) -> Shared:
     """A held-out sample and the training sample whose words are most like its own."""
     training = everything[same if same >= 0 else most]
-    seen = any(MODALITIES[medium.modality].glimpsed for medium in held_out.media)
+    seen = any(MODALITIES[medium.modality].is_spatial for medium in held_out.media)
     how = ALIKE if seen else "same text" if same >= 0 else "near text"
     return Shared(how, training, held_out, 1.0 if same >= 0 else overlap(held_out, training))
 
 
-def _entry(reading: Reading | None) -> dict[str, Any]:
+def _entry(reading: ReadLimits | None) -> dict[str, Any]:
     entry: dict[str, Any] = {"records": 0, "questions": 0, "kinds": Counter()}
     return entry | ({"tokens": 0} if reading else {})
 
 
-def _count(entry: dict[str, Any], sample: Sample, reading: Reading | None) -> None:
+def _count(entry: dict[str, Any], sample: Sample, reading: ReadLimits | None) -> None:
     answers = [message for message in sample.messages if message.learnt]
     entry["records"] += 1
     entry["questions"] += len(answers)
@@ -136,14 +136,14 @@ def _count(entry: dict[str, Any], sample: Sample, reading: Reading | None) -> No
         entry["tokens"] += count_tokens(sample, reading.renderer)
 
 
-def _amounts(prints: Iterable[Prints], source: int, split: str) -> dict[str, Any]:
+def _amounts(fingerprints: Iterable[Fingerprints], source: int, split: str) -> dict[str, Any]:
     """Number of media that a source's split shows, and how much is in them."""
-    shown = {found.name: found.shown(split, source) for found in prints}
+    shown = {found.name: found.shown(split, source) for found in fingerprints}
     return {
         "media": {name: len(rows) for name, rows in shown.items() if len(rows)},
         "amounts": {
             found.name: round(float(found.amount_M[shown[found.name]].sum()), 1)
-            for found in prints
+            for found in fingerprints
             if len(shown[found.name])
         },
     }
@@ -157,8 +157,8 @@ def _broken(broken: list[Broken]) -> dict[str, Any]:
     return {"count": len(broken), "media": named}
 
 
-def _remarks(prints: Iterable[Prints]) -> dict[str, Any]:
-    remarks = [one for found in prints for one in found.remarks]
+def _remarks(fingerprints: Iterable[Fingerprints]) -> dict[str, Any]:
+    remarks = [one for found in fingerprints for one in found.remarks]
     named = [
         {"id": one.sample.id, "file": str(one.medium.path), "remark": one.remark}
         for one in remarks[:NAMED]
@@ -174,10 +174,10 @@ def _worst(pairs: Mapping[str, list[Shared]]) -> list[dict[str, Any]]:
             "how": one.how,
             "train": one.training.id,
             "held_out": one.held_out.id,
-            "likeness": round(one.likeness, 3),
+            "likeness": round(one.similarity, 3),
         }
         for split, found in pairs.items()
-        for one in sorted(found, key=lambda one: (one.how == ALIKE, -one.likeness))[:NAMED]
+        for one in sorted(found, key=lambda one: (one.how == ALIKE, -one.similarity))[:NAMED]
     ]
 
 

@@ -28,7 +28,7 @@ from omnitune.data.template import ChatRenderer
 from omnitune.encoders.base import Modality
 from omnitune.sample import Sample, UserError
 
-LEDGER_FILE = "truncation.json"
+TRUNCATION_FILE = "truncation.json"
 NAMED = 20  # samples that lost most
 PROBED = 200  # records of a source from which the number of all its tokens is estimated
 BAR_FROM = 20_000
@@ -39,7 +39,7 @@ WHOLE, LOST, LEAST, MOST = range(4)  # columns of extents: those of modalities.b
 
 
 @dataclass(frozen=True)
-class Reading:
+class ReadLimits:
     """How samples will be read: what decides what is lost.
 
     Attributes:
@@ -67,7 +67,7 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class Holding:
+class SourceAudit:
     """One source as it will be read.
 
     Attributes:
@@ -97,8 +97,8 @@ class Holding:
         return Samples([(self.source.without(self.long_K2[:, 0]), self.samples.pieces[0][1])])
 
 
-def take_stock(
-    samples: Mapping[str, Samples], reading: Reading, data_dir: Path, leave_out: bool = False
+def audit_truncation(
+    samples: Mapping[str, Samples], reading: ReadLimits, data_dir: Path, leave_out: bool = False
 ) -> tuple[dict[str, Samples], dict[str, Any]]:
     """Checks every medium by its header and every sample's length before anything is trained.
 
@@ -132,7 +132,7 @@ def summary(ledger: Mapping[str, Any]) -> str:
         for entry in ledger.values()
         if entry["lost"]
     ]
-    return f"not shown to the model: {', '.join(told)}; see {LEDGER_FILE}" if told else ""
+    return f"not shown to the model: {', '.join(told)}; see {TRUNCATION_FILE}" if told else ""
 
 
 def measure_media(
@@ -174,7 +174,7 @@ def count_tokens(sample: Sample, renderer: ChatRenderer) -> int:
     return len(renderer.render(sample.messages, [0] * len(sample.media)).tokens)
 
 
-def _hold(samples: Samples, reading: Reading, data_dir: Path) -> Holding:
+def _hold(samples: Samples, reading: ReadLimits, data_dir: Path) -> SourceAudit:
     [(source, numbers)] = samples.pieces
     extents_M4 = measure_media(samples, reading.modalities, reading.media_key, data_dir)
     most_N = _per_record(source, extents_M4[:, MOST])
@@ -190,7 +190,7 @@ def _hold(samples: Samples, reading: Reading, data_dir: Path) -> Holding:
         _find_long, source, reading, extents_M4, np.flatnonzero(bound_N > reading.max_tokens)
     )
     folder = data_dir / INDEX_FOLDER / source.index.name
-    return Holding(
+    return SourceAudit(
         samples,
         extents_M4,
         _kept(folder / f"long-{reading.key}.npy", find) if folder.is_dir() else find(),
@@ -207,7 +207,7 @@ def _per_record(source: Source, values_M: np.ndarray) -> np.ndarray:
 
 
 def _find_long(
-    source: Source, reading: Reading, extents_M4: np.ndarray, candidates: np.ndarray
+    source: Source, reading: ReadLimits, extents_M4: np.ndarray, candidates: np.ndarray
 ) -> np.ndarray:
     """Of records that may be too long, number and tokens of those that are: ``[K, 2]``."""
     index = source.index
@@ -223,10 +223,10 @@ def _find_long(
     return np.array(found, dtype=np.int64).reshape(-1, 2)
 
 
-def _longest(sample: Sample, reading: Reading, least: int, most: int) -> int:
+def _longest(sample: Sample, reading: ReadLimits, least: int, most: int) -> int:
     """Tokens of the longest form that a sample is shown in; media are read if they decide."""
     whole = reading.conversations and sample.split == "train"
-    forms = [sample] if whole else sample.alone()
+    forms = [sample] if whole else sample.split_turns()
     text = max(count_tokens(form, reading.renderer) for form in forms)
     if least == most or text + most <= reading.max_tokens or text + least > reading.max_tokens:
         return text + most
@@ -234,7 +234,7 @@ def _longest(sample: Sample, reading: Reading, least: int, most: int) -> int:
     return text + sum(modality.num_slots(modality.read(path)) for modality, path in modalities)
 
 
-def _refuse_long(found: Iterable[Holding], reading: Reading) -> None:
+def _refuse_long(found: Iterable[SourceAudit], reading: ReadLimits) -> None:
     long = [(held, *row) for held in found for row in held.long_K2.tolist()]
     if not long:
         return
@@ -247,7 +247,7 @@ def _refuse_long(found: Iterable[Holding], reading: Reading) -> None:
 
 
 def _media_entry(
-    found: Iterable[Holding], name: str, modality: Modality, data_dir: Path
+    found: Iterable[SourceAudit], name: str, modality: Modality, data_dir: Path
 ) -> dict[str, Any]:
     """The ledger of one modality: what is lost in encoding, and with samples that are left out."""
     whole = lost = 0.0
@@ -281,7 +281,7 @@ def _media_entry(
     }
 
 
-def _gone(held: Holding) -> np.ndarray:
+def _gone(held: SourceAudit) -> np.ndarray:
     """Whether each medium is shown by samples only that are left out: ``[M]``."""
     index = held.source.index
     count = len(index.media_M2)
@@ -294,7 +294,7 @@ def _gone(held: Holding) -> np.ndarray:
     return np.bincount(index.shown_R, weights_R, minlength=count) == shown
 
 
-def _text_entry(found: Iterable[Holding], data_dir: Path) -> dict[str, Any]:
+def _text_entry(found: Iterable[SourceAudit], data_dir: Path) -> dict[str, Any]:
     """The tokens of samples that are left out, their media's slots included."""
     found = list(found)
     long = [(held.source, *row) for held in found for row in held.long_K2.tolist()]

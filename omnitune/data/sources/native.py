@@ -12,8 +12,8 @@ from typing import Any
 from omnitune.config.settings import quoted
 from omnitune.data.faults import Faults
 from omnitune.data.index import Samples, Source, first_shown, open_index
+from omnitune.data.schema import CAPTION_KEYS as CAPTION_KEYS
 from omnitune.data.schema import REQUIRED_MEDIA as REQUIRED_MEDIA
-from omnitune.data.schema import STAND_INS as STAND_INS
 from omnitune.data.schema import TASKS as TASKS
 from omnitune.data.schema import Record as _Record
 from omnitune.data.schema import task_of as task_of
@@ -27,9 +27,9 @@ FILES = {
     "image_text": "images/image_qa.json",
     "audio_text": "audio/audio_qa.json",
     "image_audio_text": "omni/omni_qa.json",
-    "told": "text/told_qa.json",
+    "described": "text/told_qa.json",
     "captions": "images/captions.json",
-    "sheets": "images/sheets.json",
+    "digit_grids": "images/sheets.json",
     "transcripts": "audio/transcripts.json",
 }
 INDEX_FOLDER = ".index"
@@ -180,11 +180,11 @@ def media_key(samples: Sequence[Sample]) -> str | None:
     return samples.media_key if isinstance(samples, Samples) else None
 
 
-def outlines(samples: Sequence[Sample]) -> Iterator[list[tuple[str, int]]]:
+def all_task_counts(samples: Sequence[Sample]) -> Iterator[list[tuple[str, int]]]:
     """``Sample.outline`` of each sample; those of an indexed file are not read for it."""
     if isinstance(samples, Samples):
-        return samples.outlines()
-    return (sample.outline() for sample in samples)
+        return samples.all_task_counts()
+    return (sample.task_counts() for sample in samples)
 
 
 def check_media(samples: Sequence[Sample]) -> None:

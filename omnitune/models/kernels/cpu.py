@@ -80,7 +80,7 @@ def _turned(x: Tensor, cos: Tensor, first: Tensor, second: Tensor, sign: int) ->
     return y
 
 
-def hasten(thinker: nn.Module) -> None:
+def install_cpu_kernels(thinker: nn.Module) -> None:
     """Puts these operators in the place of a thinker's own, for every model of its kind.
 
     In its classes, not its modules: what is compiled for one layer then serves the next. An

@@ -23,10 +23,10 @@ def test_what_a_sample_states_is_not_its_questions() -> None:
     picture = conversation(
         "a", "what colour is the big one?", "it is a red circle.", "which one is that?", "Yes",
         media=(Media("image", None),),  # type: ignore[arg-type]
-        stand_ins={"image": "a large red circle"},
+        captions={"image": "a large red circle"},
     )  # fmt: skip
     same = conversation(
-        "b", "what is it?", "It is a RED circle", media=picture.media, stand_ins=picture.stand_ins
+        "b", "what is it?", "It is a RED circle", media=picture.media, captions=picture.captions
     )
     assert statements(picture) == statements(same)
     assert [len(words) for words in statements(picture)] == [4, 5]

@@ -13,7 +13,7 @@ from PIL import Image
 
 from omnitune.cli import main
 from omnitune.data.audit.inspect import account_lines, inspect_folder
-from omnitune.data.audit.truncation import Reading
+from omnitune.data.audit.truncation import ReadLimits
 from omnitune.data.sources.native import FILES
 from omnitune.data.splits import by_content
 from omnitune.data.template import ChatRenderer
@@ -176,12 +176,12 @@ def test_what_is_not_shown_of_media_is_told_without_a_model(data: Path) -> None:
 def test_under_a_model_tokens_and_losses_are_told(data: Path) -> None:
     modalities = {name: MODALITIES[name](ENCODERS[name]) for name in MODALITIES}
     renderer = ChatRenderer(tiny_tokenizer())
-    found = inspect_folder(data, Reading(renderer, modalities, max_tokens=30))
+    found = inspect_folder(data, ReadLimits(renderer, modalities, max_tokens=30))
     assert found["sources"]["text_only"]["train"]["tokens"] > 20
     assert found["truncation"]["text"]["samples"] > 0
     assert "not shown to the model" in "\n".join(account_lines(found))
     short = {"image": modalities["image"]}
-    found = inspect_folder(data, Reading(renderer, short, max_tokens=1000))
+    found = inspect_folder(data, ReadLimits(renderer, short, max_tokens=1000))
     assert "no encoder for audio" in found["refused"]
     assert "a run would refuse it" in "\n".join(account_lines(found))
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from omnitune.data import index as indexing
 from omnitune.data.audit import truncation as ledger
-from omnitune.data.audit.truncation import Reading, summary, take_stock
+from omnitune.data.audit.truncation import ReadLimits, audit_truncation, summary
 from omnitune.data.index import Samples
 from omnitune.data.loader import SampleReader
 from omnitune.data.sources.native import FILES, read_available, split_of
@@ -22,12 +22,12 @@ from omnitune.sample import UserError
 SPLITS = ("train", "train", "validation", "test")
 
 
-def reading(max_tokens: int = 120, **audio: Any) -> Reading:
+def reading(max_tokens: int = 120, **audio: Any) -> ReadLimits:
     modalities = {
         "image": ImageModality(ENCODERS["image"]),  # 32 x 32 in 4 slots
         "audio": AudioModality(ENCODERS["audio"] | audio),
     }
-    return Reading(ChatRenderer(tiny_tokenizer()), modalities, max_tokens)
+    return ReadLimits(ChatRenderer(tiny_tokenizer()), modalities, max_tokens)
 
 
 @pytest.fixture
@@ -50,8 +50,8 @@ def data(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def stock(data: Path, how: Reading, leave_out: bool = True) -> tuple[dict[str, Samples], Any]:
-    return take_stock(read_available(data), how, data, leave_out)
+def stock(data: Path, how: ReadLimits, leave_out: bool = True) -> tuple[dict[str, Samples], Any]:
+    return audit_truncation(read_available(data), how, data, leave_out)
 
 
 def test_what_is_lost_is_told_by_name(data: Path) -> None:
@@ -118,7 +118,7 @@ def test_questions_that_are_never_a_conversation_are_measured_alone(data: Path) 
     path.write_text(json.dumps([{"id": s, "qa": [pair] * 9, "split": s} for s in SPLITS[1:]]))
     how = reading(120)
     assert [w["id"] for w in stock(data, how)[1]["text"]["worst"]] == ["train"]
-    alone = Reading(how.renderer, how.modalities, 120, conversations=False)
+    alone = ReadLimits(how.renderer, how.modalities, 120, conversations=False)
     assert stock(data, alone)[1]["text"]["samples"] == 0
 
 

@@ -23,7 +23,7 @@ from omnitune.data.sources.native import (
     split_of,
 )
 from omnitune.data.splits import by_content
-from omnitune.sample import SOURCES, Media, Message, Sample, Text, Told, UserError
+from omnitune.sample import SOURCES, Described, Media, Message, Sample, Text, UserError
 
 
 def write(folder: Path, source: str, records: Any) -> Path:
@@ -127,7 +127,7 @@ def test_a_tag_in_each_question_means_the_same_picture(tmp_path: Path, described
     """As converters of conversations write it; each question shows it where its tag stands."""
     subject = {"caption": "a ring"} if described else {"image": "a.png"}
     qa = [{"question": q, "answer": str(n)} for n, q in enumerate(QUESTIONS)]
-    sample = read(tmp_path, "told" if described else "image_text", subject | {"qa": qa})[0]
+    sample = read(tmp_path, "described" if described else "image_text", subject | {"qa": qa})[0]
     name = "a ring. " if described else "[a.png]"
     alone = [
         [name, "\nwhat?"],
@@ -135,13 +135,16 @@ def test_a_tag_in_each_question_means_the_same_picture(tmp_path: Path, described
         [name, "why?"],
         ["how so? ", name],
     ]
-    assert [shown(s.messages[0]) for s in sample.alone()] == alone
-    assert [shown(s.messages[0]) for s in sample.only([1, 3]).alone()] == [alone[1], alone[3]]
-    assert len(sample.subject) == 1
+    assert [shown(s.messages[0]) for s in sample.split_turns()] == alone
+    assert [shown(s.messages[0]) for s in sample.select_turns([1, 3]).split_turns()] == [
+        alone[1],
+        alone[3],
+    ]
+    assert len(sample.context_parts) == 1
     for order in ([0, 1, 2, 3], [1, 3], [3, 0, 2], [2, 1]):
-        asked = [m for m in sample.only(order).messages if m.role == "user"]
+        asked = [m for m in sample.select_turns(order).messages if m.role == "user"]
         assert shown(asked[0]) == alone[order[0]]
-        assert not [p for m in asked[1:] for p in m.parts if isinstance(p, Media | Told)]
+        assert not [p for m in asked[1:] for p in m.parts if isinstance(p, Media | Described)]
         assert [m.text.strip() for m in asked[1:]] == [
             QUESTIONS[n].replace("<image>", "").strip() for n in order[1:]
         ]
@@ -153,7 +156,7 @@ def test_a_picture_opens_independent_questions_though_the_tag_stands_in_a_later_
     qa = [{"question": "what?", "answer": "x"}, {"question": "and <image>?", "answer": "y"}]
     sample = read(tmp_path, "image_text", {"image": "a.png", "qa": qa})[0]
     assert shown(sample.messages[0]) == ["[a.png]", "what?"]
-    assert shown(sample.alone()[1].messages[0]) == ["and ", "[a.png]", "?"]
+    assert shown(sample.split_turns()[1].messages[0]) == ["and ", "[a.png]", "?"]
 
 
 def asks(question: str) -> dict[str, str]:
@@ -182,8 +185,8 @@ TAGGED: list[tuple[str, dict[str, Any], str]] = [
     ("image_text", PICTURE | asks("a?") | {"caption": "<image> b"}, '"caption" holds <image>'),
     ("text_only", asks("<image>?"), '"question" holds <image>, but the record has no "image"'),
     ("text_only", asks("a?") | {"answer": "an <audio>"}, '"answer" holds <audio>, but tags'),
-    ("told", {"caption": "a ring"} | asks("<audio>?"), '"question" holds <audio>'),
-    ("told", {"caption": "a ring"} | asks("<image> <image>"), "holds <image> once more"),
+    ("described", {"caption": "a ring"} | asks("<audio>?"), '"question" holds <audio>'),
+    ("described", {"caption": "a ring"} | asks("<image> <image>"), "holds <image> once more"),
     ("text_only", {"messages": turns("a", "b", "<image>", "c")}, 'message 3: "content" holds <im'),
     (
         "image_text",
@@ -225,23 +228,23 @@ def test_task_follows_the_media_and_the_record(tmp_path: Path) -> None:
 def test_stand_ins_and_voice(tmp_path: Path) -> None:
     record = {"audio": "a.wav", "question": "?", "answer": "x", "transcript": "hi", "voice": "f1"}
     sample = read(tmp_path, "audio_text", record)[0]
-    assert sample.stand_ins == {"audio": "hi"}
+    assert sample.captions == {"audio": "hi"}
     assert sample.tags == {"voice": "f1"}
 
 
 def test_stand_in_of_a_medium_that_is_not_there_is_left_out(tmp_path: Path) -> None:
     record = {"question": "?", "answer": "x", "caption": "a red circle"}
-    assert read(tmp_path, "text_only", record)[0].stand_ins == {}
+    assert read(tmp_path, "text_only", record)[0].captions == {}
 
 
 def test_a_caption_without_its_picture_opens_the_conversation(tmp_path: Path) -> None:
     pairs = [{"question": "which shape?", "answer": "ring"}, {"question": "red?", "answer": "no"}]
     sample = read(tmp_path, "text_only", {"caption": "a blue ring", "qa": pairs})[0]
-    assert sample.messages[0].parts[0] == Told("a blue ring. ", "image")
-    assert (sample.task, sample.media, sample.stand_ins) == ("text", (), {})
-    for single in [*sample.alone(), sample.only([1])]:
+    assert sample.messages[0].parts[0] == Described("a blue ring. ", "image")
+    assert (sample.task, sample.media, sample.captions) == ("text", (), {})
+    for single in [*sample.split_turns(), sample.select_turns([1])]:
         assert single.messages[0].text.startswith("a blue ring. ")
-    assert sample.alone()[0].effort() == 3 + 3
+    assert sample.split_turns()[0].length_score() == 3 + 3
 
 
 def plain(n: int) -> dict[str, str]:
@@ -259,10 +262,10 @@ def test_effort_is_in_words_and_grows_with_what_is_shown(tmp_path: Path) -> None
         {"qa": [pair, pair]} | picture,
         pair | picture | {"difficulty": 1},
     )
-    assert (plain.effort(), shown.effort(), several.effort()) == (5, 8, 8)
+    assert (plain.length_score(), shown.length_score(), several.length_score()) == (5, 8, 8)
     assert (shown.difficulty, hard.difficulty) == (None, 1.0)
     (long,) = read(tmp_path, "text_only", {"messages": turns("what is it?", "a cat", "why?", "so")})
-    assert long.effort() == 7
+    assert long.length_score() == 7
 
 
 def test_missing_split_is_hashed_stably(tmp_path: Path) -> None:
@@ -499,7 +502,7 @@ def test_an_answer_of_weight_0_is_context_only(tmp_path: Path) -> None:
     messages = [asked, first | {"weight": 0}, again, second | {"weight": 1, "kind": "k"}]
     [sample] = read(tmp_path, "text_only", {"messages": messages})
     assert [m.learnt for m in sample.messages] == [False, False, False, True]
-    assert (sample.num_questions, sample.outline(), sample.task) == (1, [("text", 1)], "text")
+    assert (sample.num_questions, sample.task_counts(), sample.task) == (1, [("text", 1)], "text")
 
 
 def test_a_language_is_a_code(tmp_path: Path) -> None:

@@ -67,8 +67,8 @@ def test_results_and_gradients_are_the_librarys(
     monkeypatch: pytest.MonkeyPatch, thinker: nn.Module, bf16: bool
 ) -> None:
     before = passes(thinker)
-    operators.hasten(thinker)
-    operators.hasten(thinker)  # once is as good as twice
+    operators.install_cpu_kernels(thinker)
+    operators.install_cpu_kernels(thinker)  # once is as good as twice
     tolerance = 2e-2 if bf16 else 1e-5
     with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
         close(passes(thinker), the_librarys(monkeypatch, thinker), tolerance)
@@ -78,7 +78,7 @@ def test_results_and_gradients_are_the_librarys(
 def test_they_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
     """By Qwen3, for its norms and its positions, unless a compiler or a GPU does better."""
     model = AutoModelForCausalLM.from_config(Qwen3Config(**SIZES))
-    operators.hasten(model)
+    operators.install_cpu_kernels(model)
     used: list[str] = []
     for kind in (operators.RmsNorm, operators.Rotary):
         apply = kind.apply
@@ -97,7 +97,7 @@ def test_they_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_norm_of_another_kind_is_left_alone() -> None:
     """Gemma's weights are added to one."""
     model = AutoModelForCausalLM.from_config(Gemma2Config(**SIZES, pad_token_id=0))
-    operators.hasten(model)
+    operators.install_cpu_kernels(model)
     assert not any("forward" in vars(module) for module in model.modules())
 
 
@@ -109,7 +109,7 @@ def test_a_rotary_of_another_kind_is_left_alone(kind: type[PretrainedConfig]) ->
     file = sys.modules[type(model).__module__]
     own = file.apply_rotary_pos_emb
     before = passes(model)
-    operators.hasten(model)
+    operators.install_cpu_kernels(model)
     assert file.apply_rotary_pos_emb is own
     close(passes(model), before, 1e-5)
 
@@ -129,7 +129,7 @@ class DoubledRMSNorm(nn.Module):
 
 def test_a_norm_is_tried_with_weights_of_its_own() -> None:
     own = DoubledRMSNorm.forward
-    operators.hasten(nn.Sequential(DoubledRMSNorm()))
+    operators.install_cpu_kernels(nn.Sequential(DoubledRMSNorm()))
     assert DoubledRMSNorm.forward is own
 
 
@@ -138,20 +138,20 @@ def test_a_norm_keeps_the_type_it_gives_back() -> None:
     model = AutoModelForCausalLM.from_config(Olmo2Config(**SIZES, pad_token_id=0))
     x = torch.randn(2, 32, generator=torch.Generator().manual_seed(0)).bfloat16()
     expected = model.model.norm(x)
-    operators.hasten(model)
+    operators.install_cpu_kernels(model)
     assert model.model.norm(x).dtype == expected.dtype == torch.bfloat16
 
 
 def test_looking_for_them_draws_no_numbers() -> None:
     model = AutoModelForCausalLM.from_config(Qwen3Config(**SIZES))
     state = torch.get_rng_state()
-    operators.hasten(model)
+    operators.install_cpu_kernels(model)
     assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_other_ways_to_call_are_the_librarys() -> None:
     model = AutoModelForCausalLM.from_config(Qwen3Config(**SIZES))
-    operators.hasten(model)
+    operators.install_cpu_kernels(model)
     q, k = torch.randn(2, 1, 3, 5, 8).unbind()
     angles = torch.randn(1, 5, 8)
     plain = modeling_qwen3.apply_rotary_pos_emb.__wrapped__
