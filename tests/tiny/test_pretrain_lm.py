@@ -89,7 +89,7 @@ def test_half_of_the_heads_begin_by_looking_for_what_is_like_them() -> None:
             assert alike == [True, False, False, False] * 2
 
 
-@pytest.mark.parametrize("described", [True, False])
+@pytest.mark.parametrize("told", [True, False])
 @pytest.mark.parametrize("share", [0.0, 1.0])
 def test_every_question_keeps_its_picture(share: float, told: bool) -> None:
     """In slots or in a row, the words stand before each question; in slots if only told."""
