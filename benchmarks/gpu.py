@@ -14,8 +14,6 @@ import argparse
 import random
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -34,16 +32,10 @@ from benchmarks.sft import compare, report, show
 from benchmarks.versions import TRAINER, choose
 from benchmarks.workload import WEIGHTS, Bench
 from omnitune.data.mixture import Mixture
-from omnitune.encoders.base import Fingerprint, MediaStats, Modality
-from omnitune.encoders.fastconformer import (
-    HOP,
-    SAMPLE_RATE,
-    AudioModality,
-    duration,
-    log_mel,
-    read_wave,
-)
-from omnitune.encoders.registry import MODALITIES
+from omnitune.encoders.base import Encoder, MediaStats
+from omnitune.encoders.fastconformer import HOP, log_mel
+from omnitune.encoders.registry import ENCODERS
+from omnitune.media.audio import SAMPLE_RATE, duration, read_wave
 from omnitune.models.omni import OmniConfig, OmniModel
 from omnitune.sample import Media, Message, Sample, Text
 from omnitune.tiny.pretrain_lm import train_tokenizer
@@ -139,27 +131,20 @@ TOY = Size(
 )
 
 
-class WhisperModality(Modality):
+class WhisperWindow(Encoder):
     """Whisper's encoder (Radford et al. 2022) over its whole window; stacked frames are slots."""
 
-    name = "audio"
-    projector = "proj_a"
-    unit = "seconds"
-    encoder_part = "audio_encoder"
+    type = "whisper_window"
+    medium_name = "audio"
 
-    def __init__(self, encoder_config: dict[str, Any]) -> None:
-        super().__init__(encoder_config)
-        self.whisper = WhisperConfig(**encoder_config)
+    def __init__(self, config: dict[str, Any]) -> None:
+        super().__init__(config)
+        self.whisper = WhisperConfig(**{k: v for k, v in config.items() if k != "type"})
 
     @property
     def frames(self) -> int:
         """Mel frames of the window; the encoder halves them."""
         return 2 * self.whisper.max_source_positions
-
-    @classmethod
-    def check(cls, path: Path) -> None:
-        """As of any sound."""
-        AudioModality.check(path)
 
     def measure(self, path: Path) -> MediaStats:
         """What lies after the window is lost."""
@@ -168,11 +153,6 @@ class WhisperModality(Modality):
         return MediaStats(
             seconds, max(0.0, seconds - self.frames * HOP / SAMPLE_RATE), slots, slots
         )
-
-    @classmethod
-    def fingerprint(cls, path: Path) -> Fingerprint:
-        """As of any sound."""
-        return AudioModality.fingerprint(path)
 
     def read(self, path: Path) -> Tensor:
         """The first window of a file as ``[frames, bins]``."""
@@ -188,26 +168,15 @@ class WhisperModality(Modality):
         """Width of the encoder times the frames stacked into one row."""
         return self.whisper.d_model * STACKED
 
-    def build_encoder(self) -> nn.Module:
+    def build(self) -> nn.Module:
         """The encoder alone."""
         return WhisperEncoder(self.whisper)
 
-    def encode(self, encoder: nn.Module, inputs: list[Tensor]) -> list[Tensor]:
+    def encode(self, module: nn.Module, inputs: list[Tensor]) -> list[Tensor]:
         """Encodes B clips to B tensors ``[slots, feature_dim]``."""
         mel_BMT = torch.stack(inputs).transpose(1, 2)
-        hidden_BFD = encoder(mel_BMT).last_hidden_state
+        hidden_BFD = module(mel_BMT).last_hidden_state
         return list(hidden_BFD.reshape(len(inputs), -1, self.feature_dim))
-
-
-@contextmanager
-def _whisper_registered() -> Iterator[None]:
-    """For as long as a model is built: the package itself has another encoder of sound."""
-    before = MODALITIES["audio"]
-    MODALITIES["audio"] = WhisperModality
-    try:
-        yield
-    finally:
-        MODALITIES["audio"] = before
 
 
 def make(size: Size, folder: Path, batch_size: int, device: str = "cpu") -> Bench:
@@ -217,8 +186,9 @@ def make(size: Size, folder: Path, batch_size: int, device: str = "cpu") -> Benc
     everything = [sample for samples in training.values() for sample in samples]
     tokenizer = train_tokenizer(everything, 1024)
     thinker = Qwen3Config(**size.thinker, max_position_embeddings=8192, tie_word_embeddings=True)
-    encoders = {"image": size.image, "audio": size.audio}
-    with _whisper_registered(), torch.device(device):
+    encoders = {"image": size.image, "audio": size.audio | {"type": WhisperWindow.type}}
+    ENCODERS.setdefault(WhisperWindow.type, WhisperWindow)
+    with torch.device(device):
         model = OmniModel(OmniConfig(thinker=thinker.to_dict(), encoders=encoders))
     model.match_projector_scales()
     model.freeze_encoders()

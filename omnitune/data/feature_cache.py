@@ -24,7 +24,8 @@ from torch import Tensor, nn
 
 from omnitune.data.feature_table import Table
 from omnitune.data.packing import of_like_length
-from omnitune.encoders.base import Modality, open_file
+from omnitune.encoders.base import Encoder
+from omnitune.media.base import open_file
 from omnitune.sample import UserError
 from omnitune.storage import file_state, usable_cores
 
@@ -45,9 +46,11 @@ class FeatureStore:
         root: folder of the stores, or None to keep the rows in memory only.
     """
 
-    def __init__(self, modality: Modality, encoder: nn.Module, root: Path | None) -> None:
+    def __init__(self, modality: Encoder, encoder: nn.Module, root: Path | None) -> None:
         self.modality, self.encoder = modality, encoder
-        self.folder = root / f"{modality.name}-{encoder_key(modality, encoder)}" if root else None
+        self.folder = (
+            root / f"{modality.medium.name}-{encoder_key(modality, encoder)}" if root else None
+        )
         self._writable = self.folder is not None
         self._row_bytes = 2 * modality.feature_dim
         self._in_memory: dict[str, np.ndarray] = {}  # by content; what no folder takes
@@ -161,7 +164,7 @@ class FeatureStore:
         try:
             return file_state(path)
         except (OSError, ValueError) as error:
-            self.modality.check(path)  # says what is wrong
+            self.modality.medium.check(path)  # says what is wrong
             raise UserError(f"{path}: cannot be read ({error})") from None
 
     def _content(self, path: Path) -> str:
@@ -244,10 +247,12 @@ def _digest(path: Path, state: str) -> str:
         return hashlib.blake2b(file.read(), digest_size=16).hexdigest()
 
 
-def encoder_key(modality: Modality, encoder: nn.Module) -> str:
+def encoder_key(modality: Encoder, encoder: nn.Module) -> str:
     """Hash of an encoder's settings and weights, and of the way its modality reads files."""
-    digest = hashlib.sha256(f"{VERSION}/{modality.name}/{modality.reading}".encode())
-    digest.update(json.dumps(modality.encoder_config, sort_keys=True).encode())
+    digest = hashlib.sha256(
+        f"{VERSION}/{modality.medium.name}/{modality.medium.reader_version}".encode()
+    )
+    digest.update(json.dumps(modality.config, sort_keys=True).encode())
     for name, tensor in sorted(encoder.state_dict().items()):
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())

@@ -17,7 +17,7 @@ from omnitune.data.mixture import Mixture
 from omnitune.data.packing import WHOLE, Batch, Item, Shard, pack, share_prefix
 from omnitune.data.schedule import SamplingSchedule
 from omnitune.data.template import ChatRenderer, Rendered
-from omnitune.encoders.base import Modality
+from omnitune.encoders.base import Encoder
 from omnitune.sample import Media, Message, Sample, UserError
 
 WINDOW = 16  # batches whose lengths are balanced together
@@ -40,7 +40,7 @@ class SampleReader:
     def __init__(
         self,
         renderer: ChatRenderer,
-        modalities: dict[str, Modality],
+        modalities: dict[str, Encoder],
         features: Mapping[str, FeatureSource] | None = None,
         max_tokens: int = 1024,
     ) -> None:

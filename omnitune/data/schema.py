@@ -10,7 +10,7 @@ from typing import Any
 from omnitune.config.settings import Repeated, as_found, is_unicode, json_kind, nearest, quoted
 from omnitune.data.splits import by_content, mistaken
 from omnitune.data.tags import Placing, plain
-from omnitune.encoders.registry import MODALITIES
+from omnitune.media.registry import MEDIA
 from omnitune.sample import ROLES, Described, Media, Message, Sample, UserError
 
 # What a source's records must refer to; any record may refer to more.
@@ -38,7 +38,7 @@ PAIR_KEYS = ("question", "answer", "kind", "task")
 TURN_KEYS = ("role", "content")
 ANSWER_KEYS = (*TURN_KEYS, "weight", "kind", "task")
 RECORD_KEYS = (
-    *("id", *MODALITIES, *CAPTION_KEYS.values(), "messages", "qa", *PAIR_KEYS),
+    *("id", *MEDIA, *CAPTION_KEYS.values(), "messages", "qa", *PAIR_KEYS),
     *("split", "difficulty", "language", "voice"),
     "digits",  # of the embedded corpus: which ones a picture shows
 )
@@ -156,7 +156,7 @@ class Record:
     def _media(self) -> dict[str, Media]:
         found = {}
         folder = self.path.parent
-        for name in MODALITIES:
+        for name in MEDIA:
             if name not in self.values:
                 if name in REQUIRED_MEDIA[self.source]:
                     raise self.wrong(f'the key "{name}" is missing; expected a relative path')
@@ -219,7 +219,7 @@ class Record:
         """Kind and task of an answer."""
         group = {"kind": self._text("kind", values, at)} if "kind" in values else {}
         if "task" in values:
-            group["task"] = self._task(values, set(MODALITIES) & self.values.keys(), at)
+            group["task"] = self._task(values, set(MEDIA) & self.values.keys(), at)
         return group
 
     def _check_roles(self, turns: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -6,13 +6,13 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from omnitune.encoders.registry import MODALITIES
+from omnitune.media.registry import MEDIA
 from omnitune.sample import Again, ContentPart, Described, Media, Message, Text, UserError
 
 # A tag as it should be, or as it is often written elsewhere: <IMAGE>, <image 1>, <|image|>,
 # <image/>, <image_placeholder>. After a backslash the letters themselves are meant.
 _NUMBERED = r"(?:[ _-]?(?:\d+|pad|token|placeholder))?"
-_TAG = re.compile(rf"(\\?)(<\|?/?\s*({'|'.join(MODALITIES)}){_NUMBERED}\s*/?\|?>)", re.IGNORECASE)
+_TAG = re.compile(rf"(\\?)(<\|?/?\s*({'|'.join(MEDIA)}){_NUMBERED}\s*/?\|?>)", re.IGNORECASE)
 
 # Makes an error that says in which record.
 Wrong = Callable[[str], UserError]

@@ -11,18 +11,15 @@ from functools import lru_cache
 
 from tokenizers import Tokenizer
 
-from omnitune.encoders.registry import MODALITIES
 from omnitune.sample import Again, ContentPart, Media, Message, PseudoFeatures, UserError
 
 PAD = "<|pad|>"
-SPECIAL_TOKENS = (
-    PAD,
-    "<|system|>",
-    "<|user|>",
-    "<|assistant|>",
-    "<|end|>",
-    *(f"<|{name}|>" for name in MODALITIES),
-)
+CONTROL_TOKENS = (PAD, "<|system|>", "<|user|>", "<|assistant|>", "<|end|>")
+
+
+def placeholder(modality: str) -> str:
+    """Special token that fills the slots of a medium."""
+    return f"<|{modality}|>"
 
 
 @dataclass(frozen=True)
@@ -59,23 +56,30 @@ class ChatRenderer:
     """Renders ``<|user|>``...``<|end|><|assistant|>``...``<|end|>``.
 
     Args:
-        tokenizer: with all of ``SPECIAL_TOKENS`` in its vocabulary.
+        tokenizer: with all of ``CONTROL_TOKENS`` in its vocabulary, and the placeholders of the
+            media that it is to render.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         # A user who types "<|end|>" must get those letters, not the end of the turn.
         tokenizer.encode_special_tokens = True
         self.tokenizer = tokenizer
-        self.ids: dict[str, int] = {
-            token: number
-            for token in SPECIAL_TOKENS
-            if (number := tokenizer.token_to_id(token)) is not None
-        }
-        missing = [token for token in SPECIAL_TOKENS if token not in self.ids]
+        missing = [token for token in CONTROL_TOKENS if tokenizer.token_to_id(token) is None]
         if missing:
             raise UserError(f"the thinker's tokenizer lacks the tokens {', '.join(missing)}")
-        self.end = self.ids["<|end|>"]
+        self.end = self.id_of("<|end|>")
         self.encode = lru_cache(maxsize=65_536)(self._encode)
+
+    def id_of(self, token: str) -> int:
+        """Id of a control token or of a medium's placeholder.
+
+        Raises:
+            UserError: the tokenizer has no such token.
+        """
+        number = self.tokenizer.token_to_id(token)
+        if number is None:
+            raise UserError(f"the thinker's tokenizer lacks the token {token}")
+        return number
 
     def _encode(self, text: str) -> tuple[int, ...]:
         return tuple(self.tokenizer.encode(text.strip(), add_special_tokens=False).ids)
@@ -98,7 +102,7 @@ class ChatRenderer:
         counts = iter(slot_counts)
         out = Rendered()
         for index, message in enumerate(messages):
-            self._append(out, [self.ids[f"<|{message.role}|>"]])
+            self._append(out, [self.id_of(f"<|{message.role}|>")])
             start = len(out.tokens)
             supervised = message.learnt
             for part in message.parts:
@@ -115,7 +119,7 @@ class ChatRenderer:
     ) -> Rendered:
         """Renders the turns so far and opens the assistant's."""
         out = self.render(messages, slot_counts)
-        self._append(out, [self.ids["<|assistant|>"]])
+        self._append(out, [self.id_of("<|assistant|>")])
         return out
 
     def _append(self, out: Rendered, tokens: Sequence[int], supervised: bool = False) -> None:
@@ -127,7 +131,7 @@ class ChatRenderer:
     ) -> None:
         if isinstance(part, PseudoFeatures):
             for words in part.slots:
-                first, *rest = self.encode(words) or (self.ids[f"<|{part.modality}|>"],)
+                first, *rest = self.encode(words) or (self.id_of(placeholder(part.modality)),)
                 out.added += [(token, len(out.tokens)) for token in rest]
                 self._append(out, [first])
             return
@@ -138,4 +142,4 @@ class ChatRenderer:
             return
         count = next(counts)  # type: ignore[call-overload]
         out.slots.append(Slots(part, len(out.tokens), count))
-        self._append(out, [self.ids[f"<|{part.modality}|>"]] * count)
+        self._append(out, [self.id_of(placeholder(part.modality))] * count)

@@ -17,7 +17,7 @@ from typing import BinaryIO
 
 import soundfile
 
-from omnitune.encoders.base import open_file, reason
+from omnitune.media.base import open_file, reason
 from omnitune.media.mpeg import Frames, count_frames, with_table
 from omnitune.sample import UserError
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from omnitune.data.audit.truncation import ReadLimits
 from omnitune.data.template import ChatRenderer
-from omnitune.encoders.registry import MODALITIES
+from omnitune.encoders.registry import build_encoder
 from omnitune.encoders.vocab_head import VocabHead
 from omnitune.models.omni import OmniConfig, OmniModel
 from omnitune.sample import UserError
@@ -178,7 +178,7 @@ def _speaks(words: str, part: dict[str, Any], path: Path) -> dict[str, Any]:
 def save_omni(path: Path, model: OmniModel, tokenizer: Tokenizer, **extra: Any) -> None:
     """Writes the whole model: ``thinker``, ``proj_v``, ``proj_a`` and what makes it whole."""
     projectors = {
-        modality.projector: model.projector(name).state_dict()
+        modality.medium.projector_part: model.projector(name).state_dict()
         for name, modality in model.modalities.items()
     }
     values = {
@@ -197,7 +197,7 @@ def read_reading(ckpt_dir: Path, max_tokens: int) -> ReadLimits:
     path = ckpt_dir / "omni.pt"
     values = read_part(path, "omni")
     encoders = values["config"]["encoders"]
-    modalities = {name: MODALITIES[name](config) for name, config in encoders.items()}
+    modalities = {name: build_encoder(name, config) for name, config in encoders.items()}
     return ReadLimits(ChatRenderer(_tokenizer_of(values, path)), modalities, max_tokens)
 
 
@@ -216,7 +216,7 @@ def load_omni(
         model = OmniModel(OmniConfig(**values["config"]))
         model.thinker.load_state_dict(values["thinker"])
         for name, modality in model.modalities.items():
-            model.projector(name).load_state_dict(values[modality.projector])
+            model.projector(name).load_state_dict(values[modality.medium.projector_part])
             model.encoders[name].load_state_dict(values["encoders"][name])
         model.check_thinker()
     except (KeyError, RuntimeError, TypeError) as error:

@@ -17,8 +17,9 @@ from transformers.cache_utils import Cache
 
 from omnitune.data.packing import Batch, MediaRows
 from omnitune.data.segments import Segments
-from omnitune.encoders.base import Modality, Projector
-from omnitune.encoders.registry import MODALITIES
+from omnitune.encoders.base import Encoder
+from omnitune.encoders.projectors import Projector
+from omnitune.encoders.registry import build_encoder
 from omnitune.encoders.vocab_head import VocabHead
 from omnitune.models import families, parity
 from omnitune.models.kernels import cpu as operators
@@ -105,14 +106,14 @@ class OmniModel(PreTrainedModel):
         self.thinker = families.build(config.thinker)
         operators.install_cpu_kernels(self.thinker)
         self._has_plain_head = families.has_plain_head(self.thinker)
-        self.modalities: dict[str, Modality] = {
-            name: MODALITIES[name](encoder) for name, encoder in config.encoders.items()
+        self.modalities: dict[str, Encoder] = {
+            name: build_encoder(name, encoder) for name, encoder in config.encoders.items()
         }
         width = self.thinker.config.hidden_size
         self.encoders = nn.ModuleDict()
         for name, modality in self.modalities.items():
-            self.encoders[name] = modality.build_encoder()
-            self.add_module(modality.projector, modality.build_projector(width))
+            self.encoders[name] = modality.build()
+            self.add_module(modality.medium.projector_part, modality.build_projector(width))
         self._compiled: list[tuple[nn.Module, Callable[..., Any]]] = []
         self._losses = self._nll  # of logits; compiled on a GPU
         self._computes_anew = False
@@ -138,7 +139,7 @@ class OmniModel(PreTrainedModel):
 
     def projector(self, name: str) -> nn.Module:
         """The projector of a modality."""
-        return getattr(self, self.modalities[name].projector)
+        return getattr(self, self.modalities[name].medium.projector_part)
 
     def readout(self, name: str) -> VocabHead | None:
         """What names the thinker's words in a modality's features, if anything does."""
@@ -148,8 +149,8 @@ class OmniModel(PreTrainedModel):
         """What can be trained or frozen by itself, by name: together all the weights."""
         parts: dict[str, nn.Module] = {"thinker": self.thinker}
         for name, modality in self.modalities.items():
-            parts[modality.projector] = self.projector(name)
-            parts[modality.encoder_part] = self.encoders[name]
+            parts[modality.medium.projector_part] = self.projector(name)
+            parts[modality.medium.encoder_part] = self.encoders[name]
         return parts
 
     def compile_decoder(self) -> None:

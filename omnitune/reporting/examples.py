@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from omnitune.data.sources.native import FILES
-from omnitune.encoders.registry import MODALITIES
+from omnitune.media.registry import MEDIA
 from omnitune.reporting.gallery import Example, in_turn, match_exhibits, shuffled
 from omnitune.sample import Media
 from omnitune.storage import write_json
@@ -99,7 +99,7 @@ def _examples(rows: Any) -> Iterator[Suggestion]:
             question = row["question"]
         except (KeyError, TypeError, ValueError):
             continue
-        if media and isinstance(question, str) and all(m.modality in MODALITIES for m in media):
+        if media and isinstance(question, str) and all(m.modality in MEDIA for m in media):
             yield Suggestion(question, media)
 
 

@@ -63,9 +63,9 @@ def thumbnail(path: Path) -> Any:
     Raises:
         UserError: the file is missing, damaged, huge or no image.
     """
-    from omnitune.encoders.vit import _decode
+    from omnitune.media.image import decode
 
-    picture = _decode(path)
+    picture = decode(path)
     picture.thumbnail((PICTURE_SIDE, PICTURE_SIDE))
     return picture
 
@@ -120,7 +120,7 @@ def _sound(path: Path, budget: int) -> tuple[str, int]:
     """Spectrogram and player of a sound, as the mono 16 kHz WAV that the model hears."""
     import soundfile
 
-    from omnitune.encoders.fastconformer import SAMPLE_RATE, read_wave
+    from omnitune.media.audio import SAMPLE_RATE, read_wave
 
     wave = read_wave(path)
     drawn = (

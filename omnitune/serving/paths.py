@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from omnitune.encoders.registry import MODALITIES
+from omnitune.media.registry import MEDIA
 from omnitune.sample import Media
 
 # A word in quotes, or one in which blanks are escaped; ends at a blank or the end of the line.
@@ -46,7 +46,7 @@ def dropped_files(line: str) -> list[Path]:
 
 def as_medium(path: Path) -> Media | None:
     """The file as a medium of the first kind whose reader takes it; None if none does."""
-    for name, modality in MODALITIES.items():
+    for name, modality in MEDIA.items():
         try:
             modality.check(path)
         except Exception:  # whatever a decoder makes of it: it is no medium of this kind

@@ -20,8 +20,8 @@ from torch import Tensor
 from omnitune.data.packing import Item
 from omnitune.data.taught import Taught
 from omnitune.data.template import ChatRenderer
-from omnitune.encoders.registry import MODALITIES
 from omnitune.generation import stream
+from omnitune.media.registry import MEDIA
 from omnitune.models.omni import OmniModel
 from omnitune.sample import ContentPart, Media, Message, Text, UserError
 
@@ -93,7 +93,7 @@ class ChatSession:
             [features_RD] = self.model.encode(modality, [inputs.to(self.model.device)])
         self.notice = self._make_way(modality)
         self._pending.append((Media(modality, path), features_RD.cpu()))
-        order = list(MODALITIES)
+        order = list(MEDIA)
         self._pending.sort(key=lambda pair: order.index(pair[0].modality))
         return features_RD.shape[0]
 

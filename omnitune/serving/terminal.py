@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from omnitune.data.taught import Taught
-from omnitune.encoders.registry import MODALITIES
+from omnitune.media.registry import MEDIA
 from omnitune.models.loading import load_omni
 from omnitune.sample import Media, UserError
 from omnitune.serving import paths
@@ -32,7 +32,7 @@ from omnitune.serving.streams import (
 
 CKPT_DIR = Path("checkpoints/omni_sft_tiny")
 
-MEDIA_COMMANDS = {f"/{name}": name for name in MODALITIES}
+MEDIA_COMMANDS = {f"/{name}": name for name in MEDIA}
 COMMANDS = {
     **{
         f"{command} PATH": f"attach an {name} file (its path alone on a line does too)"
@@ -209,11 +209,11 @@ def _talk(
                 talk.about = greeting(ckpt_dir) if talk.typed else ()
                 return talk.run()
         if not given and not (prompt or "").strip():
-            flags = " or ".join(f"--{name}" for name in MODALITIES)
+            flags = " or ".join(f"--{name}" for name in MEDIA)
             raise UserError(f"there is nothing to answer; give a --prompt with words, or {flags}")
         for name, path in given.items():  # a missing file is told before a large model is loaded
             with named_in_errors(path):
-                MODALITIES[name].check(path)
+                MEDIA[name].check(path)
         _answer_once(_open_session(ckpt_dir, max_new_tokens), prompt or "", given, as_json)
     except UserError as error:
         if as_json:
@@ -245,7 +245,7 @@ def main(arguments: list[str]) -> int:
         help="the model's folder [%(default)s]",
     )
     add("--prompt", metavar="TEXT", help="answer this and leave; may be empty beside a file")
-    for name in MODALITIES:
+    for name in MEDIA:
         add(f"--{name}", type=paths.path_of, metavar="FILE", help=f"{name} to put before the text")
     add("--json", action="store_true", help="print the answer as one line of JSON")
     add(
@@ -290,7 +290,7 @@ def _answer_once(
         return
     result = {
         "prompt": prompt,
-        **{name: str(media[name]) if name in media else None for name in MODALITIES},
+        **{name: str(media[name]) if name in media else None for name in MEDIA},
         "answer": session.messages[-1].text,
         "tokens": len(session.answer_tokens),
         "seconds": round(time.perf_counter() - start, 3),

@@ -20,8 +20,9 @@ from torch import Tensor, nn
 
 from omnitune.config import RunConfig, check_heads
 from omnitune.data.packing import WHOLE, Shard, of_like_length
-from omnitune.encoders.fastconformer import AudioModality, duration, pad
+from omnitune.encoders.fastconformer import FastConformerEncoder, pad
 from omnitune.evaluation.metrics import word_error_rate
+from omnitune.media.audio import duration
 from omnitune.models.loading import load_tokenizer, save_naming_encoder
 from omnitune.sample import Sample
 from omnitune.tiny.augmentation import ClipChange
@@ -131,8 +132,8 @@ class CtcModel(nn.Module):
 
     def __init__(self, config: AudioEncoderConfig, vocab_size: int, num_units: int) -> None:
         super().__init__()
-        self.modality = AudioModality(config.encoder())
-        self.encoder = self.modality.build_encoder()
+        self.modality = FastConformerEncoder(config.encoder())
+        self.encoder = self.modality.build()
         self.head = nn.Linear(self.modality.feature_dim, vocab_size + 1)
         self.unit_head = nn.Linear(self.modality.feature_dim, num_units + 1)
         self._middle: Tensor | None = None
@@ -188,7 +189,7 @@ class Clips:
     def __init__(
         self,
         samples: list[Sample],
-        modality: AudioModality,
+        modality: FastConformerEncoder,
         tokenizer: Tokenizer,
         units: Tokenizer,
     ) -> None:

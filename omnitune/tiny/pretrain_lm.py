@@ -26,9 +26,9 @@ from omnitune.data.mixture import Mixture
 from omnitune.data.rounding import round_up
 from omnitune.data.schedule import SamplingSchedule, Segment
 from omnitune.data.sources.native import read_available, split_of
-from omnitune.data.template import SPECIAL_TOKENS, ChatRenderer
-from omnitune.encoders.registry import MODALITIES
+from omnitune.data.template import CONTROL_TOKENS, ChatRenderer, placeholder
 from omnitune.evaluation.scoring import token_scoreboard
+from omnitune.media.registry import MEDIA
 from omnitune.models.loading import save_thinker, save_tokenizer
 from omnitune.models.omni import OmniConfig, OmniModel
 from omnitune.sample import (
@@ -46,7 +46,9 @@ from omnitune.tiny.stage import Stage, fresh_directory, run_stage
 from omnitune.training.loop import Plan
 
 TOKENIZER_FILE = "tokenizer.json"
-SPEECH = next(name for name, modality in MODALITIES.items() if not modality.is_spatial)
+MEDIA_NAMES = ("image", "audio")  # that the tiny parts see and hear
+SPECIAL_TOKENS = (*CONTROL_TOKENS, *map(placeholder, MEDIA_NAMES))
+SPEECH = next(name for name, modality in MEDIA.items() if not modality.is_spatial)
 # What follows a noun that stands for several: "rings", "crosses"; not what ends "glass" or "this".
 PLURAL = r"(?:(?<=ss|x|z|ch|sh)es|(?<![siu])s)(?!\p{L})"
 # What subwords never reach across: one digit; letters up to a plural's ending, so that who
@@ -270,7 +272,7 @@ def shown(sample: Sample, config: ThinkerConfig) -> Sample:
     slots = config.pseudo_feature_slots if told or draw.random() < config.pseudo_feature_prob else 0
 
     def present(modality: str, words: str) -> Sequence[ContentPart] | None:
-        if not MODALITIES[modality].is_spatial:
+        if not MEDIA[modality].is_spatial:
             return as_speech(words, modality, draw)
         glimpse = spread(words, slots, draw) if slots else None
         return [PseudoFeatures(modality, glimpse)] if glimpse else None
@@ -289,7 +291,7 @@ def to_spoken_question(sample: Sample, draw: random.Random) -> Sample:
     asked, *answers = sample.messages
     match asked.parts:
         case (Media(name) | Described(_, name) as subject, Text(question)) if (
-            MODALITIES[name].is_spatial and len(answers) == 1
+            MEDIA[name].is_spatial and len(answers) == 1
         ):
             said, _, rest = question.partition(". ")
             parts = [subject, *as_speech(said.rstrip(".?"), SPEECH, draw)] + [Text(rest)] * bool(

@@ -26,7 +26,7 @@ from omnitune.data.mixture import Mixture
 from omnitune.data.packing import WHOLE, Batch, Shard
 from omnitune.data.rounding import round_up
 from omnitune.data.template import ChatRenderer
-from omnitune.encoders.vit import ImageModality
+from omnitune.encoders.vit import VitEncoder
 from omnitune.evaluation.scoring import token_scoreboard
 from omnitune.models.loading import load_tokenizer, save_naming_encoder
 from omnitune.models.omni import OmniConfig, OmniModel
@@ -230,7 +230,7 @@ class Captioning(nn.Module):
     def __init__(self, omni: OmniModel, weight: float, shown: Mapping[str, Sequence[int]]) -> None:
         super().__init__()
         self.omni, self.weight, self.shown, self.says = omni, weight, shown, False
-        self.modality = cast(ImageModality, omni.modalities[NAME])
+        self.modality = cast(VitEncoder, omni.modalities[NAME])
         vocab_size = omni.config.thinker["vocab_size"]
         self.word_presence_head = nn.Linear(self.modality.feature_dim, vocab_size)
         nn.init.constant_(self.word_presence_head.bias, SELDOM)

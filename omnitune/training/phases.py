@@ -16,7 +16,7 @@ from torch import nn
 
 from omnitune.config import Phase, SftConfig
 from omnitune.data.schedule import Segment, warming_up
-from omnitune.encoders.base import Modality
+from omnitune.encoders.base import Encoder
 from omnitune.sample import UserError
 from omnitune.training.optim import trainable, warmup_of
 
@@ -44,7 +44,7 @@ class Phases:
         self,
         config: SftConfig,
         parts: Mapping[str, nn.Module],
-        modalities: Mapping[str, Modality],
+        modalities: Mapping[str, Encoder],
         total_steps: int = 1,
     ) -> None:
         self.config, self.total_steps = config, total_steps
@@ -53,7 +53,7 @@ class Phases:
         self.starts = [0.0, *(phase.until or 1.0 for phase in self.phases[:-1])]
         self.firsts = [round(start * total_steps) for start in self.starts]
         self._parts = dict(parts)
-        self._encoders = {m.encoder_part: name for name, m in modalities.items()}
+        self._encoders = {m.medium.encoder_part: name for name, m in modalities.items()}
         self._entered: int | None = None
 
     def at(self, step: int) -> int:

@@ -42,7 +42,7 @@ def test_labels_are_shifted_by_one(items: list[Item]) -> None:
 
 def test_first_prediction_of_an_answer_stands_on_the_opened_turn(items: list[Item]) -> None:
     batch = pack(items)
-    opened = ChatRenderer(tiny_tokenizer()).ids["<|assistant|>"]
+    opened = ChatRenderer(tiny_tokenizer()).id_of("<|assistant|>")
     first = [int(batch.predict_N[batch.turn_N == n][0]) for n in batch.turn_N.unique()]
     assert [int(batch.tokens_T[place]) for place in first] == [opened] * 6
 
@@ -189,7 +189,7 @@ def test_media_of_a_sample_are_not_swapped(model: OmniModel, items: list[Item]) 
     embedded = model.embed(batch.tokens_T, batch.media)[rows.slots_R]
     expected = [model.proj_v(model.encode("image", [x])[0]) for x in inputs]
     torch.testing.assert_close(embedded, torch.cat(expected), atol=1e-5, rtol=0)
-    placeholder = ChatRenderer(tiny_tokenizer()).ids["<|image|>"]
+    placeholder = ChatRenderer(tiny_tokenizer()).id_of("<|image|>")
     assert batch.tokens_T[rows.slots_R].unique().tolist() == [placeholder]
     assert (batch.tokens_T == placeholder).sum() == len(rows.slots_R)
 
@@ -241,7 +241,7 @@ def test_words_of_one_slot_are_heard_together(model: OmniModel) -> None:
     turns = (Message("user", (glimpse, Text("what?"))), Message("assistant", (Text("red."),)))
     rendered = renderer.render(turns)
     words = renderer.encode("red circle")
-    placeholder = renderer.ids["<|image|>"]
+    placeholder = renderer.id_of("<|image|>")
     expected = [words[0], placeholder, renderer.encode("sky")[0]]
     assert rendered.tokens[1:4] == expected
     batch = pack([Item("before", rendered, []), Item("x", rendered, [])])

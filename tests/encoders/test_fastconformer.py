@@ -9,20 +9,22 @@ import torch
 from helpers import ENCODERS, write_wave
 from torch import nn
 
-from omnitune.encoders.fastconformer import SAMPLE_RATE, AudioModality, cut, log_mel, read_wave
+from omnitune.encoders.fastconformer import FastConformerEncoder, log_mel
+from omnitune.media.audio import SAMPLE_RATE, cut, read_wave
+from omnitune.media.registry import MEDIA
 from omnitune.sample import UserError
 
 
 @pytest.fixture(scope="module")
-def modality() -> AudioModality:
-    return AudioModality(ENCODERS["audio"] | {"max_seconds": 3.0})
+def modality() -> FastConformerEncoder:
+    return FastConformerEncoder(ENCODERS["audio"] | {"max_seconds": 3.0})
 
 
 @pytest.fixture(scope="module")
-def encoder(modality: AudioModality) -> nn.Module:
+def encoder(modality: FastConformerEncoder) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return modality.build_encoder().eval()
+        return modality.build().eval()
 
 
 def tone(seconds: float, rate: int, hertz: float = 440.0) -> np.ndarray:
@@ -38,7 +40,7 @@ def test_mono_16_khz_is_read_as_it_is(tmp_path: Path) -> None:
 
 
 def test_stereo_is_the_mean_of_its_channels_and_one_clip(
-    modality: AudioModality, tmp_path: Path
+    modality: FastConformerEncoder, tmp_path: Path
 ) -> None:
     stereo, mono = tmp_path / "stereo.wav", tmp_path / "mono.wav"
     write_wave(stereo, 0.5, channels=2)
@@ -50,7 +52,9 @@ def test_stereo_is_the_mean_of_its_channels_and_one_clip(
 
 
 @pytest.mark.parametrize("rate", [8_000, 22_050, 44_100, 48_000])
-def test_other_rates_are_resampled(modality: AudioModality, tmp_path: Path, rate: int) -> None:
+def test_other_rates_are_resampled(
+    modality: FastConformerEncoder, tmp_path: Path, rate: int
+) -> None:
     path = tmp_path / "a.wav"
     soundfile.write(path, tone(1.0, rate), rate)
     wave = read_wave(path)
@@ -72,7 +76,7 @@ def test_tone_above_half_the_rate_does_not_fold_back(tmp_path: Path) -> None:
 def test_other_formats(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"a.{suffix}"
     soundfile.write(path, tone(1.0, 16_000), 16_000)
-    AudioModality.check(path)
+    MEDIA["audio"].check(path)
     wave = read_wave(path)
     assert abs(len(wave) - SAMPLE_RATE) < 2500  # MP3 pads
     assert 0.15 < wave.std() < 0.3
@@ -80,7 +84,7 @@ def test_other_formats(tmp_path: Path, suffix: str) -> None:
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_what_is_no_number_is_refused(
-    modality: AudioModality, tmp_path: Path, value: float
+    modality: FastConformerEncoder, tmp_path: Path, value: float
 ) -> None:
     path = tmp_path / "a.wav"
     wave = tone(0.5, 16_000)
@@ -90,7 +94,7 @@ def test_what_is_no_number_is_refused(
         modality.read(path)
 
 
-def test_too_long_is_refused_and_never_cut(modality: AudioModality, tmp_path: Path) -> None:
+def test_too_long_is_refused_and_never_cut(modality: FastConformerEncoder, tmp_path: Path) -> None:
     modality.read(write_wave(tmp_path / "fits.wav", 3.0))
     path = write_wave(tmp_path / "long.wav", 3.01, rate=44_100)
     with pytest.raises(UserError, match=r"long\.wav: 3\.0 s of sound, the limit is 3 s"):
@@ -108,7 +112,7 @@ def test_too_long_is_refused_and_never_cut(modality: AudioModality, tmp_path: Pa
     ],
 )
 def test_what_is_no_sound_is_refused(
-    modality: AudioModality, tmp_path: Path, name: str, words: str
+    modality: FastConformerEncoder, tmp_path: Path, name: str, words: str
 ) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "zero.wav").write_bytes(b"")
@@ -120,7 +124,7 @@ def test_what_is_no_sound_is_refused(
 
 
 def test_very_short_sound_is_refused_and_the_shortest_is_encoded(
-    modality: AudioModality, encoder: nn.Module, tmp_path: Path
+    modality: FastConformerEncoder, encoder: nn.Module, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match="10 ms of sound; too short"):
         modality.read(write_wave(tmp_path / "short.wav", 0.01))
@@ -131,7 +135,7 @@ def test_very_short_sound_is_refused_and_the_shortest_is_encoded(
 
 
 def test_silence_gives_finite_features(
-    modality: AudioModality, encoder: nn.Module, tmp_path: Path
+    modality: FastConformerEncoder, encoder: nn.Module, tmp_path: Path
 ) -> None:
     path = tmp_path / "silence.wav"
     soundfile.write(path, np.zeros(8000), 16_000)
@@ -162,7 +166,7 @@ def test_higher_tones_lie_in_higher_bins() -> None:
 
 @pytest.mark.parametrize("frames", [1, 7, 8, 9, 16, 17, 50, 101, 299])
 def test_announced_slots_are_the_encoders_rows(
-    modality: AudioModality, encoder: nn.Module, frames: int
+    modality: FastConformerEncoder, encoder: nn.Module, frames: int
 ) -> None:
     torch.manual_seed(frames)
     clip = torch.randn(frames, 40)
@@ -170,7 +174,9 @@ def test_announced_slots_are_the_encoders_rows(
     assert modality.num_slots(clip) == -(-frames // 8)  # 12.5 Hz of 100 Hz
 
 
-def test_padded_batch_equals_single_clips(modality: AudioModality, encoder: nn.Module) -> None:
+def test_padded_batch_equals_single_clips(
+    modality: FastConformerEncoder, encoder: nn.Module
+) -> None:
     torch.manual_seed(0)
     clips = [torch.randn(frames, 40) for frames in (33, 120, 8, 97)]
     together = modality.encode(encoder, clips)
@@ -181,7 +187,7 @@ def test_padded_batch_equals_single_clips(modality: AudioModality, encoder: nn.M
     assert together[1].std() > 0.1
 
 
-def test_rows_follow_time(modality: AudioModality, encoder: nn.Module) -> None:
+def test_rows_follow_time(modality: FastConformerEncoder, encoder: nn.Module) -> None:
     """A change at the end of a clip shows most in its last rows: sound is not pooled."""
     torch.manual_seed(0)
     clip = torch.randn(160, 40)
@@ -192,14 +198,16 @@ def test_rows_follow_time(modality: AudioModality, encoder: nn.Module) -> None:
         assert abs(int(difference.norm(dim=1).argmax()) - expected) <= 1
 
 
-def test_limit_is_no_setting_of_the_encoder(modality: AudioModality) -> None:
+def test_limit_is_no_setting_of_the_encoder(modality: FastConformerEncoder) -> None:
     assert modality.max_seconds == 3
-    assert AudioModality(ENCODERS["audio"]).max_seconds == 30
+    assert FastConformerEncoder(ENCODERS["audio"]).max_seconds == 30
     assert not hasattr(modality.parakeet, "max_seconds")
 
 
-def splitting(**rest: float) -> AudioModality:
-    return AudioModality(ENCODERS["audio"] | {"max_seconds": 1.0, "long_audio": "split", **rest})
+def splitting(**rest: float) -> FastConformerEncoder:
+    return FastConformerEncoder(
+        ENCODERS["audio"] | {"max_seconds": 1.0, "long_audio": "split", **rest}
+    )
 
 
 @pytest.mark.parametrize("samples", [16_001, 31_999, 32_000, 32_001, 57_123, 100_000])
@@ -233,7 +241,7 @@ def test_long_clip_is_its_pieces_one_after_the_other(encoder: nn.Module, tmp_pat
         modality.num_slots(modality.read(short)), modality.num_slots(clip)
     ]  # fmt: skip
     assert rows[1].isfinite().all()
-    assert modality.read(short).shape == AudioModality(ENCODERS["audio"]).read(short).shape
+    assert modality.read(short).shape == FastConformerEncoder(ENCODERS["audio"]).read(short).shape
 
 
 @pytest.mark.parametrize("seconds", [0.025, 0.3, 1.0, 1.01, 2.0, 3.4567])
@@ -255,7 +263,7 @@ def test_same_sound_has_the_same_print_in_any_file(tmp_path: Path) -> None:
     samples[100] += 0.01
     soundfile.write(tmp_path / "d.wav", samples, rate)
     prints = [
-        AudioModality.fingerprint(tmp_path / n) for n in ("a.wav", "b.flac", "c.wav", "d.wav")
+        MEDIA["audio"].fingerprint(tmp_path / n) for n in ("a.wav", "b.flac", "c.wav", "d.wav")
     ]
     assert prints[0] == prints[1]
     assert prints[0].amount == 0.5
@@ -265,9 +273,9 @@ def test_same_sound_has_the_same_print_in_any_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("share", [0.3, 0.5, 1.0])
 def test_a_share_of_the_rows_becomes_slots_as_counted_before(share: float, tmp_path: Path) -> None:
     settings = {"words": 20, "slot_share": share, "max_seconds": 1.0, "long_audio": "split"}
-    shared = AudioModality(ENCODERS["audio"] | settings)
-    plain = AudioModality(ENCODERS["audio"] | {"max_seconds": 1.0, "long_audio": "split"})
-    encoder = shared.build_encoder().eval()
+    shared = FastConformerEncoder(ENCODERS["audio"] | settings)
+    plain = FastConformerEncoder(ENCODERS["audio"] | {"max_seconds": 1.0, "long_audio": "split"})
+    encoder = shared.build().eval()
     paths = [write_wave(tmp_path / f"{s}.wav", s, seed=n) for n, s in enumerate((0.1, 0.77, 2.6))]
     inputs = [shared.read(path) for path in paths]
     with torch.no_grad():
@@ -280,4 +288,4 @@ def test_a_share_of_the_rows_becomes_slots_as_counted_before(share: float, tmp_p
 
 
 def test_a_share_needs_an_encoder_that_names_words() -> None:
-    assert AudioModality(ENCODERS["audio"] | {"slot_share": 0.5}).slot_share == 1.0
+    assert FastConformerEncoder(ENCODERS["audio"] | {"slot_share": 0.5}).slot_share == 1.0

@@ -13,10 +13,12 @@ import pytest
 from helpers import ENCODERS
 from PIL import Image, ImageDraw, ImageFile
 
-from omnitune.encoders.vit import ImageModality, _decode
+from omnitune.encoders.vit import VitEncoder
+from omnitune.media.image import decode
+from omnitune.media.registry import MEDIA
 from omnitune.sample import UserError
 
-MODALITY = ImageModality(ENCODERS["image"])  # 32 x 32
+MODALITY = VitEncoder(ENCODERS["image"])  # 32 x 32
 
 
 def disc(mode: str, ink: Any, ground: Any, size: int = 32) -> Image.Image:
@@ -26,7 +28,7 @@ def disc(mode: str, ink: Any, ground: Any, size: int = 32) -> Image.Image:
 
 
 def decoded(path: Path) -> np.ndarray:
-    return np.asarray(_decode(path))
+    return np.asarray(decode(path))
 
 
 def png(path: Path, depth: int, colour: int, rows: bytes, side: int = 2, **chunks: bytes) -> Path:
@@ -152,16 +154,16 @@ def test_shades_that_are_no_numbers_are_refused(tmp_path: Path, value: float) ->
     values[1, 1] = value
     Image.fromarray(values).save(tmp_path / "a.tiff")
     with pytest.raises(UserError, match=r"a\.tiff: holds values that are not numbers"):
-        _decode(tmp_path / "a.tiff")
+        decode(tmp_path / "a.tiff")
 
 
 def test_constant_shade_is_grey_and_told(tmp_path: Path) -> None:
     Image.fromarray(np.full((4, 4), 7.5, dtype=np.float32)).save(tmp_path / "a.tiff")
     assert np.unique(decoded(tmp_path / "a.tiff")).tolist() == [128]
-    (remark,) = ImageModality.fingerprint(tmp_path / "a.tiff").remarks
+    (remark,) = MEDIA["image"].fingerprint(tmp_path / "a.tiff").remarks
     assert remark.endswith("one colour all over")
     Image.new("RGBA", (4, 4), (9, 9, 9, 0)).save(tmp_path / "b.png")
-    (remark,) = ImageModality.fingerprint(tmp_path / "b.png").remarks
+    (remark,) = MEDIA["image"].fingerprint(tmp_path / "b.png").remarks
     assert remark.endswith("one colour all over (transparent parts are laid on white)")
 
 
@@ -178,7 +180,7 @@ def test_frames_and_pages_after_the_first_are_lost_and_told(tmp_path: Path, name
     path = save_frames(tmp_path / name)
     extent = MODALITY.measure(path)
     assert (extent.whole, extent.lost) == (3 * 32 * 32, 2 * 32 * 32)
-    (remark,) = ImageModality.fingerprint(path).remarks
+    (remark,) = MEDIA["image"].fingerprint(path).remarks
     assert f"{name}: 3 frames or pages; only the first" in remark
     assert np.abs(decoded(path).astype(int) - np.asarray(FRAMES[0], int)).mean() < 6
 
@@ -207,7 +209,7 @@ def test_smaller_copies_of_a_page_are_not_lost(tmp_path: Path) -> None:
     assert MODALITY.measure(tmp_path / "a.tiff").lost == 0
     FRAMES[0].save(tmp_path / "raw.tiff", tiffinfo={254: 1})
     with pytest.raises(UserError, match=r"raw\.tiff: its first page is only a preview"):
-        ImageModality.check(tmp_path / "raw.tiff")
+        MEDIA["image"].check(tmp_path / "raw.tiff")
 
 
 @pytest.mark.parametrize("allowed", [False, True])
@@ -257,14 +259,14 @@ def test_flipped_bytes_end_in_a_sentence(tmp_path: Path) -> None:
             broken = content.copy()
             broken[draw.integers(0, min(200, len(broken)), 3)] = draw.integers(0, 256, 3)
             path.write_bytes(broken.tobytes())
-            for function in (MODALITY.measure, ImageModality.fingerprint):
+            for function in (MODALITY.measure, MEDIA["image"].fingerprint):
                 assert_said(path, function)
 
 
 def test_zero_pixels_are_refused(tmp_path: Path) -> None:
     path = png(tmp_path / "a.png", 8, 0, b"", side=0)
     with pytest.raises(UserError, match=r"a\.png: "):
-        ImageModality.check(path)
+        MEDIA["image"].check(path)
 
 
 def test_exif_block_that_cannot_be_read_leaves_the_picture_as_it_lies(tmp_path: Path) -> None:
@@ -272,9 +274,9 @@ def test_exif_block_that_cannot_be_read_leaves_the_picture_as_it_lies(tmp_path: 
     FRAMES[0].save(path, exif=b"Exif\0\0MM\0*" + b"\xff" * 40)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        assert _decode(path).size == (32, 32)
+        assert decode(path).size == (32, 32)
     entry = struct.pack(">HHII", 0x0112, 3, 9000, 0xFFFF)  # far more values than there are
     FRAMES[0].save(path, exif=b"Exif\0\0MM\0*" + struct.pack(">IH", 8, 1) + entry)
-    remarks = ImageModality.fingerprint(path).remarks
+    remarks = MEDIA["image"].fingerprint(path).remarks
     assert remarks
     assert all(remark.startswith(str(path)) for remark in remarks)

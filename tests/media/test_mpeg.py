@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from omnitune.encoders.fastconformer import duration, read_wave
+from omnitune.media.audio import duration, read_wave
 from omnitune.media.mpeg import TRAILER, _frame
 from omnitune.sample import UserError
 

@@ -10,12 +10,14 @@ import pytest
 import soundfile
 from helpers import ENCODERS, write_wave
 
-from omnitune.encoders.fastconformer import AudioModality, duration, read_wave
+from omnitune.encoders.fastconformer import FastConformerEncoder
+from omnitune.media.audio import duration, read_wave
+from omnitune.media.registry import MEDIA
 from omnitune.media.sound_files import FORMATS
 from omnitune.sample import UserError
 
 RATE = 16_000
-MODALITY = AudioModality(ENCODERS["audio"])
+MODALITY = FastConformerEncoder(ENCODERS["audio"])
 TONE = 0.3 * np.sin(np.arange(RATE) / 8)
 KINDS = [
     ("WAV", "PCM_16"), ("WAV", "PCM_U8"), ("WAV", "FLOAT"), ("WAV", "IMA_ADPCM"), ("WAV", "ULAW"),
@@ -53,12 +55,12 @@ def test_file_is_read_whole_and_refused_wherever_it_is_cut(
     soundfile.write(path, np.stack([TONE] * channels, 1), RATE, format=kind, subtype=subtype)
     content = path.read_bytes()
     assert MODALITY.measure(path).whole == pytest.approx(1, abs=0.05)
-    assert AudioModality.fingerprint(path).remarks == ()
+    assert MEDIA["audio"].fingerprint(path).remarks == ()
     assert 0.1 < read_wave(path).std() < 0.4
     for share in (0.02, 0.3, 0.5, 0.77, 0.999):
         path.write_bytes(content[: int(len(content) * share)])
         assert refused(path, read_wave)
-        assert refused(path, AudioModality.fingerprint)
+        assert refused(path, MEDIA["audio"].fingerprint)
         assert kind == "FLAC" or refused(path, MODALITY.measure)
 
 
@@ -112,7 +114,7 @@ def test_header_that_promises_nonsense(
     content = bytearray(path.read_bytes())
     struct.pack_into(layout, content, place, value)
     path.write_bytes(content)
-    for function in (AudioModality.check, MODALITY.measure, MODALITY.read, read_wave):
+    for function in (MEDIA["audio"].check, MODALITY.measure, MODALITY.read, read_wave):
         with pytest.raises(UserError, match=rf"a\.wav: .*{words}"):
             function(path)
 
@@ -123,7 +125,7 @@ def test_ending_makes_no_sound_file(tmp_path: Path, ending: str, content: bytes)
     """libsndfile takes some names' endings for a format without a header."""
     path = tmp_path / f"a.{ending}"
     path.write_bytes(content)
-    for function in (AudioModality.check, read_wave, AudioModality.fingerprint):
+    for function in (MEDIA["audio"].check, read_wave, MEDIA["audio"].fingerprint):
         with pytest.raises(UserError, match=rf"a\.{ending}: is not a sound file"):
             function(path)
 
@@ -202,16 +204,16 @@ def test_flipped_bytes_end_in_a_sentence(tmp_path: Path) -> None:
             broken = content.copy()
             broken[draw.integers(0, 80, 2)] = draw.integers(0, 256, 2)
             path.write_bytes(broken.tobytes())
-            refused(path, AudioModality.fingerprint)
+            refused(path, MEDIA["audio"].fingerprint)
             refused(path, MODALITY.read)
 
 
 def test_too_short_is_refused_by_the_header(tmp_path: Path) -> None:
     path = write_wave(tmp_path / "a.wav", 0.01)
-    for function in (AudioModality.check, MODALITY.measure, MODALITY.read, duration):
+    for function in (MEDIA["audio"].check, MODALITY.measure, MODALITY.read, duration):
         with pytest.raises(UserError, match=r"a\.wav: 10 ms of sound; too short, 25 ms are"):
             function(path)
-    AudioModality.check(write_wave(path, 0.025))
+    MEDIA["audio"].check(write_wave(path, 0.025))
 
 
 @pytest.mark.parametrize("share", [-1.0, -0.95])
@@ -221,7 +223,7 @@ def test_channels_that_cancel_are_heard_by_their_loudest_and_told(
     path = tmp_path / "a.wav"
     soundfile.write(path, np.stack([share * TONE, TONE], 1), RATE, subtype="FLOAT")
     np.testing.assert_allclose(np.abs(read_wave(path)), np.abs(TONE), atol=1e-6)
-    (remark,) = AudioModality.fingerprint(path).remarks
+    (remark,) = MEDIA["audio"].fingerprint(path).remarks
     assert "a.wav: its channels cancel" in remark
 
 
@@ -230,12 +232,12 @@ def test_channels_that_do_not_cancel_are_averaged(tmp_path: Path, other: float) 
     path = tmp_path / "a.wav"
     soundfile.write(path, np.stack([TONE, other * TONE], 1), RATE, subtype="FLOAT")
     np.testing.assert_allclose(read_wave(path), (1 + other) / 2 * TONE, atol=1e-6)
-    assert AudioModality.fingerprint(path).remarks == ()
+    assert MEDIA["audio"].fingerprint(path).remarks == ()
 
 
 def test_silence_is_told(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", np.zeros((8000, 2)), RATE)
-    (remark,) = AudioModality.fingerprint(tmp_path / "a.wav").remarks
+    (remark,) = MEDIA["audio"].fingerprint(tmp_path / "a.wav").remarks
     assert "a.wav: silent from end to end" in remark
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from omnitune.data.packing import Batch, pack
 from omnitune.data.rounding import round_up
-from omnitune.encoders.registry import MODALITIES
+from omnitune.encoders.registry import build_encoder
 from omnitune.models import families, omni
 from omnitune.models.omni import OmniConfig, OmniModel
 from omnitune.sample import Sample
@@ -179,8 +179,8 @@ def test_encoders_keep_the_weights_that_they_were_built_with() -> None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             families.build(thinker)
-            modality = MODALITIES[name](settings)
-            built = [modality.build_encoder(), modality.build_projector(32)]
+            modality = build_encoder(name, settings)
+            built = [modality.build(), modality.build_projector(32)]
             torch.manual_seed(0)
             model = OmniModel(OmniConfig(thinker=thinker, encoders={name: settings}))
         for part, expected in zip(

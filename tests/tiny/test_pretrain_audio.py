@@ -8,7 +8,7 @@ from helpers import conversation, tiny_tokenizer, write_wave
 
 from omnitune.config import load_config
 from omnitune.data.packing import Shard
-from omnitune.encoders.fastconformer import AudioModality
+from omnitune.encoders.fastconformer import FastConformerEncoder
 from omnitune.encoders.vocab_head import VocabHead
 from omnitune.sample import Media, UserError
 from omnitune.tiny.augmentation import ClipChange
@@ -36,7 +36,9 @@ def clips(tmp_path: Path) -> Clips:
         path = write_wave(tmp_path / f"{n}.wav", seconds=0.6 + 0.1 * n, seed=n)
         media = (Media("audio", path),)
         samples.append(conversation(str(n), "?", words, media=media, captions={"audio": words}))
-    return Clips(samples, AudioModality(SMALL.encoder()), tiny_tokenizer(), train_units(WORDS, 60))
+    return Clips(
+        samples, FastConformerEncoder(SMALL.encoder()), tiny_tokenizer(), train_units(WORDS, 60)
+    )
 
 
 def build(clips: Clips) -> CtcModel:
@@ -113,8 +115,8 @@ def test_slots_say_what_was_transcribed_and_then_nothing(clips: Clips) -> None:
     with torch.no_grad():
         model.head.weight.mul_(1000)  # a fresh head finds every word somewhat likely
     vocab_size = clips.tokenizer.get_vocab_size()
-    modality = AudioModality(SMALL.encoder() | {"words": vocab_size, "slot_share": 1.0})
-    encoder = modality.build_encoder().eval()
+    modality = FastConformerEncoder(SMALL.encoder() | {"words": vocab_size, "slot_share": 1.0})
+    encoder = modality.build().eval()
     encoder.load_state_dict(model.encoder.state_dict() | VocabHead.state_of(model.head))
     inputs = [clips.mel(n) for n in range(len(WORDS))]
     with torch.no_grad():

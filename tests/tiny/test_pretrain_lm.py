@@ -12,11 +12,12 @@ from tokenizers import Regex, pre_tokenizers
 from omnitune.config import DataMix, load_config
 from omnitune.data.loader import BatchStream, SampleReader
 from omnitune.data.mixture import Mixture
-from omnitune.data.template import SPECIAL_TOKENS, ChatRenderer
+from omnitune.data.template import ChatRenderer
 from omnitune.models.omni import OmniConfig, OmniModel
 from omnitune.sample import Described, Media, Message, PseudoFeatures, Text, UserError
 from omnitune.tiny.pretrain_lm import (
     PIECES,
+    SPECIAL_TOKENS,
     ThinkerConfig,
     described_first,
     mimetic_init_,

@@ -17,8 +17,8 @@ import numpy as np
 from omnitune.console import progress_bar
 from omnitune.data.audit.contamination import alike
 from omnitune.data.index import Samples, Source
-from omnitune.encoders.base import Fingerprint
-from omnitune.encoders.registry import MODALITIES
+from omnitune.media.base import Fingerprint
+from omnitune.media.registry import MEDIA
 from omnitune.sample import Media, Sample, UserError
 
 NOTHING = 0.0  # the amount of a broken medium
@@ -111,12 +111,12 @@ def decode(samples: Mapping[str, Samples]) -> tuple[dict[str, Fingerprints], lis
     sources = [held.pieces[0][0] for held in samples.values()]
     total = sum(len(source.index.media_M2) for source in sources)
     broken: list[Broken] = []
-    remarks: dict[str, list[Remark]] = {name: [] for name in MODALITIES}
-    content, perceptual_hash = ({name: array("Q") for name in MODALITIES} for _ in range(2))
-    amount = {name: array("d") for name in MODALITIES}
+    remarks: dict[str, list[Remark]] = {name: [] for name in MEDIA}
+    content, perceptual_hash = ({name: array("Q") for name in MEDIA} for _ in range(2))
+    amount = {name: array("d") for name in MEDIA}
     with progress_bar("decoding media", total) as advance:
         for medium, sample in (pair for held in samples.values() for pair in held.media()):
-            modality = MODALITIES[medium.modality]
+            modality = MEDIA[medium.modality]
             try:
                 found = modality.fingerprint(medium.path)
             except UserError as error:
@@ -132,7 +132,7 @@ def decode(samples: Mapping[str, Samples]) -> tuple[dict[str, Fingerprints], lis
             name,
             content_M=np.array(content[name]),
             hash_MW=np.array(perceptual_hash[name]).reshape(
-                len(content[name]), MODALITIES[name].hash_words
+                len(content[name]), MEDIA[name].hash_words
             ),
             amount_M=np.array(amount[name]),
             whole_M=np.array(amount[name]) > NOTHING,
@@ -140,7 +140,7 @@ def decode(samples: Mapping[str, Samples]) -> tuple[dict[str, Fingerprints], lis
             places=[_places(name, source) for source in sources],
             remarks=remarks[name],
         )
-        for name in MODALITIES
+        for name in MEDIA
         if content[name]
     }
     return fingerprints, broken
@@ -174,7 +174,7 @@ def _copies(
     fingerprints: Fingerprints, train: np.ndarray, held: np.ndarray, split: str
 ) -> list[tuple[str, int, int, float]]:
     """Changed copies: medium in train, medium held out and how alike they are."""
-    modality = MODALITIES[fingerprints.name]
+    modality = MEDIA[fingerprints.name]
     if not fingerprints.hash_MW.shape[1]:
         return []
     found = []

@@ -13,7 +13,7 @@ from omnitune.data.audit.fingerprints import Broken, Fingerprints, Shared, decod
 from omnitune.data.audit.truncation import ReadLimits, audit_truncation, count_tokens, summary
 from omnitune.data.index import Samples
 from omnitune.data.sources.native import join, read_available, remarks
-from omnitune.encoders.registry import MODALITIES
+from omnitune.media.registry import MEDIA
 from omnitune.sample import Sample, UserError
 
 NAMED = 20  # broken media, and pairs of each split, that are named
@@ -117,7 +117,7 @@ def _read_texts(
 def _text_pair(held_out: Sample, everything: Samples, same: int, most: int) -> Shared:
     """A held-out sample and the training sample whose words are most like its own."""
     training = everything[same if same >= 0 else most]
-    seen = any(MODALITIES[medium.modality].is_spatial for medium in held_out.media)
+    seen = any(MEDIA[medium.modality].is_spatial for medium in held_out.media)
     how = ALIKE if seen else "same text" if same >= 0 else "near text"
     return Shared(how, training, held_out, 1.0 if same >= 0 else overlap(held_out, training))
 
@@ -223,7 +223,7 @@ def _remark_lines(remarks: Mapping[str, Any]) -> list[str]:
 def _account(entry: Mapping[str, Any]) -> str:
     told = [f"{entry['records']:,} records", f"{entry['questions']:,} questions"]
     for name, count in entry["media"].items():
-        amount = f"{entry['amounts'][name]:,.0f} {MODALITIES[name].unit}"
+        amount = f"{entry['amounts'][name]:,.0f} {MEDIA[name].unit}"
         told.append(f"{count:,} {name} ({amount})")
     if "tokens" in entry:
         told.append(f"{entry['tokens']:,} tokens of text")

@@ -25,7 +25,7 @@ from omnitune.console import progress_bar
 from omnitune.data.index import MANY_MEDIA, Samples, Source
 from omnitune.data.sources.native import INDEX_FOLDER
 from omnitune.data.template import ChatRenderer
-from omnitune.encoders.base import Modality
+from omnitune.encoders.base import Encoder
 from omnitune.sample import Sample, UserError
 
 TRUNCATION_FILE = "truncation.json"
@@ -50,14 +50,16 @@ class ReadLimits:
     """
 
     renderer: ChatRenderer
-    modalities: Mapping[str, Modality]
+    modalities: Mapping[str, Encoder]
     max_tokens: int
     conversations: bool = True
 
     @property
     def media_key(self) -> str:
         """Stands for all that measuring media depends on."""
-        return _key({name: [m.reading, m.encoder_config] for name, m in self.modalities.items()})
+        return _key(
+            {name: [m.medium.reader_version, m.config] for name, m in self.modalities.items()}
+        )
 
     @property
     def key(self) -> str:
@@ -136,7 +138,7 @@ def summary(ledger: Mapping[str, Any]) -> str:
 
 
 def measure_media(
-    samples: Samples, modalities: Mapping[str, Modality], key: str, root: Path
+    samples: Samples, modalities: Mapping[str, Encoder], key: str, root: Path
 ) -> np.ndarray:
     """Extents of the media of one source: ``[M, 4]``.
 
@@ -247,7 +249,7 @@ def _refuse_long(found: Iterable[SourceAudit], reading: ReadLimits) -> None:
 
 
 def _media_entry(
-    found: Iterable[SourceAudit], name: str, modality: Modality, data_dir: Path
+    found: Iterable[SourceAudit], name: str, modality: Encoder, data_dir: Path
 ) -> dict[str, Any]:
     """The ledger of one modality: what is lost in encoding, and with samples that are left out."""
     whole = lost = 0.0
@@ -273,7 +275,7 @@ def _media_entry(
         return {"id": sample.id, "file": _relative(path, data_dir), "lost": round(amount, 2)}
 
     return {
-        "unit": modality.unit,
+        "unit": modality.medium.unit,
         "whole": round(whole, 2),
         "lost": round(lost, 2),
         "samples": affected,

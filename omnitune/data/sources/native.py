@@ -19,7 +19,7 @@ from omnitune.data.schema import Record as _Record
 from omnitune.data.schema import task_of as task_of
 from omnitune.data.splits import VALIDATION_SHARE as VALIDATION_SHARE
 from omnitune.data.splits import clash, doubts
-from omnitune.encoders.registry import MODALITIES
+from omnitune.media.registry import MEDIA
 from omnitune.sample import Media, Sample, UserError
 
 FILES = {
@@ -191,6 +191,6 @@ def check_media(samples: Sequence[Sample]) -> None:
     """Checks the header of every medium once; a UserError names the first that is unusable."""
     for medium, sample in media_of(samples):
         try:
-            MODALITIES[medium.modality].check(medium.path)
+            MEDIA[medium.modality].check(medium.path)
         except UserError as error:
             raise UserError(f"sample {sample.id} ({sample.source}): {error}") from None

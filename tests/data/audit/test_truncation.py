@@ -15,8 +15,8 @@ from omnitune.data.index import Samples
 from omnitune.data.loader import SampleReader
 from omnitune.data.sources.native import FILES, read_available, split_of
 from omnitune.data.template import ChatRenderer
-from omnitune.encoders.fastconformer import AudioModality
-from omnitune.encoders.vit import ImageModality
+from omnitune.encoders.fastconformer import FastConformerEncoder
+from omnitune.encoders.vit import VitEncoder
 from omnitune.sample import UserError
 
 SPLITS = ("train", "train", "validation", "test")
@@ -24,8 +24,8 @@ SPLITS = ("train", "train", "validation", "test")
 
 def reading(max_tokens: int = 120, **audio: Any) -> ReadLimits:
     modalities = {
-        "image": ImageModality(ENCODERS["image"]),  # 32 x 32 in 4 slots
-        "audio": AudioModality(ENCODERS["audio"] | audio),
+        "image": VitEncoder(ENCODERS["image"]),  # 32 x 32 in 4 slots
+        "audio": FastConformerEncoder(ENCODERS["audio"] | audio),
     }
     return ReadLimits(ChatRenderer(tiny_tokenizer()), modalities, max_tokens)
 
@@ -166,7 +166,7 @@ def test_very_many_media_and_long_samples_are_measured_once(
     monkeypatch.setattr(indexing, "KEEP_FROM", 0)
     monkeypatch.setattr(ledger, "MANY_MEDIA", 1)
     kept, found = stock(data, reading())
-    monkeypatch.setattr(ImageModality, "measure", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr(VitEncoder, "measure", lambda *_: pytest.fail("measured again"))
     monkeypatch.setattr(ledger, "_longest", lambda *_: pytest.fail("counted again"))
     again, same = stock(data, reading())
     assert same == found
@@ -174,6 +174,6 @@ def test_very_many_media_and_long_samples_are_measured_once(
         assert list(split_of(samples, "train")) == list(split_of(again[source], "train"))
     with pytest.raises(pytest.fail.Exception, match="again"):
         stock(data, reading(max_tokens=100))
-    monkeypatch.setattr(ImageModality, "reading", ImageModality.reading + 1)
+    monkeypatch.setattr(VitEncoder, "reading", VitEncoder.reading + 1)
     with pytest.raises(pytest.fail.Exception, match="again"):
         stock(data, reading())

@@ -11,14 +11,17 @@ import pytest
 from helpers import ENCODERS, write_image, write_wave
 
 from omnitune.data.feature_cache import _digest
-from omnitune.encoders.fastconformer import AudioModality, read_wave
-from omnitune.encoders.vit import ImageModality, _decode
+from omnitune.encoders.fastconformer import FastConformerEncoder
+from omnitune.encoders.vit import VitEncoder
+from omnitune.media.audio import read_wave
+from omnitune.media.image import decode
+from omnitune.media.registry import MEDIA
 from omnitune.sample import UserError
 
-IMAGE, AUDIO = ImageModality(ENCODERS["image"]), AudioModality(ENCODERS["audio"])
+IMAGE, AUDIO = VitEncoder(ENCODERS["image"]), FastConformerEncoder(ENCODERS["audio"])
 OPENERS: list[Callable[[Path], object]] = [
-    ImageModality.check, IMAGE.measure, IMAGE.read, ImageModality.fingerprint, _decode,
-    AudioModality.check, AUDIO.measure, AUDIO.read, AudioModality.fingerprint, read_wave,
+    MEDIA["image"].check, IMAGE.measure, IMAGE.read, MEDIA["image"].fingerprint, decode,
+    MEDIA["audio"].check, AUDIO.measure, AUDIO.read, MEDIA["audio"].fingerprint, read_wave,
     lambda path: _digest(path, ""),
 ]  # fmt: skip
 
@@ -71,4 +74,4 @@ def test_forbidden_file_is_told(tmp_path: Path) -> None:
     path = write_image(tmp_path / "a.png")
     path.chmod(0)
     with pytest.raises(UserError, match=r"a\.png: cannot be read \(Permission denied\)"):
-        ImageModality.check(path)
+        MEDIA["image"].check(path)

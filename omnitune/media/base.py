@@ -1,0 +1,106 @@
+"""What a medium is: how its files are read, checked and recognised. No weights are here."""
+
+from __future__ import annotations
+
+import stat
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from omnitune.sample import UserError
+
+
+def open_file(path: Path, kind: str) -> BinaryIO:
+    """Opens a user's file if it is a regular file or a link to one.
+
+    To open a pipe waits for who writes to it, and a device may never end: neither is opened.
+
+    Args:
+        kind: what is expected, to be told ("image file").
+
+    Raises:
+        UserError: it is missing, a folder, a pipe, socket or device, or cannot be read.
+    """
+    try:
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            article = "an" if kind[0] in "aeiou" else "a"
+            raise UserError(f"{path}: is a folder, expected {article} {kind}")
+        if not stat.S_ISREG(mode):
+            raise UserError(f"{path}: is a pipe, socket or device, expected a regular {kind}")
+        return path.open("rb")
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such {kind}") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except ValueError as error:  # NUL, or what the system's encoding of names cannot say
+        raise UserError(f"{str(path)!a}: no {kind} can have this name ({error})") from None
+
+
+def reason(error: Exception) -> str:
+    """What another library says is wrong, on one line."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """What a decoded medium is recognised by.
+
+    Attributes:
+        content: 64-bit hash of what is seen or heard, whatever the file's format.
+        amount: how much that is, in the modality's unit.
+        look: ``hash_words`` words of bits, most of which a changed copy has too.
+        remarks: what its owner should know of it though it can be used (what is not shown).
+    """
+
+    content: int
+    amount: float
+    perceptual_hash: tuple[int, ...] = ()
+    remarks: tuple[str, ...] = ()
+
+
+class Medium(ABC):
+    """One kind of medium.
+
+    Attributes:
+        name: key in ``MEDIA`` and in records (``"image"``).
+        caption_key: key of a record that says in words what the medium holds.
+        unit: what its media are measured in (``"pixels"``).
+        hash_words: words of 64 bits in a perceptual hash; 0: it has none. hash_distance: bits in
+            which two copies may differ.
+        is_spatial: whether each slot holds many words at once (a place in a picture) and not a
+            stretch of one after the other (sound).
+        reader_version: to be raised whenever a file is read differently: what is kept of before is
+            then made anew.
+        projector_part, encoder_part: names of its projector and its encoder among the model's
+            parts [``proj_<name>``, ``<name>_encoder``].
+    """
+
+    name: str
+    caption_key: str
+    unit: str
+    hash_words = hash_distance = 0
+    is_spatial = False
+    reader_version = 1
+    projector_part = encoder_part = ""
+
+    def __init_subclass__(cls) -> None:
+        cls.projector_part = cls.projector_part or f"proj_{cls.name}"
+        cls.encoder_part = cls.encoder_part or f"{cls.name}_encoder"
+
+    @abstractmethod
+    def check(self, path: Path) -> None:
+        """Checks cheaply that a file is a readable medium.
+
+        Raises:
+            UserError: names the file and what is wrong with it.
+        """
+
+    @abstractmethod
+    def fingerprint(self, path: Path) -> Fingerprint:
+        """Decodes the whole of a file; raises UserError."""
+
+    def similarity(self, path: Path, other: Path) -> float:
+        """How alike two media of like perceptual hash are, 1 at most; 0 if they are not copies."""
+        return 0.0
