@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 from torch import nn
 
 from omnitune.data.audit.truncation import ReadLimits
-from omnitune.data.template import ChatRenderer
+from omnitune.data.template import ChatRenderer, placeholder
 from omnitune.encoders.registry import build_encoder
 from omnitune.encoders.vocab_head import VocabHead
 from omnitune.models.omni import OmniConfig, OmniModel
@@ -22,17 +22,16 @@ from omnitune.storage import read_checkpoint, write_checkpoint, write_json
 
 # The command that makes each kind of checkpoint, for the error when it is missing.
 MADE_BY = {
-    "thinker": "omnitune pretrain --config configs/thinker_tiny.json",
-    "audio": "omnitune pretrain --config configs/audio_enc_tiny.json",
-    "image": "omnitune pretrain --config configs/vision_tiny.json",
+    "thinker": "omnitune parts` or `omnitune pretrain --config configs/thinker_tiny.json",
+    "audio": "omnitune parts` or `omnitune pretrain --config configs/audio_enc_tiny.json",
+    "image": "omnitune parts` or `omnitune pretrain --config configs/vision_tiny.json",
     "omni": "python sft_omni.py --config configs/omni_sft_tiny.json",
 }
 
 
 def read_part(path: Path, kind: str) -> dict[str, Any]:
     """Reads a checkpoint and checks that it is of the kind that is asked for."""
-    ready = "" if kind == "omni" else "omnitune parts` or `"
-    values = read_checkpoint(path, ready + MADE_BY[kind])
+    values = read_checkpoint(path, MADE_BY.get(kind, ""))
     if values.get("kind") != kind:
         found = values.get("kind", "no kind of omnitune's")
         raise UserError(f"{path}: is a checkpoint of kind {found!r}, expected {kind!r}")
@@ -153,7 +152,29 @@ def assemble(
     model, tokenizer = load_thinker(thinker_ckpt, encoders)
     for name, part in parts.items():
         model.encoders[name].load_state_dict(part["state"])
+    add_placeholders(model, tokenizer)
     return model, tokenizer
+
+
+@torch.no_grad()
+def add_placeholders(model: OmniModel, tokenizer: Tokenizer) -> None:
+    """Gives the tokenizer a placeholder for each medium of the model that it lacks.
+
+    A new embedding is the mean of the others, so that it changes little of what the thinker says
+    (Hewitt 2021).
+    """
+    tokens = [placeholder(name) for name in model.modalities]
+    missing = [token for token in tokens if tokenizer.token_to_id(token) is None]
+    if not missing:
+        return
+    tokenizer.add_special_tokens(missing)
+    old = model.thinker.get_input_embeddings().weight.shape[0]
+    if (size := tokenizer.get_vocab_size()) > old:
+        model.thinker.resize_token_embeddings(size, mean_resizing=False)
+        heads = (model.thinker.get_input_embeddings(), model.thinker.get_output_embeddings())
+        for weight in {module.weight for module in heads}:
+            weight[old:] = weight[:old].mean(dim=0)
+        model.config.thinker["vocab_size"] = size
 
 
 def vocabulary(tokenizer: Tokenizer) -> str:

@@ -18,7 +18,7 @@ from omnitune.media.image import decode
 from omnitune.media.registry import MEDIA
 from omnitune.sample import UserError
 
-MODALITY = VitEncoder(ENCODERS["image"])  # 32 x 32
+ENCODER = VitEncoder(ENCODERS["image"])  # 32 x 32
 
 
 def disc(mode: str, ink: Any, ground: Any, size: int = 32) -> Image.Image:
@@ -178,7 +178,7 @@ def save_frames(path: Path, **options: Any) -> Path:
 @pytest.mark.parametrize("name", ["a.gif", "a.webp", "a.png", "a.tiff"])
 def test_frames_and_pages_after_the_first_are_lost_and_told(tmp_path: Path, name: str) -> None:
     path = save_frames(tmp_path / name)
-    extent = MODALITY.measure(path)
+    extent = ENCODER.measure(path)
     assert (extent.whole, extent.lost) == (3 * 32 * 32, 2 * 32 * 32)
     (remark,) = MEDIA["image"].fingerprint(path).remarks
     assert f"{name}: 3 frames or pages; only the first" in remark
@@ -187,26 +187,26 @@ def test_frames_and_pages_after_the_first_are_lost_and_told(tmp_path: Path, name
 
 def test_cover_of_an_animation_is_shown_and_its_frames_are_lost(tmp_path: Path) -> None:
     path = save_frames(tmp_path / "a.png", default_image=True)
-    assert MODALITY.measure(path).lost == 2 * 32 * 32
+    assert ENCODER.measure(path).lost == 2 * 32 * 32
     assert decoded(path)[16, 16].tolist() == [255, 0, 0]
 
 
 def test_what_a_camera_puts_beside_a_photograph_is_not_lost(tmp_path: Path) -> None:
     preview = FRAMES[0].resize((16, 16))
     FRAMES[0].save(tmp_path / "a.jpg", "MPO", save_all=True, append_images=[preview])
-    assert MODALITY.measure(tmp_path / "a.jpg").lost == 0
+    assert ENCODER.measure(tmp_path / "a.jpg").lost == 0
     stereo = tmp_path / "b.jpg"
     FRAMES[0].save(stereo, "MPO", save_all=True, append_images=[FRAMES[1]])
-    assert MODALITY.measure(stereo).lost == 32 * 32
+    assert ENCODER.measure(stereo).lost == 32 * 32
     stereo.write_bytes(stereo.read_bytes()[: stereo.stat().st_size // 2 + 100])
-    MODALITY.read(stereo)  # its first picture is whole
+    ENCODER.read(stereo)  # its first picture is whole
 
 
 def test_smaller_copies_of_a_page_are_not_lost(tmp_path: Path) -> None:
     smaller = FRAMES[0].resize((16, 16))
     smaller.encoderinfo = {"tiffinfo": {254: 1}}
     FRAMES[0].save(tmp_path / "a.tiff", save_all=True, append_images=[smaller])
-    assert MODALITY.measure(tmp_path / "a.tiff").lost == 0
+    assert ENCODER.measure(tmp_path / "a.tiff").lost == 0
     FRAMES[0].save(tmp_path / "raw.tiff", tiffinfo={254: 1})
     with pytest.raises(UserError, match=r"raw\.tiff: its first page is only a preview"):
         MEDIA["image"].check(tmp_path / "raw.tiff")
@@ -226,10 +226,10 @@ def test_cut_file_of_any_format_is_refused_or_whole(
     refused = 0
     for length in range(0, len(content), max(1, len(content) // 40)):
         path.write_bytes(content[:length])
-        for function in (MODALITY.check, MODALITY.measure):
+        for function in (MEDIA["image"].check, ENCODER.measure):
             assert_said(path, function)
-        refused += assert_said(path, MODALITY.read)
-        assert assert_said(path, MODALITY.read) or np.array_equal(decoded(path), whole)
+        refused += assert_said(path, ENCODER.read)
+        assert assert_said(path, ENCODER.read) or np.array_equal(decoded(path), whole)
     assert refused > 30
 
 
@@ -259,7 +259,7 @@ def test_flipped_bytes_end_in_a_sentence(tmp_path: Path) -> None:
             broken = content.copy()
             broken[draw.integers(0, min(200, len(broken)), 3)] = draw.integers(0, 256, 3)
             path.write_bytes(broken.tobytes())
-            for function in (MODALITY.measure, MEDIA["image"].fingerprint):
+            for function in (ENCODER.measure, MEDIA["image"].fingerprint):
                 assert_said(path, function)
 
 

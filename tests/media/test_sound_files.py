@@ -17,7 +17,7 @@ from omnitune.media.sound_files import FORMATS
 from omnitune.sample import UserError
 
 RATE = 16_000
-MODALITY = FastConformerEncoder(ENCODERS["audio"])
+ENCODER = FastConformerEncoder(ENCODERS["audio"])
 TONE = 0.3 * np.sin(np.arange(RATE) / 8)
 KINDS = [
     ("WAV", "PCM_16"), ("WAV", "PCM_U8"), ("WAV", "FLOAT"), ("WAV", "IMA_ADPCM"), ("WAV", "ULAW"),
@@ -54,14 +54,14 @@ def test_file_is_read_whole_and_refused_wherever_it_is_cut(
         channels = 1
     soundfile.write(path, np.stack([TONE] * channels, 1), RATE, format=kind, subtype=subtype)
     content = path.read_bytes()
-    assert MODALITY.measure(path).whole == pytest.approx(1, abs=0.05)
+    assert ENCODER.measure(path).whole == pytest.approx(1, abs=0.05)
     assert MEDIA["audio"].fingerprint(path).remarks == ()
     assert 0.1 < read_wave(path).std() < 0.4
     for share in (0.02, 0.3, 0.5, 0.77, 0.999):
         path.write_bytes(content[: int(len(content) * share)])
         assert refused(path, read_wave)
         assert refused(path, MEDIA["audio"].fingerprint)
-        assert kind == "FLAC" or refused(path, MODALITY.measure)
+        assert kind == "FLAC" or refused(path, ENCODER.measure)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_wav_of_a_pipe_is_heard_to_its_end(tmp_path: Path, size: int) -> None:
     content[40:44] = struct.pack("<I", size)
     content[4:8] = struct.pack("<I", min(size + 36, 2**32 - 1))
     path.write_bytes(content)
-    assert MODALITY.measure(path).whole == len(wave) / RATE
+    assert ENCODER.measure(path).whole == len(wave) / RATE
     np.testing.assert_array_equal(read_wave(path), expected)
 
 
@@ -86,13 +86,13 @@ def test_empty_wav_with_notes_is_no_pipes(tmp_path: Path) -> None:
     soundfile.write(path, np.zeros(0), RATE)
     path.write_bytes(path.read_bytes() + b"LIST" + struct.pack("<I", 8) + b"INFOnote")
     with pytest.raises(UserError, match="holds no sound"):
-        MODALITY.measure(path)
+        ENCODER.measure(path)
 
 
 def test_notes_after_the_sound_may_be_cut(tmp_path: Path) -> None:
     path = write_wave(tmp_path / "a.wav")
     path.write_bytes(path.read_bytes() + b"LIST" + struct.pack("<I", 5000) + b"INFO")
-    MODALITY.read(path)
+    ENCODER.read(path)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_header_that_promises_nonsense(
     content = bytearray(path.read_bytes())
     struct.pack_into(layout, content, place, value)
     path.write_bytes(content)
-    for function in (MEDIA["audio"].check, MODALITY.measure, MODALITY.read, read_wave):
+    for function in (MEDIA["audio"].check, ENCODER.measure, ENCODER.read, read_wave):
         with pytest.raises(UserError, match=rf"a\.wav: .*{words}"):
             function(path)
 
@@ -140,7 +140,7 @@ def test_sound_is_known_by_its_content(tmp_path: Path) -> None:
 def test_format_whose_length_is_not_checked_is_not_read(tmp_path: Path, kind: str) -> None:
     soundfile.write(tmp_path / "a.wav", TONE, RATE, format=kind, subtype="PCM_16")
     with pytest.raises(UserError, match=rf"a\.wav: {kind} .* is not read"):
-        MODALITY.measure(tmp_path / "a.wav")
+        ENCODER.measure(tmp_path / "a.wav")
 
 
 @pytest.mark.parametrize("kind", ["VORBIS", "OPUS", "WAV"])
@@ -156,7 +156,7 @@ def test_joined_files_of_which_one_would_be_heard_are_refused(tmp_path: Path, ki
         parts.append(path.read_bytes())
     path.write_bytes(b"".join(parts))
     with pytest.raises(UserError, match="one after the other"):
-        MODALITY.measure(path)
+        ENCODER.measure(path)
 
 
 def test_a_header_that_says_less_than_is_there_is_told(tmp_path: Path) -> None:
@@ -166,10 +166,10 @@ def test_a_header_that_says_less_than_is_there_is_told(tmp_path: Path) -> None:
     whole = path.read_bytes()
     path.write_bytes(whole[:40] + (2_000).to_bytes(4, "little") + whole[44:])
     with pytest.raises(UserError, match=r"says 2,000 bytes of sound, and 62,000 more follow"):
-        MODALITY.measure(path)
+        ENCODER.measure(path)
     for more in (b"LIST\x04\0\0\0abcd", bytes(900)):  # another chunk, or bytes of no use
         path.write_bytes(whole + more)
-        assert MODALITY.measure(path).whole == 2.0
+        assert ENCODER.measure(path).whole == 2.0
 
 
 def test_page_that_is_missing_is_told(tmp_path: Path) -> None:
@@ -180,7 +180,7 @@ def test_page_that_is_missing_is_told(tmp_path: Path) -> None:
     assert len(places) > 6
     path.write_bytes(content[: places[4]] + content[places[5] :])
     with pytest.raises(UserError, match="page 4 of the file is missing"):
-        MODALITY.measure(path)
+        ENCODER.measure(path)
 
 
 def test_flac_of_a_pipe_is_refused_with_the_mend(tmp_path: Path) -> None:
@@ -191,7 +191,7 @@ def test_flac_of_a_pipe_is_refused_with_the_mend(tmp_path: Path) -> None:
     content[22:26] = bytes(4)
     path.write_bytes(content)
     with pytest.raises(UserError, match="does not say how long it is; write it anew"):
-        MODALITY.measure(path)
+        ENCODER.measure(path)
 
 
 def test_flipped_bytes_end_in_a_sentence(tmp_path: Path) -> None:
@@ -205,12 +205,12 @@ def test_flipped_bytes_end_in_a_sentence(tmp_path: Path) -> None:
             broken[draw.integers(0, 80, 2)] = draw.integers(0, 256, 2)
             path.write_bytes(broken.tobytes())
             refused(path, MEDIA["audio"].fingerprint)
-            refused(path, MODALITY.read)
+            refused(path, ENCODER.read)
 
 
 def test_too_short_is_refused_by_the_header(tmp_path: Path) -> None:
     path = write_wave(tmp_path / "a.wav", 0.01)
-    for function in (MEDIA["audio"].check, MODALITY.measure, MODALITY.read, duration):
+    for function in (MEDIA["audio"].check, ENCODER.measure, ENCODER.read, duration):
         with pytest.raises(UserError, match=r"a\.wav: 10 ms of sound; too short, 25 ms are"):
             function(path)
     MEDIA["audio"].check(write_wave(path, 0.025))
@@ -246,7 +246,7 @@ def test_floating_point_beyond_one_is_brought_into_range(tmp_path: Path, level: 
     path = tmp_path / "a.wav"
     soundfile.write(path, level * TONE, RATE, subtype="FLOAT")
     np.testing.assert_allclose(read_wave(path), TONE / np.abs(TONE).max(), atol=1e-5)
-    assert MODALITY.read(path).isfinite().all()
+    assert ENCODER.read(path).isfinite().all()
 
 
 @pytest.mark.parametrize("subtype", ["PCM_U8", "PCM_16", "PCM_24", "PCM_32", "DOUBLE", "ULAW"])

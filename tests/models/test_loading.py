@@ -48,7 +48,7 @@ def test_a_tokenizer_is_read_as_it_was_written(tmp_path: Path) -> None:
 
 
 def test_a_tokenizer_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"none.json: no such tokenizer; `omnitune pretrain"):
+    with pytest.raises(UserError, match=r"none.json: no such tokenizer; `omnitune parts"):
         load_tokenizer(tmp_path / "none.json")
     (tmp_path / "bad.json").write_text("{}")
     with pytest.raises(UserError, match=r"bad.json: holds no tokenizer"):

@@ -48,7 +48,7 @@ def test_what_else_may_be_there(tmp_path: Path) -> None:
     assert "no such folder; make a model with `python sft_omni.py" in said(tmp_path / "none")
     assert "holds no omni.pt; make a model with `python sft_omni.py" in said(tmp_path)
     run_json(tmp_path, config={"stage": "pretrain_lm"})
-    assert "a part of a model (stage thinker)" in said(tmp_path)
+    assert "a part of a model (stage pretrain_lm)" in said(tmp_path)
     assert "is neither a folder nor a file" in said(Path("/dev/null"))
 
 
