@@ -309,6 +309,9 @@ def test_option_table_names_every_option_as_the_command_line_takes_it(tmp_path: 
 def test_languages_are_by_source(tmp_path: Path) -> None:
     config = load_config(SftConfig, None, ["--languages.audio-text", "hi"])
     assert config.languages == {"audio_text": "hi"}
-    for wrong, told in (("audio", "did you mean audio_text?"), ("told", "no code of a language")):
+    for wrong, told in (
+        ("audio", "did you mean audio_text?"),
+        ("described", "no code of a language"),
+    ):
         with pytest.raises(UserError, match=told):
             load_config(SftConfig, None, [f"--languages.{wrong}", "h1"])

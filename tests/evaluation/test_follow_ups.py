@@ -34,15 +34,15 @@ def made(samples: list[Sample], most: int = 100) -> dict[str, list[Any]]:
 def test_each_question_follows_the_one_before_it_and_the_first_the_last() -> None:
     [(task, found)] = made([record("a", 3)]).items()
     assert task == "image_qa"
-    assert [one.split_turns.reference for one in found] == ["answer 0", "answer 1", "answer 2"]
+    assert [one.alone.reference for one in found] == ["answer 0", "answer 1", "answer 2"]
     for place, one in enumerate(found):
         shown, told, asked = one.after.messages
         before = (place - 1) % 3
         assert [type(part) for part in shown.parts[:-1]] == [Media]
         assert (shown.text, told.text) == (f"which, {before}?", f"answer {before}")
         assert (asked.text, one.after.reference) == (f"which, {place}?", f"answer {place}")
-        assert one.after.id == one.split_turns.id
-        assert len(one.split_turns.messages) == 1
+        assert one.after.id == one.alone.id
+        assert len(one.alone.messages) == 1
 
 
 def test_only_what_can_follow_is_asked() -> None:

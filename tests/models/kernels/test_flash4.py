@@ -17,7 +17,7 @@ from omnitune.models.kernels import flash4
 
 BOUNDS = torch.tensor([0, 3, 4, 9], dtype=torch.int32)
 SCALE = 0.3
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def forward(q: Tensor, k: Tensor, v: Tensor, **options: Any) -> tuple[Tensor, Tensor, None]:
