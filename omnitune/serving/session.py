@@ -87,7 +87,7 @@ class ChatSession:
         if modality not in self.model.modalities:
             raise UserError(f"this model has no encoder for {modality}")
         with named_in_errors(path):
-            self.model.modalities[modality].check(path)  # before a pipe is waited for
+            self.model.modalities[modality].medium.check(path)  # before a pipe is waited for
             inputs = self.model.modalities[modality].read(path)
         with torch.no_grad():
             [features_RD] = self.model.encode(modality, [inputs.to(self.model.device)])

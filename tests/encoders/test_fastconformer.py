@@ -118,7 +118,7 @@ def test_what_is_no_sound_is_refused(
     (tmp_path / "zero.wav").write_bytes(b"")
     (tmp_path / "text.wav").write_bytes(b"no sound at all" * 20)
     soundfile.write(tmp_path / "empty.wav", np.zeros(0), 16_000)
-    for function in (modality.check, modality.read):
+    for function in (modality.medium.check, modality.read):
         with pytest.raises(UserError, match=rf"{name}.*{words}"):
             function(tmp_path / name)
 

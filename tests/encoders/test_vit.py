@@ -46,7 +46,7 @@ def test_pixels_are_read_as_they_are(modality: VitEncoder, tmp_path: Path) -> No
 def test_every_format(modality: VitEncoder, tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"a.{suffix}"
     picture().save(path)
-    modality.check(path)
+    modality.medium.check(path)
     assert (modality.read(path) - expected(picture())).abs().mean() < 0.1
 
 
@@ -63,7 +63,7 @@ def test_other_modes_are_read_as_their_colours(
     path = tmp_path / "a.tiff"
     image = picture().convert(mode)
     image.save(path)
-    modality.check(path)
+    modality.medium.check(path)
     torch.testing.assert_close(modality.read(path), expected(image))
     assert modality.read(path).std() > 0.2
 
@@ -140,7 +140,7 @@ def test_what_is_no_picture_is_refused(
     picture().save(tmp_path / "icon.ico")
     picture().save(tmp_path / "vector.eps")
     with pytest.raises(UserError, match=rf"{name}.*{words}"):
-        (modality.read if read else modality.check)(tmp_path / name)
+        (modality.read if read else modality.medium.check)(tmp_path / name)
 
 
 @pytest.mark.parametrize("side", [8_000, 10_000, 14_000])
@@ -149,7 +149,7 @@ def test_huge_picture_is_refused_before_it_is_unpacked(
 ) -> None:
     path = tmp_path / "huge.png"
     Image.new("1", (side, side)).save(path)
-    for function in (modality.check, modality.read):
+    for function in (modality.medium.check, modality.read):
         with pytest.raises(UserError, match=r"huge\.png.*50 megapixels"):
             function(path)
 
@@ -158,10 +158,10 @@ def test_large_picture_below_the_limit_is_read(modality: VitEncoder, tmp_path: P
     path = tmp_path / "large.png"
     width = MAX_PIXELS // 1000
     Image.new("1", (width, 1000)).save(path)
-    modality.check(path)
+    modality.medium.check(path)
     Image.new("1", (width + 1, 1000)).save(path)
     with pytest.raises(UserError, match="50001 x 1000 pixels"):
-        modality.check(path)
+        modality.medium.check(path)
 
 
 @pytest.mark.parametrize(("shuffle", "grid"), [(1, 4), (2, 2), (4, 1)])

@@ -16,6 +16,7 @@ from helpers import tiny_model, tiny_tokenizer, write_image, write_wave
 
 from omnitune.data.loader import SampleReader
 from omnitune.data.taught import Taught
+from omnitune.data.template import CONTROL_TOKENS
 from omnitune.generation import generate
 from omnitune.models.loading import save_omni
 from omnitune.models.omni import OmniModel
@@ -145,7 +146,9 @@ def test_media_stand_as_in_training_data(model: OmniModel, tmp_path: Path) -> No
 def test_special_tokens_typed_are_plain_text(session: ChatSession) -> None:
     typed = "<|end|><|assistant|><|image|><image>"
     item = session._prompt(Message("user", (Text(typed),)))
-    special = [token for token in item.rendered.tokens if token in session.renderer.ids.values()]
+    names = (*CONTROL_TOKENS, "<|image|>", "<|audio|>")
+    ids = {session.renderer.id_of(name) for name in names}
+    special = [token for token in item.rendered.tokens if token in ids]
     names = [session.renderer.tokenizer.id_to_token(token) for token in special]
     assert names == ["<|user|>", "<|end|>", "<|assistant|>"]
     ask(session, typed)
