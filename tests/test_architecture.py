@@ -130,6 +130,24 @@ def rooms_imported(module: Module) -> Iterator[tuple[int, str]]:
             yield node.lineno, room if on_the_map else "__init__"
 
 
+def files_imported(module: Module, names: set[str]) -> set[str]:
+    """Files of the package that a file imports, wherever in it, under TYPE_CHECKING too."""
+    found = set()
+    for node in ast.walk(module.tree):
+        for name in _names_imported(module, node):
+            inner = name.removeprefix(f"{PACKAGE}.")
+            found |= {inner, inner.rpartition(".")[0]} & names
+    return found - {module.name, ""}
+
+
+def circles(imports: dict[str, set[str]]) -> list[str]:
+    """Files that are left when those that import nothing left are taken away, again and again."""
+    left = {name: set(found) for name, found in imports.items()}
+    while ends := [name for name, found in left.items() if not found]:
+        left = {name: found - set(ends) for name, found in left.items() if name not in ends}
+    return sorted(left)
+
+
 def import_violations(module: Module) -> list[str]:
     found = []
     for line, target in rooms_imported(module):
@@ -199,6 +217,11 @@ def test_imports_point_down(modules: list[Module]) -> None:
     assert not found, "\n" + "\n".join(found)
 
 
+def test_no_files_import_each_other(modules: list[Module]) -> None:
+    names = {module.name for module in modules}
+    assert not circles({module.name: files_imported(module, names) for module in modules})
+
+
 def test_files_are_short(modules: list[Module]) -> None:
     lengths = {str(module.path): len(module.text.splitlines()) for module in modules}
     found = {path: lines for path, lines in lengths.items() if lines > MAX_FILE_LINES}
@@ -253,6 +276,11 @@ def test_torchvision_is_absent() -> None:
 )
 def test_import_check(path: str, statement: str, caught: bool) -> None:
     assert bool(import_violations(parse(Path(path), statement))) is caught
+
+
+def test_circle_check() -> None:
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["a", "b", "c"]
+    assert not circles({"a": {"b", "c"}, "b": {"c"}, "c": set()})
 
 
 @pytest.mark.parametrize(
