@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +17,7 @@ from omnitune.reporting.diagrams import (
     before_training,
     curves_of,
 )
-from omnitune.reporting.page import (
-    Section,
-    breakable,
-    figures,
-    plain_table,
-    render_page,
-    score_table,
-)
+from omnitune.reporting.page import Block, Section, render_page
 from omnitune.reporting.tables import (
     Score,
     ScoreRow,
@@ -40,28 +32,21 @@ LABEL = 31  # columns of the terminal that name a row
 WIDTH = 21  # of a run
 SIDE_BY_SIDE = 3  # runs that fit into 100 columns
 MAIN_MEASURES = ("exact_match", "wer", "token_acc")  # the first that a task has stands for it
-MARKS = "* best of the row; ! its 95 % interval lies apart from the best one's"
-# The page's sections, and how to read them.
-NOTES = (
-    ("Runs", "These runs are compared. The table says how far each of them is."),
-    (
-        "Settings that differ",
-        "All other settings are the same. A file that was read is shown by the beginning of its "
-        "checksum.",
-    ),
-    (
-        "Curves",
-        "Each line shows a run's scores on validation data after each epoch. A ring marks the "
-        "score before the first step. The vertical strokes are 95 % intervals.",
-    ),
-    (
-        "Scores",
-        "★ marks the best score of a row. ▾ marks a score whose 95 % interval (the small numbers) "
-        "lies apart from the interval of the best one: the choice of questions alone hardly "
-        "explains the difference. Less is better for loss and word error rate.",
-    ),
+MARKS = "* best of the row; ! its 95 % interval does not overlap the best one's"
+# How to read the page's sections.
+RUNS_NOTE = "The table shows how far each run is."
+SETTINGS_NOTE = (
+    "All other settings are the same. An input file is shown by the first digits of its checksum."
 )
-
+CURVES_NOTE = (
+    "Each line shows a run's scores on validation data after each epoch. A ring marks the score "
+    "before the first step. The vertical strokes are 95 % intervals."
+)
+SCORES_NOTE = (
+    "★ marks the best score of a row. ▾ marks a score whose 95 % interval (the small numbers) does "
+    "not overlap the interval of the best score. The choice of questions alone hardly explains "
+    "such a difference. Lower is better for loss and word error rate."
+)
 Fact = tuple[str, list[str]]  # name, and a value for each run
 
 
@@ -139,7 +124,7 @@ def compare_table(runs: Mapping[str, RunFolder]) -> list[str]:
     blocks: list[tuple[str, list[Fact]]] = [
         ("", facts_of(runs)),
         ("settings that differ", differences(runs)),
-        *((heading, [(_label(row), _cells(row)) for row in rows]) for heading, rows in boards),
+        *((head, [(f"{r.task}, {r.name}", _cells(r)) for r in rows]) for head, rows in boards),
     ]
     lines = []
     for first in range(0, len(names), SIDE_BY_SIDE):
@@ -157,29 +142,38 @@ def write_comparison(runs: Mapping[str, RunFolder], page: Path) -> Path:
     Raises:
         UserError: the file cannot be written.
     """
-    names = list(runs)
-    legend = [(PALETTE[n % len(PALETTE)], name) for n, name in enumerate(names)]
-    drawings = curves.inline_drawings(overlays(runs))
-    boards = "".join(
-        f"<h3>{escape(heading)}</h3>{score_table(names, rows, mark=True)}"
-        for heading, rows in scoreboards(runs)
-    )
-    folders = [("folder", [str(run.path) for run in runs.values()])]
-    unlike = differences(runs)
-    bodies = (
-        _fact_table(names, folders + facts_of(runs)),
-        _fact_table(names, unlike) if unlike else "None.",
-        figures(drawings, legend),
-        boards or "There are none yet.",
-    )
-    sections = [Section(h, note, body) for (h, note), body in zip(NOTES, bodies, strict=True)]
-    html = render_page("comparison", " · ".join(names), "", sections)
+    html = render_page("comparison", " · ".join(runs), _sections(runs))
     try:
         page.parent.mkdir(parents=True, exist_ok=True)
         page.write_text(html, encoding="utf-8")
     except OSError as error:
         raise UserError(f"{page}: cannot be written ({error.strerror}); give --html FILE") from None
     return page
+
+
+def _sections(runs: Mapping[str, RunFolder]) -> list[Section]:
+    """The page's sections, each with how to read it."""
+    names, unlike = list(runs), differences(runs)
+    folders = [("folder", [str(run.path) for run in runs.values()])]
+    legend = [(PALETTE[n % len(PALETTE)], name) for n, name in enumerate(names)]
+    drawings = {"drawings": curves.inline_drawings(overlays(runs)), "legend": legend}
+    boards = [
+        ("score_table", {"columns": names, "rows": rows, "mark": True, "heading": heading})
+        for heading, rows in scoreboards(runs)
+    ]
+    return [
+        Section("Runs", RUNS_NOTE, [_fact_table(names, folders + facts_of(runs))]),
+        Section("Settings that differ", SETTINGS_NOTE, [_fact_table(names, unlike)])
+        if unlike
+        else Section("Settings that differ", "All settings are the same."),
+        Section("Curves", CURVES_NOTE, [("figures", drawings)]),
+        Section("Scores", SCORES_NOTE if boards else "There are no scores yet.", boards),
+    ]
+
+
+def _fact_table(names: Sequence[str], facts: Sequence[Fact]) -> Block:
+    rows = [[name, *values] for name, values in facts]
+    return ("table", {"name": "facts of the runs", "heads": ["", *names], "rows": rows})
 
 
 def overlays(runs: Mapping[str, RunFolder]) -> list[Diagram]:
@@ -214,11 +208,6 @@ def _overlay(run: RunFolder, key: str, held: bool, number: int) -> Curve | None:
     return Curve(role, curve.steps, curve.values, intervals=curve.intervals)
 
 
-def _fact_table(names: Sequence[str], facts: Sequence[Fact]) -> str:
-    rows = [[breakable(name), *map(breakable, values)] for name, values in facts]
-    return plain_table("facts of the runs", ["", *names], rows)
-
-
 def _unlike(columns: Sequence[Mapping[str, str]], skip: tuple[str, ...] = ()) -> list[Fact]:
     """The names whose values differ; a dash where a column lacks one."""
     names = dict.fromkeys(name for column in columns for name in column if name not in skip)
@@ -238,23 +227,17 @@ def _last_step(run: RunFolder) -> str:
         return "–"
     step, epoch = (as_number(run.entries[-1].get(key)) for key in ("step", "epoch"))
     of = as_number(run.config.get("num_epochs"))
-    told = f" (epoch {write_score(epoch, 'count')}" + (f" of {of:.0f})" if of else ")")
-    return write_score(step, "count") + (told if epoch is not None else "")
+    words = f" (epoch {write_score(epoch, 'count')}" + (f" of {of:.0f})" if of else ")")
+    return write_score(step, "count") + (words if epoch is not None else "")
 
 
 def _seconds(run: RunFolder) -> str:
     """Of the whole run; of one that has not said so, those of its steps and scores."""
     whole = as_number(run.results.get("seconds"))
     if whole is None:
-        parts = [
-            as_number(part.get(key)) or 0.0
-            for entry in run.entries
-            for part, key in (
-                (as_object(entry.get("train")), "seconds"),
-                (entry, "scoring_seconds"),
-            )
-        ]
-        whole = sum(parts) or None
+        steps = [as_object(entry.get("train")).get("seconds") for entry in run.entries]
+        scores = [entry.get("scoring_seconds") for entry in run.entries]
+        whole = sum(as_number(part) or 0.0 for part in steps + scores) or None
     return write_score(whole, "count")
 
 
@@ -267,10 +250,6 @@ def _main_rows(rows: Sequence[ScoreRow]) -> list[ScoreRow]:
                 found.setdefault(row.task, row)
     losses = [row for row in rows if row.task == "all tasks" and row.key == "loss"]
     return losses + list(found.values())
-
-
-def _label(row: ScoreRow) -> str:
-    return f"{row.task}, {row.name}"
 
 
 def _cells(row: ScoreRow) -> list[str]:

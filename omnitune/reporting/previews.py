@@ -1,11 +1,11 @@
-"""Pictures and sound as data inside a page, small enough for it."""
+"""Previews of media for a page: data URIs of pictures and sound, small enough for it."""
 
 from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
-from html import escape
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,42 +23,90 @@ _SECONDS, _WIDTH, _HEIGHT, _RANGE = 30.0, 480, 96, 70.0
 _COLOURS = ((13, 8, 45), (96, 26, 128), (190, 55, 84), (249, 142, 9), (252, 255, 200))
 
 
-def show_media(exhibits: Sequence[tuple[Media, ...]]) -> list[str]:
-    """The media of each exhibit as HTML with their data inside.
+@dataclass(frozen=True)
+class Preview:
+    """What a page shows of a medium.
 
-    What cannot be shown is said in a line; sound is left out once ``SOUND_BUDGET`` is spent.
+    Attributes:
+        words: what the picture shows; stands alone where there is no picture.
+        picture: data URI; "" for none.
+        sound: data URI of what a player plays; "" for none.
+        wide: the picture takes the whole width.
+        left_out: what is missing, and why.
     """
+
+    words: str
+    picture: str = ""
+    sound: str = ""
+    wide: bool = False
+    left_out: str = ""
+
+
+def show_media(examples: Sequence[tuple[Media, ...]]) -> list[list[Preview]]:
+    """Previews the media of each example; leaves sound out once ``SOUND_BUDGET`` is spent."""
     left = SOUND_BUDGET
     shown = []
-    for media in exhibits:
-        parts = []
+    for media in examples:
+        previews = []
         for medium in media:
-            html, spent = _show(medium, left)
-            left -= spent
-            parts.append(html)
-        shown.append("".join(parts))
+            found = preview(medium, PICTURE_SIDE)
+            if len(found.sound) > left:
+                left_out = "(sound left out to keep the page small)"
+                found = replace(found, sound="", left_out=left_out)
+            left -= len(found.sound)
+            previews.append(found)
+        shown.append(previews)
     return shown
 
 
-def show_thumbnails(exhibits: Sequence[tuple[Media, ...]]) -> list[str]:
-    """The picture of each exhibit as HTML, small; in words what cannot be shown."""
-    shown = []
-    for media in exhibits:
-        path = next(medium.path for medium in media if medium.modality == "image")
-        try:
-            picture = thumbnail(path)
-            picture.thumbnail((GLANCE_SIDE, GLANCE_SIDE))
-            shown.append(f'<img src="{_jpeg(picture)}" alt="the picture of this question">')
-        except UserError:
-            shown.append('<p class="absent">(image: cannot be shown)</p>')
-    return shown
+def preview(medium: Media, side: int) -> Preview:
+    """A medium's preview; words in its place if it has none or cannot be read.
+
+    Args:
+        side: pixels of the longer side of a picture, at most.
+    """
+    make = PREVIEWS.get(medium.modality)
+    try:
+        return make(medium.path, side) if make else Preview(medium.path.name)
+    except UserError:
+        return Preview(f"({medium.modality}: cannot be shown)")
 
 
-def thumbnail(path: Path) -> Any:
+def preview_image(path: Path, side: int) -> Preview:
+    """The picture as the model sees it; raises UserError."""
+    picture = thumbnail(path, side)
+    # Sharp edges survive in a PNG. In the smallest pictures nobody would see them.
+    is_png = path.suffix.lower() == ".png" and path.stat().st_size <= _SHARP
+    encoding = "png" if is_png and side == PICTURE_SIDE else "jpeg"
+    return Preview("the picture of this question", _picture_uri(picture, encoding))
+
+
+def preview_audio(path: Path, side: int) -> Preview:
+    """Spectrogram, and the mono 16 kHz WAV that the model hears; raises UserError."""
+    import soundfile
+
+    from omnitune.media.audio import SAMPLE_RATE, read_wave
+
+    wave = read_wave(path)
+    buffer = io.BytesIO()
+    soundfile.write(buffer, wave, SAMPLE_RATE, format="WAV", subtype="PCM_16")
+    words = f"spectrogram of {len(wave) / SAMPLE_RATE:.1f} seconds of sound"
+    sound = _data_uri("audio/wav", buffer.getvalue())
+    return Preview(words, _picture_uri(spectrogram(wave), "jpeg"), sound, wide=True)
+
+
+# By a medium's name. A medium that is not here is shown by the name of its file.
+PREVIEWS: dict[str, Callable[[Path, int], Preview]] = {
+    "image": preview_image,
+    "audio": preview_audio,
+}
+
+
+def thumbnail(path: Path, side: int = PICTURE_SIDE) -> Any:
     """A picture as it is shown to the model (upright, on white), made smaller if it is large.
 
     Returns:
-        PIL image, its longer side at most ``PICTURE_SIDE`` pixels.
+        PIL image, its longer side at most ``side`` pixels.
 
     Raises:
         UserError: the file is missing, damaged, huge or no image.
@@ -66,7 +114,7 @@ def thumbnail(path: Path) -> Any:
     from omnitune.media.image import decode
 
     picture = decode(path)
-    picture.thumbnail((PICTURE_SIDE, PICTURE_SIDE))
+    picture.thumbnail((side, side))
     return picture
 
 
@@ -81,7 +129,8 @@ def spectrogram(wave: np.ndarray) -> Any:
     """
     from PIL import Image
 
-    from omnitune.encoders.fastconformer import HOP, SAMPLE_RATE, WINDOW
+    from omnitune.encoders.fastconformer import HOP, WINDOW
+    from omnitune.media.audio import SAMPLE_RATE
 
     wave = wave[: int(_SECONDS * SAMPLE_RATE)]
     pieces_TW = np.lib.stride_tricks.sliding_window_view(wave, WINDOW)[::HOP]
@@ -94,51 +143,10 @@ def spectrogram(wave: np.ndarray) -> Any:
     return picture.resize((min(picture.width, _WIDTH), _HEIGHT), Image.Resampling.BOX)
 
 
-def _show(medium: Media, budget: int) -> tuple[str, int]:
-    """HTML of a medium, and the characters that it takes of the sound's budget."""
-    try:
-        if medium.modality == "image":
-            picture = _picture(medium.path)
-            return f'<img src="{picture}" alt="the picture of this question">', 0
-        if medium.modality == "audio":
-            return _sound(medium.path, budget)
-    except UserError:
-        pass
-    return f'<p class="absent">({escape(medium.modality)}: cannot be shown)</p>', 0
-
-
-def _picture(path: Path) -> str:
-    picture = thumbnail(path)
-    if path.suffix.lower() == ".png" and path.stat().st_size <= _SHARP:
-        buffer = io.BytesIO()
-        picture.save(buffer, "PNG")
-        return _data_uri("image/png", buffer.getvalue())
-    return _jpeg(picture)
-
-
-def _sound(path: Path, budget: int) -> tuple[str, int]:
-    """Spectrogram and player of a sound, as the mono 16 kHz WAV that the model hears."""
-    import soundfile
-
-    from omnitune.media.audio import SAMPLE_RATE, read_wave
-
-    wave = read_wave(path)
-    drawn = (
-        f'<img class="spectrogram" src="{_jpeg(spectrogram(wave))}" '
-        f'alt="spectrogram of {len(wave) / SAMPLE_RATE:.1f} seconds of sound">'
-    )
+def _picture_uri(picture: Any, encoding: str) -> str:
     buffer = io.BytesIO()
-    soundfile.write(buffer, wave, SAMPLE_RATE, format="WAV", subtype="PCM_16")
-    source = _data_uri("audio/wav", buffer.getvalue())
-    if len(source) > budget:
-        return f'{drawn}<p class="absent">(sound left out to keep the page small)</p>', 0
-    return f'{drawn}<audio controls preload="metadata" src="{source}"></audio>', len(source)
-
-
-def _jpeg(picture: Any) -> str:
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=85)
-    return _data_uri("image/jpeg", buffer.getvalue())
+    picture.save(buffer, encoding, quality=85)
+    return _data_uri(f"image/{encoding}", buffer.getvalue())
 
 
 def _data_uri(kind: str, content: bytes) -> str:

@@ -6,21 +6,13 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from omnitune.evaluation.environment import command, environment
-from omnitune.evaluation.runs import (
-    RunFolder,
-    as_number,
-    as_object,
-    flatten,
-    read_finished,
-    splits_of,
-    top_split,
-)
-from omnitune.reporting import curves, sections
-from omnitune.reporting.diagrams import PHASE, diagrams_of
+from omnitune.evaluation.runs import as_number, read_finished, splits_of, top_split
+from omnitune.reporting import curves
+from omnitune.reporting.diagrams import diagrams_of
 from omnitune.reporting.examples import write_examples
-from omnitune.reporting.gallery import choose_gallery, choose_pictures, read_exhibits
+from omnitune.reporting.gallery import choose_pictures, read_exhibits
 from omnitune.reporting.page import render_page
+from omnitune.reporting.sections import SECTIONS, ReportData, build_opening
 from omnitune.reporting.tables import (
     Score,
     ScoreRow,
@@ -36,7 +28,6 @@ from omnitune.storage import write_lines
 
 REPORT_FILE = "report.html"
 TABLE_WIDTH = 100
-GLANCE = 6  # pictures at the top of the page
 _LABEL = 14  # columns of a score's name
 _INTERVAL = 11  # columns of an interval
 
@@ -80,10 +71,10 @@ def scores_table(results: dict[str, Any]) -> list[str]:
             block.append(columns.pop(0))
             room -= block[-1][1] + 2
         lines += ["", *_block(rows, block, tasks)]
-    told = [f"  {task} {score} ({alone})" for task, score, alone in follow_up_scores(results)]
-    lines += ["", "asked after another question:", *told] * bool(told)
+    asked = [f"  {task} {score} ({alone})" for task, score, alone in follow_up_scores(results)]
+    lines += ["", "asked after another question:", *asked] * bool(asked)
     rules = [f"  {line}" for line in other_rules(splits)]
-    return lines + ["", "references by the normaliser they are under:", *rules] * bool(rules)
+    return lines + ["", "references by text normaliser:", *rules] * bool(rules)
 
 
 def write_report(ckpt_dir: Path, data_dir: Path) -> Path:
@@ -102,66 +93,26 @@ def write_report(ckpt_dir: Path, data_dir: Path) -> Path:
         UserError: a file that the report cannot do without is missing or damaged.
     """
     run = read_finished(ckpt_dir)
-    exhibits, note = read_exhibits(ckpt_dir / "predictions.jsonl", data_dir)
-    write_examples(ckpt_dir, exhibits)
+    examples, note = read_exhibits(ckpt_dir / "predictions.jsonl", data_dir)
+    write_examples(ckpt_dir, examples)
     diagrams = diagrams_of(run.entries, as_number(run.config.get("probe_questions")))
     curves.draw_diagrams(diagrams, ckpt_dir / "curves.png")
-    grid = choose_pictures(exhibits)
+    grid = choose_pictures(examples)
     if grid:
         curves.draw_answers(grid, ckpt_dir / "answers.png")
     else:
         # One of an earlier report would show another model's answers.
         (ckpt_dir / "answers.png").unlink(missing_ok=True)
-    results, main = run.results, top_split(run.results)
-    legend = [*dict(pair for d in diagrams for pair in d.legend).items()]
-    legend += [PHASE] if any(d.marks for d in diagrams) else []
-    shown = [
-        sections.curves(curves.inline_drawings(diagrams), legend),
-        sections.scoreboard(run.splits()),
-        *sections.reliance(as_object(results.get("reliance"))),
-        *sections.follow_ups(results),
-        *sections.text_guard(
-            as_object(results.get("text_guard")), as_object(results.get("blend")), main
-        ),
-        *sections.mix(as_object(results.get("mix"))),
-        *sections.truncation(as_object(results.get("truncation"))),
-        sections.gallery(choose_gallery(exhibits), note),
-        sections.configuration(flatten(run.config)),
-        sections.environment(_facts(run), _commands(run), "environment" in run.record),
-    ]
-    opening = (
-        sections.verdict(judge(results))
-        + sections.opening(run.splits().get(main, {}), main)
-        + sections.glance(grid[:GLANCE])
-    )
+    data = ReportData(run, diagrams, examples, note, grid)
+    shown = [section for build in SECTIONS if (section := build(data))]
     page = ckpt_dir / REPORT_FILE
-    write_lines(page, [render_page("report", ckpt_dir.resolve().name, opening, shown)])
+    title = ckpt_dir.resolve().name
+    write_lines(page, [render_page("report", title, shown, build_opening(data))])
     return page
 
 
-def _facts(run: RunFolder) -> list[tuple[str, str]]:
-    """Where and how the run was made; of an old run, where the page is made."""
-    results = run.results
-    facts = as_object(run.record.get("environment")) or environment()
-    more = {
-        "device": results.get("device"),
-        "precision": results.get("precision"),
-        "thinker compiled": {"True": "yes", "False": "no"}.get(str(results.get("compiled"))),
-        "seconds, scores included": results.get("seconds"),
-    }
-    pairs = [*facts.items(), *more.items()]
-    return [(name, str(fact)) for name, fact in pairs if fact is not None]
-
-
-def _commands(run: RunFolder) -> list[tuple[str, str]]:
-    """What each command did, and the command."""
-    found = run.record.get("commands")
-    lines = [str(line) for line in found] if isinstance(found, list) else []
-    return [("trained the model", line) for line in lines] + [("made this page", command())]
-
-
 def _with_priors(rows: list[ScoreRow]) -> list[ScoreRow]:
-    """Below each row that has them, the scores of the commonest answer as a row of their own."""
+    """Below each row that has them, the priors as a row of their own."""
     found = []
     for row in rows:
         found.append(row)

@@ -1,27 +1,20 @@
-"""What a report shows below its curves: HTML of each section, from what a run wrote."""
+"""What a report shows: the data of each section, from what a run wrote."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from html import escape
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from omnitune.evaluation.runs import as_number, as_object
-from omnitune.reporting.gallery import Example, error_reason
-from omnitune.reporting.page import (
-    Section,
-    breakable,
-    figures,
-    note_line,
-    pairs,
-    plain_table,
-    prose,
-    score_table,
-    share_bar,
-    tiles,
-)
-from omnitune.reporting.previews import show_media, show_thumbnails
+from omnitune.evaluation.environment import command, environment
+from omnitune.evaluation.runs import RunFolder, as_number, as_object, flatten, top_split
+from omnitune.reporting import curves
+from omnitune.reporting.diagrams import PHASE, Diagram
+from omnitune.reporting.gallery import Example, choose_gallery, error_reason
+from omnitune.reporting.page import Block, Section
+from omnitune.reporting.previews import GLANCE_SIDE, preview, show_media
 from omnitune.reporting.tables import (
+    LESS_IS_BETTER,
     Score,
     follow_up_scores,
     headline,
@@ -29,311 +22,303 @@ from omnitune.reporting.tables import (
     write_interval,
     write_score,
 )
-from omnitune.reporting.verdict import RULES, Verdict
+from omnitune.reporting.verdict import RULES, judge
 
-_SHARES = (
-    ("asked", "asked"),
-    ("samples", "samples"),
-    ("tokens", "tokens"),
-    ("supervised", "super\u00advised"),  # may break there on a narrow screen
-    ("loss", "loss"),
-)
-_MEASURE_NAMES = {"exact_match": "exact match", "wer": "word error rate (less is better)"}
+_SHARES = ("asked", "samples", "tokens", "supervised", "loss")
+_MEASURE_NAMES = {"exact_match": "exact match", "wer": "word error rate (lower is better)"}
+_SHOWN = {"own": "its own", "swapped": "another's", "none": "none"}
+GLANCE = 6  # pictures at the top of the page
 
 
-def verdict(found: Verdict) -> str:
-    """Whether the run came out well, and what else was found."""
-    opening, _, rest = found.sentence.partition(":")
-    more = "".join(f"<li>{prose(sentence)}</li>" for sentence in found.more)
-    more = (
-        f"<details><summary>what else was found</summary><ul>{more}</ul></details>" if more else ""
-    )
-    return (
-        f'<div class="judged {found.grade}"><p><b>{escape(opening)}:</b>{prose(rest)}</p>{more}'
-        f"<details><summary>how this is judged</summary><p>{escape(RULES)}</p></details></div>"
-    )
+@dataclass(frozen=True)
+class ReportData:
+    """What a report is made of.
+
+    Attributes:
+        examples: the generated answers.
+        note: what to say about them.
+        pictures: some of them, each about one picture.
+    """
+
+    run: RunFolder
+    diagrams: Sequence[Diagram] = ()
+    examples: Sequence[Example] = ()
+    note: str = ""
+    pictures: Sequence[Example] = ()
+
+    def part(self, key: str) -> dict[str, Any]:
+        """An object of ``results.json``; an empty one where there is none."""
+        return as_object(self.run.results.get(key))
 
 
-def opening(scores: dict[str, Any], split: str) -> str:
-    """The headline numbers."""
-    found = headline(scores)
+def build_opening(data: ReportData) -> list[Block]:
+    """Whether the run came out well, its headline numbers, and a few pictures with answers."""
+    found = judge(data.run.results)
+    opening, _, reasons = found.sentence.partition(": ")
+    words = {"opening": opening, "reasons": reasons, "more": found.more, "rules": RULES}
+    blocks = [("verdict", {"grade": found.grade, **words}), *_headline(data.run)]
+    if not data.pictures:
+        return blocks
+    shown = [(e, preview(e.media[0], GLANCE_SIDE)) for e in data.pictures[:GLANCE]]
+    note = "Held-out pictures, chosen at random, with the model's answers:"
+    return [*blocks, ("note", {"text": note}), ("glance", {"items": shown})]
+
+
+def _headline(run: RunFolder) -> list[Block]:
+    split = top_split(run.results)
+    found = headline(run.splits().get(split, {}))
     if not found:
-        return f'<p class="muted">results.json holds no scores of the split {escape(split)}.</p>'
-    cells = [(label, write_score(s.value, unit), *_below(s, unit)) for label, s, unit in found]
+        missing = f"results.json holds no scores of the split {split}."
+        return [("note", {"text": missing})]
+    cells = [(label, write_score(s.value, unit), _below(s, unit)) for label, s, unit in found]
     note = f"These are the scores on the split {split}. The model did not train on it."
     if any(score.interval for _, score, _ in found):
         note += (
-            " The range below a score is its 95 % confidence interval: with other questions of "
-            "the same kind the score would probably lie in it."
+            " The range below a score is its 95 % confidence interval. With other questions of "
+            "the same kind, the score would probably stay in this range."
         )
     if any(score.prior is not None for _, score, _ in found):
-        note += " Guessing gives the most common training answer to every question of a kind."
-    return f"{tiles(cells)}\n{note_line(note)}"
+        note += (
+            " Guessing is the score of always predicting the most common training answer to that "
+            "kind of question."
+        )
+    return [("tiles", {"cells": cells}), ("note", {"text": note})]
 
 
 def _below(score: Score, unit: str) -> list[str]:
     interval = write_interval(score.interval, unit)
-    return [
-        interval + " %" * (unit == "percent" and bool(interval)),
-        "" if score.prior is None else f"guessing: {write_score(score.prior, unit)}",
-    ]
+    lines = [interval + " %" * (unit == "percent")] if interval else []
+    if score.prior is not None:
+        lines.append(f"guessing: {write_score(score.prior, unit)}")
+    return lines
 
 
-def glance(exhibits: Sequence[Example]) -> str:
-    """A few held-out pictures with what was asked and answered; "" for none."""
-    pictures = show_thumbnails([exhibit.media for exhibit in exhibits])
-    shown = "".join(
-        f'<li class="{"right" if e.right else "wrong"}">{picture}<span>{escape(e.question)}</span>'
-        f"<b>{'✓' if e.right else '✗'} {escape(e.prediction.answer) or '(nothing)'}</b>"
-        + ("" if e.right else f"<span>reference: {escape(e.prediction.reference)}</span>")
-        + "</li>"
-        for e, picture in zip(exhibits, pictures, strict=True)
-    )
-    note = note_line("Held-out pictures, chosen blindly, and what the model answers:")
-    return f'{note}<ul class="glance">{shown}</ul>' if shown else ""
-
-
-def curves(drawings: Sequence[tuple[str, str]], legend: Sequence[tuple[str, str]]) -> Section:
+def build_curves(data: ReportData) -> Section:
     """The diagrams of a run."""
+    if not data.diagrams:
+        return Section("Curves", "metrics.jsonl holds no points to draw.")
     note = (
         "Each line shows a score over the steps of the run. Loss and word error rate should fall. "
-        "All other scores should rise. Where the training loss falls while the validation loss "
-        "rises, the model learns its training data by heart. A ring marks the score before the "
-        "first step."
+        "All other scores should rise. If the training loss falls while the validation loss "
+        "rises, the model memorises its training data. A ring marks the score before the first "
+        "step."
     )
-    if not drawings:
-        return Section("Curves", "", '<p class="muted">metrics.jsonl holds no points to draw.</p>')
-    return Section("Curves", note, figures(drawings, legend))
+    legend = dict(pair for diagram in data.diagrams for pair in diagram.legend)
+    legend |= dict([PHASE] * any(diagram.marks for diagram in data.diagrams))
+    drawings = curves.inline_drawings(data.diagrams)
+    figures = ("figures", {"drawings": drawings, "legend": list(legend.items())})
+    return Section("Curves", note, [figures])
 
 
-def scoreboard(splits: dict[str, dict[str, Any]]) -> Section:
-    """Every score of every held-out split."""
+def build_scoreboard(data: ReportData) -> Section:
+    """Every score of every task on every held-out split."""
+    splits = data.run.splits()
     rows = score_rows(splits)
     if not rows:
-        return Section("Scoreboard", "", '<p class="muted">results.json holds no scores.</p>')
+        return Section("Scoreboard", "results.json holds no scores.")
     scores = [score for row in rows for score in row.scores if score]
     note = "Each column is a held-out split. Indented rows are kinds of questions within a task."
     if any(score.interval for score in scores):
         note += " The small numbers and the thin line are the 95 % confidence interval."
     if any(score.prior is not None for score in scores):
         note += (
-            " The prior is the score of guessing, and the orange tick marks it. Guessing neither "
-            "looks nor listens: it gives the most common training answer to every question of a "
-            "kind."
+            " The prior (orange tick) is the accuracy of always predicting the most common "
+            "training answer to that kind of question. It needs no picture and no sound."
         )
     if any(row.key == "at_limit" for row in rows):
-        note += " Cut at limit counts the answers that ran into the length limit."
+        note += " “Cut at limit” counts the answers that reached the length limit."
     note += (
-        " Less is better for loss and word error rate (WER). A dash means that the split has no "
+        " Lower is better for loss and word error rate (WER). A dash means that the split has no "
         "such question."
     )
-    return Section("Scoreboard", note, score_table(list(splits), rows))
+    return Section("Scoreboard", note, [("score_table", {"columns": [*splits], "rows": rows})])
 
 
-def reliance(found: dict[str, Any]) -> list[Section]:
-    """How the score falls without the medium; nothing where it was not measured."""
-    panels = [_reliance_panel(name, as_object(values)) for name, values in found.items()]
-    panels = [panel for panel in panels if panel]
+def build_reliance(data: ReportData) -> Section | None:
+    """How the score falls without the medium; None where it was not measured."""
+    found = [_reliance_panel(name, as_object(v)) for name, v in data.part("reliance").items()]
+    panels = [panel for panel in found if panel]
     if not panels:
-        return []
+        return None
     note = (
         "The model answers the same held-out questions three times: with their own picture or "
-        "sound, with that of another sample, and with none. Where the score stays the same, the "
+        "sound, with that of another sample, and with none. If the score stays the same, the "
         "model does not look or listen."
     )
-    return [Section("Modality reliance", note, f'<div class="panels">{"".join(panels)}</div>')]
+    return Section("Modality reliance", note, [("panels", {"items": panels})])
 
 
-def _reliance_panel(modality: str, values: dict[str, Any]) -> str:
-    words = {"own": "its own", "swapped": "another's", "none": "none"}
-    found = {key: as_number(values.get(key)) for key in words}
-    own, swapped = found["own"], found["swapped"]
+def _reliance_panel(modality: str, values: dict[str, Any]) -> dict[str, Any] | None:
+    own, swapped = as_number(values.get("own")), as_number(values.get("swapped"))
     if own is None:
-        return ""
-    bars = "".join(
-        f"<dt>{words[key]}</dt><dd>{share_bar(value)}</dd>"
-        f"<dd>{escape(write_score(value, 'percent'))}</dd>"
-        for key, value in found.items()
-        if value is not None
-    )
+        return None
     measure = str(values.get("measure", ""))
-    names = (str(values.get("task", "")), _MEASURE_NAMES.get(measure, measure))
-    told = ", ".join(filter(None, names))
-    said = ""
+    unit = "loss" if measure == "loss" else "percent"
+    names = (values.get("task"), _MEASURE_NAMES.get(measure, measure), f"by {modality} shown")
+    result = ""
     if swapped is not None:
-        drop = 100 * (swapped - own if measure == "wer" else own - swapped)
-        said = f"<p>Reliance: {drop:.1f} points are lost with the {escape(modality)} of another "
-        said += "sample.</p>"
-    return (
-        f'<div class="panel"><h3>{breakable(modality)}</h3>'
-        f'<p class="muted" style="margin:0 0 10px">{escape(told)}, by the {escape(modality)} that '
-        f'is shown</p><dl class="bars">{bars}</dl>{said}</div>'
-    )
+        lost = swapped - own if measure in LESS_IS_BETTER else own - swapped
+        amount = f"{100 * lost:.1f} points" if unit == "percent" else write_score(lost, unit)
+        result = f"Reliance: {amount} worse with the {modality} of another sample."
+    return {
+        "name": modality,
+        "measured": ", ".join(str(word) for word in names if word),
+        "unit": unit,
+        "scores": [(words, as_number(values.get(key))) for key, words in _SHOWN.items()],
+        "result": result,
+    }
 
 
-def follow_ups(results: dict[str, Any]) -> list[Section]:
-    """How well a question is answered after another; nothing where it was not measured."""
-    cells = follow_up_scores(results)
+def build_follow_ups(data: ReportData) -> Section | None:
+    """How well a question is answered after another; None where it was not measured."""
+    cells = [(task, score, [below]) for task, score, below in follow_up_scores(data.run.results)]
     if not cells:
-        return []
+        return None
     note = (
-        "In a chat, one question follows another. Here each question comes after another one "
-        "about the same sample and its right answer. The scoreboard asks every question alone. "
-        "The two scores should be about the same."
+        "In a chat, one question follows another. Here each question follows another question "
+        "about the same sample and the reference answer to it. The scoreboard asks every question "
+        "alone. The two scores should be about the same."
     )
-    return [Section("Follow-up questions", note, tiles(cells))]
+    return Section("Follow-up questions", note, [("tiles", {"cells": cells})])
 
 
-def text_guard(found: dict[str, Any], blended: dict[str, Any], split: str = "") -> list[Section]:
-    """Whether language was lost; nothing where it was not measured.
-
-    Args:
-        blended: what was kept of the starting thinker, if anything.
-        split: that of the texts; "" if not known.
-    """
+def build_text_guard(data: ReportData) -> Section | None:
+    """Whether language was lost; None where it was not measured."""
+    found, split = data.part("text_guard"), top_split(data.run.results)
     now, start = as_number(found.get("loss")), as_number(found.get("start"))
     if now is None or start is None:
-        return []
+        return None
     change = now - start
-    which = "no worse" if change <= 0 else f"worse by {change:.3f}"
-    texts = f"texts of the split {split}" if split else "held-out texts"
     note = (
-        f"The text loss says how badly the model predicts {texts}. Learning to see and hear "
-        "should not cost language, so the loss now should not lie above the loss of the starting "
-        "thinker. The curve above shows the same on the split validation."
+        f"The text loss measures how well the model predicts texts of the split {split}. Lower is "
+        "better. Learning to see and hear should not cost language, so the loss now should not "
+        "lie above the loss of the starting thinker. The curve above shows the same loss on the "
+        "split validation."
     )
-    if share := as_number(blended.get("share")):
+    if share := as_number(data.part("blend").get("share")):
         note += (
-            f" At the end {100 * share:.3g} % of the starting thinker was blended in. This share "
-            "had the least validation loss. The curves above show the run before that."
+            " After training, the weights were interpolated with those of the starting thinker, "
+            f"which got a share of {100 * share:.3g} %. This share gave the lowest validation "
+            "loss. The curves above show the model before that."
         )
-    of = f", {split}" if split else ""
+    which = "no worse" if change <= 0 else f"worse by {change:.3f}"
     cells = [
-        (f"text loss now{of}", write_score(now, "loss"), which),
-        (f"of the starting thinker{of}", write_score(start, "loss"), "before this run"),
+        (f"text loss now, {split}", write_score(now, "loss"), [which]),
+        (f"text loss at the start, {split}", write_score(start, "loss"), ["starting thinker"]),
     ]
-    return [Section("Text guard", note, tiles(cells))]
+    return Section("Text guard", note, [("tiles", {"cells": cells})])
 
 
-def mix(found: dict[str, Any]) -> list[Section]:
-    """Asked and realised shares by source; nothing where they were not counted."""
-    sources = {name: as_object(shares) for name, shares in found.items()}
-    columns = [(k, head) for k, head in _SHARES if any(k in s for s in sources.values())]
+def build_mix(data: ReportData) -> Section | None:
+    """Asked and realised shares by source; None where they were not counted."""
+    sources = {name: as_object(shares) for name, shares in data.part("mix").items()}
+    columns = [key for key in _SHARES if any(key in shares for shares in sources.values())]
     if not columns:
-        return []
-    rows = [
-        [breakable(name), *(_share_cell(as_number(shares.get(key))) for key, _ in columns)]
-        for name, shares in sources.items()
-    ]
+        return None
+    rows = [[name, *(as_number(s.get(key)) for key in columns)] for name, s in sources.items()]
     note = (
         "The table shows the share of each source in the whole run. The share of samples should "
-        "be the share that was asked for. Sources with long answers hold more of the supervised "
-        "tokens. The source with most of the loss teaches the model most."
+        "match the share asked for. Sources with long answers hold more of the supervised tokens. "
+        "The source with most of the loss teaches the model most."
     )
-    table = plain_table("realised mix", ["source", *(head for _, head in columns)], rows)
-    return [Section("Realised mix", note, table)]
+    # A long head may break on a narrow screen.
+    heads = ["source", *(key.replace("supervised", "super\u00advised") for key in columns)]
+    table = ("table", {"name": "realised mix", "heads": heads, "rows": rows})
+    return Section("Realised mix", note, [table])
 
 
-def _share_cell(share: float | None) -> str:
-    if share is None:
-        return "–"
-    return f"{escape(write_score(share, 'percent'))}{share_bar(share)}".replace(" %", "&nbsp;%")
-
-
-def truncation(found: dict[str, Any]) -> list[Section]:
-    """What limits took away, by modality; nothing where it was not noted."""
-    ledger = {name: as_object(value) for name, value in found.items()}
-    ledger = {name: value for name, value in ledger.items() if value}
-    if not ledger:
-        return []
+def build_truncation(data: ReportData) -> Section | None:
+    """What limits took away, by modality; None where it was not noted."""
+    found = {name: as_object(value) for name, value in data.part("truncation").items()}
     rows, details = [], []
-    for name, value in ledger.items():
+    for name, value in found.items():
         unit = str(value.get("unit", ""))
         whole, lost = as_number(value.get("whole")), as_number(value.get("lost")) or 0.0
         share = "–" if not whole else write_score(lost / whole, "percent")
-        cells = [_amount(whole, unit), _amount(lost, unit), share.replace(" ", "\xa0")]
-        cells.append(write_score(as_number(value.get("samples")) or 0, "count"))
-        rows.append([breakable(f"{name}, {unit}"), *map(escape, cells)])
-        worst = [w for w in value.get("worst") or [] if isinstance(w, dict)]
-        if worst:
-            details.append(_worst_table(name, unit, worst))
+        count = write_score(as_number(value.get("samples")) or 0, "count")
+        if value:
+            cells = [_amount(whole, unit), _amount(lost, unit), share, count]
+            rows.append([f"{name}, {unit}", *cells])
+        if worst := [_worst(w, unit) for w in value.get("worst") or [] if isinstance(w, dict)]:
+            summary = f"{name}: the samples that lost most"
+            heads = ["sample", "file", f"{unit} lost"]
+            details.append({"summary": summary, "heads": heads, "rows": worst})
+    if not rows:
+        return None
     note = (
         "The table counts what the limits of the configuration cut away, and from how many "
-        "samples. Nothing should be lost: else questions ask for what the model was not shown."
+        "samples. Nothing should be lost. Otherwise a question may ask about something that the "
+        "model was not shown."
     )
-    heads = ["medium", "in all", "lost", "share", "samples"]
-    return [Section("Truncation", note, plain_table("truncation", heads, rows) + "".join(details))]
+    heads = ["medium", "total", "lost", "share", "samples"]
+    table = ("table", {"name": "truncation", "heads": heads, "rows": rows})
+    return Section("Truncation", note, [table, *(("folded_table", d) for d in details)])
 
 
-def _worst_table(name: str, unit: str, worst: list[dict[str, Any]]) -> str:
-    lines = [
-        [
-            breakable(str(w.get("id", ""))),
-            breakable(str(w.get("file") or "–")),
-            escape(_amount(as_number(w.get("lost")), unit)),
-        ]
-        for w in worst
-    ]
-    table = plain_table(f"worst cut {name}", ["sample", "file", f"{unit} lost"], lines)
-    summary = f"<summary>{escape(name)}: the samples that lost most</summary>"
-    return f"<details>{summary}{table}</details>"
+def _worst(sample: dict[str, Any], unit: str) -> list[str]:
+    lost = _amount(as_number(sample.get("lost")), unit)
+    return [str(sample.get("id", "")), str(sample.get("file") or "–"), lost]
 
 
 def _amount(value: float | None, unit: str) -> str:
-    if value is None:
-        return "–"
-    return f"{value:,.1f}" if unit == "seconds" else f"{value:,.0f}"
+    if value is not None and unit == "seconds":
+        return f"{value:,.1f}"
+    return write_score(value, "count")
 
 
-def gallery(exhibits: Sequence[Example], note: str) -> Section:
+def build_gallery(data: ReportData) -> Section:
     """The chosen answers, each with what it was given to."""
-    shown = show_media([exhibit.media for exhibit in exhibits])
-    cards = "".join(_card(e, html) for e, html in zip(exhibits, shown, strict=True))
-    body = f'<div class="gallery">{cards}</div>' if cards else ""
-    return Section("Held-out answers", note, body)
+    chosen = choose_gallery(data.examples)
+    media = show_media([example.media for example in chosen])
+    reasons = ["" if example.right else error_reason(example.prediction) for example in chosen]
+    cards = list(zip(chosen, media, reasons, strict=True))
+    blocks = [("gallery", {"cards": cards})] if cards else []
+    return Section("Held-out answers", data.note, blocks)
 
 
-def _card(exhibit: Example, media: str) -> str:
-    prediction = exhibit.prediction
-    verdict, css = ("✓ right", "right") if exhibit.right else ("✗ wrong", "wrong")
-    why = "" if exhibit.right else error_reason(prediction)
-    verdict += f"<small>{prose(why)}</small>" if why else ""
-    group = dict.fromkeys(filter(None, (prediction.task, prediction.kind, exhibit.split)))
-    return (
-        f'<article class="card {css}"><div class="media">{media}</div>'
-        f'<p class="verdict">{verdict}</p><dl>'
-        f"{_term('question', exhibit.question)}{_term('in the sound', exhibit.heard)}"
-        f"<dt>reference</dt><dd>{escape(prediction.reference)}</dd>"
-        f'<dt>answer</dt><dd class="answer">{escape(prediction.answer) or "(nothing)"}</dd></dl>'
-        f'<p class="where">{escape(" · ".join(group))}<br>{escape(prediction.id)}</p></article>\n'
-    )
-
-
-def _term(name: str, text: str) -> str:
-    return f"<dt>{name}</dt><dd>{escape(text)}</dd>" if text else ""
-
-
-def configuration(settings: Sequence[tuple[str, str]]) -> Section:
+def build_configuration(data: ReportData) -> Section:
     """The resolved configuration."""
+    settings = flatten(data.run.config)
     if not settings:
-        return Section("Configuration", "", '<p class="muted">run.json is not there.</p>')
-    note = "These are all settings of the run, with those that were left at their default."
-    return Section("Configuration", note, pairs(settings))
+        return Section("Configuration", "run.json is not there.")
+    note = "These are all settings of the run, including those left at their defaults."
+    return Section("Configuration", note, [("pairs", {"values": settings})])
 
 
-def environment(
-    facts: Sequence[tuple[str, str]], commands: Sequence[tuple[str, str]], of_the_run: bool = True
-) -> Section:
-    """Where and with what the run was made, and the commands that make it again.
+def build_environment(data: ReportData) -> Section:
+    """Where and with what the run was made, and the commands that make it again."""
+    record, results = data.run.record, data.run.results
+    if "environment" in record:
+        note = (
+            "The run was made here, with these versions. The commands reproduce it if seed, data "
+            "and versions are the same."
+        )
+    else:
+        note = "The run did not note where it was made. This is where the page was made."
+    facts = {
+        **(as_object(record.get("environment")) or environment()),
+        "device": results.get("device"),
+        "precision": results.get("precision"),
+        "thinker compiled": {"True": "yes", "False": "no"}.get(str(results.get("compiled"))),
+        "seconds, scores included": results.get("seconds"),
+    }
+    values = [(name, str(fact)) for name, fact in facts.items() if fact is not None]
+    trained = found if isinstance(found := record.get("commands"), list) else []
+    lines = [*(("trained the model", str(line)) for line in trained), ("made this page", command())]
+    blocks = [("pairs", {"values": values}), ("commands", {"lines": lines})]
+    return Section("Environment", note, blocks)
 
-    Args:
-        of_the_run: the facts are the run's own; else those of the page's making.
-    """
-    note = (
-        "The run was made here, with these versions. With the same seed, data and versions the "
-        "commands give the same run again."
-        if of_the_run
-        else "The run did not note where it was made. This is where the page was made."
-    )
-    shown = "".join(f"<pre># {escape(what)}\n{escape(line)}</pre>" for what, line in commands)
-    return Section("Environment", note, pairs(facts) + shown)
+
+# In the order of the page. A section whose function finds nothing is left out.
+SECTIONS: tuple[Callable[[ReportData], Section | None], ...] = (
+    build_curves,
+    build_scoreboard,
+    build_reliance,
+    build_follow_ups,
+    build_text_guard,
+    build_mix,
+    build_truncation,
+    build_gallery,
+    build_configuration,
+    build_environment,
+)

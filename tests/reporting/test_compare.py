@@ -131,7 +131,8 @@ def test_runs_without_scores_are_shown(tmp_path: Path) -> None:
     runs = read_runs(folders)
     assert "unfinished" in "\n".join(compare_table(runs))
     html = write_comparison(runs, tmp_path / "page.html").read_text(encoding="utf-8")
-    assert "There are none yet." in html
+    assert "There are no scores yet." in html
+    assert "All settings are the same." in html
 
 
 def test_a_run_alone_is_no_comparison(three: list[Path], tmp_path: Path) -> None:
