@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
+from omnitune.evaluation.metrics import METRICS
 from omnitune.evaluation.runs import as_number, as_object
 from omnitune.reporting.gallery import Example, error_reason
 from omnitune.reporting.page import (
@@ -38,7 +39,6 @@ _SHARES = (
     ("supervised", "super\u00advised"),  # may break there on a narrow screen
     ("loss", "loss"),
 )
-_MEASURE_NAMES = {"exact_match": "exact match", "wer": "word error rate (less is better)"}
 
 
 def verdict(found: Verdict) -> str:
@@ -157,11 +157,12 @@ def _reliance_panel(modality: str, values: dict[str, Any]) -> str:
         if value is not None
     )
     measure = str(values.get("measure", ""))
-    names = (str(values.get("task", "")), _MEASURE_NAMES.get(measure, measure))
-    told = ", ".join(filter(None, names))
+    metric = METRICS.get(measure)
+    name = metric.title + " (less is better)" * metric.lower_is_better if metric else measure
+    told = ", ".join(filter(None, (str(values.get("task", "")), name)))
     said = ""
     if swapped is not None:
-        drop = 100 * (swapped - own if measure == "wer" else own - swapped)
+        drop = 100 * (swapped - own if metric and metric.lower_is_better else own - swapped)
         said = f"<p>Reliance: {drop:.1f} points are lost with the {escape(modality)} of another "
         said += "sample.</p>"
     return (
