@@ -115,7 +115,7 @@ def save_parts(folder: Path) -> None:
     save_thinker(folder / "thinker.pt", model, tokenizer)
     for name, modality in model.modalities.items():
         state = model.encoders[name].state_dict()
-        save_encoder(folder / f"{name}.pt", name, modality.encoder_config, state)
+        save_encoder(folder / f"{name}.pt", name, modality.config, state)
 
 
 def settings(folder: Path) -> SftConfig:

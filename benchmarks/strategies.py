@@ -21,7 +21,9 @@ from rich.table import Table
 
 from benchmarks.command import Arguments, command, numbers
 from omnitune.config import SftConfig, load_config, read_json_object
+from omnitune.reporting.diagrams import main_scores
 from omnitune.storage import write_json
+from omnitune.tasks import headlines
 from omnitune.training.sft import finetune
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -48,16 +50,11 @@ NAMES = [strategy.name for strategy in STRATEGIES]
 # Score, and how it is written.
 COLUMNS = {
     "loss": "{:.3f}",
-    "text_acc": "{:.1%}",
-    "image_qa_acc": "{:.1%}",
-    "audio_wer": "{:.1%}",
+    **dict.fromkeys(headlines(), "{:.1%}"),
     "seconds": "{:.0f}",
 }
-PANELS = {
-    "loss": "Validation loss",
-    "image_qa_acc": "Image QA: exact match",
-    "audio_wer": "Transcription: word error rate",
-}
+# The loss and the scores of generated answers.
+PANELS = {key: title for title, key, unit, zero in main_scores() if zero or unit == "loss"}
 
 # By strategy, then by seed.
 Found = dict[str, dict[int, Any]]

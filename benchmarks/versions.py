@@ -31,7 +31,7 @@ from omnitune.training.checkpoint import copied
 from omnitune.training.loop import Plan, Run, update
 from omnitune.training.optim import build_optimizer
 from omnitune.training.prefetch import DeviceBatch, Prefetcher
-from omnitune.training.strategy import PROBED
+from omnitune.training.strategy import headline_tasks
 
 SCORED_FROM = 200  # samples of each source
 MANY_STEPS = 10_000
@@ -174,7 +174,7 @@ class Omnitune:
         """
         config = SftConfig(output_dir=Path("unused"))
         some = [s for samples in self.bench.training.values() for s in samples[:SCORED_FROM]]
-        singles = pick(some, config.probe_questions, config.seed, PROBED)
+        singles = pick(some, config.probe_questions, config.seed, headline_tasks())
         started = time.perf_counter()
         self.bench.model.eval()
         scoreboard(self.bench.model, self.reader, singles)

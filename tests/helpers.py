@@ -1,11 +1,13 @@
 """A tiny model and tiny media for tests: seeded, random, made in well under a second."""
 
 import itertools
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import soundfile
 import torch
 from PIL import Image
@@ -17,6 +19,7 @@ from omnitune.data.loader import SampleReader
 from omnitune.data.template import ChatRenderer
 from omnitune.models.omni import OmniConfig, OmniModel
 from omnitune.sample import Media, Message, Sample, Text
+from omnitune.tasks import TASKS
 from omnitune.tiny.pretrain_lm import ThinkerConfig, train_tokenizer
 
 ENCODERS = {
@@ -136,6 +139,12 @@ def mixed_samples(folder: Path) -> list[Sample]:
 def tiny_reader(model: OmniModel, **rest: Any) -> SampleReader:
     """Reads, renders and, without cached features, leaves media to the model's encoders."""
     return SampleReader(ChatRenderer(tiny_tokenizer()), model.modalities, **rest)
+
+
+def shorten_answers(monkeypatch: pytest.MonkeyPatch, tokens: int) -> None:
+    """Limits the answers of every task."""
+    for name, task in list(TASKS.items()):
+        monkeypatch.setitem(TASKS, name, replace(task, answer_limit=tokens))
 
 
 def sft_settings(home: Path, name: str = "run", **rest: Any) -> SftConfig:

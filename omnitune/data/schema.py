@@ -12,6 +12,7 @@ from omnitune.data.splits import by_content, mistaken
 from omnitune.data.tags import Placing, plain
 from omnitune.media.registry import MEDIA
 from omnitune.sample import ROLES, Described, Media, Message, Sample, UserError
+from omnitune.tasks import TASKS, task_names, task_of
 
 # What a source's records must refer to; any record may refer to more.
 REQUIRED_MEDIA: dict[str, tuple[str, ...]] = {
@@ -25,14 +26,6 @@ REQUIRED_MEDIA: dict[str, tuple[str, ...]] = {
     "transcripts": ("audio",),
 }
 CAPTION_KEYS = {"image": "caption", "audio": "transcript"}
-TASKS = ("text", "image_qa", "caption", "transcription", "audio_qa", "image_audio_qa")
-# The tasks that a record of these media may name; "qa" is a question about whatever it holds.
-TASKS_OF: dict[frozenset[str], tuple[str, ...]] = {
-    frozenset(): ("qa", "text"),
-    frozenset({"image"}): ("qa", "image_qa", "caption"),
-    frozenset({"audio"}): ("qa", "audio_qa", "transcription"),
-    frozenset({"image", "audio"}): ("qa", "image_audio_qa", "transcription"),
-}
 
 PAIR_KEYS = ("question", "answer", "kind", "task")
 TURN_KEYS = ("role", "content")
@@ -84,19 +77,6 @@ MEANT = {
 }
 
 _LANGUAGE = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{1,8})*")
-
-
-def task_of(modalities: set[str], record_task: str, kind: str) -> str:
-    """Names the task by the media that a sample holds, not by its source."""
-    if modalities == {"image", "audio"}:
-        return "image_audio_qa"
-    if modalities == {"image"}:
-        captioned = record_task == "caption" or (kind == "caption" and record_task != "image_qa")
-        return "caption" if captioned else "image_qa"
-    if modalities == {"audio"}:
-        told = record_task == "transcription" or (kind == "transcription" and not record_task)
-        return "transcription" if told else "audio_qa"
-    return "text"
 
 
 class Record:
@@ -292,11 +272,11 @@ class Record:
 
     def _task(self, values: Mapping[str, Any], media: set[str], at: str = "") -> str:
         task = self._text("task", values, at)
-        known = TASKS_OF.get(frozenset(media), ("qa", *TASKS))
+        known = task_names(media)
         if not task or task in known:
             return task
         held = " and ".join(sorted(media)) or "no medium"
-        if task in (*TASKS, "qa"):
+        if task in TASKS:
             what = f"which does not fit a record with {held}"
         else:
             what = f"which is no task{_hint(task, known)}"

@@ -13,14 +13,9 @@ from typing import Any
 
 from omnitune.data.loader import SampleReader
 from omnitune.data.sources.native import all_task_counts
+from omnitune.evaluation.metrics import metric_of
 from omnitune.evaluation.reliance import fits
-from omnitune.evaluation.scoring import (
-    EXACT_TASKS,
-    Question,
-    answer,
-    answer_ratio,
-    questions_of,
-)
+from omnitune.evaluation.scoring import Question, answer, answer_ratio, questions_of
 from omnitune.models.omni import OmniModel
 from omnitune.sample import Sample
 
@@ -64,14 +59,15 @@ def follow_ups(
     asked: dict[str, list[FollowUp]],
     on_progress: Callable[[int], None] = lambda n: None,
 ) -> dict[str, dict[str, Any]]:
-    """Exact match of questions after another (``exact_match``) and of the same ones ``alone``.
+    """The score of questions after another (``exact_match``) and of the same ones ``alone``.
 
     Args:
         model: in evaluation mode.
         tick: called with the number of questions just answered.
 
     Returns:
-        by task, with ``questions``, how much is lost from alone to after (``drop``), the 95 %
+        by task, under its metric's name the score after another question and that ``alone``,
+        ``questions``, how much is lost from alone to after (``drop``), the 95 %
         ``interval`` of that, and how many answers of both were cut at their limit (``at_limit``).
     """
     found = {}
@@ -81,10 +77,10 @@ def follow_ups(
             answer(model, reader, questions, on_progress)
             for questions in ([one.after for one in those], [one.alone for one in those])
         ]
-        after, alone = (answer_ratio(task, answers, records)[1] for answers in given)
-        drop = alone.minus(after)
+        (metric, after), (_, alone) = (answer_ratio(task, answers, records) for answers in given)
+        drop = after.minus(alone) if metric.lower_is_better else alone.minus(after)
         found[task] = {
-            "exact_match": after.value,
+            metric.name: after.value,
             "alone": alone.value,
             "questions": len(those),
             "drop": drop.value,
@@ -95,7 +91,7 @@ def follow_ups(
 
 
 def _judged(tasks: Sequence[tuple[str, int]]) -> bool:
-    return any(task in EXACT_TASKS for task, _ in tasks)
+    return any(metric_of(task).whole_answers for task, _ in tasks)
 
 
 def _of_record(reader: SampleReader, sample: Sample, number: int) -> Iterator[FollowUp]:
@@ -103,6 +99,6 @@ def _of_record(reader: SampleReader, sample: Sample, number: int) -> Iterator[Fo
     count = sample.num_questions
     for place, single in enumerate(sample.split_turns()):
         pair = sample.select_turns([(place - 1) % count, place])
-        if single.task in EXACT_TASKS and fits(reader, pair):
+        if metric_of(single.task).whole_answers and fits(reader, pair):
             [alone] = questions_of(single)
             yield FollowUp(number, replace(alone, messages=pair.messages[:-1]), alone)

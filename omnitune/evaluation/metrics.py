@@ -1,12 +1,14 @@
-"""The measures: exact match and word error rate, with the normalisation that each is under."""
+"""The metrics, with the normalisation that each is under. A new metric is one more entry."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import jiwer
 
 from omnitune.evaluation.normalise import is_english, normalise, normaliser_of, whisper_english
+from omnitune.tasks import get_task
 
 
 def normalise_answer(text: str, language: str = "") -> str:
@@ -64,3 +66,84 @@ def word_error_rate(answers: Sequence[str], references: Sequence[str], language:
     words = sum(n for _, n in pairs)
     edits = sum(n for n, _ in pairs)
     return edits / words if words else float(edits > 0)
+
+
+def _match(answer: str, reference: str, language: str) -> tuple[int, int]:
+    return int(exact_match(answer, reference, language)), 1
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How answers are scored, and how such a score is written.
+
+    Attributes:
+        name: key of the score in the results.
+        label, title: the name in tables, and in full.
+        compare: of an answer, its reference and the reference's language a numerator and a
+            denominator; the score is the sum of the ones divided by that of the others.
+        generated: answers are generated and compared; else the reference's tokens are scored.
+        unit: ``percent`` or ``loss``.
+        lower_is_better: a perfect score is 0; else it is 1.
+        part: what of an answer ``compare`` counts, such as a word; "" if an answer is right or
+            wrong as a whole.
+        silence: share that empty answers get right, which stands for guessing; None where only
+            a prior does.
+        words: what follows a value: "right", "of the words wrong"; "" if it is not told in words.
+    """
+
+    name: str
+    label: str
+    title: str
+    compare: Callable[[str, str, str], tuple[float, float]] = _match
+    generated: bool = True
+    unit: str = "percent"
+    lower_is_better: bool = False
+    part: str = ""
+    silence: float | None = None
+    words: str = "right"
+
+    @property
+    def whole_answers(self) -> bool:
+        """Whether a generated answer is right or wrong as a whole."""
+        return self.generated and not self.part
+
+    def is_right(self, answer: str, reference: str, language: str = "") -> bool:
+        """Whether an answer is all right."""
+        numerator, denominator = self.compare(answer, reference, language)
+        return numerator == (0 if self.lower_is_better else denominator)
+
+    def write(self, value: float) -> str:
+        """A value in the terminal."""
+        return f"{value:.1%}" if self.unit == "percent" else f"{value:.3f}"
+
+
+METRICS: dict[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        Metric("exact_match", "exact match", "exact match"),
+        Metric(
+            "wer",
+            "WER",
+            "word error rate",
+            word_errors,
+            lower_is_better=True,
+            part="word",
+            silence=0.0,
+            words="of the words wrong",
+        ),
+        Metric("token_acc", "token accuracy", "token accuracy", generated=False, words=""),
+        Metric(
+            "loss", "loss", "loss", generated=False, unit="loss", lower_is_better=True, words=""
+        ),
+    )
+}
+
+
+def metric_of(task: str) -> Metric:
+    """The metric that a task is scored by."""
+    return METRICS[get_task(task).metric]
+
+
+def ranked_metrics() -> list[Metric]:
+    """The metrics, those of generated answers first: the first that a task has stands for it."""
+    return sorted(METRICS.values(), key=lambda metric: not metric.generated)

@@ -8,15 +8,15 @@ from collections.abc import Sequence
 import numpy as np
 
 from omnitune.data.sources.native import all_task_counts
-from omnitune.evaluation.metrics import normalise_answer
-from omnitune.evaluation.scoring import EXACT_TASKS, Priors, questions_of
+from omnitune.evaluation.metrics import metric_of, normalise_answer
+from omnitune.evaluation.scoring import Priors, questions_of
 from omnitune.sample import Sample
 
 COUNTED = 20_000  # records whose answers stand for those of all
 
 
 def answer_priors(samples: Sequence[Sample], seed: int = 0) -> Priors:
-    """The most frequent answer of each kind of question, for the tasks judged by exact match.
+    """The most frequent answer of each kind of question, for the tasks of short answers.
 
     Read from at most ``COUNTED`` records, chosen by the seed, so that neither time nor memory
     grows with the data; among answers of the same frequency the first of the alphabet is taken.
@@ -28,7 +28,7 @@ def answer_priors(samples: Sequence[Sample], seed: int = 0) -> Priors:
         normalised answers by task and kind; under the kind "" that of the whole task.
     """
     judged = (
-        any(task in EXACT_TASKS for task, _ in task_counts)
+        any(metric_of(task).whole_answers for task, _ in task_counts)
         for task_counts in all_task_counts(samples)
     )
     numbers = np.flatnonzero(np.fromiter(judged, dtype=bool))
@@ -38,7 +38,7 @@ def answer_priors(samples: Sequence[Sample], seed: int = 0) -> Priors:
     counted: dict[tuple[str, str], Counter[str]] = {}
     for number in numbers.tolist():
         for question in questions_of(samples[number]):
-            if question.task in EXACT_TASKS:
+            if metric_of(question.task).whole_answers:
                 answer = normalise_answer(question.reference, question.language)
                 for kind in (question.kind, ""):
                     counted.setdefault((question.task, kind), Counter())[answer] += 1

@@ -18,19 +18,12 @@ import numpy as np
 
 from omnitune.data.loader import SampleReader
 from omnitune.evaluation.bootstrap import Ratio, Records
+from omnitune.evaluation.metrics import METRICS, metric_of
 from omnitune.evaluation.normalise import num_words
-from omnitune.evaluation.scoring import (
-    EXACT_TASKS,
-    HEADLINES,
-    WER_TASKS,
-    answer,
-    answer_ratio,
-    pick,
-    questions_of,
-    token_totals,
-)
+from omnitune.evaluation.scoring import answer, answer_ratio, pick, questions_of, token_totals
 from omnitune.models.omni import OmniModel
 from omnitune.sample import Media, Sample, UserError
+from omnitune.tasks import TASKS, get_task
 
 # Longer references are seldom met to the letter, so that exact match would say nothing.
 SHORT_ANSWER = 5
@@ -43,7 +36,7 @@ class AblationSet:
     """One modality's questions with own media, with other ones and with none.
 
     Attributes:
-        measure: ``exact_match``, ``wer`` or ``loss``.
+        measure: name of a metric: the task's own, or ``loss``.
         own, swapped, none: the same samples in the same order.
     """
 
@@ -115,7 +108,8 @@ def reliance(
             _score(model, reader, trial, singles, records, on_progress)
             for singles in (trial.own, trial.swapped, trial.none)
         )
-        gain = own.minus(other) if trial.measure == "exact_match" else other.minus(own)
+        less = METRICS[trial.measure].lower_is_better
+        gain = other.minus(own) if less else own.minus(other)
         found[trial.modality] = {
             "task": trial.task,
             "measure": trial.measure,
@@ -135,14 +129,9 @@ def standing_for(modality: str, singles: Iterable[Sample]) -> str | None:
     held: dict[str, set[str]] = {}
     for single in singles:
         held.setdefault(single.task, {medium.modality for medium in single.media})
-    leading = [task for task, _ in HEADLINES.values()]
-    judged = (*leading, *WER_TASKS, *EXACT_TASKS)
-    ranked = [
-        (len(media), judged.index(task) if task in judged else len(judged), task)
-        for task, media in held.items()
-        if modality in media
-    ]
-    return min(ranked)[2] if ranked else None
+    order = [*TASKS, *sorted(held.keys() - TASKS.keys())]
+    shown = [task for task in order if modality in held.get(task, ())]
+    return min(shown, key=lambda t: (len(held[t]), not get_task(t).headline), default=None)
 
 
 def swapped(modality: str, samples: Sequence[Sample], seed: int) -> dict[Media, Media]:
@@ -183,19 +172,17 @@ def ignored(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 def in_words(entry: Mapping[str, Any]) -> str:
     """A modality's three scores."""
-    measure = entry["measure"]
-    form = "{:.3f}" if measure == "loss" else "{:.1%}"
-    own, other, none = (form.format(entry[key]) for key in ("own", "swapped", "none"))
-    name = {"exact_match": "exact match", "wer": "WER"}.get(measure, measure)
-    return f"{name} {own}, with another's {other}, without {none}"
+    metric = METRICS[entry["measure"]]
+    own, other, none = (metric.write(entry[key]) for key in ("own", "swapped", "none"))
+    return f"{metric.label} {own}, with another's {other}, without {none}"
 
 
 def _measure(task: str, singles: Sequence[Sample]) -> str:
+    """The task's metric; the loss where none are compared, or long answers as a whole."""
+    metric = metric_of(task)
     references = [q.reference for single in singles for q in questions_of(single)]
-    if task in WER_TASKS:
-        return "wer"
     short = median(num_words(reference) for reference in references) <= SHORT_ANSWER
-    return "exact_match" if task in EXACT_TASKS and short else "loss"
+    return metric.name if metric.generated and (short or not metric.whole_answers) else "loss"
 
 
 def fits(reader: SampleReader, single: Sample) -> bool:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from omnitune.config import read_json_object
+from omnitune.evaluation.metrics import Metric, ranked_metrics
 from omnitune.sample import UserError
 
 CORPUS = "data/multimodal"
@@ -132,8 +133,15 @@ def splits_of(results: dict[str, Any]) -> dict[str, dict[str, Any]]:
 def as_number(value: Any) -> float | None:
     """A finite number, or None for anything else."""
     if isinstance(value, dict):  # a kind may carry more than its score
-        value = value.get("exact_match", value.get("wer"))
+        compared = (metric.name for metric in ranked_metrics() if metric.generated)
+        value = next((value[name] for name in compared if name in value), None)
     return float(value) if _is_score(value) else None
+
+
+def main_score(scores: Mapping[str, Any]) -> tuple[Metric, float] | None:
+    """The metric that stands for a task, and its value, or None where a task has no score."""
+    values = ((metric, as_number(scores.get(metric.name))) for metric in ranked_metrics())
+    return next(((metric, value) for metric, value in values if value is not None), None)
 
 
 def as_object(value: Any) -> dict[str, Any]:

@@ -19,29 +19,19 @@ from omnitune.data.packing import Item, of_like_length, pack
 from omnitune.data.sources.native import all_task_counts
 from omnitune.evaluation.bootstrap import Ratio, Records
 from omnitune.evaluation.limits import answer_limit
-from omnitune.evaluation.metrics import exact_match, normalise_answer, word_errors
+from omnitune.evaluation.metrics import Metric, metric_of, normalise_answer
 from omnitune.evaluation.normalise import normaliser_of
 from omnitune.generation import generate
 from omnitune.models.omni import OmniModel
 from omnitune.sample import Message, Sample
+from omnitune.tasks import get_task, headlines
 
 SCORE_BATCH, SCORE_POSITIONS = 64, 1 << 13  # samples, and their tokens, at a time
 ANSWER_WINDOW = 512  # questions that are sorted by length
 SCORE_WINDOW = 4096
-MAX_ANSWER_TOKENS: int | None = None  # where somebody wants fewer than the references ask for
-# Tasks whose answers are generated and compared; the others are judged by their tokens.
-EXACT_TASKS = ("image_qa", "audio_qa", "image_audio_qa", "caption")
-WER_TASKS = ("transcription",)
 
 # The most frequent training answer by (task, kind); under the kind "" that of the whole task.
 Priors = Mapping[tuple[str, str], str]
-
-# The scores that stand for the whole: name, task and the task's own score.
-HEADLINES = {
-    "text_acc": ("text", "token_acc"),
-    "image_qa_acc": ("image_qa", "exact_match"),
-    "audio_wer": ("transcription", "wer"),
-}
 
 
 @dataclass(frozen=True)
@@ -99,7 +89,9 @@ def questions_of(sample: Sample) -> list[Question]:
                 kind = message.kind or single.kind or message.task
                 asked = single.messages[:n]
                 where = (single.language, single.source, single.number)
-                found.append(Question(name, message.task, kind, asked, message.text, *where))
+                limit = get_task(message.task).answer_limit
+                question = Question(name, message.task, kind, asked, message.text, *where, limit)
+                found.append(question)
     return found
 
 
@@ -152,11 +144,11 @@ def scoreboard(
 
     Returns:
         the scores, and the answers that were generated. ``loss`` and ``token_acc`` are means
-        over all supervised tokens; ``text_acc`` the token accuracy of text conversations;
-        ``image_qa_acc`` exact match; ``audio_wer`` the corpus word error rate; ``tasks`` holds
-        each task's own, ``kinds`` within it the finer groups, ``intervals`` the 95 % bootstrap
-        intervals, ``at_limit`` the answers that did not end within ``answer_limit`` tokens,
-        ``normalisers`` under which normaliser references were, where not all under the English.
+        over all supervised tokens; the headlines of the tasks (``text_acc``, ``image_qa_acc``,
+        ``audio_wer``, ...) stand beside them; ``tasks`` holds each task's own, ``kinds`` within
+        it the finer groups, ``intervals`` the 95 % bootstrap intervals, ``at_limit`` the answers
+        that did not end within ``answer_limit`` tokens, ``normalisers`` under which normaliser
+        references were, where not all under the English.
     """
     scores: dict[str, dict[str, Any]] = {}
     predictions: list[Prediction] = []
@@ -166,8 +158,8 @@ def scoreboard(
         task_totals: list[tuple[float, float, int]] = []
         answered: list[Prediction] = []
         of_single, of_answer = [], []  # their records
-        generated = task in EXACT_TASKS or task in WER_TASKS
-        limit = _limit_of(reader, samples, chosen) if generated else None
+        generated = metric_of(task).generated
+        limit = _limit_of(task, reader, samples, chosen) if generated else None
         # A window at a time, so that memory does not grow with the split.
         for first in range(0, len(chosen), SCORE_WINDOW):
             singles = list(_fetch(samples, chosen[first : first + SCORE_WINDOW]))
@@ -239,13 +231,12 @@ def answer(
     """Answers questions by greedy generation, each within its limit and the thinker's positions."""
     limit = answer_limit(reader, (q.reference for q in questions if q.limit is None))
     positions = model.thinker.config.max_position_embeddings
-    cap = MAX_ANSWER_TOKENS or positions
     predictions = []
     for first in range(0, len(questions), ANSWER_WINDOW):
         chunk = questions[first : first + ANSWER_WINDOW]
         prompts = [reader.prompt(q.id, q.messages) for q in chunk]
         most = [
-            min(q.limit or limit, cap, positions - len(prompt.rendered.tokens))
+            min(q.limit or limit, positions - len(prompt.rendered.tokens))
             for q, prompt in zip(chunk, prompts, strict=True)
         ]
         tokens = generate(model, prompts, reader.renderer.end, most, on_progress=on_progress)
@@ -260,23 +251,19 @@ def answer(
 
 def answer_ratio(
     task: str, predictions: Sequence[Prediction], records: Sequence[int]
-) -> tuple[str, Ratio]:
-    """How good answers are: word error rate of transcriptions, exact match of the rest.
+) -> tuple[Metric, Ratio]:
+    """How good answers are.
 
     Args:
         records: number of the record that each answer belongs to.
 
     Returns:
-        the measure's name and the measure.
+        the task's metric and its value.
     """
-    if task in WER_TASKS:
-        pairs = [word_errors(p.answer, p.reference, p.language) for p in predictions]
-    else:
-        right = [exact_match(p.answer, p.reference, p.language) for p in predictions]
-        pairs = [(int(one), 1) for one in right]
+    metric = metric_of(task)
+    pairs = [metric.compare(p.answer, p.reference, p.language) for p in predictions]
     above_Q, below_Q = np.array(pairs, dtype=float).reshape(-1, 2).T
-    name = "wer" if task in WER_TASKS else "exact_match"
-    return name, Ratio(above_Q, below_Q, np.array(records, dtype=int))
+    return metric, Ratio(above_Q, below_Q, np.array(records, dtype=int))
 
 
 def score_answers(
@@ -286,8 +273,9 @@ def score_answers(
     priors: Priors | None = None,
 ) -> dict[str, Any]:
     """The score of some answers with its interval, also by kind, and that of the priors."""
-    name, ratio = answer_ratio(task, predictions, records)
-    scores: dict[str, Any] = {name: ratio.value, "intervals": _intervals({name: ratio})}
+    metric, ratio = answer_ratio(task, predictions, records)
+    ratios = {metric.name: ratio}
+    scores: dict[str, Any] = {metric.name: ratio.value, "intervals": _intervals(ratios)}
     kinds: dict[str, list[int]] = {}
     for place, prediction in enumerate(predictions):
         kinds.setdefault(prediction.kind, []).append(place)
@@ -296,7 +284,7 @@ def score_answers(
         scores["kinds"] = {kind: found.value for kind, found in by_kind.items()}
         scores["kind_intervals"] = _intervals(by_kind)
         scores["kind_questions"] = {kind: len(kinds[kind]) for kind in by_kind}
-    if priors and task in EXACT_TASKS:
+    if priors and metric.whole_answers:
         right = np.array([_is_prior(priors, p) for p in predictions], dtype=float)
         scores["prior"] = right.mean().item()
         if len(kinds) > 1:
@@ -309,7 +297,11 @@ def as_json(prediction: Prediction) -> dict[str, Any]:
     return asdict(prediction)
 
 
-def _limit_of(reader: SampleReader, samples: Sequence[Sample], chosen_K3: np.ndarray) -> int:
+def _limit_of(
+    task: str, reader: SampleReader, samples: Sequence[Sample], chosen_K3: np.ndarray
+) -> int:
+    if limit := get_task(task).answer_limit:
+        return limit
     singles = _fetch(samples, chosen_K3)
     return answer_limit(reader, (q.reference for single in singles for q in questions_of(single)))
 
@@ -324,11 +316,12 @@ def _account(answered: Sequence[Prediction]) -> dict[str, Any]:
 def _summary(tasks: dict[str, dict[str, Any]], whole: dict[str, Any]) -> dict[str, Any]:
     intervals = {name: x for name, x in whole["intervals"].items() if name == "loss"}
     summary = {**whole, "intervals": intervals}
-    for name, (task, score) in HEADLINES.items():
-        if task in tasks:
-            summary[name] = tasks[task][score]
-            if score in tasks[task]["intervals"]:
-                intervals[name] = tasks[task]["intervals"][score]
+    for name, task in headlines().items():
+        if task.name in tasks:
+            scores = tasks[task.name]
+            summary[name] = scores[task.metric]
+            if task.metric in scores["intervals"]:
+                intervals[name] = scores["intervals"][task.metric]
     return summary | {"tasks": tasks}
 
 

@@ -6,16 +6,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from omnitune.evaluation.metrics import ranked_metrics
 from omnitune.evaluation.runs import RunFolder, as_number, as_object, flatten, read_run
 from omnitune.reporting import curves
 from omnitune.reporting.diagrams import (
-    MAIN,
     PALETTE,
     RELIANCE,
     Curve,
     Diagram,
     before_training,
     curves_of,
+    main_scores,
 )
 from omnitune.reporting.page import Block, Section, render_page
 from omnitune.reporting.tables import (
@@ -31,7 +32,6 @@ from omnitune.sample import UserError
 LABEL = 31  # columns of the terminal that name a row
 WIDTH = 21  # of a run
 SIDE_BY_SIDE = 3  # runs that fit into 100 columns
-MAIN_MEASURES = ("exact_match", "wer", "token_acc")  # the first that a task has stands for it
 MARKS = "* best of the row; ! its 95 % interval does not overlap the best one's"
 # How to read the page's sections.
 RUNS_NOTE = "The table shows how far each run is."
@@ -178,7 +178,7 @@ def _fact_table(names: Sequence[str], facts: Sequence[Fact]) -> Block:
 
 def overlays(runs: Mapping[str, RunFolder]) -> list[Diagram]:
     """The main scores over the steps, a line for each run."""
-    keys = [(title, key, unit, zero, True) for title, key, unit, zero in MAIN]
+    keys = [(title, key, unit, zero, True) for title, key, unit, zero in main_scores()]
     keys.insert(1, ("Training loss", "loss", "loss", False, False))
     known = {
         k for run in runs.values() for e in run.entries for k in as_object(e.get("validation"))
@@ -244,9 +244,10 @@ def _seconds(run: RunFolder) -> str:
 def _main_rows(rows: Sequence[ScoreRow]) -> list[ScoreRow]:
     """The loss, then of each task the one score that stands for it."""
     found: dict[str, ScoreRow] = {}
-    for key in MAIN_MEASURES:
-        for row in rows:
-            if row.key == key and not row.is_kind and row.task != "all tasks":
+    own = [row for row in rows if not row.is_kind and row.task != "all tasks"]
+    for metric in ranked_metrics():
+        for row in own:
+            if row.key == metric.name and row.key != "loss":
                 found.setdefault(row.task, row)
     losses = [row for row in rows if row.task == "all tasks" and row.key == "loss"]
     return losses + list(found.values())

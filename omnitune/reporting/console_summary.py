@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from omnitune.evaluation.metrics import METRICS, Metric
 from omnitune.evaluation.reliance import in_words
+from omnitune.tasks import headlines
 
 
 def score_lines(step: int, entry: dict[str, Any]) -> list[str]:
@@ -12,17 +14,18 @@ def score_lines(step: int, entry: dict[str, Any]) -> list[str]:
     scores = entry["validation"]
     intervals = scores.get("intervals", {}) if entry.get("epoch_ended") else {}
 
-    def write(name: str) -> str:
-        low, high = intervals.get(name, (None, None))
-        spread = "" if low is None else f" ({100 * low:.1f} to {100 * high:.1f})"
-        return f"{scores[name]:.1%}{spread}"
+    def write(name: str, metric: Metric) -> str:
+        ends = [metric.write(end).rstrip("%") for end in intervals.get(name, ())]
+        return metric.write(scores[name]) + (f" ({' to '.join(ends)})" if ends else "")
 
-    text = f" text_acc={write('text_acc')}" if "text_acc" in scores else ""
-    lines = [f"Step {step}: loss={scores['loss']:.3f}{text}"]
-    if "image_qa_acc" in scores:
-        lines.append(f"→ Image QA acc: {write('image_qa_acc')}")
-    if "audio_wer" in scores:
-        lines.append(f"→ Audio transcription WER: {write('audio_wer')}")
+    lines = [f"Step {step}: loss={scores['loss']:.3f}"]
+    for name, task in headlines().items():
+        if name in scores:
+            value = write(name, METRICS[task.metric])
+            if task.media:
+                lines.append(f"→ {task.console_label}: {value}")
+            else:
+                lines[0] += f" {name}={value}"
     cut = {name: task for name, task in scores.get("tasks", {}).items() if task.get("at_limit")}
     if cut:
         told = (f"{name} {task['at_limit']} of {task['questions']}" for name, task in cut.items())

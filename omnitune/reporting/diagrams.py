@@ -7,7 +7,9 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
+from omnitune.evaluation.metrics import METRICS
 from omnitune.evaluation.runs import as_interval, as_number, as_object
+from omnitune.tasks import headlines
 
 Entry = dict[str, Any]
 
@@ -59,13 +61,17 @@ class Diagram:
     legend: tuple[tuple[str, str], ...] = LEGEND
 
 
-MAIN = (
-    ("Loss", "loss", "loss", False),
-    ("Text: token accuracy", "text_acc", "percent", False),
-    ("Image QA: exact match", "image_qa_acc", "percent", True),
-    ("Transcription: word error rate", "audio_wer", "percent", True),
-)
 RELIANCE = "_reliance"
+
+
+def main_scores() -> list[tuple[str, str, str, bool]]:
+    """Title, key in the scores, unit and ``from_zero`` of the loss and of each task's headline."""
+    found = [("Loss", "loss", "loss", False)]
+    for key, task in headlines().items():
+        metric, label = METRICS[task.metric], task.label
+        title = f"{label[:1].upper()}{label[1:]}: {metric.title}"
+        found.append((title, key, metric.unit, metric.generated))
+    return found
 
 
 def diagrams_of(entries: Sequence[Entry], probe_questions: float | None = None) -> list[Diagram]:
@@ -77,7 +83,7 @@ def diagrams_of(entries: Sequence[Entry], probe_questions: float | None = None) 
     """
     found = [
         Diagram(title, key, unit, curves_of(entries, key), from_zero)
-        for title, key, unit, from_zero in MAIN
+        for title, key, unit, from_zero in main_scores()
     ]
     found += [
         Diagram("Training loss by source", "sources", "loss", _by_source(entries)),

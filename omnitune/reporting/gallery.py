@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from omnitune.data.sources.native import FILES, join, read_available, split_of
-from omnitune.evaluation.metrics import exact_match, word_errors
+from omnitune.evaluation.metrics import exact_match, metric_of
 from omnitune.evaluation.runs import as_number, read_lines
-from omnitune.evaluation.scoring import WER_TASKS, Prediction, Question, questions_of
+from omnitune.evaluation.scoring import Prediction, Question, questions_of
 from omnitune.sample import Media, Sample, UserError
+from omnitune.tasks import task_of
 
 GALLERY_SIZE = 24
 GRID_SIZE = 8
@@ -38,36 +39,39 @@ class Example:
 
 
 def is_right(prediction: Prediction) -> bool:
-    """No word error in a transcription; exact match of any other answer."""
-    if prediction.task in WER_TASKS:
-        return _word_errors(prediction)[0] == 0
-    return exact_match(prediction.answer, prediction.reference, prediction.language)
+    """Whether an answer is all right by its task's metric."""
+    metric = metric_of(prediction.task)
+    return metric.is_right(prediction.answer, prediction.reference, prediction.language)
 
 
 def severity(prediction: Prediction) -> float:
     """How bad a mistake is, comparable within a task only.
 
-    Words that are wrong, of a transcription; of any other answer how unlikely the model held the
-    reference (its loss, summed over its tokens), 0 where that is not known.
+    Words that are wrong, of a transcription; of an answer that is right or wrong as a whole how
+    unlikely the model held the reference (its loss, summed over its tokens), 0 where that is not
+    known.
     """
-    if prediction.task in WER_TASKS:
-        return float(_word_errors(prediction)[0])
+    if metric_of(prediction.task).part:
+        return _errors(prediction)[0]
     return prediction.reference_loss or 0.0
 
 
 def error_reason(prediction: Prediction) -> str:
     """What makes a mistake a bad one, in words; "" where that is not known."""
-    if prediction.task in WER_TASKS:
-        edits, words = _word_errors(prediction)
-        return f"{edits} word error{'s' * (edits != 1)} in {words} word{'s' * (words != 1)}"
+    if part := metric_of(prediction.task).part:
+        wrong, count = _errors(prediction)
+        return f"{wrong:g} {part} error{'s' * (wrong != 1)} in {count:g} {part}{'s' * (count != 1)}"
     if prediction.reference_loss is None:
         return ""
     share = 100 * math.exp(-prediction.reference_loss)
     return f"the model held the reference {f'{share:.2g}' if share > 0.01 else '< 0.01'} % likely"
 
 
-def _word_errors(prediction: Prediction) -> tuple[int, int]:
-    return word_errors(prediction.answer, prediction.reference, prediction.language)
+def _errors(prediction: Prediction) -> tuple[float, float]:
+    """Wrong parts of an answer, such as words, and the parts of its reference."""
+    metric = metric_of(prediction.task)
+    found, count = metric.compare(prediction.answer, prediction.reference, prediction.language)
+    return found if metric.lower_is_better else count - found, count
 
 
 def choose_gallery(exhibits: Sequence[Example], count: int = GALLERY_SIZE) -> list[Example]:
@@ -87,7 +91,7 @@ def choose_pictures(exhibits: Sequence[Example], count: int = GRID_SIZE) -> list
     by_picture: dict[Path, Example] = {}
     for exhibit in shuffled(exhibits):
         modalities = [medium.modality for medium in exhibit.media]
-        if modalities == ["image"] and exhibit.prediction.task != "caption":
+        if modalities == ["image"] and exhibit.prediction.task == task_of(modalities):
             by_picture.setdefault(exhibit.media[0].path, exhibit)
     pictures = shuffled(list(by_picture.values()))
     return in_turn(pictures, lambda e: e.prediction.kind)[:count]
@@ -101,9 +105,9 @@ def read_exhibits(path: Path, data_dir: Path) -> tuple[list[Example], str]:
     n_right = sum(exhibit.right for exhibit in exhibits)
     note = (
         f"{n_right:,} of {len(exhibits):,} generated answers are right. The worst mistakes of each "
-        "task come first, then right answers that were chosen blindly. A transcription is worse "
-        "if more of its words are wrong. Any other answer is worse if the model held the "
-        "reference to be less likely."
+        "task come first, then right answers that were chosen blindly. An answer that is compared "
+        "word by word is worse if more of its words are wrong. Any other answer is worse if the "
+        "model held the reference to be less likely."
     )
     return exhibits, note + problem
 
@@ -141,8 +145,9 @@ def _prediction(line: dict[str, Any]) -> Prediction:
 
 
 def _exhibit(prediction: Prediction, right: bool, sample: Sample, question: Question) -> Example:
-    # What a transcription's sound says is its reference.
-    heard = "" if prediction.task in WER_TASKS else sample.captions.get("audio", "")
+    heard = sample.captions.get("audio", "")
+    if exact_match(heard, prediction.reference, prediction.language):
+        heard = ""  # a transcription's sound says its reference
     text = question.messages[-1].text.strip()
     return Example(prediction, right, text, heard, sample.media, sample.split)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from omnitune.evaluation.environment import command, environment
+from omnitune.evaluation.metrics import METRICS
 from omnitune.evaluation.runs import RunFolder, as_number, as_object, flatten, top_split
 from omnitune.reporting import curves
 from omnitune.reporting.diagrams import PHASE, Diagram
@@ -14,7 +15,6 @@ from omnitune.reporting.gallery import Example, choose_gallery, error_reason
 from omnitune.reporting.page import Block, Section
 from omnitune.reporting.previews import GLANCE_SIDE, preview, show_media
 from omnitune.reporting.tables import (
-    LESS_IS_BETTER,
     Score,
     follow_up_scores,
     headline,
@@ -25,7 +25,6 @@ from omnitune.reporting.tables import (
 from omnitune.reporting.verdict import RULES, judge
 
 _SHARES = ("asked", "samples", "tokens", "supervised", "loss")
-_MEASURE_NAMES = {"exact_match": "exact match", "wer": "word error rate (lower is better)"}
 _SHOWN = {"own": "its own", "swapped": "another's", "none": "none"}
 GLANCE = 6  # pictures at the top of the page
 
@@ -153,11 +152,14 @@ def _reliance_panel(modality: str, values: dict[str, Any]) -> dict[str, Any] | N
     if own is None:
         return None
     measure = str(values.get("measure", ""))
-    unit = "loss" if measure == "loss" else "percent"
-    names = (values.get("task"), _MEASURE_NAMES.get(measure, measure), f"by {modality} shown")
+    metric = METRICS.get(measure)
+    lower = metric is not None and metric.lower_is_better
+    unit = metric.unit if metric else "percent"
+    title = (metric.title + " (lower is better)" * lower) if metric else measure
+    names = (values.get("task"), title, f"by {modality} shown")
     result = ""
     if swapped is not None:
-        lost = swapped - own if measure in LESS_IS_BETTER else own - swapped
+        lost = swapped - own if lower else own - swapped
         amount = f"{100 * lost:.1f} points" if unit == "percent" else write_score(lost, unit)
         result = f"Reliance: {amount} worse with the {modality} of another sample."
     return {

@@ -6,25 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from omnitune.evaluation.runs import as_interval, as_number, as_object
-from omnitune.evaluation.scoring import HEADLINES
+from omnitune.evaluation.metrics import METRICS, Metric, ranked_metrics
+from omnitune.evaluation.runs import as_interval, as_number, as_object, main_score
+from omnitune.tasks import headlines
 
-HEADLINE = (
-    ("loss", "loss", "loss"),
-    ("text_acc", "text token accuracy", "percent"),
-    ("image_qa_acc", "image QA exact match", "percent"),
-    ("audio_wer", "transcription WER", "percent"),
-)
-# Of each task, in the order of the table: key in the results, name, unit.
-MEASURES = (
-    ("exact_match", "exact match", "percent"),
-    ("wer", "WER", "percent"),
-    ("token_acc", "token accuracy", "percent"),
-    ("loss", "loss", "loss"),
-    ("questions", "questions", "count"),
-    ("at_limit", "cut at limit", "count"),
-)
-LESS_IS_BETTER = ("loss", "wer")
+COUNTS = {"questions": "questions", "at_limit": "cut at limit"}
 
 
 @dataclass(frozen=True)
@@ -55,7 +41,7 @@ class ScoreRow:
     @property
     def less_is_better(self) -> bool:
         """Whether the least is the best."""
-        return self.key in LESS_IS_BETTER
+        return self.key in METRICS and METRICS[self.key].lower_is_better
 
 
 def write_score(value: float | None, unit: str) -> str:
@@ -77,11 +63,12 @@ def write_interval(interval: tuple[float, float] | None, unit: str) -> str:
 def headline(scores: dict[str, Any]) -> list[tuple[str, Score, str]]:
     """Label, score and unit of the main numbers of a split; without those that there are not."""
     intervals, tasks = as_object(scores.get("intervals")), as_object(scores.get("tasks"))
-    priors = {key: as_object(tasks.get(task)).get("prior") for key, (task, _) in HEADLINES.items()}
-    found = [
-        (label, _score(scores.get(key), intervals.get(key), priors.get(key)), unit)
-        for key, label, unit in HEADLINE
-    ]
+    found = [("loss", _score(scores.get("loss"), intervals.get("loss")), "loss")]
+    for key, task in headlines().items():
+        metric = METRICS[task.metric]
+        prior = as_object(tasks.get(task.name)).get("prior")
+        score = _score(scores.get(key), intervals.get(key), prior)
+        found.append((f"{task.label} {metric.label}", score, metric.unit))
     return [(label, score, unit) for label, score, unit in found if score is not None]
 
 
@@ -96,15 +83,19 @@ def score_rows(columns: Mapping[str, dict[str, Any]]) -> list[ScoreRow]:
     rows = []
     for task in dict.fromkeys(name for column in tasks for name in column):
         scores = [as_object(column.get(task)) for column in tasks]
-        for key, name, unit in MEASURES:
-            found = _row(task, key, name, unit, scores, _measure(key))
+        for metric in ranked_metrics():
+            found = _row(task, metric.name, metric.label, metric.unit, scores)
+            rows += found
+            if found and metric.generated:
+                rows += _kind_rows(task, metric, scores)
+        for key, name in COUNTS.items():
+            found = _row(task, key, name, "count", scores)
             if key == "at_limit" and not any(s and s.value for row in found for s in row.scores):
                 continue  # none is not worth a row
             rows += found
-            if found and key in ("exact_match", "wer"):
-                rows += _kind_rows(task, key, scores)
-    for key, name, unit in (("token_acc", "token accuracy", "percent"), ("loss", "loss", "loss")):
-        rows += _row("all tasks", key, name, unit, splits, _measure(key))
+    for metric in ranked_metrics():
+        if not metric.generated:
+            rows += _row("all tasks", metric.name, metric.label, metric.unit, splits)
     return rows
 
 
@@ -133,46 +124,34 @@ def _meet(one: tuple[float, float], other: tuple[float, float]) -> bool:
     return one[0] <= other[1] and other[0] <= one[1]
 
 
-def _measure(key: str) -> Any:
-    """Picks a measure out of a task's scores."""
-
-    def pick(scores: dict[str, Any]) -> Score | None:
-        interval = as_object(scores.get("intervals")).get(key)
-        return _score(scores.get(key), interval, scores.get("prior") if _has_prior(key) else None)
-
-    return pick
-
-
-def _kind(key: str, kind: str) -> Any:
-    """Picks a kind out of a task's scores."""
-
-    def pick(scores: dict[str, Any]) -> Score | None:
-        interval = as_object(scores.get("kind_intervals")).get(kind)
-        prior = as_object(scores.get("kind_priors")).get(kind) if _has_prior(key) else None
-        return _score(as_object(scores.get("kinds")).get(kind), interval, prior)
-
-    return pick
-
-
-def _has_prior(key: str) -> bool:
-    return key == "exact_match"
-
-
 def _row(
-    task: str, key: str, name: str, unit: str, columns: list[dict[str, Any]], pick: Any
+    task: str, key: str, name: str, unit: str, columns: list[dict[str, Any]]
 ) -> list[ScoreRow]:
     """One row, or none if no column has the score."""
-    scores = tuple(pick(column) for column in columns)
+    guessed = key in METRICS and METRICS[key].whole_answers
+    scores = tuple(
+        _score(
+            column.get(key),
+            as_object(column.get("intervals")).get(key),
+            column.get("prior") if guessed else None,
+        )
+        for column in columns
+    )
     return [ScoreRow(task, key, name, unit, scores)] if any(scores) else []
 
 
-def _kind_rows(task: str, key: str, columns: list[dict[str, Any]]) -> list[ScoreRow]:
+def _kind_rows(task: str, metric: Metric, columns: list[dict[str, Any]]) -> list[ScoreRow]:
     kinds = dict.fromkeys(kind for c in columns for kind in as_object(c.get("kinds")))
     rows = []
     for kind in kinds:
-        scores = tuple(_kind(key, kind)(column) for column in columns)
+        found = [
+            [as_object(column.get(key)).get(kind) for column in columns]
+            for key in ("kinds", "kind_intervals", "kind_priors")
+        ]
+        scores = tuple(_score(*values) for values in zip(*found, strict=True))
         if any(scores):
-            rows.append(ScoreRow(task, key, kind, "percent", scores, is_kind=True))
+            row = ScoreRow(task, metric.name, kind, metric.unit, scores, is_kind=True)
+            rows.append(row)
     return rows
 
 
@@ -188,15 +167,14 @@ def follow_up_scores(results: dict[str, Any]) -> list[tuple[str, str, str]]:
     found = []
     for task, values in as_object(results.get("follow_ups")).items():
         numbers = as_object(values)
-        after, alone, asked = (
-            as_number(numbers.get(key)) for key in ("exact_match", "alone", "questions")
-        )
-        cut = as_number(numbers.get("at_limit"))
+        after, alone = main_score(numbers), as_number(numbers.get("alone"))
+        asked, cut = as_number(numbers.get("questions")), as_number(numbers.get("at_limit"))
         if after is not None and alone is not None:
-            below = f"{write_score(alone, 'percent')} asked alone"
+            metric, value = after
+            below = f"{write_score(alone, metric.unit)} asked alone"
             below += f", {write_score(asked, 'count')} questions" if asked else ""
             below += f", {write_score(cut, 'count')} answers cut" if cut else ""
-            found.append((task, write_score(after, "percent"), below))
+            found.append((task, write_score(value, metric.unit), below))
     return found
 
 

@@ -4,10 +4,10 @@ The rules read the final scores of the main split unless they say otherwise. The
 
 - **answers**, of each task. Fine: the 95 % interval of the score lies above what guessing the most
   common training answer gets, and the score is at least ``HALFWAY`` from there to all right. Weak:
-  above guessing, but less than halfway. Bad: not above guessing. Of transcripts the share of words
-  that are not wrong stands for the score, and saying nothing, which gets every word wrong, for
-  guessing. What would be weak or bad is left open where the references are longer than ``LONG``
-  tokens on the mean: such answers are seldom right to the letter.
+  above guessing, but less than halfway. Bad: not above guessing. Of an error rate the share that is
+  not wrong stands for the score, and saying nothing, which gets every word wrong, for guessing.
+  What would be weak or bad is left open where answers are compared as a whole and the references
+  are longer than ``LONG`` tokens on the mean: such answers are seldom right to the letter.
 - **reliance**, of each modality. Fine: the interval of what a question's own medium gains over
   another sample's lies above 0. Bad: it does not, so the model does not look.
 - **language**. Bad: the interval of the change of the text loss lies above 0, and the change is at
@@ -34,10 +34,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from omnitune.evaluation.metrics import Metric
 from omnitune.evaluation.reliance import ENOUGH
-from omnitune.evaluation.runs import as_interval, as_number, as_object, splits_of, top_split
-from omnitune.evaluation.scoring import HEADLINES
+from omnitune.evaluation.runs import (
+    as_interval,
+    as_number,
+    as_object,
+    main_score,
+    splits_of,
+    top_split,
+)
 from omnitune.reporting.tables import write_score
+from omnitune.tasks import get_task, headlines
 
 HALFWAY = 0.5  # of the way from guessing to all right
 LANGUAGE = 0.1  # nats a token: what the model reads is a tenth less likely to it than before
@@ -65,14 +73,6 @@ RULES = (
     "held out, such as test."
 )
 _NOTHING = "the results hold no score that shows it"
-# What a task's answers are called.
-_ANSWERS = {
-    "image_qa": "questions about pictures",
-    "audio_qa": "questions about sounds",
-    "image_audio_qa": "questions about a picture and a sound",
-    "caption": "captions",
-    "transcription": "spoken words",
-}
 # What a model does with a modality's medium.
 _SENSES = {
     "image": ("looks at the picture", "does not look at the picture"),
@@ -116,6 +116,7 @@ class _Answers:
     """How a task was answered, in shares of all that could be right.
 
     Attributes:
+        title: of the task.
         guess: what guessing gets; None where it is not known.
         guessing: what guessing is here, and what it gets, in words.
         long: its references are too long to be met to the letter.
@@ -123,7 +124,7 @@ class _Answers:
         words: a clause that says the score.
     """
 
-    task: str
+    title: str
     value: float
     interval: tuple[float, float] | None
     guess: float | None
@@ -198,7 +199,7 @@ def _verdict(found: Sequence[Finding]) -> Verdict:
 def _answers(scores: Mapping[str, Any]) -> dict[str, _Answers]:
     """The tasks of a split whose answers were compared, those of the headline first."""
     tasks = as_object(scores.get("tasks"))
-    leading = [task for task, _ in HEADLINES.values() if task in tasks]
+    leading = [task.name for task in headlines().values() if task.name in tasks]
     found = {
         task: _task(task, as_object(tasks[task])) for task in dict.fromkeys([*leading, *tasks])
     }
@@ -206,32 +207,34 @@ def _answers(scores: Mapping[str, Any]) -> dict[str, _Answers]:
 
 
 def _task(task: str, scores: Mapping[str, Any]) -> _Answers | None:
-    intervals, prior = as_object(scores.get("intervals")), as_number(scores.get("prior"))
-    questions, tokens = as_number(scores.get("questions")), as_number(scores.get("tokens"))
-    right, wrong = as_number(scores.get("exact_match")), as_number(scores.get("wer"))
-    guessing = ("guessing the most common answer", write_score(prior, "percent"))
-    if right is not None:
-        interval = as_interval(intervals.get("exact_match"))
-        words = f"it gets {write_score(right, 'percent')} of {_name(task)} right"
-        long = bool(questions and tokens and tokens > LONG * questions)
-        return _Answers(task, right, interval, prior, guessing, questions, words, long)
-    if wrong is None:
+    found = main_score(scores)
+    if found is None or not found[0].generated:
         return None
-    spread = as_interval(intervals.get("wer"))
-    interval = (1 - spread[1], 1 - spread[0]) if spread else None
-    words = f"it gets {write_score(wrong, 'percent')} of {_name(task)} wrong"
-    if prior is None or prior >= 1:
-        prior, guessing = 1.0, ("saying nothing", "")
-    return _Answers(task, 1 - wrong, interval, 1 - prior, guessing, questions, words, long=False)
+    metric, value = found
+    questions, tokens = as_number(scores.get("questions")), as_number(scores.get("tokens"))
+    long = metric.whole_answers and bool(questions and tokens and tokens > LONG * questions)
+    guess = as_number(scores.get("prior"))
+    guessing = ("guessing the most common answer", write_score(guess, metric.unit))
+    interval = as_interval(as_object(scores.get("intervals")).get(metric.name))
+    words, title = _words(metric, value, task), get_task(task).title
+    if metric.lower_is_better:
+        value, interval = 1 - value, interval and (1 - interval[1], 1 - interval[0])
+        guess = None if guess is None else 1 - guess
+    silence = metric.silence
+    if silence is not None and (guess is None or guess <= silence):
+        guess, guessing = silence, ("saying nothing", "")
+    return _Answers(title, value, interval, guess, guessing, questions, words, long)
 
 
-def _name(task: str) -> str:
-    return _ANSWERS.get(task, f"the answers of {task}")
+def _words(metric: Metric, value: float, task: str) -> str:
+    """A clause that says a score."""
+    title = get_task(task).title
+    return f"it gets {write_score(value, metric.unit)} {metric.words} on {title}"
 
 
 def _of_answers(task: _Answers) -> Finding:
     if task.few:
-        return Finding(FEW, f"the score for {_name(task.task)} rests on {_few(task.questions)}")
+        return Finding(FEW, f"the score for {task.title} rests on {_few(task.questions)}")
     beyond = task.beyond_guessing
     if beyond is None:
         if task.guess is None:
@@ -327,17 +330,18 @@ def _of_other_split(
 def _of_follow_ups(found: Mapping[str, Any]) -> Iterator[Finding]:
     for task, entry in found.items():
         values = as_object(entry)
-        after, alone = as_number(values.get("exact_match")), as_number(values.get("alone"))
+        after, alone = main_score(values), as_number(values.get("alone"))
         interval, questions = (
             as_interval(values.get("interval")),
             as_number(values.get("questions")),
         )
         if after is None or alone is None or interval is None or (questions or 0) < ENOUGH:
             continue
-        if interval[0] > 0 and _at_least(alone - after, GAP):
-            words = f"after another question it gets {write_score(after, 'percent')} of"
-            words += f" {_name(task)} right, and {write_score(alone, 'percent')} without one"
-            yield Finding(WEAK, words)
+        metric, value = after
+        lost = value - alone if metric.lower_is_better else alone - value
+        if interval[0] > 0 and _at_least(lost, GAP):
+            words = f"after another question {_words(metric, value, task)}"
+            yield Finding(WEAK, f"{words}, and {write_score(alone, metric.unit)} without one")
 
 
 def _of_cut_answers(splits: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:

@@ -9,20 +9,13 @@ from typing import Any
 
 from omnitune.config import read_json_object
 from omnitune.evaluation.reliance import ENOUGH
-from omnitune.evaluation.runs import as_number, as_object, splits_of, top_split
+from omnitune.evaluation.runs import as_number, as_object, main_score, splits_of, top_split
 from omnitune.models.loading import MADE_BY
 from omnitune.reporting.examples import Suggestion, read_examples
+from omnitune.reporting.tables import write_score
 from omnitune.sample import UserError
+from omnitune.tasks import TASKS, get_task
 
-TASKS = {
-    "text": "text conversations",
-    "image_qa": "questions about an image",
-    "caption": "describing an image",
-    "transcription": "writing down speech",
-    "audio_qa": "questions about a sound",
-    "image_audio_qa": "an image and a sound together",
-}
-MEASURES = {"exact_match": "right", "wer": "of the words wrong"}
 KINDS = 6  # of a task that are named
 
 
@@ -71,15 +64,15 @@ def _taught(scores: dict[str, Any]) -> list[str]:
     tasks = {name: as_object(task) for name, task in as_object(scores.get("tasks")).items()}
     rows = []
     for name in sorted(tasks, key=lambda name: [*TASKS, name].index(name)):
-        what, task = TASKS.get(name, name.replace("_", " ")), tasks[name]
-        if "exact_match" in task:
-            what += _kinds(as_object(task.get("kinds")))
-        found = ((as_number(task.get(key)), words) for key, words in MEASURES.items())
-        told = [f"{100 * value:.1f} % {words}" for value, words in found if value is not None]
-        questions = as_number(task.get("questions"))
-        if told and questions and questions < ENOUGH:  # too few for the score to say much
-            told[0] += f" ({questions:.0f} question{'s' * (questions != 1)} only)"
-        rows.append("  " + ": ".join([what, *told[:1]]))
+        row, task = f"  {get_task(name).title}", tasks[name]
+        found, questions = main_score(task), as_number(task.get("questions"))
+        if found and found[0].words:
+            metric, value = found
+            row += _kinds(as_object(task.get("kinds"))) if metric.whole_answers else ""
+            row += f": {write_score(value, metric.unit)} {metric.words}"
+            if questions and questions < ENOUGH:  # too few for the score to say much
+                row += f" ({questions:.0f} question{'s' * (questions != 1)} only)"
+        rows.append(row)
     return ["Taught, with scores on what was kept from training:", *rows] if rows else []
 
 

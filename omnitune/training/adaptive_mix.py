@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from omnitune.evaluation.metrics import ranked_metrics
+
 BOUNDS = (0.5, 2.0)  # of the factor on what was asked, before the shares are made to sum to one
 SMOOTHING = 0.3  # weight of the newest scores
 
@@ -62,6 +64,6 @@ class AdaptiveMix:
 
 def distance(task: Mapping[str, float]) -> float:
     """How far a task's score is from perfect: 0 to 1."""
-    if "wer" in task:
-        return min(1.0, task["wer"])
-    return 1.0 - task["exact_match" if "exact_match" in task else "token_acc"]
+    metric = next(metric for metric in ranked_metrics() if metric.name in task)
+    value = task[metric.name]
+    return min(1.0, value) if metric.lower_is_better else 1.0 - value

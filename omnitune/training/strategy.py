@@ -13,17 +13,14 @@ from omnitune.data.index import Samples
 from omnitune.data.loader import WINDOW, BatchStream, SampleReader
 from omnitune.data.schedule import Decision, SamplingSchedule
 from omnitune.data.sources.native import all_task_counts, split_of
-from omnitune.evaluation.scoring import HEADLINES
 from omnitune.models.omni import OmniModel
+from omnitune.tasks import headlines
 from omnitune.training import mix
 from omnitune.training.adaptive_mix import AdaptiveMix
 from omnitune.training.phases import Phases
 
 if TYPE_CHECKING:
     from omnitune.training.loop import Plan, Run, StepResult
-
-# What is scored between epochs: the tasks whose scores are printed.
-PROBED = tuple(task for task, _ in HEADLINES.values())
 
 
 @dataclass
@@ -44,7 +41,7 @@ class Strategy:
     samples_per_step: int
     adaptive_mix: AdaptiveMix | None
     state: dict[str, Any]
-    probed: tuple[str, ...] = PROBED
+    probed: tuple[str, ...]
 
     def rate(self, step: int) -> float:
         """Factor on the rate of the step that is made after ``step`` steps."""
@@ -149,7 +146,8 @@ def plan_strategy(
         adaptive_mix = AdaptiveMix(config.adaptive_mix, tasks, state)
     # Where a source has none of the usual tasks, the others stand for it: else the loss between
     # epochs would be that of the other sources alone.
-    probed = (*PROBED, *sorted(set[str]().union(*tasks.values()) - set(PROBED)))
+    probed = headline_tasks()
+    probed += tuple(sorted(set[str]().union(*tasks.values()) - set(probed)))
     return Strategy(phases, course, stream, readers, per_step, adaptive_mix, state, probed)
 
 
@@ -163,7 +161,13 @@ def telling_tasks(samples: Mapping[str, Samples]) -> dict[str, set[str]]:
         }
         for source, found in samples.items()
     }
-    return {source: found & set(PROBED) or found for source, found in tasks.items()}
+    printed = set(headline_tasks())
+    return {source: found & printed or found for source, found in tasks.items()}
+
+
+def headline_tasks() -> tuple[str, ...]:
+    """What is scored between epochs: the tasks whose scores are printed."""
+    return tuple(task.name for task in headlines().values())
 
 
 def _readers(raw_from: Mapping[str, int], reader: SampleReader) -> list[tuple[int, SampleReader]]:

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers import shorten_answers
 
 from benchmarks import strategies
 from benchmarks.strategies import COLUMNS, NAMES, ROOT, STRATEGIES, curve, main
 from omnitune.config import SftConfig, load_config
-from omnitune.evaluation import scoring as scoreboard
 
 
 def entry(step: int, ended: bool, **scores: float) -> str:
@@ -51,7 +51,7 @@ def test_unknown_strategy_is_refused(capsys: pytest.CaptureFixture[str]) -> None
 def test_miniature(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(scoreboard, "MAX_ANSWER_TOKENS", 3)
+    shorten_answers(monkeypatch, 3)
     arguments = ["--epochs", "1", "--folder", str(home / "s"), "--json", str(home / "s.json")]
     arguments += ["--out", str(home / "img" / "s.png"), "--data-dir", str(home / "data")]
     arguments += ["--thinker-ckpt", str(home / "thinker.pt"), "--vision-ckpt"]

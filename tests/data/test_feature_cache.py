@@ -124,7 +124,7 @@ def test_changed_encoder_is_another_store(name: str, tmp_path: Path) -> None:
         if buffer.is_floating_point() and buffer.numel() and _saved(encoder, buffer):
             buffer.view(-1)[0] += 1
             keys.append(encoder_key(modality, encoder))
-    modality.encoder_config = modality.encoder_config | {"max_seconds": 5}
+    modality.config = modality.config | {"max_seconds": 5}
     keys.append(encoder_key(modality, encoder))
     modality.reading += 1  # other rows of the same file under the same encoder
     keys.append(encoder_key(modality, encoder))

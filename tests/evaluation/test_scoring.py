@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import conversation, mixed_samples
+from helpers import conversation, mixed_samples, shorten_answers
 
 from omnitune.data.loader import SampleReader
 from omnitune.evaluation import scoring as module
@@ -326,7 +326,7 @@ def test_answers_are_the_models_own(
     model: OmniModel, reader: SampleReader, samples: list[Sample], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Generated from the question alone: another reference changes no answer."""
-    monkeypatch.setattr(module, "MAX_ANSWER_TOKENS", 6)
+    shorten_answers(monkeypatch, 6)
     answers = [p.answer for p in scoreboard(model, reader, samples[1:])[1]]
     assert len(set(answers)) > 1
     others = [

@@ -211,7 +211,9 @@ def test_flipped_bytes_end_in_a_sentence(tmp_path: Path) -> None:
 def test_too_short_is_refused_by_the_header(tmp_path: Path) -> None:
     path = write_wave(tmp_path / "a.wav", 0.01)
     for function in (MEDIA["audio"].check, ENCODER.measure, ENCODER.read, duration):
-        with pytest.raises(UserError, match=r"a\.wav: 10 ms of sound; too short, 25 ms are"):
+        with pytest.raises(
+            UserError, match=r"a\.wav: 10 ms of sound; too short, the least are 25 ms"
+        ):
             function(path)
     MEDIA["audio"].check(write_wave(path, 0.025))
 

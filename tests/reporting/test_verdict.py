@@ -175,14 +175,14 @@ def test_the_worst_comes_first() -> None:
     results["tasks"]["transcription"] = heard(0.02, 0.01, 0.03)
     verdict = judge(results)
     assert verdict.sentence == (
-        "Not good yet: it gets 30.0 % of questions about pictures right, no better than guessing "
+        "Not good yet: it gets 30.0 % right on questions about an image, no better than guessing "
         "the most common answer (30.0 %); it does not look at the picture: with that of another "
         "question it answers as well; language was lost (text loss 2.000, before 1.000)."
     )
     assert verdict.more == (
-        "After another question it gets 10.0 % of questions about pictures right, and 90.0 % "
+        "After another question it gets 10.0 % right on questions about an image, and 90.0 % "
         "without one.",
-        "It gets 2.0 % of spoken words wrong.",
+        "It gets 2.0 % of the words wrong on transcripts of speech.",
     )
 
 
@@ -194,11 +194,11 @@ def test_a_good_run_is_said_in_one_sentence() -> None:
     results["tasks"] = {"caption": GOOD, "mine": GOOD, **results["tasks"]}
     verdict = judge(results)
     assert verdict.sentence == (
-        "Good: it gets 90.0 % of questions about pictures right (guessing the most common answer: "
-        "30.0 %); it gets 90.0 % of captions right (guessing the most common answer: 30.0 %); it "
-        "looks at the picture; language is as good as before."
+        "Good: it gets 90.0 % right on questions about an image (guessing the most common answer: "
+        "30.0 %); it gets 90.0 % right on captions of an image (guessing the most common answer: "
+        "30.0 %); it looks at the picture; language is as good as before."
     )
-    assert [line for line in verdict.more if "the answers of mine" in line]
+    assert [line for line in verdict.more if "questions of mine" in line]
 
 
 def test_what_is_weak_follows_what_is_good() -> None:
@@ -206,17 +206,17 @@ def test_what_is_weak_follows_what_is_good() -> None:
     results["tasks"]["caption"] = exact(0.4, 0.35, 0.45)
     sentence = judge(results).sentence
     assert sentence.startswith("Good for the most part: it gets 90.0 %")
-    assert "; but it gets 40.0 % of captions right, less than halfway" in sentence
+    assert "; but it gets 40.0 % right on captions of an image, less than halfway" in sentence
 
 
 def test_nothing_is_claimed_of_little() -> None:
     assert judge({}).sentence.endswith("the results hold no score that shows it.")
     sentence = judge(RESULTS).sentence  # neither intervals nor priors
     assert sentence.startswith("It cannot be said whether this is good: it gets 50.0 %")
-    assert "the score for spoken words rests on 7 questions only" in sentence
+    assert "the score for transcripts of speech rests on 7 questions only" in sentence
     few = judge(run(exact(1.0, 1.0, 1.0, questions=1))).sentence
     assert few.startswith("Too few questions to say whether this is good (at least 20 of a task")
-    assert "the score for questions about pictures rests on 1 question only" in few
+    assert "the score for questions about an image rests on 1 question only" in few
     assert judge(rich_results()).grade == "bad"  # 50 % where guessing gets 30 %
 
 

@@ -60,8 +60,8 @@ def test_what_was_taught_in_words(tmp_path: Path) -> None:
         "Taught, with scores on what was kept from training:",
         "  text conversations",
         "  questions about an image (count, odd one): 95.8 % right",
-        "  writing down speech: 2.6 % of the words wrong",
-        "  smell qa: 50.0 % right",
+        "  transcripts of speech: 2.6 % of the words wrong",
+        "  questions of smell_qa: 50.0 % right",
     ]
 
 
@@ -108,4 +108,4 @@ def test_broken_files_make_it_shorter(tmp_path: Path, text: str) -> None:
 def test_scores_that_are_none_are_left_out(tmp_path: Path) -> None:
     tasks = {"image_qa": {"exact_match": None, "kinds": []}, "caption": 7}
     (tmp_path / "results.json").write_text(json.dumps({"loss": 1.0, "tasks": tasks}))
-    assert greeting(tmp_path)[1:] == ["  questions about an image", "  describing an image"]
+    assert greeting(tmp_path)[1:] == ["  questions about an image", "  captions of an image"]

@@ -16,7 +16,7 @@ from omnitune.models.omni import OmniModel
 from omnitune.training.evaluator import Evaluator, final_scores
 from omnitune.training.loop import Plan
 from omnitune.training.progress import RunLog
-from omnitune.training.strategy import PROBED
+from omnitune.training.strategy import headline_tasks
 
 PLAN = Plan(steps_per_epoch=10, total_steps=40)
 
@@ -43,7 +43,9 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Samples]:
 def make_watch(samples: dict[str, Samples], model: OmniModel, **rest: Any) -> Evaluator:
     config = SftConfig(**{"probe_questions": 3, **rest})
     reader = tiny_reader(model)
-    strategy: Any = SimpleNamespace(reader_at=lambda step: reader, probed=PROBED, state={})
+    strategy: Any = SimpleNamespace(
+        reader_at=lambda step: reader, probed=headline_tasks(), state={}
+    )
     return Evaluator(config, model, strategy, samples, PLAN)
 
 

@@ -6,13 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import MIX
+from helpers import MIX, shorten_answers
 from helpers import sft_settings as settings
 from test_loop import use_plain_descent
 
 from omnitune.config import SftConfig
 from omnitune.data.packing import Batch
-from omnitune.evaluation import scoring as scoreboard
 from omnitune.sample import UserError
 from omnitune.training.loop import Run, train
 from omnitune.training.sft import TrainingSetup, build_training, encode_media, finetune
@@ -47,7 +46,7 @@ STRATEGIES: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(autouse=True)
 def _short_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scoreboard, "MAX_ANSWER_TOKENS", 3)
+    shorten_answers(monkeypatch, 3)
 
 
 def config_of(home: Path, name: str, **rest: Any) -> SftConfig:

@@ -17,6 +17,7 @@ from omnitune.data.audit.truncation import ReadLimits
 from omnitune.data.sources.native import FILES
 from omnitune.data.splits import by_content
 from omnitune.data.template import ChatRenderer
+from omnitune.encoders.registry import build_encoder
 from omnitune.media.registry import MEDIA
 
 SENTENCES = [
@@ -174,7 +175,7 @@ def test_what_is_not_shown_of_media_is_told_without_a_model(data: Path) -> None:
 
 
 def test_under_a_model_tokens_and_losses_are_told(data: Path) -> None:
-    modalities = {name: MEDIA[name](ENCODERS[name]) for name in MEDIA}
+    modalities = {name: build_encoder(name, ENCODERS[name]) for name in MEDIA}
     renderer = ChatRenderer(tiny_tokenizer())
     found = inspect_folder(data, ReadLimits(renderer, modalities, max_tokens=30))
     assert found["sources"]["text_only"]["train"]["tokens"] > 20

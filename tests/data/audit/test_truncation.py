@@ -17,6 +17,7 @@ from omnitune.data.sources.native import FILES, read_available, split_of
 from omnitune.data.template import ChatRenderer
 from omnitune.encoders.fastconformer import FastConformerEncoder
 from omnitune.encoders.vit import VitEncoder
+from omnitune.media.image import ImageMedium
 from omnitune.sample import UserError
 
 SPLITS = ("train", "train", "validation", "test")
@@ -174,6 +175,6 @@ def test_very_many_media_and_long_samples_are_measured_once(
         assert list(split_of(samples, "train")) == list(split_of(again[source], "train"))
     with pytest.raises(pytest.fail.Exception, match="again"):
         stock(data, reading(max_tokens=100))
-    monkeypatch.setattr(VitEncoder, "reading", VitEncoder.reading + 1)
+    monkeypatch.setattr(ImageMedium, "reader_version", ImageMedium.reader_version + 1)
     with pytest.raises(pytest.fail.Exception, match="again"):
         stock(data, reading())
