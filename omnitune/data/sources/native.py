@@ -36,7 +36,7 @@ INDEX_FOLDER = ".index"
 SHOWN_FILES = 5  # of another layout
 LAYOUT = (
     'Each is a list such as [{"image": "a.png", "question": "...", "answer": "..."}]; '
-    'README.md, "Your own data", has them all'
+    'docs/data.md has every form of a record'
 )
 
 
