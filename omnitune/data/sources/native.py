@@ -36,7 +36,7 @@ INDEX_FOLDER = ".index"
 SHOWN_FILES = 5  # of another layout
 LAYOUT = (
     'Each is a list such as [{"image": "a.png", "question": "...", "answer": "..."}]; '
-    'docs/data.md has every form of a record'
+    "docs/data.md has every form of a record"
 )
 
 
