@@ -14,7 +14,9 @@ from omnitune.data.faults import Faults
 from omnitune.data.index import Samples, Source, first_shown, open_index
 from omnitune.data.schema import CAPTION_KEYS as CAPTION_KEYS
 from omnitune.data.schema import REQUIRED_MEDIA as REQUIRED_MEDIA
+from omnitune.data.schema import TASKS as TASKS
 from omnitune.data.schema import Record as _Record
+from omnitune.data.schema import task_of as task_of
 from omnitune.data.splits import VALIDATION_SHARE as VALIDATION_SHARE
 from omnitune.data.splits import clash, doubts
 from omnitune.media.registry import MEDIA
