@@ -1,4 +1,4 @@
-"""README's way with one's own data, followed to the letter, with parts that are tiny."""
+"""The way with one's own data of README and docs/data.md, followed to the letter."""
 
 import json
 import re
@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from omnitune.cli import main
+from omnitune.data.reading import read_available
 
-README = Path(__file__).parent.parent / "README.md"
+ROOT = Path(__file__).parent.parent
 PARTS = {"thinker": "thinker_tiny/thinker_best.pt", "image": "vision_tiny/vision.pt"}
 PARTS["audio"] = "audio_enc_tiny/audio_enc.pt"
 # The commands that users type, as those of the package.
@@ -22,9 +23,10 @@ PROGRAMS = {
 QUICK = ["--max-steps", "4", "--batch-size", "4", "--device", "cpu", "--workers", "1"]
 
 
-def blocks(language: str) -> list[str]:
-    """README's examples in a language, of the section on one's own data."""
-    section = README.read_text(encoding="utf-8").split("## Your own data")[1].split("\n## ")[0]
+def blocks(page: str, title: str, language: str) -> list[str]:
+    """The examples in a language of a section of a page."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    section = re.split(r"\n## ", text.split(f"## {title}\n")[1])[0]
     return re.findall(rf"```{language}\n(.*?)```", section, re.DOTALL)
 
 
@@ -37,15 +39,31 @@ def arguments(line: str) -> list[str]:
     raise AssertionError(line)
 
 
+def test_every_record_of_the_documents_is_read(tmp_path: Path) -> None:
+    *records, settings = blocks("README.md", "Your own data", "json")
+    assert json.loads(settings)["data_mix"].keys() == {"image_text", "audio_text"}
+    records += blocks("docs/data.md", "Records", "json")
+    assert len(records) == 6
+    for n, text in enumerate(records):
+        name = "images/image_qa.json" if "image" in text else "audio/audio_qa.json"
+        name = name if "image" in text or "audio" in text else "text/conversations.json"
+        path = tmp_path / str(n) / name
+        path.parent.mkdir(parents=True)
+        path.write_text(text, encoding="utf-8")
+        [samples] = read_available(tmp_path / str(n)).values()
+        assert len(samples) == len(json.loads(text))
+
+
 @pytest.mark.slow
-def test_readme_from_own_data_to_an_answer(
+def test_from_own_data_to_an_answer(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for part, place in PARTS.items():
         (tmp_path / "checkpoints" / place).parent.mkdir(parents=True)
         shutil.copy(home / f"{part}.pt", tmp_path / "checkpoints" / place)
-    [script], [settings], [commands] = blocks("python"), blocks("json"), blocks("sh")
+    example = ("docs/data.md", "A complete example")
+    [script], [settings], [commands] = (blocks(*example, name) for name in ("python", "json", "sh"))
     exec(script, {})
     assert len(list(Path("my_data/images").glob("*.png"))) == 30
     Path("my_run.json").write_text(settings)

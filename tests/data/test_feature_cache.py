@@ -110,7 +110,9 @@ def test_changed_file_is_another_entry(model: OmniModel, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("name", ["image", "audio"])
-def test_changed_encoder_is_another_store(name: str, tmp_path: Path) -> None:
+def test_changed_encoder_is_another_store(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = tiny_model()
     modality, encoder = model.modalities[name], model.encoders[name]
     keys = [encoder_key(modality, encoder)]
@@ -126,7 +128,8 @@ def test_changed_encoder_is_another_store(name: str, tmp_path: Path) -> None:
             keys.append(encoder_key(modality, encoder))
     modality.config = modality.config | {"max_seconds": 5}
     keys.append(encoder_key(modality, encoder))
-    modality.reading += 1  # other rows of the same file under the same encoder
+    # Other rows of the same file under the same encoder.
+    monkeypatch.setattr(type(modality.medium), "reader_version", 99)
     keys.append(encoder_key(modality, encoder))
     assert len(set(keys)) == len(keys)
     assert store_of(model, name, tmp_path).folder != folder
