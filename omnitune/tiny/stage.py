@@ -67,6 +67,14 @@ def fresh_directory(config: RunConfig, name: str, resume: bool, overwrite: bool)
     return Output(path, prepare_output_dir(config, path, resume, overwrite, inputs))
 
 
+def check_heads(
+    width: int, heads: int, width_name: str = "hidden_size", heads_name: str = "num_heads"
+) -> None:
+    """Raises ValueError unless attention heads divide the width evenly."""
+    if width % heads:
+        raise ValueError(f"{width_name} {width} is not a multiple of {heads_name} {heads}")
+
+
 def with_words(data_dir: Path, modality: str) -> tuple[list[Sample], list[Sample]]:
     """Samples with a medium and the words that stand in for it: of training, of validation.
 

@@ -28,6 +28,16 @@ def test_parts_are_all_the_weights() -> None:
     assert {id(p) for p in inside} == {id(p) for p in model.parameters()}
 
 
+@pytest.mark.parametrize(("name", "hint"), [("proj_b", "; did you mean proj_v?"), ("zzz", "")])
+def test_a_part_that_the_model_does_not_have_is_named(name: str, hint: str) -> None:
+    with pytest.raises(UserError) as error:
+        phases(phases=[{"until": 0.5}, {"train": ["thinker", name]}])
+    assert str(error.value) == (
+        f"phases.1.train: '{name}' is not one of this model's parts, which are "
+        f"thinker, proj_v, vision_encoder, proj_a, audio_encoder{hint}"
+    )
+
+
 def test_run_without_phases_is_one_of_everything() -> None:
     plain = phases(warmup_steps=10)
     assert {plain.at(step) for step in range(100)} == {0}
