@@ -169,4 +169,4 @@ def test_what_is_told_comes_first() -> None:
     course = described_first(config, stream, train)
     names = [course.sample_at(k)[0] for k in range(20)]
     assert set(names[:10]) == {"described"}
-    assert sorted(names[10:]) == ["text_only"] * 5 + ["described"] * 5
+    assert sorted(names[10:]) == ["described"] * 5 + ["text_only"] * 5

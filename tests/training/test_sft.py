@@ -360,8 +360,8 @@ def test_a_source_without_a_file_is_named_with_the_line_that_gives_it_weight(
     assert f'described has weight ({path}, line 4: "described" in "data_mix": 0.3)' in first
     assert f'digit_grids has weight ({path}, line 5: "digit_grids" in "data_mix": 0.2)' in second
     assert first.endswith("/data: text_only, image_text, audio_text")
-    with pytest.raises(UserError, match=r"\(--data-mix\.told on the command line: 0\.1\)"):
-        read_samples(load_config(SftConfig, None, [*options, "--data-mix.told", "0.1"]))
+    with pytest.raises(UserError, match=r"\(--data-mix\.described on the command line: 0\.1\)"):
+        read_samples(load_config(SftConfig, None, [*options, "--data-mix.described", "0.1"]))
     (home / "data" / FILES["audio_text"]).rename(tmp_path / "away.json")
     try:
         with pytest.raises(UserError, match=r'the default of "audio_text" in "data_mix": 0\.3'):
