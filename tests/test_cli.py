@@ -8,8 +8,8 @@ import pytest
 
 from omnitune import cli
 from omnitune.cli import main
-from omnitune.config import Config
 from omnitune.config.arguments import fields_of, option
+from omnitune.config.base import Config
 from omnitune.config.commands import CompareConfig, EvaluateConfig, InspectConfig, ReportConfig
 from omnitune.config.run import RunConfig, RunOptions
 from omnitune.config.sft import SftConfig

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from omnitune import sample
-from omnitune.config import DataMix, SftConfig, load_config, read_json_object
 from omnitune.config.help import help_text, option_rows
+from omnitune.config.settings import load_config, read_json_object
+from omnitune.config.sft import DataMix, SftConfig
 from omnitune.sample import UserError
 
 ROOT = Path(__file__).resolve().parents[1]

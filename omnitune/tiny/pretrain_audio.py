@@ -18,7 +18,7 @@ from pydantic import Field, model_validator
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from torch import Tensor, nn
 
-from omnitune.config import RunConfig
+from omnitune.config.run import RunConfig
 from omnitune.data.packing import WHOLE, Shard, of_like_length
 from omnitune.encoders.fastconformer import AudioModality, duration, pad
 from omnitune.evaluation.metrics import word_error_rate

@@ -13,13 +13,13 @@ from pydantic import Field, model_validator
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedModel, Qwen3Config
 
-from omnitune.config import (
-    DataMix,
+from omnitune.config.run import (
     RunConfig,
     loss_length_exponent,
     max_questions_per_sample,
     tokens_per_batch,
 )
+from omnitune.config.sft import DataMix
 from omnitune.data.loader import BatchStream, SampleReader
 from omnitune.data.mixture import Mixture
 from omnitune.data.rounding import round_up

@@ -20,7 +20,7 @@ from pydantic import Field, model_validator
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from omnitune.config import RunConfig
+from omnitune.config.run import RunConfig
 from omnitune.data.loader import BatchStream, SampleReader
 from omnitune.data.mixture import Mixture
 from omnitune.data.packing import WHOLE, Batch, Shard

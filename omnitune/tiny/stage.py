@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from omnitune.config import RunConfig
+from omnitune.config.run import RunConfig
 from omnitune.data.sources.native import CAPTION_KEYS, data_files, read_available, split_of
 from omnitune.sample import SOURCES, Sample, UserError
 from omnitune.storage import write_json

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import nn
 
-from omnitune.config import Phase, SftConfig
 from omnitune.config.settings import nearest
+from omnitune.config.sft import Phase, SftConfig
 from omnitune.data.schedule import Segment, warming_up
 from omnitune.encoders.base import Modality
 from omnitune.sample import UserError

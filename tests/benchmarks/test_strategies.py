@@ -8,7 +8,8 @@ import pytest
 
 from benchmarks import strategies
 from benchmarks.strategies import COLUMNS, NAMES, ROOT, STRATEGIES, curve, main
-from omnitune.config import SftConfig, load_config
+from omnitune.config.settings import load_config
+from omnitune.config.sft import SftConfig
 from omnitune.evaluation import scoring as scoreboard
 
 

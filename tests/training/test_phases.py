@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from helpers import MIX, tiny_model
 
-from omnitune.config import SftConfig
+from omnitune.config.sft import SftConfig
 from omnitune.data.schedule import CURRICULUM_STAGES, EASIEST
 from omnitune.sample import UserError
 from omnitune.training.phases import Phases

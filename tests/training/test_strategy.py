@@ -10,7 +10,7 @@ from helpers import MIX
 from helpers import sft_settings as settings
 from test_loop import use_plain_descent
 
-from omnitune.config import SftConfig
+from omnitune.config.sft import SftConfig
 from omnitune.data.packing import Batch
 from omnitune.evaluation import scoring as scoreboard
 from omnitune.sample import UserError
