@@ -10,6 +10,9 @@ TORCH := torch==2.13.0
 # The three parts; the package ships them ready-made (omnitune/tiny/parts).
 PARTS := configs/thinker_tiny.json configs/audio_enc_tiny.json configs/vision_tiny.json
 DEMO_DIR := checkpoints/omni_sft_tiny
+# What is trained here from nothing has folders of its own, beside the demo's.
+SCRATCH := checkpoints/scratch
+SHIPPED := checkpoints/shipped
 
 export PYTHONUNBUFFERED := 1
 
@@ -47,21 +50,24 @@ demo: $(STAMP) ## build the corpus, join ready-made parts, fine-tune, score, ans
 	$(VENV)/bin/omnitune parts
 	@$(MAKE) --no-print-directory joined
 
-scratch: $(STAMP) ## as demo, with the three parts trained here from nothing
+scratch: $(STAMP) ## as demo, with the three parts trained from nothing, in checkpoints/scratch
 	$(VENV)/bin/omnitune corpus
-	$(VENV)/bin/omnitune pretrain --config $(PARTS) --resume
-	@$(MAKE) --no-print-directory joined
+	$(VENV)/bin/omnitune pretrain --config $(PARTS) --checkpoints $(SCRATCH) --resume
+	@$(MAKE) --no-print-directory joined DEMO_DIR=$(SCRATCH)/omni_sft_tiny OPTIONS="\
+	  --thinker-ckpt $(SCRATCH)/thinker_tiny/thinker_best.pt \
+	  --audio-ckpt $(SCRATCH)/audio_enc_tiny/audio_enc.pt \
+	  --vision-ckpt $(SCRATCH)/vision_tiny/vision.pt --output-dir $(SCRATCH)/omni_sft_tiny"
 
 .PHONY: joined
 joined:
-	$(PY) sft_omni.py --config configs/omni_sft_tiny.json --resume
+	$(PY) sft_omni.py --config configs/omni_sft_tiny.json --resume $(OPTIONS)
 	$(VENV)/bin/omnitune report --ckpt_dir $(DEMO_DIR)
 	$(PY) examples/three_prompts.py --ckpt_dir $(DEMO_DIR)
 
 parts: $(STAMP) ## train the three parts anew and put them into the package
 	$(VENV)/bin/omnitune corpus
-	$(VENV)/bin/omnitune pretrain --config $(PARTS) --resume
-	$(VENV)/bin/omnitune parts --ship
+	$(VENV)/bin/omnitune pretrain --config $(PARTS) --checkpoints $(SHIPPED) --resume
+	$(VENV)/bin/omnitune parts --ship --checkpoints $(SHIPPED)
 
 bench: $(STAMP) ## measure stage E against the Trainer of transformers
 	$(PY) -m pip install $(PIP_FLAGS) -q -c constraints.txt -e ".[corpus,bench]"

@@ -41,7 +41,7 @@ from rich.table import Table
 
 from benchmarks.command import Arguments, command, numbers
 from benchmarks.workload import BATCH_SIZE, WEIGHTS, WORKLOADS, build_model
-from omnitune.config import DataMix, SftConfig
+from omnitune.config.sft import DataMix, SftConfig
 from omnitune.console import progress_bar
 from omnitune.data.feature_cache import FEATURES_FOLDER
 from omnitune.data.sources.native import FILES, INDEX_FOLDER

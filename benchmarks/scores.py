@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.command import Arguments, command, numbers
-from omnitune.config import read_json_object
+from omnitune.config.settings import read_json_object
 from omnitune.sample import UserError
 from omnitune.tiny.pretrain_lm import TOKENIZER_FILE
 from omnitune.tiny.side_by_side import Job, run_side_by_side

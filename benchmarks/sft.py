@@ -33,7 +33,7 @@ from benchmarks.command import Arguments, command
 from benchmarks.trainer import WARM_UP
 from benchmarks.versions import TRAINER, VERSIONS, Omnitune, choose
 from benchmarks.workload import WORKLOADS, Bench, corpus_folder, make
-from omnitune.config import SftConfig
+from omnitune.config.sft import SftConfig
 from omnitune.data.packing import pack, share_prefix
 from omnitune.sample import UserError
 from omnitune.storage import write_json

@@ -20,7 +20,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.command import Arguments, command, numbers
-from omnitune.config import SftConfig, load_config, read_json_object
+from omnitune.config.settings import load_config, read_json_object
+from omnitune.config.sft import SftConfig
 from omnitune.reporting.diagrams import main_scores
 from omnitune.storage import write_json
 from omnitune.tasks import headlines

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from benchmarks.trainer import IGNORED, WARM_UP, LibraryTrainer, PaddedOmni, Timing, collate
 from benchmarks.workload import Bench
-from omnitune.config import SftConfig
+from omnitune.config.sft import SftConfig
 from omnitune.data.loader import take
 from omnitune.data.packing import WHOLE, Shard, pack, share_prefix
 from omnitune.data.rounding import round_up

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
 import os
@@ -16,20 +15,18 @@ from pathlib import Path
 
 from pydantic import Field
 
-from omnitune.config import (
-    LARGEST_SEED,
-    Config,
-    RunConfig,
-    SftConfig,
-    check_language,
-    load_config,
-    option_table,
-    read_json_object,
-)
+from omnitune import sample
+from omnitune.config.arguments import split_arguments
+from omnitune.config.base import CHECKPOINTS, LARGEST_SEED, Config
+from omnitune.config.commands import CompareConfig, EvaluateConfig, InspectConfig, ReportConfig
+from omnitune.config.help import HelpAsked, aligned, asks_for_help, help_text, read_options
+from omnitune.config.run import RunConfig, RunOptions
+from omnitune.config.settings import load_config, nearest, read_json_object
+from omnitune.config.sft import SftConfig
 from omnitune.sample import UserError
 
 RESUMABLE = ("pretrain", "sft")
-_HELP = {"-h", "--help"}
+SETTINGS = "Settings, which are also the keys of the configuration file"
 # torch tells of memory that the system does not give in its own way.
 _NO_MEMORY = ("can't allocate memory", "Cannot allocate memory", "not enough memory")
 
@@ -37,11 +34,39 @@ _NO_MEMORY = ("can't allocate memory", "Cannot allocate memory", "not enough mem
 class CorpusConfig(Config):
     """Options of ``omnitune corpus``."""
 
-    data_dir: Path = Field(Path("data/multimodal"), description="where to write it")
-    seed: int = Field(0, ge=0, le=LARGEST_SEED, description="everything follows from it")
-    scale: float = Field(1.0, gt=0, le=100, description="multiplies the number of records")
-    workers: int | None = Field(None, ge=1, description="processes [one a core]")
-    overwrite: bool = Field(False, description="replace another corpus that is there")
+    data_dir: Path = Field(Path("data/multimodal"), description="folder to write the corpus to")
+    seed: int = Field(0, ge=0, le=LARGEST_SEED, description="random seed of the whole corpus")
+    scale: float = Field(1.0, gt=0, le=100, description="factor on the number of records")
+    workers: int | None = Field(
+        None, ge=1, description="number of processes [default: one per core]"
+    )
+    overwrite: bool = Field(False, description="replace another corpus in the folder")
+
+
+class PartsConfig(Config):
+    """Options of ``omnitune parts``."""
+
+    checkpoints: Path = Field(
+        CHECKPOINTS, description="folder of the parts, with a folder of its own for each"
+    )
+    overwrite: bool = Field(False, description="replace other parts in that folder")
+    ship: bool = Field(
+        False,
+        description="the other direction: replace the parts in the package by those in the folder",
+    )
+    data_dir: Path = Field(
+        Path("data/multimodal"),
+        description="with --ship: folder of the corpus on which the parts were trained",
+    )
+
+
+class PretrainOptions(RunOptions):
+    """Options of ``omnitune pretrain`` beside the settings of a part."""
+
+    checkpoints: Path = Field(
+        CHECKPOINTS,
+        description="folder of the parts: output_dir and tokenizer are in it by default",
+    )
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -53,16 +78,10 @@ def main(arguments: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal may know fewer letters
-    runs = name in RESUMABLE and not _HELP & set(arguments)
+    runs = name in RESUMABLE and not asks_for_help(arguments)
     hint = "; the same command with --resume goes on from here" if runs else ""
     try:
-        if name in _HELP:
-            print(USAGE)
-            status = 0
-        elif name in COMMANDS:
-            status = COMMANDS[name](arguments[1:])
-        else:
-            raise UserError(f"omnitune {name}: no such command\n\n{USAGE}")
+        status = _run(name, arguments[1:])
         if sys.stdout is not None:
             sys.stdout.flush()  # here, where a closed pipe can still be told
         return status
@@ -110,14 +129,43 @@ def _tell(message: str) -> None:
         print(message, file=sys.stderr, flush=True)
 
 
-def corpus(arguments: list[str]) -> int:
-    """Makes the embedded corpus."""
-    if _help("corpus", CorpusConfig, arguments):
+def _run(name: str, arguments: list[str]) -> int:
+    """Runs a subcommand, or prints its help if that is asked for."""
+    commands = {command.__name__: command for group in GROUPS.values() for command in group}
+    try:
+        if asks_for_help([name]):
+            raise HelpAsked(overview())
+        if name not in commands:
+            close = nearest(name, commands)
+            hint = f"; did you mean {close}?" if close else ""
+            raise UserError(f"omnitune {name}: no such command{hint}\n\n{overview()}")
+        return commands[name](arguments)
+    except HelpAsked as asked:
+        print(asked)
         return 0
+
+
+def overview() -> str:
+    """The subcommands by what one does with them."""
+    groups = [
+        f"{title}:\n" + aligned(((c.__name__, _about(c)) for c in commands), left=14)
+        for title, commands in GROUPS.items()
+    ]
+    usage = "usage: omnitune COMMAND [options]"
+    return "\n\n".join([usage, *groups, "omnitune COMMAND --help lists the command's options."])
+
+
+def _about(command: Callable[[list[str]], int]) -> str:
+    """What a subcommand does, in a sentence."""
+    return (command.__doc__ or "").partition("\n")[0]
+
+
+def corpus(arguments: list[str]) -> int:
+    """Builds the embedded corpus: pictures of shapes, spoken sentences, questions about both."""
+    config = read_options("corpus", CorpusConfig, arguments, _about(corpus))
     from omnitune.storage import check_workers
     from omnitune.tiny.corpus.build import CorpusError, build_corpus
 
-    config = load_config(CorpusConfig, None, arguments)
     check_workers(config.workers)
     try:
         summary = build_corpus(**config.model_dump())
@@ -130,24 +178,9 @@ def corpus(arguments: list[str]) -> int:
     return 0
 
 
-class PartsConfig(Config):
-    """Options of ``omnitune parts``."""
-
-    checkpoints: Path = Field(Path("checkpoints"), description="folder of the checkpoints")
-    overwrite: bool = Field(False, description="replace other parts that are there")
-    ship: bool = Field(
-        False, description="the other way: replace the package's parts by those in checkpoints"
-    )
-    data_dir: Path = Field(
-        Path("data/multimodal"), description="with ship: the corpus that they were trained on"
-    )
-
-
 def parts(arguments: list[str]) -> int:
-    """Writes the ready-made tiny parts, so that none need be trained."""
-    if _help("parts", PartsConfig, arguments):
-        return 0
-    config = load_config(PartsConfig, None, arguments)
+    """Writes the ready-made tiny parts: a thinker, an audio encoder and a vision encoder."""
+    config = read_options("parts", PartsConfig, arguments, _about(parts))
     from omnitune.tiny import ready
 
     if config.ship:
@@ -164,11 +197,15 @@ def parts(arguments: list[str]) -> int:
 
 
 def pretrain(arguments: list[str]) -> int:
-    """Trains parts: thinker, audio encoder, vision encoder; of several files side by side."""
-    if "--config" not in arguments and _help("pretrain", RunConfig, arguments):
-        print("\n--config FILE --help lists those of its stage too (configs/thinker_tiny.json)")
-        return 0
-    paths, arguments, flags = _run_flags("pretrain", arguments)
+    """Trains parts from nothing: a thinker, an audio encoder, a vision encoder."""
+    helped = asks_for_help(arguments)
+    given = [word for word in arguments if not asks_for_help([word])]
+    own, settings = split_arguments(PretrainOptions, given)
+    options = load_config(PretrainOptions, None, own)
+    if helped and not options.config:
+        raise HelpAsked(_part_help(RunConfig))
+    if not options.config:
+        raise UserError("--config is required: a file per part, such as configs/thinker_tiny.json")
     from omnitune.tiny import pretrain_audio, pretrain_lm, pretrain_vision
     from omnitune.tiny.side_by_side import part_jobs, run_side_by_side
 
@@ -178,203 +215,119 @@ def pretrain(arguments: list[str]) -> int:
         "pretrain_vision": (pretrain_vision.VisionEncoderConfig, pretrain_vision.pretrain),
     }
     configs: dict[Path, RunConfig] = {}
-    for path in paths:
+    for path in options.config:
         stage = read_json_object(path).get("stage")
         if stage not in stages:
             raise UserError(f'{path}: "stage" is {stage!r}, expected one of {", ".join(stages)}')
         config_class, train = stages[stage]
-        if _help("pretrain", config_class, arguments):
-            return 0
-        configs[path] = load_config(config_class, path, arguments)
+        if helped:
+            raise HelpAsked(_part_help(config_class))
+        configs[path] = load_config(config_class, path, settings).moved(options.checkpoints)
     if len(configs) == 1:
-        train(configs[paths[0]], **flags)
+        train(configs[options.config[0]], **options.flags)
         return 0
-    rest = [*arguments, *(f"--{name}" for name, given in flags.items() if given)]
-    run_side_by_side(part_jobs(configs, rest))
+    settings += ["--checkpoints", str(options.checkpoints)]
+    settings += [f"--{name}" for name, wanted in options.flags.items() if wanted]
+    run_side_by_side(part_jobs(configs, settings))
     return 0
 
 
+def _part_help(settings: type[RunConfig]) -> str:
+    """The help of ``omnitune pretrain``, with the settings of a stage or those of all."""
+    note = (
+        "The parts of several files are trained side by side. --config FILE --help lists the "
+        "settings of that file's stage too."
+    )
+    sections: dict[str, type[Config]] = {"Options": PretrainOptions, SETTINGS: settings}
+    return help_text("pretrain", _about(pretrain), sections, note)
+
+
 def sft(arguments: list[str]) -> int:
-    """Fine-tunes thinker, encoders and projectors together."""
-    if _help("sft", SftConfig, arguments):
-        return 0
-    paths, arguments, flags = _run_flags("sft", arguments)
-    if len(paths) > 1:
+    """Fine-tunes a thinker, encoders and projectors together, and scores the result."""
+    if asks_for_help(arguments):
+        note = f"--config takes one file. SOURCE is one of {', '.join(sample.SOURCES)}."
+        sections: dict[str, type[Config]] = {"Options": RunOptions, SETTINGS: SftConfig}
+        raise HelpAsked(help_text("sft", _about(sft), sections, note))
+    own, settings = split_arguments(RunOptions, arguments)
+    options = load_config(RunOptions, None, own)
+    if len(options.config) > 1:
         raise UserError("omnitune sft takes one --config FILE; give each of them its own command")
     from omnitune.training.sft import finetune
 
-    finetune(load_config(SftConfig, paths[0] if paths else None, arguments), **flags)
+    path = options.config[0] if options.config else None
+    finetune(load_config(SftConfig, path, settings), **options.flags)
     return 0
 
 
 def evaluate(arguments: list[str]) -> int:
     """Scores a model on data."""
-    parser = argparse.ArgumentParser(prog="omnitune evaluate", description=evaluate.__doc__)
-    parser.add_argument(
-        "--ckpt_dir",
-        "--ckpt-dir",
-        type=Path,
-        required=True,
-        help="folder or file of the model",
-    )
-    parser.add_argument("--data", type=Path, help="folder of the data [the run's own]")
-    parser.add_argument(
-        "--split", default="", help="a split's name, or all [test; validation where there is none]"
-    )
-    parser.add_argument("--json", action="store_true", help="print the scores as JSON")
-    parser.add_argument("--predictions", type=Path, help="write one JSON line per question")
-    parser.add_argument(
-        "--language",
-        default="",
-        metavar="CODE",
-        help="of answers whose records do not say it, such as hi [as in the run; else English, "
-        "unless the letters are others]",
-    )
-    parser.add_argument(
-        "--device", default="auto", choices=("auto", "cpu", "cuda"), help="where to compute [auto]"
-    )
-    options = parser.parse_args(arguments)
-    try:
-        language = options.language and check_language(options.language)
-    except ValueError as error:
-        raise UserError(f"--language: {error}") from None
+    config = read_options("evaluate", EvaluateConfig, arguments, _about(evaluate))
     from omnitune.evaluation.evaluate import evaluate_checkpoint
     from omnitune.evaluation.runs import data_dir_of
     from omnitune.reporting.report import scores_table
     from omnitune.training.precision import pick_device
 
-    data = options.data or data_dir_of(options.ckpt_dir)
-    where = (options.ckpt_dir, data, options.split, options.predictions)
-    scores = evaluate_checkpoint(*where, language, pick_device(options.device))
+    data = config.data or data_dir_of(config.ckpt_dir)
+    where = (config.ckpt_dir, data, config.split, config.predictions)
+    scores = evaluate_checkpoint(*where, config.language or "", pick_device(config.device))
     for warning in scores["warnings"]:
         print(f"warning: {warning}", file=sys.stderr)
-    print(json.dumps(scores, indent=1) if options.json else "\n".join(scores_table(scores)))
+    print(json.dumps(scores, indent=1) if config.as_json else "\n".join(scores_table(scores)))
     return 0
 
 
 def inspect(arguments: list[str]) -> int:
-    """Says what a data folder holds, what is broken, and what its splits share."""
-    parser = argparse.ArgumentParser(prog="omnitune inspect", description=inspect.__doc__)
-    parser.add_argument(
-        "--data",
-        type=Path,
-        default=Path("data/multimodal"),
-        help="folder of the data [data/multimodal]",
-    )
-    parser.add_argument("--json", type=Path, help="write all of it to a file")
-    parser.add_argument(
-        "--ckpt_dir", "--ckpt-dir", type=Path, help="also count tokens and losses under this model"
-    )
-    parser.add_argument(
-        "--max-tokens", "--max_tokens", type=int, default=1024, help="longest sample [1024]"
-    )
-    parser.add_argument(
-        "--strict", action="store_true", help="exit status 1 if media are broken or shared"
-    )
-    options = parser.parse_args(arguments)
+    """Says what a data folder holds, which media are broken, and what its splits share."""
+    config = read_options("inspect", InspectConfig, arguments, _about(inspect))
     from omnitune.data.audit.inspect import account_lines, inspect_folder
     from omnitune.models.loading import read_reading
     from omnitune.storage import write_json
 
-    reading = read_reading(options.ckpt_dir, options.max_tokens) if options.ckpt_dir else None
-    found = inspect_folder(options.data, reading)
-    if options.json:
-        write_json(options.json, found)
+    reading = read_reading(config.ckpt_dir, config.max_tokens) if config.ckpt_dir else None
+    found = inspect_folder(config.data, reading)
+    if config.as_json:
+        write_json(config.as_json, found)
     print("\n".join(account_lines(found)))
-    return int(options.strict and (found["leaking"] or found["broken"]["count"] > 0))
+    return int(config.strict and (found["leaking"] or found["broken"]["count"] > 0))
 
 
 def report(arguments: list[str]) -> int:
-    """Prints a finished run's scoreboard and writes its report."""
-    parser = argparse.ArgumentParser(prog="omnitune report", description=report.__doc__)
-    parser.add_argument(
-        "--ckpt_dir", "--ckpt-dir", type=Path, required=True, help="output folder of the run"
-    )
-    parser.add_argument("--data", type=Path, help="folder of the data [the run's own]")
-    options = parser.parse_args(arguments)
+    """Prints the scores of a finished run and writes its report as a page."""
+    config = read_options("report", ReportConfig, arguments, _about(report))
     from omnitune.evaluation.runs import data_dir_of
     from omnitune.reporting.report import scores_table, write_report
 
-    page = write_report(options.ckpt_dir, options.data or data_dir_of(options.ckpt_dir))
-    print("\n".join(scores_table(read_json_object(options.ckpt_dir / "results.json"))))
+    page = write_report(config.ckpt_dir, config.data or data_dir_of(config.ckpt_dir))
+    print("\n".join(scores_table(read_json_object(config.ckpt_dir / "results.json"))))
     print(f"report: {page}")
     return 0
 
 
 def compare(arguments: list[str]) -> int:
-    """Puts runs side by side, in the terminal and as a page."""
-    parser = argparse.ArgumentParser(prog="omnitune compare", description=compare.__doc__)
-    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="a run's output folder")
-    parser.add_argument(
-        "--html", type=Path, default=Path("compare.html"), help="the page [compare.html, here]"
-    )
-    options = parser.parse_args(arguments)
+    """Compares runs, in the terminal and on a page: settings that differ, scores, curves."""
+    config = read_options("compare", CompareConfig, arguments, _about(compare))
     from omnitune.reporting.compare import compare_table, read_runs, write_comparison
 
-    runs = read_runs(options.runs)
+    runs = read_runs(config.runs)
     print("\n".join(compare_table(runs)))
-    print(f"page: {write_comparison(runs, options.html)}")
+    print(f"page: {write_comparison(runs, config.html)}")
     return 0
 
 
 def chat(arguments: list[str]) -> int:
-    """Talks to a model."""
+    """Talks to a model at a prompt, or answers once."""
     from omnitune.serving.terminal import main as chat_main
 
     return chat_main(arguments)
 
 
-COMMANDS: dict[str, Callable[[list[str]], int]] = {
-    "corpus": corpus,
-    "parts": parts,
-    "pretrain": pretrain,
-    "sft": sft,
-    "inspect": inspect,
-    "evaluate": evaluate,
-    "report": report,
-    "compare": compare,
-    "chat": chat,
+GROUPS: dict[str, tuple[Callable[[list[str]], int], ...]] = {
+    "Get data and parts": (corpus, parts),
+    "Train": (pretrain, sft),
+    "Score": (evaluate,),
+    "Look": (inspect, report, compare),
+    "Talk": (chat,),
 }
-
-USAGE = "usage: omnitune COMMAND [options]; COMMAND --help lists them\n\n" + "\n".join(
-    f"  {name:<10} {(function.__doc__ or '').splitlines()[0]}"
-    for name, function in COMMANDS.items()
-)
-
-
-def _run_flags(command: str, arguments: list[str]) -> tuple[list[Path], list[str], dict[str, bool]]:
-    """Takes ``--config``, ``--resume`` and ``--overwrite`` out of the arguments."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, prog=f"omnitune {command}")
-    parser.add_argument("--config", type=Path, nargs="+", default=[])
-    parser.add_argument("--resume", action="store_true")
-    parser.add_argument("--overwrite", action="store_true")
-    known, rest = parser.parse_known_args(arguments)
-    if known.resume and known.overwrite:
-        raise UserError(
-            "--resume goes on with the run that is there, --overwrite replaces it; give one of them"
-        )
-    if not known.config and command == "pretrain":
-        raise UserError("omnitune pretrain needs --config FILE, such as configs/thinker_tiny.json")
-    return known.config, rest, {"resume": known.resume, "overwrite": known.overwrite}
-
-
-def _help(command: str, config: type[Config], arguments: list[str]) -> bool:
-    """Prints the options of a command if they are asked for."""
-    if not _HELP & set(arguments):
-        return False
-    rows = option_table(config)
-    if command in RESUMABLE:
-        several = " (of several parts, trained side by side)" * (command == "pretrain")
-        rows = [
-            ("config FILE", "", f"JSON file of settings{several}; the options below override it"),
-            ("resume", "", "go on from the newest checkpoint"),
-            ("overwrite", "", "start anew over a run that is there"),
-            *rows,
-        ]
-    print(f"usage: omnitune {command} [options]\n")
-    for option, default, text in rows:
-        print(f"  --{option:<26} {text}" + (f" [{default}]" if default else ""))
-    return True
 
 
 if __name__ == "__main__":

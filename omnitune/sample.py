@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 ROLES = ("system", "user", "assistant")
+
+# Of a language, as BCP 47 and locales write it: hi, pt-BR, zh_Hant.
+LANGUAGE_CODE = re.compile(r"[A-Za-z]{2,3}([-_][A-Za-z0-9]{1,8})*")
 
 # The sources, which are also the keys of ``data_mix``.
 SOURCES = (

@@ -14,7 +14,7 @@ from PIL import Image
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from omnitune.config import SftConfig
+from omnitune.config.sft import SftConfig
 from omnitune.data.loader import SampleReader
 from omnitune.data.template import ChatRenderer
 from omnitune.models.omni import OmniConfig, OmniModel

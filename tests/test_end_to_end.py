@@ -228,7 +228,7 @@ def test_chat_answers_once(folder: Path, out: Path) -> None:
     ("arguments", "expected"),
     [
         (["sft", "--config", "nowhere.json"], "nowhere.json: no such file"),
-        (["sft", "--learning-rat", "1e-4", "--num-epochs", "0"], "did you mean learning_rate?"),
+        (["sft", "--learning-rat", "1e-4", "--num-epochs", "0"], "did you mean --learning-rate?"),
         (
             ["sft", "--thinker-ckpt", "no.pt", "--output-dir", "x"],
             "make it with `omnitune parts` or `omnitune pretrain",

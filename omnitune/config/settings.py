@@ -4,47 +4,34 @@ from __future__ import annotations
 
 import difflib
 import json
-import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, get_args
 
-from pydantic import BaseModel, PrivateAttr, ValidationError
+from pydantic import BaseModel, ValidationError
 
+from omnitune.config.arguments import fields_of, option, parse_arguments
+from omnitune.config.base import CHECKPOINTS, COMMAND_LINE, MISSING, C, Config, is_config
 from omnitune.sample import UserError
 
-C = TypeVar("C", bound=BaseModel)
-COMMAND_LINE = "command line"
-
-
-class Traced(BaseModel):
-    """Settings that know which file or command line gave them."""
-
-    _origin: dict[str, str] = PrivateAttr(default_factory=dict)
-
-    def __eq__(self, other: object) -> bool:
-        """Settings are the same wherever they were given."""
-        return isinstance(other, Traced) and vars(self) == vars(other)
-
-    def where(self, section: str, key: str) -> str:
-        """Where a setting in a section was given: file and line, command line or the defaults."""
-        place = self._origin.get(f"{section}.{key}") or self._origin.get(section)
-        others = any(name.startswith(f"{section}.") for name in self._origin)
-        if place == COMMAND_LINE and others and f"{section}.{key}" not in self._origin:
-            place = None  # laid over the defaults
-        if place == COMMAND_LINE:
-            return f"--{section}.{key}".replace("_", "-") + " on the command line"
-        name = f'"{key}" in "{section}"'
-        if not place:
-            return f"the default of {name}"
-        try:
-            text = Path(place).read_text(encoding="utf-8-sig")
-        except (OSError, UnicodeDecodeError):
-            text = ""
-        first = text.find(f'"{section}"')
-        found = re.compile(rf'"{key}"\s*:').search(text, max(0, first))
-        line = f", line {text.count(chr(10), 0, found.start()) + 1}" if found else ""
-        return f"{place}{line}: {name}"
+UNKNOWN_NAME = "unknown_name"  # type of the problem of a key that is in no registry
+# Plain words for pydantic's problems, by the beginning of their type.
+SENTENCES = {
+    "greater_than_equal": "must be at least {ge}",
+    "greater_than": "must be above {gt}",
+    "less_than_equal": "must be at most {le}",
+    "less_than": "must be below {lt}",
+    "literal_error": "must be {expected}",
+    "finite_number": "must be a finite number",
+    "int_": "must be a whole number",
+    "float_": "must be a number",
+    "bool_": "must be true or false",
+    "string_": "must be a text",
+    "list_": "must be a list",
+    "tuple_": "must be a list",
+    "dict_": "must be an object",
+    "model_": "must be an object",
+}
 
 
 def load_config(cls: type[C], path: Path | None, arguments: list[str]) -> C:
@@ -60,7 +47,7 @@ def load_config(cls: type[C], path: Path | None, arguments: list[str]) -> C:
     """
     values = read_json_object(path) if path else {}
     origin = dict.fromkeys(values, str(path))
-    for key, value in _parse_overrides(cls, arguments):
+    for key, value in parse_arguments(cls, arguments):
         field = cls.model_fields.get(key[0])
         if len(key) > 1 and key[0] not in values and field and isinstance(field.default, BaseModel):
             values[key[0]] = field.default.model_dump()
@@ -68,15 +55,14 @@ def load_config(cls: type[C], path: Path | None, arguments: list[str]) -> C:
         origin[".".join(key)] = COMMAND_LINE
         origin.setdefault(key[0], COMMAND_LINE)
     if "output_dir" in cls.model_fields and values.get("output_dir") is None and path:
-        values["output_dir"] = str(Path("checkpoints") / path.stem)
+        values["output_dir"] = str(CHECKPOINTS / path.stem)
     try:
         config = cls.model_validate(values)
     except ValidationError as error:
-        lines = [_explain(cls, problem, origin) for problem in error.errors()]
-        where = str(path) if path else COMMAND_LINE
-        raise UserError(f"{where}: {len(lines)} problem(s):\n  " + "\n  ".join(lines)) from None
-    if isinstance(config, Traced):
-        config._origin = origin
+        lines = [_explain(cls, problem, origin, path) for problem in error.errors()]
+        several = f"{len(lines)} problems:\n  "
+        raise UserError(several * (len(lines) > 1) + "\n  ".join(lines)) from None
+    config._origin = origin
     return config
 
 
@@ -173,61 +159,6 @@ def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
     return next(iter(difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)), "")
 
 
-def option_table(cls: type[BaseModel], prefix: str = "") -> list[tuple[str, str, str]]:
-    """Rows of (option, default, description) for ``--help``."""
-    rows = []
-    for name, info in cls.model_fields.items():
-        option = f"{prefix}{name.replace('_', '-')}"
-        inner = info.annotation
-        if isinstance(inner, type) and issubclass(inner, BaseModel):
-            rows += [
-                (o, "", info.description or "") for o, _, _ in option_table(inner, option + ".")
-            ]
-            continue
-        default = "" if info.is_required() or info.default is None else str(info.default)
-        rows.append((option, default, info.description or ""))
-    return rows
-
-
-def _parse_overrides(cls: type[BaseModel], arguments: list[str]) -> list[tuple[list[str], Any]]:
-    """Turns ``--a.b-c value``, ``--a=value``, ``--flag`` and ``--no-flag`` into (path, value)."""
-    overrides: list[tuple[list[str], Any]] = []
-    position = 0
-    while position < len(arguments):
-        argument = arguments[position]
-        position += 1
-        if not argument.startswith("--"):
-            raise UserError(
-                f"{argument!r} is not an option; options look like --learning-rate 3e-4"
-            )
-        name, equals, text = argument[2:].partition("=")
-        given = bool(equals)
-        key = name.replace("-", "_").split(".")
-        if not given:
-            if position < len(arguments) and not arguments[position].startswith("--"):
-                text, given = arguments[position], True
-                position += 1
-            elif key[0].startswith("no_") and key[0] not in cls.model_fields:
-                key, text = [key[0][3:]], "false"
-            else:
-                text = "true"
-        overrides.append((key, text if given and _wants_text(cls, key) else _parse_value(text)))
-    return overrides
-
-
-def _wants_text(cls: type[BaseModel], key: list[str]) -> bool:
-    """Whether an option is a path: ``--output-dir 2026`` is one, not a number."""
-    field = cls.model_fields.get(key[0])
-    return field is not None and (field.annotation is Path or Path in get_args(field.annotation))
-
-
-def _parse_value(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return {"True": True, "False": False, "None": None}.get(text, text)
-
-
 def _assign(values: dict[str, Any], key: list[str], value: Any) -> None:
     for name in key[:-1]:
         inner = values.get(name)
@@ -236,44 +167,54 @@ def _assign(values: dict[str, Any], key: list[str], value: Any) -> None:
     values[key[-1]] = value
 
 
-def _explain(cls: type[BaseModel], problem: Any, origin: dict[str, str]) -> str:
-    """One line for one of pydantic's problems: key, what was found, what was expected."""
-    path = [str(part) for part in problem["loc"]]
-    key = ".".join(path)
-    where = origin.get(key) or origin.get(path[0] if path else "", "")
-    suffix = f" ({where})" if where else ""
-    if problem["type"] != "extra_forbidden":
-        given = "" if problem["type"] == "missing" else f", found {_shown(problem['input'])}"
-        if not path:  # a check of several keys together says which in its own words
-            return str(problem["msg"]).removeprefix("Value error, ")
-        said = _OBJECT.sub("an object", problem["msg"].removeprefix("Value error, "))
-        return f"{key}: {said}{given}{suffix}"
-    close = nearest(path[-1], _inner_model(cls, path[:-1]).model_fields, cutoff=0.5)
-    hint = f"; did you mean {'.'.join([*path[:-1], close])}?" if close else ""
-    return f"{key}: unknown key{hint}{suffix}"
+def _explain(cls: type[Config], problem: Any, origin: dict[str, str], file: Path | None) -> str:
+    """One line for one of pydantic's problems: key, what was expected, what was found, where.
 
+    What the command line gave is named as its option.
+    """
+    path = [str(part) for part in problem["loc"] if part != "[key]"]
+    key, kind = ".".join(path), problem["type"]
+    place = origin.get(key) or origin.get(path[0] if path else "", "")
+    typed = not any(part.isdecimal() for part in path) and (place == COMMAND_LINE or not file)
+    suffix = f" ({place or file})" if not typed and (place or file) else ""
+    if not path:  # a check of several keys together says which in its own words
+        return str(problem["msg"]).removeprefix("Value error, ") + suffix
 
-# pydantic calls an object a dictionary, and names our class for it.
-_OBJECT = re.compile(r"a valid dictionary( or instance of \w+)?")
+    def named(path: list[str]) -> str:
+        return option(path) if typed else ".".join(path)
+
+    if kind == "missing":
+        field = fields_of(cls)[path[0]]
+        name = field.title if key == cls.positional else named(path)
+        return f"{name} is required: {field.description}"
+    if kind in ("extra_forbidden", UNKNOWN_NAME):
+        inner = _inner_model(cls, path[:-1])
+        known = [*fields_of(inner), *(inner.own_options if typed and len(path) == 1 else ())]
+        said = "unknown option" if typed else "unknown key"
+        if kind == UNKNOWN_NAME:
+            known, said = problem["ctx"]["known"].split(", "), problem["msg"]
+        close = nearest(path[-1], known, cutoff=0.5)
+        hint = f"; did you mean {named([*path[:-1], close])}?" if close else ""
+        return f"{named(path)}: {said}{hint}{suffix}"
+    said = next((s for start, s in SENTENCES.items() if kind.startswith(start)), problem["msg"])
+    said = said.format(**problem.get("ctx", {})).removeprefix("Value error, ")
+    found = "" if typed and said == MISSING else f", found {_shown(problem['input'])}"
+    return f"{named(path)}: {said}{found}{suffix}"
 
 
 def _shown(value: Any) -> str:
     """What was given: texts as pydantic quotes them, the rest as JSON has it."""
     try:
-        return repr(value) if isinstance(value, str) else quoted(value, 200)
+        return repr(value[:200]) if isinstance(value, str) else quoted(value, 200)
     except TypeError:  # a default, which no JSON gave
         return repr(value)
 
 
-def _inner_model(cls: type[BaseModel], path: list[str]) -> type[BaseModel]:
+def _inner_model(cls: type[Config], path: list[str]) -> type[Config]:
     """The model that a path of keys (and places in lists) leads to."""
     for name in path:
-        field = cls.model_fields.get(name)
+        field = fields_of(cls).get(name)
         annotation = field.annotation if field else None
-        models = [t for t in (annotation, *get_args(annotation)) if _is_model(t)]
+        models = [t for t in (annotation, *get_args(annotation)) if is_config(t)]
         cls = models[0] if models else cls
     return cls
-
-
-def _is_model(annotation: Any) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, BaseModel)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from omnitune.config.settings import Repeated, as_found, is_unicode, json_kind, 
 from omnitune.data.splits import by_content, mistaken
 from omnitune.data.tags import Placing, plain
 from omnitune.media.registry import MEDIA
-from omnitune.sample import ROLES, Described, Media, Message, Sample, UserError
+from omnitune.sample import LANGUAGE_CODE, ROLES, Described, Media, Message, Sample, UserError
 from omnitune.tasks import TASKS, task_names, task_of
 
 # What a source's records must refer to; any record may refer to more.
@@ -75,8 +74,6 @@ MEANT = {
     "bot": "assistant",
     "model": "assistant",
 }
-
-_LANGUAGE = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{1,8})*")
 
 
 class Record:
@@ -308,7 +305,7 @@ class Record:
 
     def _language(self) -> str:
         name = self._text("language").replace("_", "-")  # as locales are written
-        if name and not _LANGUAGE.fullmatch(name):
+        if name and not LANGUAGE_CODE.fullmatch(name):
             raise self.wrong(
                 f'"language" is {quoted(name)}, expected a code such as "en", "hi" or "zh-Hant"'
             )

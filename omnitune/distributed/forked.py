@@ -26,7 +26,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from omnitune.config import RunConfig
+from omnitune.config.run import RunConfig
 from omnitune.data.packing import WHOLE, Shard
 from omnitune.sample import UserError
 from omnitune.storage import check_workers, usable_cores

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omnitune.config import read_json_object
+from omnitune.config.settings import read_json_object
 from omnitune.evaluation.metrics import Metric, ranked_metrics
 from omnitune.sample import UserError
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from omnitune.config import read_json_object
+from omnitune.config.settings import read_json_object
 from omnitune.evaluation.reliance import ENOUGH
 from omnitune.evaluation.runs import as_number, as_object, main_score, splits_of, top_split
 from omnitune.models.loading import MADE_BY

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import argparse
 import difflib
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Annotated, Any
 
 import torch
+from pydantic import BeforeValidator, Field, create_model
 
+from omnitune.config.base import Config
+from omnitune.config.help import HelpAsked, asks_for_help, help_text
+from omnitune.config.settings import load_config
 from omnitune.data.taught import Taught
 from omnitune.media.registry import MEDIA
 from omnitune.models.loading import load_omni
@@ -31,6 +35,11 @@ from omnitune.serving.streams import (
 )
 
 CKPT_DIR = Path("checkpoints/omni_sft_tiny")
+ABOUT = "Talks to a model: at a prompt, or once if --prompt or a file is given."
+AFTER_A_MISTAKE = (
+    "After a mistake in the input the exit status is 2, and standard error says what is wrong; "
+    'with --json, standard output then holds {"error": ...}.'
+)
 
 MEDIA_COMMANDS = {f"/{name}": name for name in MEDIA}
 COMMANDS = {
@@ -226,38 +235,53 @@ def _talk(
     return 0
 
 
+class ChatOptions(Config):
+    """Options of ``omnitune chat``, to which each modality adds one."""
+
+    ckpt_dir: Path = Field(CKPT_DIR, description="folder or file of the model")
+    prompt: str | None = Field(
+        None,
+        description="text to answer, once; it may be empty beside a file [default: a conversation, "
+        "unless a file is given]",
+    )
+    as_json: bool = Field(False, alias="json", description="print the answer as one line of JSON")
+    max_new_tokens: int = Field(
+        MAX_NEW_TOKENS, ge=1, description="largest length of an answer in tokens"
+    )
+
+
+def chat_config() -> type[ChatOptions]:
+    """The options of the chat: a file for each modality that there is now."""
+    files: dict[str, Any] = {
+        name: (
+            Annotated[Path | None, BeforeValidator(_typed_path)],
+            Field(None, title="FILE", description=f"{name} file to put before the text"),
+        )
+        for name in MEDIA
+    }
+    return create_model("ChatConfig", __base__=ChatOptions, **files)
+
+
+def _typed_path(value: Any) -> Any:
+    return paths.path_of(value) if isinstance(value, str) else value
+
+
 def main(arguments: list[str]) -> int:
-    """The ``chat`` subcommand; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="omnitune chat",
-        allow_abbrev=False,
-        description="Talks to a model: at a prompt, or once if --prompt or a file is given.",
-        epilog="After a mistake in the input the exit status is 2 and standard error says what is "
-        'wrong; with --json, standard output then holds {"error": ...}.',
-    )
-    add = parser.add_argument
-    add(
-        "--ckpt_dir",
-        "--ckpt-dir",
-        type=Path,
-        default=CKPT_DIR,
-        metavar="DIR",
-        help="the model's folder [%(default)s]",
-    )
-    add("--prompt", metavar="TEXT", help="answer this and leave; may be empty beside a file")
-    for name in MEDIA:
-        add(f"--{name}", type=paths.path_of, metavar="FILE", help=f"{name} to put before the text")
-    add("--json", action="store_true", help="print the answer as one line of JSON")
-    add(
-        "--max-new-tokens",
-        "--max_new_tokens",
-        type=_positive,
-        default=MAX_NEW_TOKENS,
-        metavar="N",
-        help="longest answer in tokens [%(default)s]",
-    )
-    options = vars(parser.parse_args(arguments))
-    return chat(as_json=options.pop("json"), **options)
+    """The ``chat`` subcommand; returns the exit status.
+
+    Raises:
+        HelpAsked: the options are to be listed.
+        UserError: an option is wrong; with ``--json`` it is on standard output too.
+    """
+    if asks_for_help(arguments):
+        raise HelpAsked(help_text("chat", ABOUT, {"Options": chat_config()}, AFTER_A_MISTAKE))
+    try:
+        options = load_config(chat_config(), None, arguments)
+    except UserError as error:
+        if "--json" in arguments:
+            print(as_json_line({"error": str(error)}), flush=True)
+        raise
+    return chat(**dict(options))
 
 
 def completions(line: str) -> list[str]:
@@ -297,16 +321,6 @@ def _answer_once(
         **({"notice": "; ".join(notices)} if notices else {}),
     }
     print(as_json_line(result))
-
-
-def _positive(text: str) -> int:
-    try:
-        number = int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text[:20]!r} is not a whole number") from None
-    if number < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return number
 
 
 def _enable_completion() -> None:

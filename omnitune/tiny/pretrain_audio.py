@@ -18,7 +18,7 @@ from pydantic import Field, model_validator
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from torch import Tensor, nn
 
-from omnitune.config import RunConfig, check_heads
+from omnitune.config.run import RunConfig
 from omnitune.data.packing import WHOLE, Shard, of_like_length
 from omnitune.encoders.fastconformer import FastConformerEncoder, pad
 from omnitune.evaluation.metrics import word_error_rate
@@ -26,7 +26,7 @@ from omnitune.media.audio import duration
 from omnitune.models.loading import load_tokenizer, save_naming_encoder
 from omnitune.sample import Sample
 from omnitune.tiny.augmentation import ClipChange
-from omnitune.tiny.stage import Stage, fresh_directory, run_stage, with_words
+from omnitune.tiny.stage import Stage, check_heads, fresh_directory, run_stage, with_words
 
 NAME = "audio"
 LENGTH_WINDOW = 16  # batches that are sorted by length together
@@ -38,36 +38,58 @@ class AudioEncoderConfig(RunConfig):
 
     stage: Literal["pretrain_audio"] = "pretrain_audio"
     tokenizer: Path = Field(
-        Path("checkpoints/thinker_tiny/tokenizer.json"), description="whose words it learns"
+        Path("checkpoints/thinker_tiny/tokenizer.json"),
+        description="tokenizer of the thinker, whose subwords the encoder learns to name",
     )
     num_epochs: int = Field(8, ge=1)
     optimizer: Literal["adamw", "muon"] = Field("muon")
     batch_size: int = Field(16, ge=1)
     learning_rate: float = Field(4e-3, gt=0, le=1)
     warmup_steps: int = Field(200, ge=0)
-    hidden_size: int = Field(144, ge=16, description="width")
-    num_layers: int = Field(4, ge=1, description="conformer blocks")
-    num_heads: int = Field(4, ge=1, description="attention heads")
-    intermediate_size: int = Field(360, ge=16, description="width of the feed-forward parts")
+    hidden_size: int = Field(144, ge=16, description="width of the hidden states")
+    num_layers: int = Field(4, ge=1, description="number of Conformer blocks")
+    num_heads: int = Field(4, ge=1, description="number of attention heads")
+    intermediate_size: int = Field(360, ge=16, description="width of the feed-forward layers")
     unit_layer: int | None = Field(
-        None, ge=1, description="layer that spells in small units [the last but one]"
+        None,
+        ge=1,
+        description="layer with the intermediate CTC loss over small units [default: the last but "
+        "one]",
     )
-    num_units: int = Field(256, ge=40, description="small units of the middle layer")
-    conv_kernel: int = Field(9, ge=3, description="width of the depthwise convolutions, odd")
-    subsampling_channels: int = Field(32, ge=4, description="channels of the subsampling")
-    num_mel_bins: int = Field(64, ge=8, description="mel bins of the input")
-    dropout: float = Field(0.0, ge=0, lt=1, description="dropout in the encoder")
+    num_units: int = Field(
+        256, ge=40, description="number of small units in the intermediate CTC loss"
+    )
+    conv_kernel: int = Field(
+        9, ge=3, description="kernel size of the depthwise convolutions, an odd number"
+    )
+    subsampling_channels: int = Field(
+        32, ge=4, description="channels of the convolutional subsampling"
+    )
+    num_mel_bins: int = Field(64, ge=8, description="number of mel bins of the input")
+    dropout: float = Field(0.0, ge=0, lt=1, description="dropout rate in the encoder")
     slot_share: float = Field(
-        0.5, gt=0, le=1, description="share of the rows that the thinker hears, words first"
+        0.5,
+        gt=0,
+        le=1,
+        description="fraction of the encoder's frames that the thinker receives; frames that name "
+        "a word come first",
     )
-    time_masks: int = Field(0, ge=0, description="SpecAugment: stretches of time blanked")
-    frequency_masks: int = Field(1, ge=0, description="SpecAugment: bands of mel bins blanked")
-
+    time_masks: int = Field(0, ge=0, description="SpecAugment: number of masked time spans")
+    frequency_masks: int = Field(
+        1, ge=0, description="SpecAugment: number of masked bands of mel bins"
+    )
     frequency_warp: float = Field(
-        0.08, ge=0, lt=0.5, description="other voices: mel bins squeezed or stretched by up to this"
+        0.08,
+        ge=0,
+        lt=0.5,
+        description="vocal tract length perturbation: largest relative change of the frequency "
+        "axis",
     )
     tempo: float = Field(
-        0.1, ge=0, lt=0.5, description="clips hurried or drawn out by up to this share of them"
+        0.1,
+        ge=0,
+        lt=0.5,
+        description="tempo perturbation: largest relative change of a clip's length",
     )
 
     @model_validator(mode="after")

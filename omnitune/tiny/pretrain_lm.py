@@ -13,14 +13,13 @@ from pydantic import Field, model_validator
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedModel, Qwen3Config
 
-from omnitune.config import (
-    DataMix,
+from omnitune.config.run import (
     RunConfig,
-    check_heads,
     loss_length_exponent,
     max_questions_per_sample,
     tokens_per_batch,
 )
+from omnitune.config.sft import DataMix
 from omnitune.data.loader import BatchStream, SampleReader
 from omnitune.data.mixture import Mixture
 from omnitune.data.rounding import round_up
@@ -42,7 +41,7 @@ from omnitune.sample import (
     UserError,
 )
 from omnitune.tiny.pseudo_features import spread
-from omnitune.tiny.stage import Stage, fresh_directory, run_stage
+from omnitune.tiny.stage import Stage, check_heads, fresh_directory, run_stage
 from omnitune.training.loop import Plan
 
 TOKENIZER_FILE = "tokenizer.json"
@@ -72,27 +71,38 @@ class ThinkerConfig(RunConfig):
             image_audio_text=0.01,
             described=0.24,
         ),
-        description="weight of each source; of those without a file it is left out",
+        description="sampling weight of each source; sources without a file are left out",
     )
     prompt_weight: float = Field(
-        0.1, ge=0, le=1, description="in the loss, of tokens that are not the assistant's"
+        0.1,
+        ge=0,
+        le=1,
+        description="loss weight of the tokens outside the assistant's answers; a token of an "
+        "answer weighs 1",
     )
     pseudo_feature_prob: float = Field(
         0.7,
         ge=0,
         le=1,
-        description="how often a picture's words stand in slots, not in a row; if told, always",
+        description="probability that an image's caption is spread over slots, as an encoder's "
+        "features are; otherwise it is plain text. The source described always uses slots",
     )
     spoken_question_prob: float = Field(
         0.3,
         ge=0,
         le=1,
-        description="how often a question about a picture that is asked alone stands as speech "
-        "does: without its marks, silence after it",
+        description="probability that a single question about an image is written as speech: "
+        "without punctuation, followed by silence",
     )
-    pseudo_feature_slots: int = Field(9, ge=1, description="slots that the words are spread over")
+    pseudo_feature_slots: int = Field(
+        9, ge=1, description="number of slots over which a caption is spread"
+    )
     multi_turn_prob: float = Field(
-        0.5, ge=0, le=1, description="how often the questions of one record are one conversation"
+        0.5,
+        ge=0,
+        le=1,
+        description="probability that a record's independent questions form one conversation; "
+        "otherwise each is asked alone",
     )
     max_questions_per_sample: int | None = max_questions_per_sample()
     loss_length_exponent: float = loss_length_exponent()
@@ -100,8 +110,8 @@ class ThinkerConfig(RunConfig):
         0.4,
         ge=0,
         lt=1,
-        description="share of the run in which nothing but the source told is drawn, if it is "
-        "there: finding and comparing things is learnt as soon as enough is asked about it",
+        description="fraction of the run, from its start, that draws from the source described "
+        "only; the mix follows",
     )
     batch_size: int = Field(16, ge=1)
     tokens_per_batch: int | None = tokens_per_batch()
@@ -109,15 +119,15 @@ class ThinkerConfig(RunConfig):
     muon_learning_rate: float = Field(1e-2, gt=0, le=1)
     min_lr_ratio: float = Field(0.02, ge=0, le=1)
     warmup_steps: int = Field(100, ge=0)
-    vocab_size: int = Field(1600, ge=300, le=65_536, description="subwords of the tokenizer")
-    hidden_size: int = Field(128, ge=16, description="width")
-    num_layers: int = Field(4, ge=1, description="decoder layers")
-    num_heads: int = Field(4, ge=1, description="query heads")
-    num_kv_heads: int = Field(4, ge=1, description="key-value heads")
-    intermediate_size: int = Field(384, ge=16, description="width of the feed-forward part")
+    vocab_size: int = Field(1600, ge=300, le=65_536, description="vocabulary size of the tokenizer")
+    hidden_size: int = Field(128, ge=16, description="width of the hidden states")
+    num_layers: int = Field(4, ge=1, description="number of decoder layers")
+    num_heads: int = Field(4, ge=1, description="number of query heads")
+    num_kv_heads: int = Field(4, ge=1, description="number of key-value heads")
+    intermediate_size: int = Field(384, ge=16, description="width of the feed-forward layers")
     rope_theta: float = Field(1000.0, gt=1, description="base of the rotary position embedding")
-    max_positions: int = Field(2048, ge=64, description="longest context in tokens")
-    max_tokens: int = Field(1024, ge=16, description="longest sample")
+    max_positions: int = Field(2048, ge=64, description="largest context length in tokens")
+    max_tokens: int = Field(1024, ge=16, description="largest length of a sample in tokens")
 
     @model_validator(mode="after")
     def _fits(self) -> ThinkerConfig:

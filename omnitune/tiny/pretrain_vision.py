@@ -20,7 +20,7 @@ from pydantic import Field, model_validator
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from omnitune.config import RunConfig, check_heads
+from omnitune.config.run import RunConfig
 from omnitune.data.loader import BatchStream, SampleReader
 from omnitune.data.mixture import Mixture
 from omnitune.data.packing import WHOLE, Batch, Shard
@@ -34,7 +34,7 @@ from omnitune.sample import Message, Sample, Text
 from omnitune.tiny.augmentation import PictureChange
 from omnitune.tiny.pretrain_lm import ThinkerConfig
 from omnitune.tiny.pseudo_features import seen_words
-from omnitune.tiny.stage import Stage, fresh_directory, run_stage, with_words
+from omnitune.tiny.stage import Stage, check_heads, fresh_directory, run_stage, with_words
 from omnitune.tiny.word_presence import word_presence_loss
 from omnitune.training.loop import BatchAt, LossBatch, Plan
 
@@ -48,7 +48,8 @@ class VisionEncoderConfig(RunConfig):
 
     stage: Literal["pretrain_vision"] = "pretrain_vision"
     tokenizer: Path = Field(
-        Path("checkpoints/thinker_tiny/tokenizer.json"), description="whose words it learns"
+        Path("checkpoints/thinker_tiny/tokenizer.json"),
+        description="tokenizer of the thinker, whose subwords the encoder learns to name",
     )
     num_epochs: int = Field(7, ge=1)
     optimizer: Literal["adamw", "muon"] = Field("muon")
@@ -56,32 +57,55 @@ class VisionEncoderConfig(RunConfig):
     learning_rate: float = Field(2e-3, gt=0, le=1)
     weight_decay: float = Field(0.1, ge=0)
     warmup_steps: int = Field(100, ge=0)
-    image_size: int = Field(96, ge=16, description="pixels a side")
-    patch_size: int = Field(16, ge=2, description="pixels a side of a patch")
-    pixel_shuffle: int = Field(2, ge=1, description="patches a side that become one slot")
-    stem_channels: tuple[int, ...] = Field(
-        (16, 32, 64), description="channels of a convolutional stem; [] for plain patches"
+    image_size: int = Field(96, ge=16, description="height and width of the input in pixels")
+    patch_size: int = Field(16, ge=2, description="height and width of a patch in pixels")
+    pixel_shuffle: int = Field(
+        2, ge=1, description="pixel shuffle factor: x times x patches become one slot"
     )
-    hidden_size: int = Field(128, ge=16, description="width")
-    num_layers: int = Field(2, ge=1, description="layers")
-    num_heads: int = Field(2, ge=1, description="attention heads")
-    intermediate_size: int = Field(384, ge=16, description="width of the feed-forward part")
+    stem_channels: tuple[int, ...] = Field(
+        (16, 32, 64),
+        description="channels of the convolutional stem, as a JSON list; [] for plain patches",
+    )
+    hidden_size: int = Field(128, ge=16, description="width of the hidden states")
+    num_layers: int = Field(2, ge=1, description="number of layers")
+    num_heads: int = Field(2, ge=1, description="number of attention heads")
+    intermediate_size: int = Field(384, ge=16, description="width of the feed-forward layers")
     word_presence_weight: float = Field(
-        8.0, ge=0, description="in the loss, of words spotted in the slots; of captions it is 1"
+        8.0,
+        ge=0,
+        description="loss weight of word presence, which asks the slots for the words of the "
+        "caption; the captioning loss weighs 1",
     )
     word_presence_first: float = Field(
-        0.35, ge=0, lt=1, description="share of the run in which words are spotted and not said"
+        0.35,
+        ge=0,
+        lt=1,
+        description="fraction of the run, from its start, with the word presence loss only; the "
+        "captioning loss joins then",
     )
-    degrees: float = Field(3.0, ge=0, le=180, description="pictures are turned by up to this")
+    degrees: float = Field(
+        3.0, ge=0, le=180, description="augmentation: largest rotation in degrees"
+    )
     scale: float = Field(
-        0.04, ge=0, lt=1, description="width and height, each, are stretched by up to this share"
+        0.04,
+        ge=0,
+        lt=1,
+        description="augmentation: largest relative change of the width, and of the height",
     )
-    translate: float = Field(0.015, ge=0, le=1, description="moved by up to this share of a side")
-    brightness: float = Field(0.025, ge=0, le=1, description="of the whole range of a pixel")
-    captioner_layers: int = Field(2, ge=1, description="layers of the decoder")
-    captioner_width: int = Field(128, ge=16, multiple_of=4, description="width of the decoder")
+    translate: float = Field(
+        0.015, ge=0, le=1, description="augmentation: largest shift as a fraction of a side"
+    )
+    brightness: float = Field(
+        0.025,
+        ge=0,
+        le=1,
+        description="augmentation: largest change of brightness as a fraction of the full range",
+    )
+    captioner_layers: int = Field(2, ge=1, description="number of decoder layers of the captioner")
+    captioner_width: int = Field(128, ge=16, multiple_of=4, description="width of the captioner")
     compile: Literal["auto", "on", "off"] = Field(
-        "off", description="of the captioner, which is a small part of a step"
+        "off",
+        description="compilation of the captioner by torch.compile; it is a small part of a step",
     )
 
     @model_validator(mode="after")

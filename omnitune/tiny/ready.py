@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from omnitune.config import read_json_object
+from omnitune.config.settings import read_json_object
 from omnitune.sample import UserError
 from omnitune.storage import read_checkpoint, sha256, write_checkpoint, write_json
 

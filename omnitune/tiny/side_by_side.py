@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from omnitune.config import RunConfig
+from omnitune.config.run import RunConfig
 from omnitune.sample import UserError
 from omnitune.storage import cores
 from omnitune.tiny.pretrain_lm import TOKENIZER_FILE, ThinkerConfig

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from omnitune.config import RunConfig
+from omnitune.config.run import RunConfig
 from omnitune.data.sources.native import CAPTION_KEYS, data_files, read_available, split_of
 from omnitune.sample import SOURCES, Sample, UserError
 from omnitune.storage import write_json
@@ -65,6 +65,14 @@ def fresh_directory(config: RunConfig, name: str, resume: bool, overwrite: bool)
     if tokenizer is not None:
         inputs["tokenizer"] = tokenizer
     return Output(path, prepare_output_dir(config, path, resume, overwrite, inputs))
+
+
+def check_heads(
+    width: int, heads: int, width_name: str = "hidden_size", heads_name: str = "num_heads"
+) -> None:
+    """Raises ValueError unless attention heads divide the width evenly."""
+    if width % heads:
+        raise ValueError(f"{width_name} {width} is not a multiple of {heads_name} {heads}")
 
 
 def with_words(data_dir: Path, modality: str) -> tuple[list[Sample], list[Sample]]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
-from omnitune.config import SftConfig
+from omnitune.config.sft import SftConfig
 from omnitune.console import progress_bar
 from omnitune.data.index import Samples
 from omnitune.data.loader import SampleReader

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from omnitune.config import RunConfig
+from omnitune.config.run import RunConfig
 from omnitune.data.packing import Shard
 from omnitune.distributed.forked import Helper, Team, choose_ranks, team_of
 from omnitune.training import checkpoint, precision

@@ -10,7 +10,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from omnitune.config import RunConfig
+from omnitune.config.run import RunConfig
 
 # Newton-Schulz coefficients of Jordan et al. 2024, "Muon": steep at zero, singular values end
 # between about 0.7 and 1.2, which serves as well as exactly 1.

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from omnitune.config import RunConfig
+from omnitune.config.run import RunConfig
 from omnitune.distributed.forked import check_ranks
 from omnitune.evaluation.environment import command, environment
 from omnitune.reporting.examples import EXAMPLES_FILE

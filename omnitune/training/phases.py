@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import nn
 
-from omnitune.config import Phase, SftConfig
+from omnitune.config.settings import nearest
+from omnitune.config.sft import Phase, SftConfig
 from omnitune.data.schedule import Segment, warming_up
 from omnitune.encoders.base import Encoder
 from omnitune.sample import UserError
@@ -35,6 +36,9 @@ class Phases:
         modalities: of the model, to tell whose encoder is which part.
         total_steps: of the run.
 
+    Raises:
+        UserError: a phase trains a part that the model does not have.
+
     Attributes:
         starts: share of the run at which each begins. firsts: number of steps before it.
         named: whether the configuration has any.
@@ -53,8 +57,21 @@ class Phases:
         self.starts = [0.0, *(phase.until or 1.0 for phase in self.phases[:-1])]
         self.firsts = [round(start * total_steps) for start in self.starts]
         self._parts = dict(parts)
+        self._check_names()
         self._encoders = {m.medium.encoder_part: name for name, m in modalities.items()}
         self._entered: int | None = None
+
+    def _check_names(self) -> None:
+        """Raises UserError if a phase trains a part that the model does not have."""
+        for n, phase in enumerate(self.phases):
+            for name in phase.train or ():
+                if name not in self._parts:
+                    near = nearest(name, self._parts)
+                    hint = f"; did you mean {near}?" if near else ""
+                    raise UserError(
+                        f"phases.{n}.train: {name!r} is not one of this model's parts, which are "
+                        f"{', '.join(self._parts)}{hint}"
+                    )
 
     def at(self, step: int) -> int:
         """Phase, counted from 0, of the step that is made after ``step`` steps."""

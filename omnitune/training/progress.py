@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from omnitune.config import RunConfig
+from omnitune.config.run import RunConfig
 from omnitune.console import progress_bar
 from omnitune.storage import write_lines
 from omnitune.training.trackers import Trackers

@@ -12,7 +12,8 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from omnitune.config import SftConfig, read_json_object
+from omnitune.config.settings import read_json_object
+from omnitune.config.sft import SftConfig
 from omnitune.data.audit.truncation import TRUNCATION_FILE, ReadLimits, audit_truncation, summary
 from omnitune.data.feature_cache import FEATURES_FOLDER, FeatureStore
 from omnitune.data.index import Samples

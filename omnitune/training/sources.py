@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from omnitune.config import SftConfig
+from omnitune.config.sft import SftConfig
 from omnitune.data.index import Samples
 from omnitune.data.sources.native import join, read_sources, remarks, split_of
 from omnitune.data.splits import doubts

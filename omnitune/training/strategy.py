@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from omnitune.config import SftConfig
+from omnitune.config.sft import SftConfig
 from omnitune.data.index import Samples
 from omnitune.data.loader import WINDOW, BatchStream, SampleReader
 from omnitune.data.schedule import Decision, SamplingSchedule

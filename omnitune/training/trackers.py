@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from omnitune.config import read_json_object
+from omnitune.config.settings import read_json_object
 from omnitune.sample import UserError
 from omnitune.storage import write_json
 

@@ -9,7 +9,8 @@ from helpers import shorten_answers
 
 from benchmarks import strategies
 from benchmarks.strategies import COLUMNS, NAMES, ROOT, STRATEGIES, curve, main
-from omnitune.config import SftConfig, load_config
+from omnitune.config.settings import load_config
+from omnitune.config.sft import SftConfig
 
 
 def entry(step: int, ended: bool, **scores: float) -> str:

@@ -11,7 +11,7 @@ import torch
 from helpers import conversation, mixed_samples
 from test_loop import assert_same, metrics, settings, start, use_plain_descent, weights
 
-from omnitune.config import SftConfig
+from omnitune.config.sft import SftConfig
 from omnitune.data.packing import WHOLE, Shard
 from omnitune.distributed import forked as ranks
 from omnitune.distributed.forked import Team, choose_ranks, team_of

@@ -56,7 +56,7 @@ def test_nothing_held_out(home: Path, capsys: pytest.CaptureFixture[str]) -> Non
 
 def test_no_language(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert evaluate(home, "--language", "12") == 2
-    assert "error: --language: '12' is no code of a language" in capsys.readouterr().err
+    assert "error: --language: expected a language code such as en" in capsys.readouterr().err
 
 
 def test_own_data_and_what_is_held_out_of_it_are_scored_unless_told_otherwise(

@@ -14,6 +14,7 @@ import pytest
 import soundfile
 from helpers import tiny_model, tiny_tokenizer, write_image, write_wave
 
+from omnitune import cli
 from omnitune.data.loader import SampleReader
 from omnitune.data.taught import Taught
 from omnitune.data.template import CONTROL_TOKENS
@@ -22,6 +23,7 @@ from omnitune.models.loading import save_omni
 from omnitune.models.omni import OmniModel
 from omnitune.sample import Media, Message, Text, UserError
 from omnitune.serving import session as session_module
+from omnitune.serving import terminal
 from omnitune.serving.session import ChatSession
 from omnitune.serving.terminal import Terminal, completions, main
 
@@ -686,19 +688,36 @@ def test_a_missing_model_names_the_command_that_makes_it(
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("--prompted", "x"), "--prompted"),
-        (("--max-new-tokens", "0"), "--max-new-tokens/--max_new_tokens: must be at least 1"),
-        (("--max-new-tokens", "many"), "'many' is not a whole number"),
-        (("--max-new-tokens", "9" * 9_999), "9' is not a whole number"),
+        (("--prompted", "x"), "--prompted: unknown option; did you mean --prompt?"),
+        (("--max_new_tokens", "0"), "--max-new-tokens: must be at least 1, found 0"),
+        (("--max-new-tokens", "many"), "--max-new-tokens: must be a whole number, found 'many'"),
+        (("--max-new-tokens", "9" * 9_999), "--max-new-tokens: must be a whole number, found '99"),
+        (("--prompt",), "--prompt: a value is missing"),
+        (("--image", ""), "--image: a value is missing"),
+        (("hello",), "'hello' is not an option"),
     ],
 )
 def test_wrong_flags(
-    capsys: pytest.CaptureFixture[str], options: tuple[str, str], words: str
+    capsys: pytest.CaptureFixture[str], options: tuple[str, ...], words: str
 ) -> None:
-    with pytest.raises(SystemExit) as stopped:
-        run_main(*options)
-    assert stopped.value.code == 2
-    assert words in capsys.readouterr().err
+    assert cli.main(["chat", *options, "--json"]) == 2
+    out, err = capsys.readouterr()
+    assert words in err
+    assert err == f"error: {json.loads(out)['error']}\n"
+
+
+def test_options_are_text_where_text_is_meant(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, object] = {}
+    monkeypatch.setattr(terminal, "chat", lambda **options: given.update(options) or 0)
+    assert run_main("--prompt", "1", "--image=~/a.png", "--ckpt_dir", "2026") == 0
+    assert given == {
+        "ckpt_dir": Path("2026"),
+        "prompt": "1",
+        "as_json": False,
+        "max_new_tokens": session_module.MAX_NEW_TOKENS,
+        "image": Path("~/a.png").expanduser(),
+        "audio": None,
+    }
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 import torch
 from helpers import conversation, tiny_tokenizer, write_wave
 
-from omnitune.config import load_config
+from omnitune.config.settings import load_config
 from omnitune.data.packing import Shard
 from omnitune.encoders.fastconformer import FastConformerEncoder
 from omnitune.encoders.vocab_head import VocabHead

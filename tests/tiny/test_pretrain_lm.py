@@ -9,7 +9,8 @@ import torch
 from helpers import conversation, tiny_tokenizer
 from tokenizers import Regex, pre_tokenizers
 
-from omnitune.config import DataMix, load_config
+from omnitune.config.settings import load_config
+from omnitune.config.sft import DataMix
 from omnitune.data.loader import BatchStream, SampleReader
 from omnitune.data.mixture import Mixture
 from omnitune.data.template import ChatRenderer

@@ -7,7 +7,7 @@ import pytest
 import torch
 from helpers import tiny_model, tiny_reader, write_image
 
-from omnitune.config import load_config
+from omnitune.config.settings import load_config
 from omnitune.data.loader import BatchStream
 from omnitune.data.mixture import Mixture
 from omnitune.data.packing import WHOLE, Batch, Shard

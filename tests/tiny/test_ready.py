@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from omnitune.cli import main
-from omnitune.config import load_config
+from omnitune.config.settings import load_config
 from omnitune.models.loading import assemble, load_tokenizer
 from omnitune.sample import UserError
 from omnitune.storage import read_checkpoint, write_checkpoint, write_json

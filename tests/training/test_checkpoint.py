@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from omnitune.config import SftConfig
+from omnitune.config.sft import SftConfig
 from omnitune.sample import UserError
 from omnitune.storage import read_checkpoint
 from omnitune.training import checkpoint

@@ -9,7 +9,7 @@ import pytest
 import torch
 from helpers import SENTENCES, tiny_model, tiny_reader, write_image
 
-from omnitune.config import SftConfig
+from omnitune.config.sft import SftConfig
 from omnitune.data.index import Samples
 from omnitune.data.sources.native import FILES, read_source
 from omnitune.models.omni import OmniModel

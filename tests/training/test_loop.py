@@ -12,7 +12,7 @@ import torch
 from helpers import conversation, mixed_samples, tiny_model, tiny_reader
 from torch import Tensor, nn
 
-from omnitune.config import SftConfig
+from omnitune.config.sft import SftConfig
 from omnitune.data.loader import BatchStream
 from omnitune.data.mixture import Mixture
 from omnitune.data.packing import Shard

@@ -8,7 +8,7 @@ import torch
 from helpers import tiny_model
 from torch import nn
 
-from omnitune.config import SftConfig
+from omnitune.config.sft import SftConfig
 from omnitune.models.omni import OmniModel
 from omnitune.training.optim import (
     Muon,

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from omnitune.config import SftConfig
+from omnitune.config.sft import SftConfig
 from omnitune.sample import UserError
 from omnitune.training.output_dir import finish, prepare_output_dir
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from helpers import MIX, tiny_model
 
-from omnitune.config import SftConfig
+from omnitune.config.sft import SftConfig
 from omnitune.data.schedule import CURRICULUM_STAGES, EASIEST
 from omnitune.sample import UserError
 from omnitune.training.phases import Phases
@@ -26,6 +26,16 @@ def test_parts_are_all_the_weights() -> None:
     assert set(model.parts()) == EVERYTHING
     inside = [p for part in model.parts().values() for p in part.parameters()]
     assert {id(p) for p in inside} == {id(p) for p in model.parameters()}
+
+
+@pytest.mark.parametrize(("name", "hint"), [("proj_b", "; did you mean proj_v?"), ("zzz", "")])
+def test_a_part_that_the_model_does_not_have_is_named(name: str, hint: str) -> None:
+    with pytest.raises(UserError) as error:
+        phases(phases=[{"until": 0.5}, {"train": ["thinker", name]}])
+    assert str(error.value) == (
+        f"phases.1.train: '{name}' is not one of this model's parts, which are "
+        f"thinker, proj_v, vision_encoder, proj_a, audio_encoder{hint}"
+    )
 
 
 def test_run_without_phases_is_one_of_everything() -> None:

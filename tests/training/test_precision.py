@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from omnitune.config import SftConfig
+from omnitune.config.sft import SftConfig
 from omnitune.sample import UserError
 from omnitune.training import checkpoint, precision
 from omnitune.training.loop import Plan, Run, train

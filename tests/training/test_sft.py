@@ -12,7 +12,8 @@ import torch
 from helpers import ENCODERS, MIX, tiny_model, tiny_tokenizer, write_wave
 from helpers import sft_settings as settings
 
-from omnitune.config import SftConfig, load_config
+from omnitune.config.settings import load_config
+from omnitune.config.sft import SftConfig
 from omnitune.data.sources.native import FILES, split_of
 from omnitune.evaluation.caching import Estimate
 from omnitune.models.loading import load_omni

@@ -10,7 +10,7 @@ from helpers import MIX, shorten_answers
 from helpers import sft_settings as settings
 from test_loop import use_plain_descent
 
-from omnitune.config import SftConfig
+from omnitune.config.sft import SftConfig
 from omnitune.data.packing import Batch
 from omnitune.sample import UserError
 from omnitune.training.loop import Run, train

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from omnitune.config import SftConfig
+from omnitune.config.sft import SftConfig
 from omnitune.sample import UserError
 from omnitune.training.progress import RunLog
 from omnitune.training.trackers import Trackers, check_installed, run_id

@@ -1,0 +1,73 @@
+"""The options of the commands that read a run: apart from what they call, so that help is quick."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from omnitune.config.base import Config, Language
+
+
+class EvaluateConfig(Config):
+    """Options of ``omnitune evaluate``."""
+
+    ckpt_dir: Path = Field(description="folder or file of the model")
+    data: Path | None = Field(
+        None, description="folder of the data [default: the data of the model's own run]"
+    )
+    split: str = Field(
+        "",
+        description="name of the split to score, or all for every split but train [default: test, "
+        "or validation if there is no test]",
+    )
+    as_json: bool = Field(False, alias="json", description="print the scores as JSON")
+    predictions: Path | None = Field(
+        None, description="file for the predictions, one line of JSON per question"
+    )
+    language: Language | None = Field(
+        None,
+        title="CODE",
+        description="language code of answers whose records name none, such as hi [default: as in "
+        "the model's own run, else English for answers in Latin letters]",
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="device to compute on; auto takes a GPU if there is one"
+    )
+
+
+class InspectConfig(Config):
+    """Options of ``omnitune inspect``."""
+
+    data: Path = Field(Path("data/multimodal"), description="folder of the data")
+    as_json: Path | None = Field(
+        None, alias="json", description="file for all that was found, as JSON"
+    )
+    ckpt_dir: Path | None = Field(
+        None, description="folder or file of a model under which tokens and losses are counted too"
+    )
+    max_tokens: int = Field(
+        1024, ge=1, description="with --ckpt-dir: largest length of a sample in tokens"
+    )
+    strict: bool = Field(
+        False, description="exit with status 1 if media are broken or shared between splits"
+    )
+
+
+class ReportConfig(Config):
+    """Options of ``omnitune report``."""
+
+    ckpt_dir: Path = Field(description="output folder of the run")
+    data: Path | None = Field(None, description="folder of the data [default: the data of the run]")
+
+
+class CompareConfig(Config):
+    """Options of ``omnitune compare``."""
+
+    positional: ClassVar[str] = "runs"
+
+    runs: list[Path] = Field(
+        title="RUN ...", min_length=1, description="output folders of the runs"
+    )
+    html: Path = Field(Path("compare.html"), description="file of the page")

@@ -1,0 +1,184 @@
+"""The settings and options of every training stage, and fields that several stages have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from omnitune.config.base import LARGEST_SEED, Config
+from omnitune.sample import UserError
+
+
+class RunOptions(Config):
+    """Options of the training commands beside the settings of the run."""
+
+    config: list[Path] = Field(
+        [], title="FILE ...", description="JSON file of settings; the options override it"
+    )
+    resume: bool = Field(False, description="go on from the newest checkpoint of the run")
+    overwrite: bool = Field(False, description="replace the run in the output folder by a new one")
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> RunOptions:
+        if self.resume and self.overwrite:
+            raise ValueError(
+                "--resume goes on with the run that is there, --overwrite replaces it; give one of "
+                "them"
+            )
+        return self
+
+    @property
+    def flags(self) -> dict[str, bool]:
+        """What to do about a run that is there."""
+        return {"resume": self.resume, "overwrite": self.overwrite}
+
+
+class RunConfig(Config):
+    """What every training stage shares."""
+
+    own_options: ClassVar[tuple[str, ...]] = tuple(RunOptions.model_fields)
+    step_prefix: ClassVar[str] = "step_"  # of the names of step checkpoints
+
+    data_dir: Path = Field(Path("data/multimodal"), description="folder of the training data")
+    output_dir: Path | None = Field(
+        None,
+        description="folder for checkpoints, logs and results [default: checkpoints/NAME, after "
+        "the configuration file NAME.json]",
+    )
+    seed: int = Field(
+        0,
+        ge=0,
+        le=LARGEST_SEED,
+        description="random seed of the initial weights, the order of the samples and the "
+        "augmentation",
+    )
+    batch_size: int = Field(8, ge=1, le=65_536, description="samples per micro-batch")
+    gradient_accumulation: int = Field(
+        1, ge=1, le=65_536, description="micro-batches per optimiser step"
+    )
+    num_epochs: int = Field(
+        5,
+        ge=1,
+        le=1_000_000,
+        description="number of epochs; an epoch draws as many samples as there are for training",
+    )
+    max_steps: int | None = Field(
+        None,
+        ge=1,
+        le=1_000_000_000,
+        description="number of optimiser steps after which the run ends; it overrides num_epochs "
+        "[default: no limit]",
+    )
+    learning_rate: float = Field(
+        1e-4, gt=0, le=1, description="peak learning rate, reached after the warm-up"
+    )
+    warmup_steps: int = Field(
+        500,
+        ge=0,
+        le=10_000_000,
+        description="steps of linear learning rate warm-up; a tenth of the run at most",
+    )
+    min_lr_ratio: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="learning rate at the end of the cosine decay, as a fraction of the peak",
+    )
+    weight_decay: float = Field(
+        0.01, ge=0, le=10, description="decoupled weight decay; norms and biases have none"
+    )
+    optimizer: Literal["adamw", "muon"] = Field(
+        "adamw",
+        description="optimiser; muon orthogonalises the updates of hidden matrices and leaves all "
+        "other weights to AdamW",
+    )
+    muon_learning_rate: float = Field(
+        0.02,
+        gt=0,
+        le=1,
+        description="peak learning rate of Muon; learning_rate then applies to the AdamW groups",
+    )
+    adam_beta2: float = Field(
+        0.95, ge=0, lt=1, description="decay rate of AdamW's second-moment estimates"
+    )
+    max_grad_norm: float = Field(
+        1.0, gt=0, description="gradient clipping: the largest norm of all gradients together"
+    )
+    log_every: int = Field(50, ge=1, description="steps between two lines of the log")
+    save_every: int = Field(500, ge=1, description="steps between two checkpoints")
+    keep_checkpoints: int = Field(
+        3, ge=1, description="number of newest step checkpoints to keep; older ones are deleted"
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="device to train on; auto takes a GPU if there is one"
+    )
+    workers: int | None = Field(
+        None,
+        ge=1,
+        description="number of data-parallel processes on a CPU [default: one per core where that "
+        "is faster, else 1]",
+    )
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto",
+        description="number format of the forward pass; bf16 is mixed precision, auto takes it "
+        "where the hardware computes faster in it",
+    )
+    compile: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="compilation of the thinker's layers by torch.compile; auto compiles where "
+        "that is faster and the run is long enough to repay it",
+    )
+    trackers: list[Literal["tensorboard", "wandb", "trackio"]] = Field(
+        ["tensorboard"],
+        description="experiment trackers that receive the curves, separated by commas; an empty "
+        "value for none",
+    )
+
+    @field_validator("trackers", mode="before")
+    @classmethod
+    def _split_names(cls, value: Any) -> Any:
+        """On the command line: names with commas between them; nothing for none."""
+        if not isinstance(value, str):
+            return value
+        return [name.strip() for name in value.split(",") if name.strip()]
+
+    @property
+    def out(self) -> Path:
+        """The output folder, resolved by :func:`load_config`."""
+        if self.output_dir is None:
+            raise UserError("output_dir is not set; give --output-dir DIR")
+        return self.output_dir
+
+
+def max_questions_per_sample() -> Any:
+    """The field of this name, of the stages that ask the questions of records."""
+    return Field(
+        7,
+        ge=1,
+        description="largest number of a record's independent questions in one sample; null for "
+        "no limit",
+    )
+
+
+def loss_length_exponent(default: float = 0.0) -> Any:
+    """The field of this name, of the stages that learn answers of all lengths."""
+    return Field(
+        default,
+        ge=0,
+        le=1,
+        description="loss weighting by answer length: an answer of n tokens has the total weight "
+        "n^(1 - x); 0 weighs all tokens alike, 1 weighs all answers alike",
+    )
+
+
+def tokens_per_batch() -> Any:
+    """The field of this name, of the stages whose batches are rows of tokens."""
+    return Field(
+        None,
+        ge=16,
+        le=1 << 28,
+        description="approximate number of tokens per micro-batch, from samples of similar length; "
+        "it replaces batch_size [default: batches of batch_size samples]",
+    )

@@ -1,0 +1,287 @@
+"""The settings of the joint fine-tuning: parts, mix of sources, phases, length limits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    RootModel,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from omnitune import sample
+from omnitune.config.base import Config, Language, refuse_bool
+from omnitune.config.run import (
+    RunConfig,
+    loss_length_exponent,
+    max_questions_per_sample,
+    tokens_per_batch,
+)
+from omnitune.config.settings import UNKNOWN_NAME
+
+
+def _check_source(name: str) -> str:
+    """A source that is registered now: sources may be added at any time."""
+    if name not in sample.SOURCES:
+        known = {"known": ", ".join(sample.SOURCES)}
+        raise PydanticCustomError(UNKNOWN_NAME, "unknown source; expected one of {known}", known)
+    return name
+
+
+SourceName = Annotated[str, AfterValidator(_check_source), Field(title="SOURCE")]
+Weight = Annotated[float, BeforeValidator(refuse_bool), Field(ge=0, allow_inf_nan=False)]
+
+
+class DataMix(RootModel[dict[SourceName, Weight]]):
+    """Sampling weight of each source; they need not sum to one."""
+
+    @model_validator(mode="after")
+    def _keep_positive_weights(self) -> DataMix:
+        self.root = {name: weight for name, weight in self.root.items() if weight > 0}
+        if not self.root:
+            raise ValueError("every weight is 0; give at least one source a weight above 0")
+        return self
+
+    def weights(self) -> dict[str, float]:
+        """Weight by source, in the order of the registry; each is above 0."""
+        return {name: self.root[name] for name in sample.SOURCES if name in self.root}
+
+
+class Phase(Config):
+    """A part of the run; what it leaves out is as the run has it."""
+
+    until: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="end of the phase, as a fraction of the run's steps [default: 1, for the last "
+        "phase only]",
+    )
+    train: list[str] | None = Field(
+        None,
+        min_length=1,
+        description="parts of the model to train; all others are frozen [default: as "
+        "freeze_encoders says]",
+    )
+    learning_rate: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="peak learning rate of the phase; the rates of projectors and encoders keep "
+        "their ratio to it [default: the run's]",
+    )
+    data_mix: DataMix | None = Field(
+        None, description="sampling weight of each source [default: the run's]"
+    )
+    max_difficulty: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="largest difficulty of a sample; the phase leaves out harder ones [default: "
+        "no limit]",
+    )
+
+
+class SftConfig(RunConfig):
+    """Stage E, the joint fine-tuning."""
+
+    step_prefix: ClassVar[str] = "omni_step_"
+
+    thinker_ckpt: Path = Field(
+        Path("checkpoints/thinker_tiny/thinker_best.pt"),
+        description="checkpoint of the thinker, the language model",
+    )
+    audio_ckpt: Path = Field(
+        Path("checkpoints/audio_enc_tiny/audio_enc.pt"),
+        description="checkpoint of the audio encoder",
+    )
+    vision_ckpt: Path = Field(
+        Path("checkpoints/vision_tiny/vision.pt"), description="checkpoint of the vision encoder"
+    )
+    freeze_encoders: bool = Field(
+        True, description="freeze the encoders, except in phases that train them"
+    )
+    data_mix: DataMix = Field(
+        DataMix(text_only=0.4, image_text=0.3, audio_text=0.3),
+        description="sampling weight of each source",
+    )
+    phases: list[Phase] = Field(
+        [],
+        description="list of the run's phases, each an object with the keys below",
+    )
+    curriculum: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="curriculum: the fraction of the run over which harder samples join, starting "
+        "with the easiest half of each source; 0 for none",
+    )
+    adaptive_mix: Literal["none", "loss", "score"] = Field(
+        "none",
+        description="adaptive sampling: it gives more weight to the sources whose held-out loss "
+        "or score lags behind",
+    )
+    tokens_per_batch: int | None = tokens_per_batch()
+    lr_base_width: int = Field(
+        512,
+        ge=1,
+        description="width of the thinker for which learning_rate is meant; a narrower thinker "
+        "gets a proportionally larger rate",
+    )
+    projector_learning_rate: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="peak learning rate of the projectors [default: 2.5 times the thinker's]",
+    )
+    encoder_learning_rate: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="peak learning rate of encoders that are trained [default: learning_rate]",
+    )
+    multi_turn_prob: float = Field(
+        0.2,
+        ge=0,
+        le=1,
+        description="probability that a record's independent questions form one conversation; "
+        "otherwise each is asked alone",
+    )
+    max_questions_per_sample: int | None = max_questions_per_sample()
+    fresh_questions: bool = Field(
+        True,
+        description="choose new questions in each epoch, where a record has more than "
+        "max_questions_per_sample",
+    )
+    loss_length_exponent: float = loss_length_exponent()
+    languages: dict[SourceName, Language] = Field(
+        {},
+        description="by source, the language code of answers whose records name none, such as hi; "
+        "scoring compares answers by that language's rules [default: English, for "
+        "answers in Latin letters]",
+    )
+    max_tokens: int = Field(
+        1024, ge=16, description="largest length of a sample in tokens, media included"
+    )
+    too_long: Literal["refuse", "leave_out"] = Field(
+        "refuse",
+        description="what happens to a sample above max_tokens; leave_out lists it in "
+        "truncation.json",
+    )
+    long_audio: Literal["refuse", "split"] = Field(
+        "refuse",
+        description="what happens to a clip above max_audio_seconds; split cuts it at pauses and "
+        "keeps every piece",
+    )
+    max_audio_seconds: float | None = Field(
+        None,
+        ge=1,
+        description="largest length of a clip, or of a piece of it, in seconds [default: the "
+        "encoder's own limit, mostly 30]",
+    )
+    feature_cache: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="cache of encoder features, which encodes each medium once; auto uses it "
+        "where the encoders are frozen and it saves time",
+    )
+    activation_checkpointing: bool = Field(
+        False,
+        description="recompute activations in the backward pass: less memory, a third slower",
+    )
+    max_interpolation: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="largest share of the starting thinker's weights that is interpolated into "
+        "the final ones; the run takes the share with the lowest validation loss, 0 turns it off",
+    )
+    probe_questions: int = Field(
+        16, ge=1, description="held-out questions per task that are scored every log_every steps"
+    )
+    epoch_questions: int = Field(
+        100, ge=1, description="held-out questions per task that are scored after each epoch"
+    )
+
+    @field_validator("phases", mode="wrap")
+    @classmethod
+    def _check_phase_order(cls, value: Any, check: ValidatorFunctionWrapHandler) -> list[Phase]:
+        """Adds what is wrong between phases to what is wrong within them; fills in the last end."""
+        problems: list[InitErrorDetails] = []
+        try:
+            phases = check(value)
+        except ValidationError as error:
+            phases = []
+            problems = [
+                InitErrorDetails(
+                    type=_error_type(e), loc=e["loc"], input=e["input"], ctx=e.get("ctx", {})
+                )
+                for e in error.errors()
+            ]
+        problems += _wrong_ends(value if isinstance(value, list) else [])
+        if problems:
+            raise ValidationError.from_exception_data(cls.__name__, problems)
+        return [*phases[:-1], *(p.model_copy(update={"until": 1.0}) for p in phases[-1:])]
+
+    @property
+    def mixes(self) -> list[DataMix]:
+        """The mix of each phase; one without phases."""
+        return [phase.data_mix or self.data_mix for phase in self.phases] or [self.data_mix]
+
+    @property
+    def sources(self) -> list[str]:
+        """The sources that have weight at any time of the run, in the order of the registry."""
+        given = {name for mix in self.mixes for name in mix.weights()}
+        return [name for name in sample.SOURCES if name in given]
+
+    @property
+    def encoder_ckpts(self) -> dict[str, Path]:
+        """Checkpoint of each modality's encoder."""
+        return {"image": self.vision_ckpt, "audio": self.audio_ckpt}
+
+    @property
+    def encoder_settings(self) -> dict[str, dict[str, Any]]:
+        """By modality, what is laid over the settings in its encoder's checkpoint."""
+        audio: dict[str, Any] = {"long_audio": "split"} if self.long_audio == "split" else {}
+        if self.max_audio_seconds is not None:
+            audio["max_seconds"] = self.max_audio_seconds
+        return {"audio": audio}
+
+
+def _error_type(problem: Any) -> str | PydanticCustomError:
+    """The type of one of pydantic's problems, so that it can be raised again."""
+    if problem["type"] == UNKNOWN_NAME:  # ours: pydantic knows no template for it
+        return PydanticCustomError(UNKNOWN_NAME, problem["msg"], problem["ctx"])
+    return problem["type"]
+
+
+def _wrong_ends(phases: list[Any]) -> list[InitErrorDetails]:
+    """What is wrong with the phases' ends, which must rise from above 0 to 1."""
+    ends = [p.get("until") if isinstance(p, dict) else getattr(p, "until", None) for p in phases]
+    found: list[tuple[int, str]] = []
+    before = 0.0
+    for n, end in enumerate(ends):
+        last = n == len(ends) - 1
+        if end is None and not last:
+            found.append((n, "a value is missing; only the last phase may leave it out"))
+        elif last and end not in (None, 1):
+            found.append((n, "the last phase ends at 1"))
+        elif isinstance(end, int | float):
+            if end <= before:
+                found.append((n, f"must be above {before:g}, where the phase before it ends"))
+            before = end
+    return [
+        InitErrorDetails(
+            type=PydanticCustomError("phase_end", text),
+            loc=(n, "until"),
+            input=ends[n],
+        )
+        for n, text in found
+    ]
