@@ -27,6 +27,7 @@ from omnitune.config import (
     read_json_object,
 )
 from omnitune.sample import UserError
+from omnitune.tiny import sources as sources  # the corpus's own are known to every command
 
 RESUMABLE = ("pretrain", "sft")
 _HELP = {"-h", "--help"}

@@ -17,7 +17,7 @@ import pytest
 import torch
 from helpers import ENCODERS, tiny_model, tiny_tokenizer, write_image, write_wave
 
-from omnitune.data.sources.native import FILES
+from omnitune.data.reading import FILES
 from omnitune.models.loading import save_encoder, save_thinker
 from omnitune.training import precision
 

@@ -17,8 +17,8 @@ from helpers import (
 from torch import Tensor
 
 from omnitune.data.packing import Batch, Item, pack, share_prefix
+from omnitune.data.reading import FILES
 from omnitune.data.rounding import round_up
-from omnitune.data.sources.native import FILES
 from omnitune.models import attention
 from omnitune.models.kernels import flash4
 from omnitune.models.loading import assemble, load_omni

@@ -21,7 +21,8 @@ from omnitune.config.settings import Traced, nearest
 from omnitune.config.settings import load_config as load_config
 from omnitune.config.settings import option_table as option_table
 from omnitune.config.settings import read_json_object as read_json_object
-from omnitune.sample import SOURCES, UserError
+from omnitune.sample import UserError
+from omnitune.sources import SOURCES
 
 LARGEST_SEED = 2**63 - 1  # that every generator takes
 

@@ -41,17 +41,17 @@ def show_media(exhibits: Sequence[tuple[Media, ...]]) -> list[str]:
 
 
 def show_thumbnails(exhibits: Sequence[tuple[Media, ...]]) -> list[str]:
-    """The picture of each exhibit as HTML, small; in words what cannot be shown."""
-    shown = []
-    for media in exhibits:
-        path = next(medium.path for medium in media if medium.modality == "image")
-        try:
-            picture = thumbnail(path)
-            picture.thumbnail((GLANCE_SIDE, GLANCE_SIDE))
-            shown.append(f'<img src="{_jpeg(picture)}" alt="the picture of this question">')
-        except UserError:
-            shown.append('<p class="absent">(image: cannot be shown)</p>')
-    return shown
+    """The pictures of each exhibit as HTML, small; in words what cannot be shown."""
+    return ["".join(_glance(medium.path) for medium in media) for media in exhibits]
+
+
+def _glance(path: Path) -> str:
+    try:
+        picture = thumbnail(path)
+    except UserError:
+        return '<p class="absent">(image: cannot be shown)</p>'
+    picture.thumbnail((GLANCE_SIDE, GLANCE_SIDE))
+    return f'<img src="{_jpeg(picture)}" alt="the picture of this question">'
 
 
 def thumbnail(path: Path) -> Any:

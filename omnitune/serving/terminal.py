@@ -6,13 +6,14 @@ import argparse
 import difflib
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
 import torch
 
 from omnitune.data.taught import Taught
+from omnitune.media.base import with_article
 from omnitune.media.registry import MEDIA
 from omnitune.models.loading import load_omni
 from omnitune.sample import Media, UserError
@@ -32,17 +33,11 @@ from omnitune.serving.streams import (
 
 CKPT_DIR = Path("checkpoints/omni_sft_tiny")
 
-MEDIA_COMMANDS = {f"/{name}": name for name in MEDIA}
 COMMANDS = {
-    **{
-        f"{command} PATH": f"attach an {name} file (its path alone on a line does too)"
-        for command, name in MEDIA_COMMANDS.items()
-    },
     "/reset": "forget the conversation and what is attached",
     "/help": "show this list",
     "/quit": "leave (Ctrl-D and Ctrl-C pressed twice do too)",
 }
-COMMAND_NAMES = [command.split()[0] for command in COMMANDS]
 
 
 class Terminal:
@@ -54,11 +49,19 @@ class Terminal:
 
     Attributes:
         about: lines of the greeting that say more of it.
+        kinds: of media that the model reads, by the command that attaches one.
+        usages: what each command does.
     """
 
     def __init__(self, session: ChatSession, title: str) -> None:
         self.session, self.title = session, title
         self.about: Sequence[str] = ()
+        self.kinds = {f"/{name}": name for name in session.model.modalities}
+        self.usages = {
+            f"{command} PATH": f"attach {with_article(name)} file (its path alone on a line does "
+            "too)"
+            for command, name in self.kinds.items()
+        } | COMMANDS
         if sys.stdin is None:
             raise UserError("standard input is closed, so nobody can talk; give --prompt or a file")
         # Piped input gets answers only: no greeting, no prompt.
@@ -67,10 +70,10 @@ class Terminal:
     def run(self) -> int:
         """Talks until the user leaves or the input ends; returns the exit status."""
         if self.typed:
-            _enable_completion()
+            _enable_completion(self.completions)
             print(f"{self.title}: reads text, {', '.join(self.session.model.modalities)}.")
             print(*map(printable, self.about), sep="\n", end="\n" * bool(self.about))
-            print(f"Type to talk. Commands: {', '.join(COMMANDS)}.")
+            print(f"Type to talk. Commands: {', '.join(self.usages)}.")
         while (line := self._read()) is not None:
             try:
                 if not self._handle(line.strip()):
@@ -83,6 +86,14 @@ class Terminal:
         if self.typed:
             print("Goodbye.")
         return 0
+
+    def completions(self, line: str) -> list[str]:
+        """What a line may become by Tab: commands, and file names after those that take one."""
+        return paths.completions(line, self._commands, self.kinds)
+
+    @property
+    def _commands(self) -> list[str]:
+        return [*self.kinds, *COMMANDS]
 
     def _read(self) -> str | None:
         """The next line; None when the input ends or Ctrl-C is pressed twice."""
@@ -104,28 +115,31 @@ class Terminal:
     def _handle(self, line: str) -> bool:
         """Answers a line or follows a command; False to leave."""
         files = paths.dropped_files(line)
-        media = [medium for path in files if (medium := paths.as_medium(path))]
+        kinds = list(self.kinds.values())
+        media = [medium for path in files if (medium := paths.as_medium(path, kinds))]
         if files and len(media) == len(files):
             for medium in media:
-                self._attach(medium, f"took {medium.path.name} as an {medium.modality} file")
+                self._attach(
+                    medium, f"took {medium.path.name} as {with_article(medium.modality)} file"
+                )
             return True
         command, argument = (*line.split(maxsplit=1), "", "")[:2]
         if files or not command.startswith("/"):
             if line or self.session.pending:
                 self._hint(line, files)
                 self._answer(line)
-        elif command in MEDIA_COMMANDS:
+        elif command in self.kinds:
             if not argument:
                 raise UserError(f"{command} needs a file: {command} PATH")
             path = paths.path_of(argument)
-            self._attach(Media(MEDIA_COMMANDS[command], path), path.name)
+            self._attach(Media(self.kinds[command], path), path.name)
         elif command == "/reset":
             self.session.reset()
             print("(a new conversation)")
         elif command == "/help":
-            print("\n".join(f"  {usage:<12} {text}" for usage, text in COMMANDS.items()))
+            print("\n".join(f"  {usage:<12} {text}" for usage, text in self.usages.items()))
         elif command != "/quit":
-            close = difflib.get_close_matches(command.lower(), COMMAND_NAMES, n=1, cutoff=0.5)
+            close = difflib.get_close_matches(command.lower(), self._commands, n=1, cutoff=0.5)
             hint = f"did you mean {close[0]}?" if close else "/help lists the commands"
             raise UserError(f"{command} is not a command; {hint}")
         return command != "/quit"
@@ -140,10 +154,10 @@ class Terminal:
     def _hint(self, line: str, files: Sequence[Path]) -> None:
         """Says what becomes of paths in a line that is sent as text."""
         for path in files:
-            if not paths.as_medium(path):
+            if not paths.as_medium(path, self.kinds.values()):
                 print(printable(f"({path.name} is no file that the model reads; sent as text)"))
         known = [m for message in self.session.messages for m in message.parts]
-        for medium in () if files else paths.mentioned(line):
+        for medium in () if files else paths.mentioned(line, list(self.kinds.values())):
             if medium not in (*known, *self.session.pending):
                 command = f"/{medium.modality} {medium.path}"
                 print(printable(f"(the model is not shown {medium.path.name}; {command} does)"))
@@ -163,19 +177,20 @@ def chat(
     prompt: str | None = None,
     as_json: bool = False,
     max_new_tokens: int = MAX_NEW_TOKENS,
-    **media: Path | None,
+    **media: Sequence[Path] | None,
 ) -> int:
     """Opens the prompt, or answers once if there is a text or a medium.
 
     Args:
         ckpt_dir: folder with ``omni.pt``.
         prompt: text of the single turn; may be empty if there is a medium.
-        as_json: print one line with ``prompt``, a path or null for each modality, ``answer``,
+        as_json: print one line with ``prompt``, for each kind of medium that the model reads a
+            path, a list of several or null, ``answer``,
             ``tokens`` (of the answer) and ``seconds`` (reading media and answering; loading the
             model is left out), and ``notice`` if there is one (``ChatSession.notice``). After an
             error the line is ``{"error": sentence}``, so that standard output is JSON in any case.
         max_new_tokens: longest answer.
-        **media: file by modality (``image=...``).
+        **media: files by modality (``image=[...]``).
 
     Returns:
         exit status: 0, 2 after a UserError (told on standard error), 130 after Ctrl-C, 141 if who
@@ -199,9 +214,9 @@ def _talk(
     prompt: str | None,
     as_json: bool,
     max_new_tokens: int,
-    media: Mapping[str, Path | None],
+    media: Mapping[str, Sequence[Path] | None],
 ) -> int:
-    given = {name: path for name, path in media.items() if path is not None}
+    given = {name: paths for name, paths in media.items() if paths}
     try:
         if prompt is None and not given and not as_json:
             with ended_by_a_kill():
@@ -211,7 +226,7 @@ def _talk(
         if not given and not (prompt or "").strip():
             flags = " or ".join(f"--{name}" for name in MEDIA)
             raise UserError(f"there is nothing to answer; give a --prompt with words, or {flags}")
-        for name, path in given.items():  # a missing file is told before a large model is loaded
+        for name, path in _each(given):  # a missing file is told before a large model is loaded
             with named_in_errors(path):
                 MEDIA[name].check(path)
         _answer_once(_open_session(ckpt_dir, max_new_tokens), prompt or "", given, as_json)
@@ -246,7 +261,13 @@ def main(arguments: list[str]) -> int:
     )
     add("--prompt", metavar="TEXT", help="answer this and leave; may be empty beside a file")
     for name in MEDIA:
-        add(f"--{name}", type=paths.path_of, metavar="FILE", help=f"{name} to put before the text")
+        add(
+            f"--{name}",
+            type=paths.path_of,
+            action="append",
+            metavar="FILE",
+            help=f"{name} to put before the text; of several each has a --{name}",
+        )
     add("--json", action="store_true", help="print the answer as one line of JSON")
     add(
         "--max-new-tokens",
@@ -260,11 +281,6 @@ def main(arguments: list[str]) -> int:
     return chat(as_json=options.pop("json"), **options)
 
 
-def completions(line: str) -> list[str]:
-    """What a line may become by Tab: commands, and file names after those that take one."""
-    return paths.completions(line, COMMAND_NAMES, MEDIA_COMMANDS)
-
-
 def _open_session(ckpt_dir: Path, max_new_tokens: int) -> ChatSession:
     require_model(ckpt_dir)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -273,11 +289,11 @@ def _open_session(ckpt_dir: Path, max_new_tokens: int) -> ChatSession:
 
 
 def _answer_once(
-    session: ChatSession, prompt: str, media: Mapping[str, Path], as_json: bool
+    session: ChatSession, prompt: str, media: Mapping[str, Sequence[Path]], as_json: bool
 ) -> None:
     start = time.perf_counter()
     notices = []
-    for name, path in media.items():
+    for name, path in _each(media):
         session.attach(path, name)
         notices += [session.notice] * bool(session.notice)
     for piece in session.ask(prompt):
@@ -290,13 +306,23 @@ def _answer_once(
         return
     result = {
         "prompt": prompt,
-        **{name: str(media[name]) if name in media else None for name in MEDIA},
+        **{name: _as_given(media.get(name, ())) for name in session.model.modalities},
         "answer": session.messages[-1].text,
         "tokens": len(session.answer_tokens),
         "seconds": round(time.perf_counter() - start, 3),
         **({"notice": "; ".join(notices)} if notices else {}),
     }
     print(as_json_line(result))
+
+
+def _each(media: Mapping[str, Sequence[Path]]) -> Iterator[tuple[str, Path]]:
+    return ((name, path) for name, paths in media.items() for path in paths)
+
+
+def _as_given(paths: Sequence[Path]) -> str | list[str] | None:
+    """None, one path, or several."""
+    written = [str(path) for path in paths]
+    return written if len(written) > 1 else next(iter(written), None)
 
 
 def _positive(text: str) -> int:
@@ -309,8 +335,12 @@ def _positive(text: str) -> int:
     return number
 
 
-def _enable_completion() -> None:
-    """Makes Tab complete, where Python was built with readline."""
+def _enable_completion(completions: Callable[[str], list[str]]) -> None:
+    """Makes Tab complete, where Python was built with readline.
+
+    Args:
+        completions: of a line.
+    """
     try:
         import readline
     except ImportError:

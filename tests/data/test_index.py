@@ -10,8 +10,7 @@ import pytest
 
 from omnitune.data import index as indexing
 from omnitune.data.index import Index, Samples, build_index, difficulties, first_shown
-from omnitune.data.sources import native as records
-from omnitune.data.sources.native import (
+from omnitune.data.reading import (
     FILES,
     REQUIRED_MEDIA,
     all_task_counts,
@@ -21,6 +20,7 @@ from omnitune.data.sources.native import (
     read_source,
     split_of,
 )
+from omnitune.data.sources import native as records
 from omnitune.data.splits import by_content
 from omnitune.sample import Sample, UserError
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from helpers import write_image, write_wave
 
-from omnitune.data.sources.native import FILES, join, read_available, split_of
+from omnitune.data.reading import FILES, join, read_available, split_of
 from omnitune.data.taught import Taught, taught_by
 
 LATE = {

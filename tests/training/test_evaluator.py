@@ -11,7 +11,7 @@ from helpers import SENTENCES, tiny_model, tiny_reader, write_image
 
 from omnitune.config import SftConfig
 from omnitune.data.index import Samples
-from omnitune.data.sources.native import FILES, read_source
+from omnitune.data.reading import FILES, read_source
 from omnitune.models.omni import OmniModel
 from omnitune.training.evaluator import Evaluator, final_scores
 from omnitune.training.loop import Plan

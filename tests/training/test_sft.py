@@ -13,7 +13,7 @@ from helpers import ENCODERS, MIX, tiny_model, tiny_tokenizer, write_wave
 from helpers import sft_settings as settings
 
 from omnitune.config import SftConfig, load_config
-from omnitune.data.sources.native import FILES, split_of
+from omnitune.data.reading import FILES, split_of
 from omnitune.evaluation.caching import Estimate
 from omnitune.models.loading import load_omni
 from omnitune.models.omni import OmniModel

@@ -14,7 +14,7 @@ from PIL import Image
 from omnitune.cli import main
 from omnitune.data.audit.inspect import account_lines, inspect_folder
 from omnitune.data.audit.truncation import ReadLimits
-from omnitune.data.sources.native import FILES
+from omnitune.data.reading import FILES
 from omnitune.data.splits import by_content
 from omnitune.data.template import ChatRenderer
 from omnitune.media.registry import MEDIA

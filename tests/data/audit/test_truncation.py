@@ -13,7 +13,7 @@ from omnitune.data.audit import truncation as ledger
 from omnitune.data.audit.truncation import ReadLimits, audit_truncation, summary
 from omnitune.data.index import Samples
 from omnitune.data.loader import SampleReader
-from omnitune.data.sources.native import FILES, read_available, split_of
+from omnitune.data.reading import FILES, read_available, split_of
 from omnitune.data.template import ChatRenderer
 from omnitune.encoders.fastconformer import FastConformerEncoder
 from omnitune.encoders.vit import VitEncoder

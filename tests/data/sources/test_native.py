@@ -12,8 +12,7 @@ import pytest
 from helpers import write_image, write_wave
 
 from omnitune.data import faults
-from omnitune.data.schema import Record
-from omnitune.data.sources.native import (
+from omnitune.data.reading import (
     FILES,
     REQUIRED_MEDIA,
     check_media,
@@ -22,6 +21,7 @@ from omnitune.data.sources.native import (
     remarks,
     split_of,
 )
+from omnitune.data.schema import Record
 from omnitune.data.splits import by_content
 from omnitune.sample import SOURCES, Described, Media, Message, Sample, Text, UserError
 
