@@ -190,13 +190,12 @@ class Sample:
         A caption names every object and a transcript every word, so that a crowded picture or a
         long sentence counts as more. Of independent questions the mean.
         """
-        told = sum(
-            len(part.words.split()) for part in self.context_parts if isinstance(part, Described)
-        )
+        context = self.context_parts
+        told = sum(len(part.words.split()) for part in context if isinstance(part, Described))
+        captions = sum(len(part.caption.split()) for part in context if isinstance(part, Media))
         said = sum(len(message.text.split()) for message in self.messages) - told
         asked = self.num_questions
-        shown = told + sum(len(medium.caption.split()) for medium in self.media)
-        return shown + said / (max(1, asked) if self.independent_turns else 1)
+        return told + captions + said / (max(1, asked) if self.independent_turns else 1)
 
     def task_counts(self) -> list[tuple[str, int]]:
         """Task and number of questions of each sample that ``split_turns`` gives."""

@@ -114,7 +114,7 @@ class Fields:
 
 def record_keys(source: str) -> tuple[str, ...]:
     """The keys that a record of a source may have."""
-    media = tuple((medium.name, medium.caption_key) for medium in MEDIA.values())
+    media = tuple([(medium.name, medium.caption_key) for medium in MEDIA.values()])
     return _record_keys(media, SOURCES[source].keys)
 
 

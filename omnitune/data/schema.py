@@ -71,8 +71,7 @@ class Record(Content):
 
     def _kinds(self, listed: Mapping[str, list[Media]], turns: Sequence[Turn]) -> set[str]:
         """The kinds of media that the record holds, under its own keys and in its messages."""
-        parts = (part for turn in turns for part in turn.content)
-        typed = {part.modality for part in parts if isinstance(part, Media)}
+        typed = {p.modality for turn in turns for p in turn.content if isinstance(p, Media)}
         for name in SOURCES[self.source].media:
             if name not in listed and name not in typed:
                 raise self.wrong(
@@ -115,8 +114,9 @@ class Record(Content):
             raise self.wrong(f'{at}"question" is {as_found(question)}, expected text')
         if not isinstance(answer, str) or not answer.strip():
             raise self.wrong(f'{at}"answer" is {as_found(answer)}, expected text')
-        asked = Written(self.checked(question, f'{at}"question"'), f'{at}"question"')
-        given = Written(self.checked(answer, f'{at}"answer"'), f'{at}"answer"')
+        asked, given = Written(question, f'{at}"question"'), Written(answer, f'{at}"answer"')
+        for text in (asked, given):
+            self.checked(*text)
         return [Turn("user", [asked], pair, at), Turn("assistant", [given], pair, at)]
 
     def _group_answers(self, turns: Sequence[Turn], media: set[str]) -> None:

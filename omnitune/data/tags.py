@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -75,6 +74,8 @@ def plain(text: str, at: str, wrong: Wrong) -> str:
 
     The model would be told, or learn to say, the letters of the tag.
     """
+    if "<" not in text:
+        return text
     pieces = []
     for piece, name in cut(text):
         if name:
@@ -109,28 +110,31 @@ class Placing:
             UserError: a tag stands where no medium can, or for more media than the record has.
         """
         messages, first = [], -1
-        taken: Counter[str] = Counter()
+        taken: dict[str, int] = {}
         for n, turn in enumerate(turns):
             if turn.role == "user":
                 # All that the first of some independent questions shows comes back in the others.
                 again = self.independent and first >= 0
                 first = n if first < 0 else first
-                parts = self._user_parts(turn, Counter() if again else taken, again)
+                parts = self._user_parts(turn, {} if again else taken, again)
             else:
                 parts = self._text_parts(turn)
             messages.append(Message(turn.role, parts, turn.kind, turn.task, turn.weight))
-        opening = [part for name, parts in self.shown.items() for part in parts[taken[name] :]]
+        opening = [
+            part for name, parts in self.shown.items() for part in parts[taken.get(name, 0) :]
+        ]
         if opening:
             messages[first] = Message("user", (*opening, *messages[first].parts))
         return messages
 
     def _text_parts(self, turn: Turn) -> tuple[ContentPart, ...]:
         """The parts of a turn in which no medium can stand."""
-        written = [piece for piece in turn.content if isinstance(piece, Written)]
-        texts = (plain(piece.text, piece.at, self.wrong) for piece in written)
-        return tuple(Text(text) for text in texts if text.strip())
+        texts = (plain(*piece, self.wrong) for piece in turn.content if isinstance(piece, Written))
+        return tuple([Text(text) for text in texts if text.strip()])
 
-    def _user_parts(self, turn: Turn, taken: Counter[str], again: bool) -> tuple[ContentPart, ...]:
+    def _user_parts(
+        self, turn: Turn, taken: dict[str, int], again: bool
+    ) -> tuple[ContentPart, ...]:
         """A user turn's parts.
 
         Args:
@@ -150,17 +154,17 @@ class Placing:
                     parts.append(Text(text))
         return tuple(parts)
 
-    def _next(self, tag: str, name: str, taken: Counter[str], at: str) -> Media | Described:
+    def _next(self, tag: str, name: str, taken: dict[str, int], at: str) -> Media | Described:
         """What a tag stands for."""
         if name not in self.shown:
             raise self.wrong(f'{at} holds {tag}, but the record has no "{name}"; {_mend(tag)}')
         if tag != f"<{name}>":
             raise self.wrong(f"{at} holds {tag} (did you mean <{name}>?); {_mend(tag)}")
-        there = self.shown[name]
-        if taken[name] == len(there):
+        there, place = self.shown[name], taken.get(name, 0)
+        if place == len(there):
             count = f"one {name}" if len(there) == 1 else f'{len(there)} under "{name}"'
             raise self.wrong(
                 f"{at} holds {tag} once more, but the record has {count}; {_mend(tag)}"
             )
-        taken[name] += 1
-        return there[taken[name] - 1]
+        taken[name] = place + 1
+        return there[place]

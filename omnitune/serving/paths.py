@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -55,7 +55,7 @@ def as_medium(path: Path, kinds: Iterable[str]) -> Media | None:
     return None
 
 
-def mentioned(text: str, kinds: Sequence[str]) -> list[Media]:
+def mentioned(text: str, kinds: Collection[str]) -> list[Media]:
     """Files of some kinds of media that a sentence names, such as "what is in photo.png?"."""
     found = []
     for word in text.split():

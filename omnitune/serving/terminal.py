@@ -115,13 +115,11 @@ class Terminal:
     def _handle(self, line: str) -> bool:
         """Answers a line or follows a command; False to leave."""
         files = paths.dropped_files(line)
-        kinds = list(self.kinds.values())
-        media = [medium for path in files if (medium := paths.as_medium(path, kinds))]
+        media = [medium for path in files if (medium := self._as_medium(path))]
         if files and len(media) == len(files):
             for medium in media:
-                self._attach(
-                    medium, f"took {medium.path.name} as {with_article(medium.modality)} file"
-                )
+                kind = with_article(medium.modality)
+                self._attach(medium, f"took {medium.path.name} as {kind} file")
             return True
         command, argument = (*line.split(maxsplit=1), "", "")[:2]
         if files or not command.startswith("/"):
@@ -144,6 +142,9 @@ class Terminal:
             raise UserError(f"{command} is not a command; {hint}")
         return command != "/quit"
 
+    def _as_medium(self, path: Path) -> Media | None:
+        return paths.as_medium(path, self.kinds.values())
+
     def _attach(self, medium: Media, what: str) -> None:
         count = self.session.attach(medium.path, medium.modality)
         what = printable(f"{what}, {count} tokens")
@@ -154,10 +155,10 @@ class Terminal:
     def _hint(self, line: str, files: Sequence[Path]) -> None:
         """Says what becomes of paths in a line that is sent as text."""
         for path in files:
-            if not paths.as_medium(path, self.kinds.values()):
+            if not self._as_medium(path):
                 print(printable(f"({path.name} is no file that the model reads; sent as text)"))
         known = [m for message in self.session.messages for m in message.parts]
-        for medium in () if files else paths.mentioned(line, list(self.kinds.values())):
+        for medium in () if files else paths.mentioned(line, self.kinds.values()):
             if medium not in (*known, *self.session.pending):
                 command = f"/{medium.modality} {medium.path}"
                 print(printable(f"(the model is not shown {medium.path.name}; {command} does)"))
@@ -216,7 +217,7 @@ def _talk(
     max_new_tokens: int,
     media: Mapping[str, Sequence[Path] | None],
 ) -> int:
-    given = {name: paths for name, paths in media.items() if paths}
+    given = {name: files for name, files in media.items() if files}
     try:
         if prompt is None and not given and not as_json:
             with ended_by_a_kill():
