@@ -98,8 +98,12 @@ class Message:
 
     @property
     def text(self) -> str:
-        """The text parts, joined."""
-        return "".join(part.text for part in self.parts if isinstance(part, Text))
+        """The text parts, joined; no two words become one where a medium stands between them."""
+        whole, *rest = [part.text for part in self.parts if isinstance(part, Text)] or [""]
+        for text in rest:
+            apart = not whole or whole[-1].isspace() or text[:1].isspace()
+            whole += text if apart else f" {text}"
+        return whole
 
 
 @dataclass(frozen=True)
