@@ -44,9 +44,10 @@ from benchmarks.workload import BATCH_SIZE, WEIGHTS, WORKLOADS, build_model
 from omnitune.config.sft import DataMix, SftConfig
 from omnitune.console import progress_bar
 from omnitune.data.feature_cache import FEATURES_FOLDER
-from omnitune.data.sources.native import FILES, INDEX_FOLDER
+from omnitune.data.index import INDEX_FOLDER
 from omnitune.models.loading import save_encoder, save_thinker
 from omnitune.sample import Message, Sample, Text
+from omnitune.sources import SOURCES
 from omnitune.storage import write_json
 from omnitune.training import checkpoint
 from omnitune.training.loop import Run, train
@@ -64,7 +65,7 @@ def make_data(size: int) -> Path:
     if (folder / "done").exists():
         return folder
     for source in WEIGHTS:
-        (folder / FILES[source]).parent.mkdir(parents=True, exist_ok=True)
+        (folder / SOURCES[source].file).parent.mkdir(parents=True, exist_ok=True)
     noise = np.random.default_rng(0)
     for n in range(MEDIA):
         pixels = noise.integers(0, 256, (96, 96, 3), dtype=np.uint8)
@@ -73,7 +74,7 @@ def make_data(size: int) -> Path:
         soundfile.write(folder / "audio" / f"{n}.wav", wave, 16_000)
     with progress_bar(f"writing {size} records", size) as advance:
         for source, share in WEIGHTS.items():
-            with (folder / FILES[source]).open("w", encoding="utf-8") as file:
+            with (folder / SOURCES[source].file).open("w", encoding="utf-8") as file:
                 for n, record in enumerate(records(source, round(size * share))):
                     file.write(("[\n" if n == 0 else ",\n") + json.dumps(record))
                     advance()

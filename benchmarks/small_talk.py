@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.command import Arguments, command
-from omnitune.data.sources.native import read_available, split_of
+from omnitune.data.reading import read_available, split_of
 from omnitune.data.taught import Taught
 from omnitune.evaluation.metrics import exact_match
 from omnitune.evaluation.scoring import Question, questions_of
@@ -26,6 +26,7 @@ from omnitune.models.loading import load_omni
 from omnitune.sample import Media, Text, UserError
 from omnitune.serving.session import ChatSession
 from omnitune.storage import write_json
+from omnitune.tiny import sources as sources  # of the corpus
 
 SOURCE, TASK = "image_text", "caption"
 TALK = ("hello", "how are you?")

@@ -21,7 +21,7 @@ from rich.table import Column, Table
 
 from benchmarks.command import Arguments, command
 from omnitune.data.loader import SampleReader
-from omnitune.data.sources.native import read_available, split_of
+from omnitune.data.reading import read_available, split_of
 from omnitune.data.template import ChatRenderer
 from omnitune.evaluation.metrics import exact_match
 from omnitune.evaluation.scoring import answer, questions_of

@@ -18,7 +18,7 @@ from omnitune.data.feature_cache import FeatureStore
 from omnitune.data.loader import SampleReader, as_asked
 from omnitune.data.mixture import Mixture
 from omnitune.data.packing import Item
-from omnitune.data.sources.native import read_available, split_of
+from omnitune.data.reading import read_available, split_of
 from omnitune.data.template import ChatRenderer
 from omnitune.models.omni import OmniConfig, OmniModel
 from omnitune.sample import Media, Sample

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from omnitune.cli import main as omnitune
-from omnitune.data.sources.native import read_source, split_of
+from omnitune.data.reading import read_source, split_of
 from omnitune.evaluation.scoring import Question, questions_of
 from omnitune.sample import Media, UserError
 

@@ -15,7 +15,6 @@ from pathlib import Path
 
 from pydantic import Field
 
-from omnitune import sample
 from omnitune.config.arguments import split_arguments
 from omnitune.config.base import CHECKPOINTS, LARGEST_SEED, Config
 from omnitune.config.commands import CompareConfig, EvaluateConfig, InspectConfig, ReportConfig
@@ -24,6 +23,8 @@ from omnitune.config.run import RunConfig, RunOptions
 from omnitune.config.settings import load_config, nearest, read_json_object
 from omnitune.config.sft import SftConfig
 from omnitune.sample import UserError
+from omnitune.sources import SOURCES
+from omnitune.tiny import sources as sources  # the corpus's own are known to every command
 
 RESUMABLE = ("pretrain", "sft")
 SETTINGS = "Settings, which are also the keys of the configuration file"
@@ -245,7 +246,7 @@ def _part_help(settings: type[RunConfig]) -> str:
 def sft(arguments: list[str]) -> int:
     """Fine-tunes a thinker, encoders and projectors together, and scores the result."""
     if asks_for_help(arguments):
-        note = f"--config takes one file. SOURCE is one of {', '.join(sample.SOURCES)}."
+        note = f"--config takes one file. SOURCE is one of {', '.join(SOURCES)}."
         sections: dict[str, type[Config]] = {"Options": RunOptions, SETTINGS: SftConfig}
         raise HelpAsked(help_text("sft", _about(sft), sections, note))
     own, settings = split_arguments(RunOptions, arguments)

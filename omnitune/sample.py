@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -12,25 +13,28 @@ ROLES = ("system", "user", "assistant")
 # Of a language, as BCP 47 and locales write it: hi, pt-BR, zh_Hant.
 LANGUAGE_CODE = re.compile(r"[A-Za-z]{2,3}([-_][A-Za-z0-9]{1,8})*")
 
-# The sources, which are also the keys of ``data_mix``.
-SOURCES = (
-    "text_only",
-    "image_text",
-    "audio_text",
-    "image_audio_text",
-    "described",
-    "captions",
-    "digit_grids",
-    "transcripts",
-)
-
 
 class UserError(Exception):
     """A mistake of the user's: shown as one message without a traceback, exit status 2."""
 
 
+class ContentPart:
+    """A piece of a message. The template renders texts and media, other parts themselves."""
+
+    def positions(
+        self, encode: Callable[[str], Sequence[int]], id_of: Callable[[str], int]
+    ) -> Iterable[Sequence[int]]:
+        """The token ids at each position that it takes: of several the first is the row's own.
+
+        Args:
+            encode: a text to ids.
+            id_of: a special token to its id.
+        """
+        return ()
+
+
 @dataclass(frozen=True)
-class Text:
+class Text(ContentPart):
     """A piece of text in a message."""
 
     text: str
@@ -54,37 +58,27 @@ class Described(Text):
 
 
 @dataclass(frozen=True)
-class Media:
-    """A medium in a message, by reference: ``modality`` is a key of the registry."""
+class Media(ContentPart):
+    """A medium in a message, by reference.
+
+    Attributes:
+        modality: key of the registry.
+        caption: what it shows or says, in words (caption, transcript); "" where nobody says.
+    """
 
     modality: str
     path: Path
+    caption: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
-class PseudoFeatures:
-    """Words in place of a medium, shown as a medium is: a few words at once in each slot.
+class BackReference(ContentPart):
+    """Where an independent question shows what another one has shown before it.
 
-    Attributes:
-        modality: of the medium, whose placeholder fills the slots that stay empty.
-        slots: the words of each slot; "" for none.
-    """
-
-    modality: str
-    slots: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Again:
-    """Where an independent question shows a medium that another one has shown before it.
-
-    Asked alone it shows it there; in a conversation the medium stands once, and nothing here.
+    Asked alone it shows it there; in a conversation the part stands once, and nothing here.
     """
 
     part: Media | Described
-
-
-ContentPart = Text | Media | PseudoFeatures | Again
 
 
 @dataclass(frozen=True)
@@ -108,8 +102,12 @@ class Message:
 
     @property
     def text(self) -> str:
-        """The text parts, joined."""
-        return "".join(part.text for part in self.parts if isinstance(part, Text))
+        """The text parts, joined; no two words become one where a medium stands between them."""
+        whole, *rest = [part.text for part in self.parts if isinstance(part, Text)] or [""]
+        for text in rest:
+            apart = not whole or whole[-1].isspace() or text[:1].isspace()
+            whole += text if apart else f" {text}"
+        return whole
 
 
 @dataclass(frozen=True)
@@ -118,15 +116,13 @@ class Sample:
 
     Attributes:
         id: the key it came from, for error messages and predictions.
-        source: one of ``SOURCES``.
+        source: key of ``sources.SOURCES``.
         messages: the turns, media included.
         task: what is scored (``text``, ``image_qa``, ``transcription``, ...).
         split: ``train``, ``validation``, ``test`` or any other held-out name.
         kind: finer group of the task; may be empty.
         independent_turns: the question-answer pairs do not build on each other, so that each is
             scored alone with the media, never with the reference answers of the others in view.
-        captions: by modality, a text that says what the medium holds (caption, transcript).
-        tags: further groups of the scores, such as the voice.
         record: id of the sample that ``split_turns`` took this one out of, else empty.
         difficulty: as the record gives it, from 0 to 1; None: ranked by ``length_score``.
         number: place of its record in the source's file: ids may be shared, this is not. -1 where
@@ -141,8 +137,6 @@ class Sample:
     split: str
     kind: str = ""
     independent_turns: bool = False
-    captions: dict[str, str] = field(default_factory=dict)
-    tags: dict[str, str] = field(default_factory=dict)
     record: str = ""
     difficulty: float | None = None
     number: int = -1
@@ -159,7 +153,7 @@ class Sample:
         return tuple(p for m in self.messages for p in m.parts if isinstance(p, Media | Described))
 
     def split_turns(self) -> list[Sample]:
-        """One sample a question, each with its subject and without the other questions.
+        """One sample a question, each with all that it is about and without the other questions.
 
         A sample whose turns build on each other stays whole. Under the reference answers of its
         neighbours a caption, say, is half given away: neither a score nor a lesson in looking.
@@ -167,12 +161,11 @@ class Sample:
         if not self.independent_turns:
             return [self]
         answers = [n for n, message in enumerate(self.messages) if message.role == "assistant"]
-        singles, subject = [], self.context_parts
+        singles = []
         for n in answers:
             asked, answer = self.messages[n - 1 : n + 1]
-            parts = _with_again(asked.parts)
-            unseen = [part for part in subject if part not in parts]
-            asked = replace(asked, parts=(*unseen, *parts))
+            parts = _resolved(asked.parts)
+            asked = replace(asked, parts=(*_missing(self.context_parts, parts), *parts))
             name = f"{self.id}#{n // 2}" if len(answers) > 1 else self.id
             task, record = answer.task, self.record or self.id
             single = replace(self, id=name, messages=(asked, answer), task=task, record=record)
@@ -185,17 +178,16 @@ class Sample:
         return sum(message.learnt for message in self.messages)
 
     def select_turns(self, numbers: Sequence[int]) -> Sample:
-        """Some of the independent questions, in this order, with their subject.
+        """Some of the independent questions, in this order, with all that they are about.
 
-        In another order than the record's the subject stands before the first of them.
+        In another order than the record's that stands before the first of them.
         """
         pairs = [self.messages[2 * n : 2 * n + 2] for n in numbers]
         first, *rest = [message for pair in pairs for message in pair]
         stays = rest if list(numbers) == sorted(numbers) else []
-        parts = _with_again(first.parts)
+        parts = _resolved(first.parts)
         there = [*parts, *(part for message in stays for part in message.parts)]
-        moved = [part for part in self.context_parts if part not in there]
-        first = replace(first, parts=(*moved, *parts))
+        first = replace(first, parts=(*_missing(self.context_parts, there), *parts))
         shown = [part for part in self.context_parts if part in first.parts]
         rest = [replace(m, parts=tuple(p for p in m.parts if p not in shown)) for m in rest]
         return replace(self, messages=(first, *rest), task=rest[0].task)
@@ -206,22 +198,32 @@ class Sample:
         A caption names every object and a transcript every word, so that a crowded picture or a
         long sentence counts as more. Of independent questions the mean.
         """
-        told = sum(
-            len(part.words.split()) for part in self.context_parts if isinstance(part, Described)
-        )
+        context = self.context_parts
+        told = sum(len(part.words.split()) for part in context if isinstance(part, Described))
+        captions = sum(len(part.caption.split()) for part in context if isinstance(part, Media))
         said = sum(len(message.text.split()) for message in self.messages) - told
         asked = self.num_questions
-        shown = told + sum(len(text.split()) for text in self.captions.values())
-        return shown + said / (max(1, asked) if self.independent_turns else 1)
+        return told + captions + said / (max(1, asked) if self.independent_turns else 1)
 
     def task_counts(self) -> list[tuple[str, int]]:
-        """Task and number of questions of each sample that ``alone`` gives."""
+        """Task and number of questions of each sample that ``split_turns`` gives."""
         tasks = [message.task for message in self.messages if message.learnt]
         if self.independent_turns:
             return [(task, 1) for task in tasks]
         return [(self.task, len(tasks))]
 
 
-def _with_again(parts: Sequence[ContentPart]) -> tuple[ContentPart, ...]:
+def _resolved(parts: Sequence[ContentPart]) -> tuple[ContentPart, ...]:
     """The parts of a question that nothing is shown before."""
-    return tuple(part.part if isinstance(part, Again) else part for part in parts)
+    return tuple(part.part if isinstance(part, BackReference) else part for part in parts)
+
+
+def _missing(wanted: Iterable[ContentPart], there: Iterable[ContentPart]) -> list[ContentPart]:
+    """What of ``wanted`` is not there; what it holds twice has to be there twice."""
+    left, missing = Counter(there), []
+    for part in wanted:
+        if left[part] > 0:
+            left[part] -= 1
+        else:
+            missing.append(part)
+    return missing

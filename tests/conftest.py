@@ -17,8 +17,8 @@ import pytest
 import torch
 from helpers import ENCODERS, tiny_model, tiny_tokenizer, write_image, write_wave
 
-from omnitune.data.sources.native import FILES
 from omnitune.models.loading import save_encoder, save_thinker
+from omnitune.sources import SOURCES
 from omnitune.training import precision
 
 
@@ -46,7 +46,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("home")
     data: dict[str, list[dict[str, Any]]] = {"text_only": [], "image_text": [], "audio_text": []}
     for name in data:
-        (home / "data" / FILES[name]).parent.mkdir(parents=True)
+        (home / "data" / SOURCES[name].file).parent.mkdir(parents=True)
     splits = ["train"] * 4 + ["validation", "test"] * 2
     for n, split in enumerate(splits):
         qa = {"question": "what is it?", "answer": f"number {n}.", "split": split}
@@ -56,7 +56,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         data["image_text"].append(qa | {"image": image.name})
         data["audio_text"].append(qa | {"audio": clip.name, "task": "transcription"})
     for name, records in data.items():
-        (home / "data" / FILES[name]).write_text(json.dumps(records))
+        (home / "data" / SOURCES[name].file).write_text(json.dumps(records))
     model = tiny_model()
     save_thinker(home / "thinker.pt", model, tiny_tokenizer())
     for name in ENCODERS:

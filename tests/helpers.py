@@ -1,9 +1,12 @@
 """A tiny model and tiny media for tests: seeded, random, made in well under a second."""
 
 import itertools
+import json
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -15,10 +18,13 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from omnitune.config.sft import SftConfig
+from omnitune.data.index import Samples
 from omnitune.data.loader import SampleReader
+from omnitune.data.reading import read_source
 from omnitune.data.template import ChatRenderer
 from omnitune.models.omni import OmniConfig, OmniModel
 from omnitune.sample import Media, Message, Sample, Text
+from omnitune.sources import SOURCES
 from omnitune.tasks import TASKS
 from omnitune.tiny.pretrain_lm import ThinkerConfig, train_tokenizer
 
@@ -104,8 +110,15 @@ def write_wave(
     return path
 
 
-def conversation(id: str, *turns: str, media: tuple[Media, ...] = (), **rest: Any) -> Sample:
-    """Turns of user and assistant by turns; the media open the first one."""
+def conversation(
+    id: str,
+    *turns: str,
+    media: tuple[Media, ...] = (),
+    captions: Mapping[str, str] = MappingProxyType({}),
+    **rest: Any,
+) -> Sample:
+    """Turns of user and assistant by turns; the media, with ``captions``, open the first one."""
+    media = tuple(replace(m, caption=captions.get(m.modality, "")) for m in media)
     tasks = {
         frozenset(): "text",
         frozenset({"image"}): "image_qa",
@@ -186,3 +199,18 @@ def by_segment(
         for begin, end in itertools.pairwise(bounds_B.tolist())
     ]
     return torch.cat(out)
+
+
+def write_source(folder: Path, source: str, records: Any) -> Path:
+    """Writes the data file of a source, of records or of a text; returns its path."""
+    path = folder / SOURCES[source].file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = records if isinstance(records, str) else json.dumps(records)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def read_records(folder: Path, source: str, *records: Any) -> Samples:
+    """The samples of some records, which are written as the data file of a source."""
+    write_source(folder, source, list(records))
+    return read_source(folder, source)

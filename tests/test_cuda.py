@@ -18,12 +18,12 @@ from torch import Tensor
 
 from omnitune.data.packing import Batch, Item, pack, share_prefix
 from omnitune.data.rounding import round_up
-from omnitune.data.sources.native import FILES
 from omnitune.models import attention
 from omnitune.models.kernels import flash4
 from omnitune.models.loading import assemble, load_omni
 from omnitune.models.omni import OmniModel
 from omnitune.serving.session import ChatSession
+from omnitune.sources import SOURCES
 from omnitune.tiny import pretrain_audio as audio_encoder
 from omnitune.tiny import pretrain_lm as thinker
 from omnitune.tiny import pretrain_vision as vision_encoder
@@ -124,7 +124,7 @@ def spoken_and_pictured(folder: Path) -> Path:
     words = ("a red circle", "the quiet river", "two blue rings", "the sky", "a star", "7 plus 5")
     records: dict[str, list[dict[str, str]]] = {"image_text": [], "audio_text": []}
     for name in records:
-        (folder / FILES[name]).parent.mkdir(parents=True)
+        (folder / SOURCES[name].file).parent.mkdir(parents=True)
     for n in range(24):
         said, split = words[n % len(words)], "validation" if n % 4 == 3 else "train"
         image = write_image(folder / "images" / f"{n}.png", size=96, seed=n)
@@ -133,7 +133,7 @@ def spoken_and_pictured(folder: Path) -> Path:
         records["image_text"].append(asked | {"image": image.name, "caption": said})
         records["audio_text"].append(asked | {"audio": clip.name, "transcript": said})
     for name, rows in records.items():
-        (folder / FILES[name]).write_text(json.dumps(rows))
+        (folder / SOURCES[name].file).write_text(json.dumps(rows))
     return folder
 
 

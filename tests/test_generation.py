@@ -9,7 +9,8 @@ from helpers import mixed_samples, tiny_model, tiny_reader
 from omnitune.data.packing import Item, pack
 from omnitune.generation import _left_pad, generate, stream
 from omnitune.models.omni import OmniModel
-from omnitune.sample import Message, PseudoFeatures, Text
+from omnitune.sample import Message, Text
+from omnitune.tiny.pseudo_features import PseudoFeatures
 
 LENGTH = 12
 NEVER = -1  # an end that no token is

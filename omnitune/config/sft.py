@@ -17,7 +17,6 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from omnitune import sample
 from omnitune.config.base import Config, Language, refuse_bool
 from omnitune.config.run import (
     RunConfig,
@@ -26,12 +25,13 @@ from omnitune.config.run import (
     tokens_per_batch,
 )
 from omnitune.config.settings import UNKNOWN_NAME
+from omnitune.sources import SOURCES
 
 
 def _check_source(name: str) -> str:
     """A source that is registered now: sources may be added at any time."""
-    if name not in sample.SOURCES:
-        known = {"known": ", ".join(sample.SOURCES)}
+    if name not in SOURCES:
+        known = {"known": ", ".join(SOURCES)}
         raise PydanticCustomError(UNKNOWN_NAME, "unknown source; expected one of {known}", known)
     return name
 
@@ -52,7 +52,7 @@ class DataMix(RootModel[dict[SourceName, Weight]]):
 
     def weights(self) -> dict[str, float]:
         """Weight by source, in the order of the registry; each is above 0."""
-        return {name: self.root[name] for name in sample.SOURCES if name in self.root}
+        return {name: self.root[name] for name in SOURCES if name in self.root}
 
 
 class Phase(Config):
@@ -239,7 +239,7 @@ class SftConfig(RunConfig):
     def sources(self) -> list[str]:
         """The sources that have weight at any time of the run, in the order of the registry."""
         given = {name for mix in self.mixes for name in mix.weights()}
-        return [name for name in sample.SOURCES if name in given]
+        return [name for name in SOURCES if name in given]
 
     @property
     def encoder_ckpts(self) -> dict[str, Path]:

@@ -1,12 +1,12 @@
-"""An index of a JSON data file: where each record lies, its split, its questions, its media.
+"""An index of a data file: where each record lies, its split, its questions, its media.
 
 A first pass reads the file piece by piece, checks every record and keeps what it found under
 ``<data_dir>/.index``, in a folder named by the hash of the file's content: it cannot go stale.
 Later starts map it into memory, and a record is read from the file when it is asked for, so that
 neither start-up nor memory grows with the number of records.
 
-Shape suffixes: N records, S singles (what ``Sample.alone`` gives), M distinct media, R places in
-records that show a medium.
+Shape suffixes: N records, S singles (what ``Sample.split_turns`` gives), M distinct media, R places
+in records that show a medium.
 """
 
 from __future__ import annotations
@@ -29,14 +29,15 @@ import numpy as np
 
 from omnitune.console import progress_bar
 from omnitune.data.faults import Faults
-from omnitune.data.scan import scan
+from omnitune.data.sources.base import Format
 from omnitune.data.splits import TRAIN, VALIDATION, likely, one_to_set_aside
 from omnitune.data.tally import Codes, MediaTally
 from omnitune.data.tally import difficulties as difficulties
 from omnitune.sample import Media, Sample, UserError
 from omnitune.storage import sha256, write_json
 
-VERSION = 3
+VERSION = 4
+INDEX_FOLDER = ".index"  # within the data folder
 # Below so many bytes a file is read again sooner than its index is looked up and kept.
 KEEP_FROM = 2 << 20
 BAR_FROM = 32 << 20
@@ -60,9 +61,10 @@ class Index:
         single_N: place in ``task_S`` of the record's first single; its last entry is S.
         task_S: place in ``tasks``.
         questions_S: number of answers to give.
-        media_M2: the first record that shows it, and its place in ``modalities``.
+        media_M3: the first record that shows it, which of that record's media it is, and its
+            kind's place in ``modalities``.
         show_N: place in ``shown_R`` of the record's first medium; its last entry is R.
-        shown_R: place in ``media_M2``.
+        shown_R: place in ``media_M3``.
         difficulty_N: from 0 to 1 (see :func:`difficulties`).
         aside_A: records without a split that were set aside as validation, where none is.
         name: stands for the file's content.
@@ -75,7 +77,7 @@ class Index:
     single_N: np.ndarray
     task_S: np.ndarray
     questions_S: np.ndarray
-    media_M2: np.ndarray
+    media_M3: np.ndarray
     show_N: np.ndarray
     shown_R: np.ndarray
     difficulty_N: np.ndarray
@@ -133,17 +135,22 @@ _NAMES = [field.name for field in fields(Index) if field.type == "list[str]"]
 
 
 def build_index(
-    path: Path, name: str, parse: Parse, advance: Callable[[int], None] = lambda n: None
+    path: Path,
+    format: Format,
+    name: str,
+    parse: Parse,
+    advance: Callable[[int], None] = lambda n: None,
 ) -> Index:
     """Reads a file's records one by one, checks them and notes what an index holds.
 
     Args:
+        format: of the file.
         name: stands for the file's content.
         advance: called with the number of bytes just read.
 
     Raises:
         OSError: the file cannot be read.
-        UserError: the file is no JSON list, or a record of it is wrong.
+        UserError: the file is not of its format, or a record of it is wrong.
     """
     places, prints, splits, tasks, questions = (array(code) for code in "qIihi")
     media, faults, singles = MediaTally(), Faults(path), array("q", [0])
@@ -151,13 +158,13 @@ def build_index(
     split_codes, task_codes = Codes(), Codes()
     read, free = 0, 0
     with path.open("rb", buffering=0) as file:
-        for number, (start, length, values) in enumerate(scan(path)):
+        for number, (start, length, values) in enumerate(format.scan(path)):
             with faults:
                 sample = parse(number, values)
             if faults:  # all that is told now is what else is wrong
                 continue
             places.extend((start, length))
-            prints.append(crc32(os.pread(file.fileno(), length, start)))
+            prints.append(crc32(format.content(file, start, length)))
             splits.append(split_codes[sample.split])
             free += "split" not in values
             given.append(np.nan if sample.difficulty is None else sample.difficulty)
@@ -171,7 +178,7 @@ def build_index(
             read = start + length
     faults.tell()
     enough = free > 0 and splits.count(split_codes.get(TRAIN, -1)) > 1
-    for number in (aside := _set_aside(path, split_codes) if enough else []):
+    for number in (aside := _set_aside(path, format, split_codes) if enough else []):
         splits[number] = split_codes[VALIDATION]
     split_N = np.array(splits)
     return Index(
@@ -182,7 +189,7 @@ def build_index(
         single_N=np.array(singles),
         task_S=np.array(tasks),
         questions_S=np.array(questions),
-        media_M2=np.array(media.first).reshape(-1, 2),
+        media_M3=np.array(media.first).reshape(-1, 3),
         show_N=np.array(media.ends),
         shown_R=np.array(media.shown),
         difficulty_N=difficulties(np.array(given), np.array(efforts)),
@@ -194,18 +201,19 @@ def build_index(
     )
 
 
-def _set_aside(path: Path, splits: Iterable[str]) -> list[int]:
+def _set_aside(path: Path, format: Format, splits: Iterable[str]) -> list[int]:
     """The record to hold out where the share of those without a split gives none: one, or none."""
     if any(VALIDATION in (name, likely(name)) for name in splits):
         return []
-    number = one_to_set_aside(values for _, _, values in scan(path))
+    number = one_to_set_aside(values for _, _, values in format.scan(path))
     return [] if number is None else [number]
 
 
-def open_index(path: Path, source: str, root: Path, parse: Parse) -> Index:
+def open_index(path: Path, format: Format, source: str, root: Path, parse: Parse) -> Index:
     """The index of a source's file: the one that is kept, or a new one, which is kept.
 
     Args:
+        format: of the file.
         root: folder of the indices; a small file's index is not kept.
     """
     before = _identity(path)
@@ -214,10 +222,10 @@ def open_index(path: Path, source: str, root: Path, parse: Parse) -> Index:
     if size >= KEEP_FROM and (kept := Index.load(folder)):
         return kept
     if size < BAR_FROM:
-        index = build_index(path, folder.name, parse)
+        index = build_index(path, format, folder.name, parse)
     else:
         with progress_bar(f"indexing {source} (MB)", -(-size // 10**6)) as advance:
-            index = build_index(path, folder.name, parse, lambda n: advance(n / 1e6))
+            index = build_index(path, format, folder.name, parse, lambda n: advance(n / 1e6))
     if _identity(path) != before:
         raise UserError(f"{path}: was changed while it was read; start again when it is whole")
     if size < KEEP_FROM:
@@ -238,20 +246,27 @@ def _identity(path: Path) -> tuple[int, int, int]:
     return stat.st_size, stat.st_mtime_ns, stat.st_ino
 
 
-class Source:
+class IndexedFile:
     """A file with its index; so many records as are met again in a small file's passes stay read.
 
     Args:
-        path: of the JSON file.
+        path: of the file.
+        format: of its content.
         index: of its records.
         parse: turns a record into a sample.
         left_out: numbers of records that are in no split.
     """
 
     def __init__(
-        self, path: Path, index: Index, parse: Parse, left_out: Sequence[int] | np.ndarray = ()
+        self,
+        path: Path,
+        format: Format,
+        index: Index,
+        parse: Parse,
+        left_out: Sequence[int] | np.ndarray = (),
     ) -> None:
-        self.path, self.index, self.parse, self.left_out = path, index, parse, left_out
+        self.path, self.format, self.index, self.parse = path, format, index, parse
+        self.left_out = left_out
         self.sample = lru_cache(maxsize=KEPT_RECORDS)(self._sample)
 
     def of_split(self, name: str) -> np.ndarray:
@@ -259,16 +274,22 @@ class Source:
         numbers = self.index.of_split(name)
         return numbers[~np.isin(numbers, self.left_out)] if len(self.left_out) else numbers
 
-    def without(self, numbers: Sequence[int] | np.ndarray) -> Source:
+    def without(self, numbers: Sequence[int] | np.ndarray) -> IndexedFile:
         """The same file without some of its records."""
-        return Source(self.path, self.index, self.parse, numbers)
+        return IndexedFile(self.path, self.format, self.index, self.parse, numbers)
+
+    def medium(self, place: int) -> tuple[Media, Sample]:
+        """A distinct medium, by its place in the index, with the first sample that shows it."""
+        number, which, _ = self.index.media_M3[place].tolist()
+        sample = self.sample(number)
+        return sample.media[which], sample
 
     def _sample(self, number: int) -> Sample:
         """Reads one record; raises UserError if the file was changed meanwhile."""
         start, length = self.index.place_N2[number].tolist()
         try:
             with self.path.open("rb", buffering=0) as file:
-                content = os.pread(file.fileno(), length, start)
+                content = self.format.content(file, start, length)
         except OSError:
             content = b""
         if crc32(content) != int(self.index.print_N[number]):
@@ -277,7 +298,7 @@ class Source:
                 "its records were first read; leave it as it is while a run reads it, and start "
                 "the command again"
             )
-        sample = self.parse(number, json.loads(content))
+        sample = self.parse(number, self.format.value(content))
         # One that was set aside is in another split than it would be by itself.
         split = self.index.splits[int(self.index.split_N[number])]
         return sample if sample.split == split else replace(sample, split=split)
@@ -287,10 +308,10 @@ class Samples(Sequence[Sample]):
     """Samples of one or more files in order, each read when it is asked for.
 
     Args:
-        pieces: a source and the numbers of its records; a range stands for all of them.
+        pieces: a file and the numbers of its records; a range stands for all of them.
     """
 
-    def __init__(self, pieces: Iterable[tuple[Source, Sequence[int] | np.ndarray]]) -> None:
+    def __init__(self, pieces: Iterable[tuple[IndexedFile, Sequence[int] | np.ndarray]]) -> None:
         self.pieces = list(pieces)
         self._ends = list(accumulate(len(numbers) for _, numbers in self.pieces))
 
@@ -310,7 +331,7 @@ class Samples(Sequence[Sample]):
     def __iter__(self) -> Iterator[Sample]:
         return (source.sample(int(n)) for source, numbers in self.pieces for n in numbers)
 
-    def _locate(self, place: int) -> tuple[Source, int]:
+    def _locate(self, place: int) -> tuple[IndexedFile, int]:
         place += len(self) if place < 0 else 0
         if not 0 <= place < len(self):
             raise IndexError(place)
@@ -334,7 +355,7 @@ class Samples(Sequence[Sample]):
         return all(isinstance(numbers, range) for _, numbers in self.pieces)
 
     def all_task_counts(self) -> Iterator[list[tuple[str, int]]]:
-        """``Sample.outline`` of each, without reading it."""
+        """``Sample.task_counts`` of each, without reading it."""
         return (
             source.index.task_counts(int(n)) for source, numbers in self.pieces for n in numbers
         )
@@ -350,15 +371,12 @@ class Samples(Sequence[Sample]):
             yield from first_shown(self)
             return
         for source, _ in self.pieces:
-            for number, modality in source.index.media_M2.tolist():
-                sample = source.sample(number)
-                name = source.index.modalities[modality]
-                yield next(m for m in sample.media if m.modality == name), sample
+            yield from map(source.medium, range(len(source.index.media_M3)))
 
     @property
     def media_key(self) -> str | None:
         """What stands for the media if they are too many to look at each one at every start."""
-        count = sum(len(source.index.media_M2) for source, _ in self.pieces)
+        count = sum(len(source.index.media_M3) for source, _ in self.pieces)
         if count <= MANY_MEDIA or not self.whole:
             return None
         names = "/".join(source.index.name for source, _ in self.pieces)

@@ -113,7 +113,6 @@ class BatchStream:
             conversation; otherwise each of its questions is asked alone, as it is when scored.
         max_questions_per_sample: so many of a sample's independent questions.
         fresh_questions: others in each pass.
-        show: the form in which a sample is read.
         tokens_per_batch: in place of ``batch_size``: as many samples a batch as have about so many
             tokens, and batches of like length.
     """
@@ -129,18 +128,15 @@ class BatchStream:
         multi_turn_prob: float = 1.0,
         max_questions_per_sample: int | None = None,
         fresh_questions: bool = True,
-        show: Callable[[Sample], Sample] = lambda sample: sample,
         tokens_per_batch: int | None = None,
     ) -> None:
         self.reader, self.samples = reader, samples
         self.mixture: Mixture | SamplingSchedule = mixture
         self.batch_size, self.prompt_weight = batch_size, prompt_weight
         self.loss_length_exponent = loss_length_exponent
-        self.multi_turn_prob, self.show = multi_turn_prob, show
-        self.max_questions_per_sample, self.fresh_questions = (
-            max_questions_per_sample,
-            fresh_questions,
-        )
+        self.multi_turn_prob = multi_turn_prob
+        self.max_questions_per_sample = max_questions_per_sample
+        self.fresh_questions = fresh_questions
         self.groups = mixture.names
         self._later: list[tuple[int, SampleReader]] = []
         self.balanced = tokens_per_batch is not None
@@ -207,7 +203,7 @@ class BatchStream:
             sample, k, seed, share, self.max_questions_per_sample, self.fresh_questions
         )
         reader = self._reader_at(k)
-        items = [reader.item(self.show(single), group) for single in singles]
+        items = [reader.item(single, group) for single in singles]
         for item in items[1:]:
             item.opens = False
         share_prefix(items)

@@ -4,24 +4,58 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 from omnitune.media.registry import MEDIA
-from omnitune.sample import Again, ContentPart, Described, Media, Message, Text, UserError
-
-# A tag as it should be, or as it is often written elsewhere: <IMAGE>, <image 1>, <|image|>,
-# <image/>, <image_placeholder>. After a backslash the letters themselves are meant.
-_NUMBERED = r"(?:[ _-]?(?:\d+|pad|token|placeholder))?"
-_TAG = re.compile(rf"(\\?)(<\|?/?\s*({'|'.join(MEDIA)}){_NUMBERED}\s*/?\|?>)", re.IGNORECASE)
+from omnitune.sample import BackReference, ContentPart, Described, Media, Message, Text, UserError
 
 # Makes an error that says in which record.
 Wrong = Callable[[str], UserError]
 
 
+class Written(NamedTuple):
+    """Text of a message, and what to call its place in an error."""
+
+    text: str
+    at: str
+
+
+@dataclass
+class Turn:
+    """A message as its record has it: text in which tags may stand, and media between it.
+
+    Attributes:
+        values: the object that it is from. at: what to call that in an error.
+        weight, kind, task: of an answer.
+    """
+
+    role: str
+    content: Sequence[Written | Media]
+    values: Mapping[str, Any]
+    at: str
+    weight: int = 1
+    kind: str = ""
+    task: str = ""
+
+
+@lru_cache(maxsize=8)
+def _pattern(names: tuple[str, ...]) -> re.Pattern[str]:
+    """Finds a tag as it should be, or as it is often written elsewhere.
+
+    Such as <IMAGE>, <image 1>, <|image|>, <image/>, <image_placeholder>. After a backslash the
+    letters themselves are meant.
+    """
+    numbered = r"(?:[ _-]?(?:\d+|pad|token|placeholder))?"
+    either = "|".join(map(re.escape, names))
+    return re.compile(rf"(\\?)(<\|?/?\s*({either}){numbered}\s*/?\|?>)", re.IGNORECASE)
+
+
 def cut(text: str) -> Iterator[tuple[str, str]]:
     """A text cut at its tags: pieces of text, and tags with the modality that they name."""
     plain, position = "", 0
-    for tag in _TAG.finditer(text) if "<" in text else ():
+    for tag in _pattern(tuple(MEDIA)).finditer(text) if "<" in text else ():
         plain += text[position : tag.start()]
         position = tag.end()
         if tag[1]:
@@ -40,6 +74,8 @@ def plain(text: str, at: str, wrong: Wrong) -> str:
 
     The model would be told, or learn to say, the letters of the tag.
     """
+    if "<" not in text:
+        return text
     pieces = []
     for piece, name in cut(text):
         if name:
@@ -53,70 +89,82 @@ def _mend(tag: str) -> str:
 
 
 class Placing:
-    """Puts what a record is about where its tags say, and where none does in front.
+    """Puts what a record is about where its tags say, and what has no tag in front.
 
     Args:
         wrong: makes the error for this record.
-        shown: by modality, the media, or what is told in their place.
-        independent: each question is asked alone: a tag in each of them means the same medium.
+        shown: by modality, the media that the record lists, or what is told in their place. Tags
+            stand for them in this order.
+        independent: each question is asked alone: its tags begin with the first medium again.
     """
 
     def __init__(
-        self, wrong: Wrong, shown: Mapping[str, Media | Described], independent: bool
+        self, wrong: Wrong, shown: Mapping[str, Sequence[Media | Described]], independent: bool
     ) -> None:
         self.wrong, self.shown, self.independent = wrong, shown, independent
 
-    def messages(self, turns: Sequence[Mapping[str, Any]]) -> list[Message]:
-        """The messages of turns with ``role``, ``content``, ``at`` and, of answers, their group.
+    def messages(self, turns: Sequence[Turn]) -> list[Message]:
+        """The messages of some turns.
 
         Raises:
-            UserError: a tag stands for a medium that the record lacks, or has shown already.
+            UserError: a tag stands where no medium can, or for more media than the record has.
         """
         messages, first = [], -1
-        placed: set[str] = set()
+        taken: dict[str, int] = {}
         for n, turn in enumerate(turns):
-            parts: tuple[ContentPart, ...]
-            if turn["role"] == "user":
-                earlier = set(self.shown) if self.independent and first >= 0 else set()
+            if turn.role == "user":
+                # All that the first of some independent questions shows comes back in the others.
+                again = self.independent and first >= 0
                 first = n if first < 0 else first
-                parts = self._user_parts(turn, placed, earlier)
+                parts = self._user_parts(turn, {} if again else taken, again)
             else:
-                text = plain(turn["content"], turn["at"], self.wrong)
-                parts = (Text(text),) if text.strip() else ()
-            group = turn.get("kind", ""), turn.get("task", ""), turn.get("weight", 1)
-            messages.append(Message(turn["role"], parts, *group))
-        opening = [part for name, part in self.shown.items() if name not in placed]
+                parts = self._text_parts(turn)
+            messages.append(Message(turn.role, parts, turn.kind, turn.task, turn.weight))
+        opening = [
+            part for name, parts in self.shown.items() for part in parts[taken.get(name, 0) :]
+        ]
         if opening:
-            parts = (*opening, *messages[first].parts)
-            messages[first] = Message("user", parts)
+            messages[first] = Message("user", (*opening, *messages[first].parts))
         return messages
 
+    def _text_parts(self, turn: Turn) -> tuple[ContentPart, ...]:
+        """The parts of a turn in which no medium can stand."""
+        texts = (plain(*piece, self.wrong) for piece in turn.content if isinstance(piece, Written))
+        return tuple([Text(text) for text in texts if text.strip()])
+
     def _user_parts(
-        self, turn: Mapping[str, Any], placed: set[str], earlier: set[str]
+        self, turn: Turn, taken: dict[str, int], again: bool
     ) -> tuple[ContentPart, ...]:
-        """A user turn's parts; adds the media in it to ``placed``.
+        """A user turn's parts.
 
         Args:
-            earlier: what independent questions before this one have shown.
+            taken: by modality, how many of its media tags stand for so far; grows.
+            again: the media stand in an earlier question already.
         """
         parts: list[ContentPart] = []
-        here = set() if earlier else placed
-        for piece, name in cut(turn["content"]):
-            if name:
-                self._check(piece, name, here, turn["at"])
-                here.add(name)
-                part = self.shown[name]
-                parts.append(Again(part) if name in earlier else part)
-            elif piece.strip():
-                parts.append(Text(piece))
+        for piece in turn.content:
+            if isinstance(piece, Media):
+                parts.append(piece)
+                continue
+            for text, name in cut(piece.text):
+                if name:
+                    part = self._next(text, name, taken, piece.at)
+                    parts.append(BackReference(part) if again else part)
+                elif text.strip():
+                    parts.append(Text(text))
         return tuple(parts)
 
-    def _check(self, tag: str, name: str, here: set[str], at: str) -> None:
+    def _next(self, tag: str, name: str, taken: dict[str, int], at: str) -> Media | Described:
+        """What a tag stands for."""
         if name not in self.shown:
             raise self.wrong(f'{at} holds {tag}, but the record has no "{name}"; {_mend(tag)}')
         if tag != f"<{name}>":
             raise self.wrong(f"{at} holds {tag} (did you mean <{name}>?); {_mend(tag)}")
-        if name in here:
+        there, place = self.shown[name], taken.get(name, 0)
+        if place == len(there):
+            count = f"one {name}" if len(there) == 1 else f'{len(there)} under "{name}"'
             raise self.wrong(
-                f"{at} holds {tag} once more, but the record has one {name}; {_mend(tag)}"
+                f"{at} holds {tag} once more, but the record has {count}; {_mend(tag)}"
             )
+        taken[name] = place + 1
+        return there[place]

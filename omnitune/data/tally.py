@@ -30,10 +30,10 @@ class MediaTally:
 
     def add(self, number: int, sample: Sample) -> None:
         """Takes in the media of a record."""
-        for medium in sample.media:
+        for which, medium in enumerate(sample.media):
             place = self._seen.setdefault(hash(medium), len(self._seen))
-            if 2 * place == len(self.first):
-                self.first.extend((number, self.codes[medium.modality]))
+            if 3 * place == len(self.first):
+                self.first.extend((number, which, self.codes[medium.modality]))
             self.shown.append(place)
         self.ends.append(len(self.shown))
 

@@ -74,7 +74,7 @@ def taught_by(samples: Samples, modalities: Iterable[str]) -> Taught:
         index = source.index
         if not len(numbers) or not len(index.shown_R):
             continue
-        modality_R = index.media_M2[index.shown_R, 1]
+        modality_R = index.media_M3[index.shown_R, 2]
         record_R = np.repeat(np.arange(len(index.show_N) - 1), np.diff(index.show_N))
         kinds_N = np.zeros(len(numbers), int)
         for code, name in enumerate(index.modalities):

@@ -5,13 +5,13 @@ Training, evaluation, chat and every server call it, so that what is served is w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
 from tokenizers import Tokenizer
 
-from omnitune.sample import Again, ContentPart, Media, Message, PseudoFeatures, UserError
+from omnitune.sample import ContentPart, Media, Message, Text, UserError
 
 PAD = "<|pad|>"
 CONTROL_TOKENS = (PAD, "<|system|>", "<|user|>", "<|assistant|>", "<|end|>")
@@ -127,19 +127,15 @@ class ChatRenderer:
         out.supervised.extend([supervised] * len(tokens))
 
     def _append_part(
-        self, out: Rendered, part: ContentPart, counts: object, supervised: bool
+        self, out: Rendered, part: ContentPart, counts: Iterator[int], supervised: bool
     ) -> None:
-        if isinstance(part, PseudoFeatures):
-            for words in part.slots:
-                first, *rest = self.encode(words) or (self.id_of(placeholder(part.modality)),)
-                out.added += [(token, len(out.tokens)) for token in rest]
-                self._append(out, [first])
-            return
-        if isinstance(part, Again):  # it stands before this
-            return
-        if not isinstance(part, Media):
+        if isinstance(part, Text):
             self._append(out, self.encode(part.text), supervised)
-            return
-        count = next(counts)  # type: ignore[call-overload]
-        out.slots.append(Slots(part, len(out.tokens), count))
-        self._append(out, [self.id_of(placeholder(part.modality))] * count)
+        elif isinstance(part, Media):
+            slots = Slots(part, len(out.tokens), next(counts))
+            out.slots.append(slots)
+            self._append(out, [self.id_of(placeholder(part.modality))] * slots.count)
+        else:
+            for first, *others in part.positions(self.encode, self.id_of):
+                out.added += [(token, len(out.tokens)) for token in others]
+                self._append(out, [first])

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from omnitune.data.feature_cache import FeatureStore
-from omnitune.data.sources.native import media_of
+from omnitune.data.reading import media_of
 from omnitune.models.omni import OmniModel
 from omnitune.sample import Sample
 

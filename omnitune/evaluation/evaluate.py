@@ -15,7 +15,7 @@ from omnitune.console import progress_bar
 from omnitune.data.feature_cache import FeatureStore
 from omnitune.data.index import MANY_MEDIA
 from omnitune.data.loader import SampleReader
-from omnitune.data.sources.native import (
+from omnitune.data.reading import (
     all_task_counts,
     check_media,
     join,
@@ -32,7 +32,8 @@ from omnitune.evaluation.runs import as_object, config_of
 from omnitune.evaluation.scoring import Priors, as_json, scoreboard
 from omnitune.models.loading import load_omni
 from omnitune.models.omni import OmniModel
-from omnitune.sample import SOURCES, Sample, UserError
+from omnitune.sample import Sample, UserError
+from omnitune.sources import SOURCES
 from omnitune.storage import write_json_lines
 
 FOLLOW_UPS = 600  # questions that are asked again after another

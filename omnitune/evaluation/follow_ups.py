@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from omnitune.data.loader import SampleReader
-from omnitune.data.sources.native import all_task_counts
+from omnitune.data.reading import all_task_counts
 from omnitune.evaluation.metrics import metric_of
 from omnitune.evaluation.reliance import fits
 from omnitune.evaluation.scoring import Question, answer, answer_ratio, questions_of

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from omnitune.data.sources.native import all_task_counts
+from omnitune.data.reading import all_task_counts
 from omnitune.evaluation.metrics import metric_of, normalise_answer
 from omnitune.evaluation.scoring import Priors, questions_of
 from omnitune.sample import Sample

@@ -74,7 +74,8 @@ def make_trials(
         if task is None or not other:
             continue
         nothing = dict.fromkeys(other)
-        variants = [(s, shown(s, other), shown(s, nothing)) for s in chosen]
+        swaps = ((s, shown(s, other)) for s in chosen)
+        variants = [(s, swap, shown(s, nothing)) for s, swap in swaps if not keeps(name, s, swap)]
         # Another's sound may be so much longer that the sample does not fit any more.
         fitting = [same for same in variants if all(fits(reader, variant) for variant in same)]
         if fitting:
@@ -135,13 +136,32 @@ def standing_for(modality: str, singles: Iterable[Sample]) -> str | None:
 
 
 def swapped(modality: str, samples: Sequence[Sample], seed: int) -> dict[Media, Media]:
-    """Another sample's medium for each one: never its own, each given once; empty if there is one.
+    """Another medium for each one: never itself, each given once; empty if there is one.
 
-    The distinct media in an order of the seed, each giving way to the next.
+    The distinct media in an order of the seed, each giving way to the next; where that would be
+    one that the same sample shows, to the one after it, and so on, if there is a better way.
     """
-    media = dict.fromkeys(m for s in samples for m in s.media if m.modality == modality)
-    order = random.Random(seed).sample(list(media), len(media))
-    return dict(zip(order, order[1:] + order[:1], strict=True)) if len(order) > 1 else {}
+    together: dict[Media, set[Media]] = {}
+    for sample in samples:
+        media = dict.fromkeys(m for m in sample.media if m.modality == modality)
+        for medium in media:
+            together.setdefault(medium, set()).update(media)
+    order = random.Random(seed).sample(list(together), len(together))
+    best, least = {}, len(order)
+    for step in range(1, len(order)):
+        other = dict(zip(order, order[step:] + order[:step], strict=True))
+        kept = sum(new in together[medium] for medium, new in other.items())
+        if kept < least:
+            best, least = other, kept
+        if not kept:
+            break
+    return best
+
+
+def keeps(modality: str, sample: Sample, other: Sample) -> bool:
+    """Whether any of a sample's media of one kind are in the sample with others in their place."""
+    one, two = ({m for m in s.media if m.modality == modality} for s in (sample, other))
+    return not one.isdisjoint(two)
 
 
 def shown(sample: Sample, instead: Mapping[Media, Media | None]) -> Sample:

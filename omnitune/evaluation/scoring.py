@@ -16,7 +16,7 @@ import torch
 
 from omnitune.data.loader import SampleReader
 from omnitune.data.packing import Item, of_like_length, pack
-from omnitune.data.sources.native import all_task_counts
+from omnitune.data.reading import all_task_counts
 from omnitune.evaluation.bootstrap import Ratio, Records
 from omnitune.evaluation.limits import answer_limit
 from omnitune.evaluation.metrics import Metric, metric_of, normalise_answer

@@ -27,6 +27,7 @@ class AudioMedium(Medium):
     name = "audio"
     caption_key = "transcript"
     unit = "seconds"
+    aliases = ("audios", "audio_path", "audio_url", "input_audio", "sound", "speech")
     reader_version = 2
     projector_part = "proj_a"
 

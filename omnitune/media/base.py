@@ -25,8 +25,7 @@ def open_file(path: Path, kind: str) -> BinaryIO:
     try:
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):
-            article = "an" if kind[0] in "aeiou" else "a"
-            raise UserError(f"{path}: is a folder, expected {article} {kind}")
+            raise UserError(f"{path}: is a folder, expected {with_article(kind)}")
         if not stat.S_ISREG(mode):
             raise UserError(f"{path}: is a pipe, socket or device, expected a regular {kind}")
         return path.open("rb")
@@ -36,6 +35,11 @@ def open_file(path: Path, kind: str) -> BinaryIO:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
     except ValueError as error:  # NUL, or what the system's encoding of names cannot say
         raise UserError(f"{str(path)!a}: no {kind} can have this name ({error})") from None
+
+
+def with_article(noun: str) -> str:
+    """Such as "an image"."""
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
 def reason(error: Exception) -> str:
@@ -66,6 +70,7 @@ class Medium(ABC):
     Attributes:
         name: key in ``MEDIA`` and in records (``"image"``).
         caption_key: key of a record that says in words what the medium holds.
+        aliases: what others call it, so that an error can say which name is meant.
         unit: what its media are measured in (``"pixels"``).
         hash_words: words of 64 bits in a perceptual hash; 0: it has none. hash_distance: bits in
             which two copies may differ.
@@ -80,6 +85,7 @@ class Medium(ABC):
     name: str
     caption_key: str
     unit: str
+    aliases: tuple[str, ...] = ()
     hash_words = hash_distance = 0
     is_spatial = False
     reader_version = 1

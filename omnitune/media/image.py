@@ -40,6 +40,7 @@ class ImageMedium(Medium):
     name = "image"
     caption_key = "caption"
     unit = "pixels"
+    aliases = ("images", "image_path", "image_url", "picture", "img")
     hash_words, hash_distance = 4, 4
     is_spatial = True
     reader_version = 2

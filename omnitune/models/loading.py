@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,10 +14,9 @@ from torch import nn
 from omnitune.data.audit.truncation import ReadLimits
 from omnitune.data.template import ChatRenderer, placeholder
 from omnitune.encoders.registry import build_encoder
-from omnitune.encoders.vocab_head import VocabHead
 from omnitune.models.omni import OmniConfig, OmniModel
 from omnitune.sample import UserError
-from omnitune.storage import read_checkpoint, write_checkpoint, write_json
+from omnitune.storage import read_checkpoint, write_checkpoint
 
 # The command that makes each kind of checkpoint, for the error when it is missing.
 MADE_BY = {
@@ -54,45 +52,6 @@ def save_encoder(
 ) -> None:
     """Writes one modality's encoder."""
     write_checkpoint(path, {"kind": name, "config": config, "state": state} | extra)
-
-
-def save_naming_encoder(
-    path: Path,
-    name: str,
-    config: dict[str, Any],
-    state: dict[str, Any],
-    head: nn.Linear,
-    tokenizer: Tokenizer,
-    **extra: Any,
-) -> None:
-    """Writes an encoder with the head that names a tokenizer's words in its rows."""
-    config = config | {"words": tokenizer.get_vocab_size()}
-    state = state | VocabHead.state_of(head)
-    save_encoder(path, name, config, state, vocabulary=vocabulary(tokenizer), **extra)
-
-
-def save_tokenizer(path: Path, tokenizer: Tokenizer) -> None:
-    """Writes a tokenizer for the encoders, which need no more of a thinker."""
-    write_json(path, json.loads(tokenizer.to_str()))
-
-
-def load_tokenizer(path: Path) -> Tokenizer:
-    """Reads a tokenizer.
-
-    Raises:
-        UserError: the file is missing or holds none.
-    """
-    if not path.is_file():
-        raise UserError(
-            f"{path}: no such tokenizer; `{MADE_BY['thinker']}` makes it, before its first step"
-        )
-    try:
-        return Tokenizer.from_file(str(path))
-    except Exception as error:  # the library has no class of its own for what it finds wrong
-        raise UserError(
-            f"{path}: holds no tokenizer that can be read ({error}); "
-            f"`{MADE_BY['thinker']} --overwrite` makes it anew"
-        ) from None
 
 
 def load_thinker(

@@ -280,14 +280,16 @@ def _inline(svg: str, diagram: Diagram) -> str:
 
 
 def _show_picture(axes: Axes, exhibit: Example) -> None:
+    """Draws the picture of an exhibit, several side by side."""
     axes.axis("off")
-    medium = next(m for m in exhibit.media if m.modality == "image")
-    try:
-        picture = thumbnail(medium.path)
-    except UserError:
-        axes.text(0.5, 0.5, "(cannot be read)", ha="center", color=COLOURS["muted"])
-        return
-    axes.imshow(picture, interpolation="nearest", aspect="equal")
+    count = len(exhibit.media)
+    for n, medium in enumerate(exhibit.media):
+        box = axes.inset_axes((n / count, 0, 1 / count, 1))
+        box.axis("off")
+        try:
+            box.imshow(thumbnail(medium.path), interpolation="nearest", aspect="equal")
+        except UserError:
+            box.text(0.5, 0.5, "(cannot be read)", ha="center", color=COLOURS["muted"])
 
 
 def _words(exhibit: Example) -> list[tuple[str, str, str]]:

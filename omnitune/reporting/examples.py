@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omnitune.data.sources.native import FILES
+from omnitune.data.reading import source_file
 from omnitune.media.registry import MEDIA
 from omnitune.reporting.gallery import Example, in_turn, match_exhibits, shuffled
 from omnitune.sample import Media
+from omnitune.sources import SOURCES
 from omnitune.storage import write_json
 
 EXAMPLES_FILE = "examples.json"
@@ -105,7 +106,8 @@ def _examples(rows: Any) -> Iterator[Suggestion]:
 
 def _from_answers(path: Path, data_dir: Path) -> list[Suggestion]:
     """From what a run has answered and the data that its questions are in."""
-    quick = [name for name, file in FILES.items() if _size(data_dir / file) in range(1, QUICK_DATA)]
+    sizes = {name: _size(source_file(data_dir, name)) for name in SOURCES}
+    quick = [name for name, size in sizes.items() if size in range(1, QUICK_DATA)]
     if not quick or not path.is_file():
         return []
     lines, taken = [], Counter[str]()

@@ -10,10 +10,11 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from omnitune.data.sources.native import FILES, join, read_available, split_of
+from omnitune.data.reading import join, read_available, split_of
 from omnitune.evaluation.metrics import exact_match, metric_of
 from omnitune.evaluation.runs import as_number, read_lines
 from omnitune.evaluation.scoring import Prediction, Question, questions_of
+from omnitune.media.registry import MEDIA
 from omnitune.sample import Media, Sample, UserError
 from omnitune.tasks import task_of
 
@@ -88,11 +89,11 @@ def choose_gallery(exhibits: Sequence[Example], count: int = GALLERY_SIZE) -> li
 
 def choose_pictures(exhibits: Sequence[Example], count: int = GRID_SIZE) -> list[Example]:
     """Questions of different pictures and kinds, chosen blindly of whether they are right."""
-    by_picture: dict[Path, Example] = {}
+    by_picture: dict[tuple[Media, ...], Example] = {}
     for exhibit in shuffled(exhibits):
-        modalities = [medium.modality for medium in exhibit.media]
-        if modalities == ["image"] and exhibit.prediction.task == task_of(modalities):
-            by_picture.setdefault(exhibit.media[0].path, exhibit)
+        modalities = {medium.modality for medium in exhibit.media}
+        if modalities == {"image"} and exhibit.prediction.task == task_of(modalities):
+            by_picture.setdefault(exhibit.media, exhibit)
     pictures = shuffled(list(by_picture.values()))
     return in_turn(pictures, lambda e: e.prediction.kind)[:count]
 
@@ -113,7 +114,7 @@ def read_exhibits(path: Path, data_dir: Path) -> tuple[list[Example], str]:
 
 
 def match_exhibits(
-    lines: Sequence[dict[str, Any]], data_dir: Path, sources: Iterable[str] = tuple(FILES)
+    lines: Sequence[dict[str, Any]], data_dir: Path, sources: Iterable[str] | None = None
 ) -> tuple[list[Example], str]:
     """The answers of these lines with what they were given to; what to say if that is missing."""
     predictions = [_prediction(line) for line in lines]
@@ -145,18 +146,19 @@ def _prediction(line: dict[str, Any]) -> Prediction:
 
 
 def _exhibit(prediction: Prediction, right: bool, sample: Sample, question: Question) -> Example:
-    heard = sample.captions.get("audio", "")
+    media = tuple(p for m in question.messages for p in m.parts if isinstance(p, Media))
+    heard = " ".join(m.caption for m in media if not MEDIA[m.modality].is_spatial)
     if exact_match(heard, prediction.reference, prediction.language):
         heard = ""  # a transcription's sound says its reference
     text = question.messages[-1].text.strip()
-    return Example(prediction, right, text, heard, sample.media, sample.split)
+    return Example(prediction, right, text, heard, media, sample.split)
 
 
 def _find_questions(
     predictions: list[Prediction],
     splits: Collection[str],
     data_dir: Path,
-    sources: Iterable[str],
+    sources: Iterable[str] | None,
 ) -> dict[int, tuple[Sample, Question]]:
     """By place in the list: the question that an answer belongs to, if the data still holds it.
 

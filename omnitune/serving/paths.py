@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -44,23 +44,23 @@ def dropped_files(line: str) -> list[Path]:
     return [path_of(word) for word in words]
 
 
-def as_medium(path: Path) -> Media | None:
-    """The file as a medium of the first kind whose reader takes it; None if none does."""
-    for name, modality in MEDIA.items():
+def as_medium(path: Path, kinds: Iterable[str]) -> Media | None:
+    """The file as a medium of the first of some kinds whose reader takes it; None if none does."""
+    for name in kinds:
         try:
-            modality.check(path)
+            MEDIA[name].check(path)
         except Exception:  # whatever a decoder makes of it: it is no medium of this kind
             continue
         return Media(name, path)
     return None
 
 
-def mentioned(text: str) -> list[Media]:
-    """Media files that a sentence names, such as "what is in photo.png?"."""
+def mentioned(text: str, kinds: Collection[str]) -> list[Media]:
+    """Files of some kinds of media that a sentence names, such as "what is in photo.png?"."""
     found = []
     for word in text.split():
         word = word.strip(_AROUND)
-        if _names_a_file(word) and (medium := as_medium(path_of(word))):
+        if _names_a_file(word) and (medium := as_medium(path_of(word), kinds)):
             found.append(medium)
     return list(dict.fromkeys(found))
 

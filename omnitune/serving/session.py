@@ -21,6 +21,7 @@ from omnitune.data.packing import Item
 from omnitune.data.taught import Taught
 from omnitune.data.template import ChatRenderer
 from omnitune.generation import stream
+from omnitune.media.base import with_article
 from omnitune.media.registry import MEDIA
 from omnitune.models.omni import OmniModel
 from omnitune.sample import ContentPart, Media, Message, Text, UserError
@@ -118,12 +119,12 @@ class ChatSession:
                 if self.taught.media_together or medium.modality == modality
             ]
             self._first, self._features = len(self.messages), []
-            self._pending += kept
+            self._pending = [*kept, *self._pending]
             names = "".join(f", with {medium.path.name}" for medium, _ in kept)
             names += " (/reset before it leaves that out)" * bool(kept)
             notices.append(
                 f"the model reads the conversation from this {modality} on{names}: "
-                f"it was not taught with an {modality} after other turns"
+                f"it was not taught with {with_article(modality)} after other turns"
             )
         if self.taught.never_saw(modality):
             notices.append(f"this model was taught with no {modality}: its answers are guesses")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,6 +17,7 @@ from omnitune.config.base import Config
 from omnitune.config.help import HelpAsked, asks_for_help, help_text
 from omnitune.config.settings import load_config
 from omnitune.data.taught import Taught
+from omnitune.media.base import with_article
 from omnitune.media.registry import MEDIA
 from omnitune.models.loading import load_omni
 from omnitune.sample import Media, UserError
@@ -41,17 +42,11 @@ AFTER_A_MISTAKE = (
     'with --json, standard output then holds {"error": ...}.'
 )
 
-MEDIA_COMMANDS = {f"/{name}": name for name in MEDIA}
 COMMANDS = {
-    **{
-        f"{command} PATH": f"attach an {name} file (its path alone on a line does too)"
-        for command, name in MEDIA_COMMANDS.items()
-    },
     "/reset": "forget the conversation and what is attached",
     "/help": "show this list",
     "/quit": "leave (Ctrl-D and Ctrl-C pressed twice do too)",
 }
-COMMAND_NAMES = [command.split()[0] for command in COMMANDS]
 
 
 class Terminal:
@@ -63,11 +58,19 @@ class Terminal:
 
     Attributes:
         about: lines of the greeting that say more of it.
+        kinds: of media that the model reads, by the command that attaches one.
+        usages: what each command does.
     """
 
     def __init__(self, session: ChatSession, title: str) -> None:
         self.session, self.title = session, title
         self.about: Sequence[str] = ()
+        self.kinds = {f"/{name}": name for name in session.model.modalities}
+        self.usages = {
+            f"{command} PATH": f"attach {with_article(name)} file (its path alone on a line does "
+            "too)"
+            for command, name in self.kinds.items()
+        } | COMMANDS
         if sys.stdin is None:
             raise UserError("standard input is closed, so nobody can talk; give --prompt or a file")
         # Piped input gets answers only: no greeting, no prompt.
@@ -76,10 +79,10 @@ class Terminal:
     def run(self) -> int:
         """Talks until the user leaves or the input ends; returns the exit status."""
         if self.typed:
-            _enable_completion()
+            _enable_completion(self.completions)
             print(f"{self.title}: reads text, {', '.join(self.session.model.modalities)}.")
             print(*map(printable, self.about), sep="\n", end="\n" * bool(self.about))
-            print(f"Type to talk. Commands: {', '.join(COMMANDS)}.")
+            print(f"Type to talk. Commands: {', '.join(self.usages)}.")
         while (line := self._read()) is not None:
             try:
                 if not self._handle(line.strip()):
@@ -92,6 +95,14 @@ class Terminal:
         if self.typed:
             print("Goodbye.")
         return 0
+
+    def completions(self, line: str) -> list[str]:
+        """What a line may become by Tab: commands, and file names after those that take one."""
+        return paths.completions(line, self._commands, self.kinds)
+
+    @property
+    def _commands(self) -> list[str]:
+        return [*self.kinds, *COMMANDS]
 
     def _read(self) -> str | None:
         """The next line; None when the input ends or Ctrl-C is pressed twice."""
@@ -113,31 +124,35 @@ class Terminal:
     def _handle(self, line: str) -> bool:
         """Answers a line or follows a command; False to leave."""
         files = paths.dropped_files(line)
-        media = [medium for path in files if (medium := paths.as_medium(path))]
+        media = [medium for path in files if (medium := self._as_medium(path))]
         if files and len(media) == len(files):
             for medium in media:
-                self._attach(medium, f"took {medium.path.name} as an {medium.modality} file")
+                kind = with_article(medium.modality)
+                self._attach(medium, f"took {medium.path.name} as {kind} file")
             return True
         command, argument = (*line.split(maxsplit=1), "", "")[:2]
         if files or not command.startswith("/"):
             if line or self.session.pending:
                 self._hint(line, files)
                 self._answer(line)
-        elif command in MEDIA_COMMANDS:
+        elif command in self.kinds:
             if not argument:
                 raise UserError(f"{command} needs a file: {command} PATH")
             path = paths.path_of(argument)
-            self._attach(Media(MEDIA_COMMANDS[command], path), path.name)
+            self._attach(Media(self.kinds[command], path), path.name)
         elif command == "/reset":
             self.session.reset()
             print("(a new conversation)")
         elif command == "/help":
-            print("\n".join(f"  {usage:<12} {text}" for usage, text in COMMANDS.items()))
+            print("\n".join(f"  {usage:<12} {text}" for usage, text in self.usages.items()))
         elif command != "/quit":
-            close = difflib.get_close_matches(command.lower(), COMMAND_NAMES, n=1, cutoff=0.5)
+            close = difflib.get_close_matches(command.lower(), self._commands, n=1, cutoff=0.5)
             hint = f"did you mean {close[0]}?" if close else "/help lists the commands"
             raise UserError(f"{command} is not a command; {hint}")
         return command != "/quit"
+
+    def _as_medium(self, path: Path) -> Media | None:
+        return paths.as_medium(path, self.kinds.values())
 
     def _attach(self, medium: Media, what: str) -> None:
         count = self.session.attach(medium.path, medium.modality)
@@ -149,10 +164,10 @@ class Terminal:
     def _hint(self, line: str, files: Sequence[Path]) -> None:
         """Says what becomes of paths in a line that is sent as text."""
         for path in files:
-            if not paths.as_medium(path):
+            if not self._as_medium(path):
                 print(printable(f"({path.name} is no file that the model reads; sent as text)"))
         known = [m for message in self.session.messages for m in message.parts]
-        for medium in () if files else paths.mentioned(line):
+        for medium in () if files else paths.mentioned(line, self.kinds.values()):
             if medium not in (*known, *self.session.pending):
                 command = f"/{medium.modality} {medium.path}"
                 print(printable(f"(the model is not shown {medium.path.name}; {command} does)"))
@@ -172,19 +187,20 @@ def chat(
     prompt: str | None = None,
     as_json: bool = False,
     max_new_tokens: int = MAX_NEW_TOKENS,
-    **media: Path | None,
+    **media: Sequence[Path] | None,
 ) -> int:
     """Opens the prompt, or answers once if there is a text or a medium.
 
     Args:
         ckpt_dir: folder with ``omni.pt``.
         prompt: text of the single turn; may be empty if there is a medium.
-        as_json: print one line with ``prompt``, a path or null for each modality, ``answer``,
+        as_json: print one line with ``prompt``, for each kind of medium that the model reads a
+            path, a list of several or null, ``answer``,
             ``tokens`` (of the answer) and ``seconds`` (reading media and answering; loading the
             model is left out), and ``notice`` if there is one (``ChatSession.notice``). After an
             error the line is ``{"error": sentence}``, so that standard output is JSON in any case.
         max_new_tokens: longest answer.
-        **media: file by modality (``image=...``).
+        **media: files by modality (``image=[...]``).
 
     Returns:
         exit status: 0, 2 after a UserError (told on standard error), 130 after Ctrl-C, 141 if who
@@ -208,9 +224,9 @@ def _talk(
     prompt: str | None,
     as_json: bool,
     max_new_tokens: int,
-    media: Mapping[str, Path | None],
+    media: Mapping[str, Sequence[Path] | None],
 ) -> int:
-    given = {name: path for name, path in media.items() if path is not None}
+    given = {name: files for name, files in media.items() if files}
     try:
         if prompt is None and not given and not as_json:
             with ended_by_a_kill():
@@ -220,7 +236,7 @@ def _talk(
         if not given and not (prompt or "").strip():
             flags = " or ".join(f"--{name}" for name in MEDIA)
             raise UserError(f"there is nothing to answer; give a --prompt with words, or {flags}")
-        for name, path in given.items():  # a missing file is told before a large model is loaded
+        for name, path in _each(given):  # a missing file is told before a large model is loaded
             with named_in_errors(path):
                 MEDIA[name].check(path)
         _answer_once(_open_session(ckpt_dir, max_new_tokens), prompt or "", given, as_json)
@@ -254,16 +270,16 @@ def chat_config() -> type[ChatOptions]:
     """The options of the chat: a file for each modality that there is now."""
     files: dict[str, Any] = {
         name: (
-            Annotated[Path | None, BeforeValidator(_typed_path)],
-            Field(None, title="FILE", description=f"{name} file to put before the text"),
+            Annotated[list[Path], BeforeValidator(_typed_paths)],
+            Field([], title="FILE ...", description=f"{name} files to put before the text"),
         )
         for name in MEDIA
     }
     return create_model("ChatConfig", __base__=ChatOptions, **files)
 
 
-def _typed_path(value: Any) -> Any:
-    return paths.path_of(value) if isinstance(value, str) else value
+def _typed_paths(value: Any) -> Any:
+    return [paths.path_of(x) for x in value] if isinstance(value, list) else value
 
 
 def main(arguments: list[str]) -> int:
@@ -284,11 +300,6 @@ def main(arguments: list[str]) -> int:
     return chat(**dict(options))
 
 
-def completions(line: str) -> list[str]:
-    """What a line may become by Tab: commands, and file names after those that take one."""
-    return paths.completions(line, COMMAND_NAMES, MEDIA_COMMANDS)
-
-
 def _open_session(ckpt_dir: Path, max_new_tokens: int) -> ChatSession:
     require_model(ckpt_dir)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -297,11 +308,11 @@ def _open_session(ckpt_dir: Path, max_new_tokens: int) -> ChatSession:
 
 
 def _answer_once(
-    session: ChatSession, prompt: str, media: Mapping[str, Path], as_json: bool
+    session: ChatSession, prompt: str, media: Mapping[str, Sequence[Path]], as_json: bool
 ) -> None:
     start = time.perf_counter()
     notices = []
-    for name, path in media.items():
+    for name, path in _each(media):
         session.attach(path, name)
         notices += [session.notice] * bool(session.notice)
     for piece in session.ask(prompt):
@@ -314,7 +325,7 @@ def _answer_once(
         return
     result = {
         "prompt": prompt,
-        **{name: str(media[name]) if name in media else None for name in MEDIA},
+        **{name: _as_given(media.get(name, ())) for name in session.model.modalities},
         "answer": session.messages[-1].text,
         "tokens": len(session.answer_tokens),
         "seconds": round(time.perf_counter() - start, 3),
@@ -323,8 +334,22 @@ def _answer_once(
     print(as_json_line(result))
 
 
-def _enable_completion() -> None:
-    """Makes Tab complete, where Python was built with readline."""
+def _each(media: Mapping[str, Sequence[Path]]) -> Iterator[tuple[str, Path]]:
+    return ((name, path) for name, paths in media.items() for path in paths)
+
+
+def _as_given(paths: Sequence[Path]) -> str | list[str] | None:
+    """None, one path, or several."""
+    written = [str(path) for path in paths]
+    return written if len(written) > 1 else next(iter(written), None)
+
+
+def _enable_completion(completions: Callable[[str], list[str]]) -> None:
+    """Makes Tab complete, where Python was built with readline.
+
+    Args:
+        completions: of a line.
+    """
     try:
         import readline
     except ImportError:

@@ -23,10 +23,17 @@ from omnitune.data.packing import WHOLE, Shard, of_like_length
 from omnitune.encoders.fastconformer import FastConformerEncoder, pad
 from omnitune.evaluation.metrics import word_error_rate
 from omnitune.media.audio import duration
-from omnitune.models.loading import load_tokenizer, save_naming_encoder
 from omnitune.sample import Sample
 from omnitune.tiny.augmentation import ClipChange
-from omnitune.tiny.stage import Stage, check_heads, fresh_directory, run_stage, with_words
+from omnitune.tiny.stage import (
+    Stage,
+    captioned,
+    check_heads,
+    fresh_directory,
+    load_tokenizer,
+    run_stage,
+    save_naming_encoder,
+)
 
 NAME = "audio"
 LENGTH_WINDOW = 16  # batches that are sorted by length together
@@ -230,10 +237,14 @@ class Clips:
         return duration(self._path(index))
 
     def _path(self, index: int) -> Path:
-        return next(m.path for m in self.samples[index].media if m.modality == NAME)
+        return self.samples[index].media[0].path
+
+    def words(self, index: int) -> str:
+        """Transcript of a clip."""
+        return self.samples[index].media[0].caption
 
     def _spell(self, tokenizer: Tokenizer, index: int) -> Tensor:
-        ids = tokenizer.encode(self.samples[index].captions[NAME]).ids
+        ids = tokenizer.encode(self.words(index)).ids
         return torch.tensor(ids, dtype=torch.long)
 
     def batch(self, indices: list[int]) -> CtcBatch:
@@ -299,8 +310,8 @@ def pretrain(config: AudioEncoderConfig, resume: bool = False, overwrite: bool =
         return out.path
     torch.manual_seed(config.seed)
     tokenizer = load_tokenizer(config.tokenizer)
-    splits = with_words(config.data_dir, NAME)
-    units = train_units((s.captions[NAME] for s in splits[0]), config.num_units)
+    splits = captioned(config.data_dir, NAME)
+    units = train_units((s.media[0].caption for s in splits[0]), config.num_units)
     model = CtcModel(config, tokenizer.get_vocab_size(), units.get_vocab_size())
     train, held_out = (Clips(found, model.modality, tokenizer, units) for found in splits)
     batches = -(-len(train.samples) // config.batch_size)
@@ -346,5 +357,5 @@ def held_out_wer(model: CtcModel, clips: Clips) -> dict[str, float]:
     for chunk in of_like_length(lengths, TRANSCRIBED):
         for ids in model.transcribe([clips.mel(n).to(device) for n in chunk]):
             answers.append(clips.tokenizer.decode(ids).strip())
-        references += [clips.samples[n].captions[NAME] for n in chunk]
+        references += [clips.words(n) for n in chunk]
     return {"wer": word_error_rate(answers, references)}

@@ -22,32 +22,32 @@ from omnitune.config.run import (
 from omnitune.config.sft import DataMix
 from omnitune.data.loader import BatchStream, SampleReader
 from omnitune.data.mixture import Mixture
+from omnitune.data.packing import Item
+from omnitune.data.reading import read_available, split_of
 from omnitune.data.rounding import round_up
 from omnitune.data.schedule import SamplingSchedule, Segment
-from omnitune.data.sources.native import read_available, split_of
 from omnitune.data.template import CONTROL_TOKENS, ChatRenderer, placeholder
 from omnitune.evaluation.scoring import token_scoreboard
 from omnitune.media.registry import MEDIA
-from omnitune.models.loading import save_thinker, save_tokenizer
+from omnitune.models.loading import save_thinker
 from omnitune.models.omni import OmniConfig, OmniModel
 from omnitune.sample import (
     ContentPart,
     Described,
     Media,
     Message,
-    PseudoFeatures,
     Sample,
     Text,
     UserError,
 )
-from omnitune.tiny.pseudo_features import spread
-from omnitune.tiny.stage import Stage, check_heads, fresh_directory, run_stage
+from omnitune.tiny.pseudo_features import PseudoFeatures, spread
+from omnitune.tiny.stage import Stage, check_heads, fresh_directory, run_stage, save_tokenizer
 from omnitune.training.loop import Plan
 
 TOKENIZER_FILE = "tokenizer.json"
 MEDIA_NAMES = ("image", "audio")  # that the tiny parts see and hear
 SPECIAL_TOKENS = (*CONTROL_TOKENS, *map(placeholder, MEDIA_NAMES))
-SPEECH = next(name for name, modality in MEDIA.items() if not modality.is_spatial)
+SPEECH = "audio"
 # What follows a noun that stands for several: "rings", "crosses"; not what ends "glass" or "this".
 PLURAL = r"(?:(?<=ss|x|z|ch|sh)es|(?<![siu])s)(?!\p{L})"
 # What subwords never reach across: one digit; letters up to a plural's ending, so that who
@@ -170,7 +170,7 @@ def pretrain(config: ThinkerConfig, resume: bool = False, overwrite: bool = Fals
     renderer = ChatRenderer(tokenizer)
     model = OmniModel(OmniConfig(thinker=config.architecture(tokenizer.get_vocab_size())))
     mimetic_init_(model.thinker)
-    reader = SampleReader(renderer, {}, max_tokens=config.max_tokens)
+    reader = WordsReader(renderer, config)
     weights = {name: w for name, w in config.data_mix.weights().items() if name in train}
     if not weights:
         raise UserError(
@@ -187,12 +187,11 @@ def pretrain(config: ThinkerConfig, resume: bool = False, overwrite: bool = Fals
         multi_turn_prob=config.multi_turn_prob,
         max_questions_per_sample=config.max_questions_per_sample,
         loss_length_exponent=config.loss_length_exponent,
-        show=lambda sample: shown(sample, config),
         tokens_per_batch=config.tokens_per_batch,
     )
     if config.described_first and "described" in stream.groups:
         stream.follow(described_first(config, stream, train))
-    items = [reader.item(shown(one, config)) for sample in held_out for one in sample.split_turns()]
+    items = [reader.item(one) for sample in held_out for one in sample.split_turns()]
     out.claim.take()
     save_tokenizer(config.out / TOKENIZER_FILE, tokenizer)
     run_stage(
@@ -269,6 +268,18 @@ def train_tokenizer(samples: Iterable[Sample], vocab_size: int) -> Tokenizer:
     return tokenizer
 
 
+class WordsReader(SampleReader):
+    """Reads samples in the form that a thinker without encoders learns from (:func:`shown`)."""
+
+    def __init__(self, renderer: ChatRenderer, config: ThinkerConfig) -> None:
+        super().__init__(renderer, {}, max_tokens=config.max_tokens)
+        self.config = config
+
+    def item(self, sample: Sample, group: int = 0) -> Item:
+        """Renders one sample in words."""
+        return super().item(shown(sample, self.config), group)
+
+
 def shown(sample: Sample, config: ThinkerConfig) -> Sample:
     """The sample in words; pictures that are only told in slots, of others ``pseudo_feature_prob``.
 
@@ -334,7 +345,7 @@ def put_into_words(
 
     def in_words(part: ContentPart) -> Sequence[ContentPart]:
         if isinstance(part, Media):
-            part = Described.of(part.modality, sample.captions.get(part.modality, ""))
+            part = Described.of(part.modality, part.caption)
         if not isinstance(part, Described) or not part.words:
             return [part]
         return present(part.modality, part.words) or [part]

@@ -28,13 +28,20 @@ from omnitune.data.rounding import round_up
 from omnitune.data.template import ChatRenderer
 from omnitune.encoders.vit import VitEncoder
 from omnitune.evaluation.scoring import token_scoreboard
-from omnitune.models.loading import load_tokenizer, save_naming_encoder
 from omnitune.models.omni import OmniConfig, OmniModel
-from omnitune.sample import Message, Sample, Text
+from omnitune.sample import Sample
 from omnitune.tiny.augmentation import PictureChange
 from omnitune.tiny.pretrain_lm import ThinkerConfig
 from omnitune.tiny.pseudo_features import seen_words
-from omnitune.tiny.stage import Stage, check_heads, fresh_directory, run_stage, with_words
+from omnitune.tiny.stage import (
+    Stage,
+    captioned,
+    check_heads,
+    fresh_directory,
+    load_tokenizer,
+    run_stage,
+    save_naming_encoder,
+)
 from omnitune.tiny.word_presence import word_presence_loss
 from omnitune.training.loop import BatchAt, LossBatch, Plan
 
@@ -158,7 +165,7 @@ def pretrain(config: VisionEncoderConfig, resume: bool = False, overwrite: bool 
     if out.claim is None:
         return out.path
     torch.manual_seed(config.seed)
-    train, held_out = captioned(config.data_dir)
+    train, held_out = captioned(config.data_dir, NAME)
     encoder = config.encoder()
     tokenizer = load_tokenizer(config.tokenizer)
     captioner = config.captioner(tokenizer.get_vocab_size())
@@ -288,20 +295,9 @@ def _line(scores: dict[str, Any]) -> str:
     return f"loss={scores['loss']:.3f} caption tokens right: {scores['token_acc']:.1%}"
 
 
-def captioned(data_dir: Path) -> tuple[list[Sample], ...]:
-    """Image and caption of the training and of the validation split."""
-    return tuple([_caption_only(s) for s in found] for found in with_words(data_dir, NAME))
-
-
 def shown_words(samples: Iterable[Sample], tokenizer: Tokenizer) -> dict[str, list[int]]:
     """Tokens of the words that each sample's picture shows, by its id."""
     return {
-        sample.id: tokenizer.encode(seen_words(sample.captions[NAME]).replace(",", "")).ids
+        sample.id: tokenizer.encode(seen_words(sample.media[0].caption).replace(",", "")).ids
         for sample in samples
     }
-
-
-def _caption_only(sample: Sample) -> Sample:
-    image = next(m for m in sample.media if m.modality == NAME)
-    caption = Message("assistant", (Text(sample.captions[NAME]),))
-    return replace(sample, messages=(Message("user", (image,)), caption))

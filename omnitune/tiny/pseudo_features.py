@@ -1,10 +1,14 @@
-"""Glimpses: captions as the slots of a picture say them, for a thinker that has no encoder yet."""
+"""Captions as the slots of a picture say them, for a thinker that has no encoder yet."""
 
 from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from omnitune.data.template import placeholder
+from omnitune.sample import ContentPart
 
 FUNCTION_WORDS = frozenset({"a", "an", "the", "and", "at", "in", "of", "on", "with", "is", "are"})
 ANNOUNCING = frozenset({"digit", "digits", "word", "spelled"})  # what is spelled out after them
@@ -16,6 +20,26 @@ COLUMNS = {"left": 0.0, "right": 1.0}
 PLACES = {*ROWS, *COLUMNS, "center", "middle"}
 # Share of digits or letters that the next row of slots says too, where they stand on its border.
 BORDER_SHARE = 0.3
+
+
+@dataclass(frozen=True)
+class PseudoFeatures(ContentPart):
+    """Words in place of a medium, shown as a medium is: a few words at once in each slot.
+
+    Attributes:
+        modality: of the medium, whose placeholder fills the slots that stay empty.
+        slots: the words of each slot; "" for none.
+    """
+
+    modality: str
+    slots: tuple[str, ...]
+
+    def positions(
+        self, encode: Callable[[str], Sequence[int]], id_of: Callable[[str], int]
+    ) -> Iterator[Sequence[int]]:
+        """A position for each slot."""
+        for words in self.slots:
+            yield encode(words) or (id_of(placeholder(self.modality)),)
 
 
 def seen_words(caption: str) -> str:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from tokenizers import Tokenizer
 from torch import nn
 
 from omnitune.config.run import RunConfig
-from omnitune.data.sources.native import CAPTION_KEYS, data_files, read_available, split_of
-from omnitune.sample import SOURCES, Sample, UserError
+from omnitune.data.reading import data_files, read_available, split_of
+from omnitune.encoders.vocab_head import VocabHead
+from omnitune.media.registry import MEDIA
+from omnitune.models.loading import MADE_BY, save_encoder, vocabulary
+from omnitune.sample import Message, Sample, Text, UserError
+from omnitune.sources import SOURCES
 from omnitune.storage import write_json
 from omnitune.training import checkpoint, precision
 from omnitune.training.loop import BatchAt, LossBatch, Plan, Run, train
@@ -75,22 +81,70 @@ def check_heads(
         raise ValueError(f"{width_name} {width} is not a multiple of {heads_name} {heads}")
 
 
-def with_words(data_dir: Path, modality: str) -> tuple[list[Sample], list[Sample]]:
-    """Samples with a medium and the words that stand in for it: of training, of validation.
+def captioned(data_dir: Path, modality: str) -> tuple[list[Sample], list[Sample]]:
+    """Each medium that has a caption, with that as the answer: of training, of validation.
 
     Raises:
         UserError: a split has none.
     """
     splits: dict[str, list[Sample]] = {"train": [], "validation": []}
-    for samples in read_available(data_dir, (s for s in SOURCES if s != "described")).values():
+    sources = (name for name in SOURCES if name != "described")
+    for samples in read_available(data_dir, sources).values():
         for split, found in splits.items():
-            found += [s for s in split_of(samples, split) if modality in s.captions]
+            found += [one for s in split_of(samples, split) for one in _captions(s, modality)]
     if not splits["train"] or not splits["validation"]:
         raise UserError(
-            f'{data_dir}: needs records with {modality} and a "{CAPTION_KEYS[modality]}" in the '
-            f"splits train and validation to train an encoder of {modality} on"
+            f'{data_dir}: needs records with {modality} and a "{MEDIA[modality].caption_key}" in '
+            f"the splits train and validation to train an encoder of {modality} on"
         )
     return splits["train"], splits["validation"]
+
+
+def _captions(sample: Sample, modality: str) -> Iterator[Sample]:
+    media = [m for m in sample.media if m.modality == modality and m.caption]
+    for n, medium in enumerate(media):
+        name = sample.id if len(media) == 1 else f"{sample.id}/{n}"
+        caption = Message("assistant", (Text(medium.caption),))
+        yield replace(sample, id=name, messages=(Message("user", (medium,)), caption))
+
+
+def save_naming_encoder(
+    path: Path,
+    name: str,
+    config: dict[str, Any],
+    state: dict[str, Any],
+    head: nn.Linear,
+    tokenizer: Tokenizer,
+    **extra: Any,
+) -> None:
+    """Writes an encoder with the head that names a tokenizer's words in its rows."""
+    config = config | {"words": tokenizer.get_vocab_size()}
+    state = state | VocabHead.state_of(head)
+    save_encoder(path, name, config, state, vocabulary=vocabulary(tokenizer), **extra)
+
+
+def save_tokenizer(path: Path, tokenizer: Tokenizer) -> None:
+    """Writes a tokenizer for the encoders, which need no more of a thinker."""
+    write_json(path, json.loads(tokenizer.to_str()))
+
+
+def load_tokenizer(path: Path) -> Tokenizer:
+    """Reads a tokenizer.
+
+    Raises:
+        UserError: the file is missing or holds none.
+    """
+    if not path.is_file():
+        raise UserError(
+            f"{path}: no such tokenizer; `{MADE_BY['thinker']}` makes it, before its first step"
+        )
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # the library has no class of its own for what it finds wrong
+        raise UserError(
+            f"{path}: holds no tokenizer that can be read ({error}); "
+            f"`{MADE_BY['thinker']} --overwrite` makes it anew"
+        ) from None
 
 
 def run_stage(stage: Stage, resume: bool) -> None:

@@ -20,8 +20,8 @@ from omnitune.data.index import Samples
 from omnitune.data.loader import BatchStream, SampleReader
 from omnitune.data.mixture import Mixture
 from omnitune.data.packing import Batch
+from omnitune.data.reading import data_files, join, media_key, split_of
 from omnitune.data.rounding import round_up
-from omnitune.data.sources.native import data_files, join, media_key, split_of
 from omnitune.data.taught import taught_by
 from omnitune.data.template import ChatRenderer
 from omnitune.evaluation.caching import estimate

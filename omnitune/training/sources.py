@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from omnitune.config.sft import SftConfig
 from omnitune.data.index import Samples
-from omnitune.data.sources.native import join, read_sources, remarks, split_of
+from omnitune.data.reading import join, read_sources, remarks, split_of
 from omnitune.data.splits import doubts
 from omnitune.sample import UserError
 

@@ -11,8 +11,8 @@ from torch import Tensor
 from omnitune.config.sft import SftConfig
 from omnitune.data.index import Samples
 from omnitune.data.loader import WINDOW, BatchStream, SampleReader
+from omnitune.data.reading import all_task_counts, split_of
 from omnitune.data.schedule import Decision, SamplingSchedule
-from omnitune.data.sources.native import all_task_counts, split_of
 from omnitune.models.omni import OmniModel
 from omnitune.tasks import headlines
 from omnitune.training import mix

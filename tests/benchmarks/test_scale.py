@@ -11,7 +11,7 @@ from benchmarks import scale
 from benchmarks.scale import COLUMNS, make_data, records
 from benchmarks.workload import WEIGHTS
 from omnitune.data.mixture import Mixture
-from omnitune.data.sources.native import join, read_available, split_of
+from omnitune.data.reading import join, read_available, split_of
 
 
 @pytest.fixture

@@ -10,10 +10,7 @@ import pytest
 
 from omnitune.data import index as indexing
 from omnitune.data.index import Index, Samples, build_index, difficulties, first_shown
-from omnitune.data.sources import native as records
-from omnitune.data.sources.native import (
-    FILES,
-    REQUIRED_MEDIA,
+from omnitune.data.reading import (
     all_task_counts,
     join,
     media_of,
@@ -21,8 +18,10 @@ from omnitune.data.sources.native import (
     read_source,
     split_of,
 )
+from omnitune.data.schema import Record
 from omnitune.data.splits import by_content
 from omnitune.sample import Sample, UserError
+from omnitune.sources import SOURCES
 
 SPLITS = ("train", "train", "validation", "test")
 
@@ -43,9 +42,11 @@ def some_records(source: str, count: int = 40) -> list[dict[str, Any]]:
         record: dict[str, Any] = {"qa": qa} if n % 3 else {"messages": turns}
         record |= {"split": SPLITS[n % 4]} if n % 5 else {}
         record |= {"id": f"{source}-{n}"} if n % 2 else {}
-        if "image" in REQUIRED_MEDIA[source]:
-            record |= {"image": f"{n % 7}.png", "kind": ("count", "caption")[n % 2]}
-        if "audio" in REQUIRED_MEDIA[source]:
+        if "image" in SOURCES[source].media:
+            several = [f"{(n + k) % 7}.png" for k in range(1 + n % 3)]
+            record |= {"image": several if n % 4 else several[0]}
+            record |= {"kind": ("count", "caption")[n % 2]}
+        if "audio" in SOURCES[source].media:
             record |= {"audio": f"{n % 5}.wav", "task": ("transcription", "qa")[n % 2]}
         found.append(record)
     return found
@@ -53,21 +54,22 @@ def some_records(source: str, count: int = 40) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    for source, name in FILES.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(json.dumps(some_records(source), indent=1), encoding="utf-8")
+    for source in SOURCES:
+        path = tmp_path / SOURCES[source].file
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(some_records(source), indent=1), encoding="utf-8")
     return tmp_path
 
 
 def plainly(data: Path, source: str) -> list[Sample]:
     """The samples as a parse of the whole file gives them."""
-    path = data / FILES[source]
+    path = data / SOURCES[source].file
     values = json.loads(path.read_text(encoding="utf-8"))
-    return [records._Record(path, source, n, record).sample() for n, record in enumerate(values)]
+    return [Record(path, source, n, record).sample() for n, record in enumerate(values)]
 
 
 @pytest.mark.usefixtures("kept")
-@pytest.mark.parametrize("source", list(FILES))
+@pytest.mark.parametrize("source", list(SOURCES))
 def test_indexed_samples_equal_a_plain_parse(
     data: Path, source: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -90,11 +92,11 @@ def test_indexed_samples_equal_a_plain_parse(
 
 
 @pytest.mark.usefixtures("kept")
-@pytest.mark.parametrize("source", list(FILES))
+@pytest.mark.parametrize("source", list(SOURCES))
 def test_difficulty_is_as_given_or_a_rank_by_effort(
     data: Path, source: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = data / FILES[source]
+    path = data / SOURCES[source].file
     values = json.loads(path.read_text(encoding="utf-8"))
     given = {n: n / 100 for n in range(0, 40, 4)}
     for n, difficulty in given.items():
@@ -141,7 +143,7 @@ def test_joined_sources_follow_each_other(data: Path) -> None:
 
 @pytest.mark.usefixtures("kept")
 def test_changed_file_is_indexed_anew(data: Path) -> None:
-    path = data / FILES["text_only"]
+    path = data / SOURCES["text_only"].file
     before = read_source(data, "text_only")
     others = json.loads(path.read_text())[::-1]
     path.write_text(json.dumps(others, indent=1))
@@ -161,7 +163,7 @@ def test_records_that_change_places_are_noticed(
 ) -> None:
     """Of equal length, so that each still lies where one was: but of another split."""
     monkeypatch.setattr(indexing, "KEEP_FROM", keep_from)
-    path = data / FILES["text_only"]
+    path = data / SOURCES["text_only"].file
     pairs = [{"question": f"{n:03d}?", "answer": f"{n:03d}"} for n in range(20)]
     some = [pair | {"split": ("train", "extra")[n // 10]} for n, pair in enumerate(pairs)]
     path.write_text(json.dumps(some))
@@ -178,7 +180,7 @@ def test_records_that_change_places_are_noticed(
 def test_a_file_that_changes_while_it_is_indexed_is_refused(
     data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = data / FILES["text_only"]
+    path = data / SOURCES["text_only"].file
 
     def changing(*given: Any) -> Index:
         found = build_index(*given)
@@ -192,7 +194,7 @@ def test_a_file_that_changes_while_it_is_indexed_is_refused(
 
 @pytest.mark.usefixtures("kept")
 def test_what_is_set_aside_is_so_again(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = data / FILES["text_only"]
+    path = data / SOURCES["text_only"].file
     some = ({"question": f"{n}?", "answer": "x"} for n in range(100))
     path.write_text(json.dumps([r for r in some if by_content(r) == "train"][:20]))
     new = read_source(data, "text_only")
@@ -228,7 +230,7 @@ def test_small_file_leaves_no_index(data: Path) -> None:
 
 @pytest.mark.usefixtures("kept")
 def test_wrong_record_leaves_no_index(data: Path) -> None:
-    path = data / FILES["text_only"]
+    path = data / SOURCES["text_only"].file
     path.write_text(json.dumps([*some_records("text_only"), {"answer": 4}]))
     for _ in range(2):
         with pytest.raises(UserError, match="record 41: "):

@@ -11,7 +11,8 @@ from helpers import conversation, tiny_reader, tiny_tokenizer
 from omnitune.data.packing import Item, of_like_length, pack, share_prefix
 from omnitune.data.template import ChatRenderer
 from omnitune.models.omni import OmniModel
-from omnitune.sample import Message, PseudoFeatures, Sample, Text, UserError
+from omnitune.sample import Message, Sample, Text, UserError
+from omnitune.tiny.pseudo_features import PseudoFeatures
 
 
 @pytest.fixture(scope="module")

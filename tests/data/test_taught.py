@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from helpers import write_image, write_wave
 
-from omnitune.data.sources.native import FILES, join, read_available, split_of
+from omnitune.data.reading import join, read_available, split_of
 from omnitune.data.taught import Taught, taught_by
+from omnitune.sources import SOURCES
 
 LATE = {
     "messages": [
@@ -23,8 +24,8 @@ LATE = {
 
 def taught(home: Path, records: dict[str, list[dict[str, Any]]]) -> Taught:
     for source, values in records.items():
-        (home / FILES[source]).parent.mkdir(parents=True, exist_ok=True)
-        (home / FILES[source]).write_text(json.dumps(values))
+        (home / SOURCES[source].file).parent.mkdir(parents=True, exist_ok=True)
+        (home / SOURCES[source].file).write_text(json.dumps(values))
     samples = join(read_available(home, records).values())
     return taught_by(split_of(samples, "train"), ("image", "audio"))
 

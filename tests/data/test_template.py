@@ -9,7 +9,7 @@ from helpers import conversation, tiny_tokenizer
 from tokenizers import Tokenizer, models
 
 from omnitune.data.template import CONTROL_TOKENS, ChatRenderer, Rendered
-from omnitune.sample import Again, Media, Message, Sample, Text, UserError
+from omnitune.sample import BackReference, Media, Message, Sample, Text, UserError
 from omnitune.tiny.pretrain_lm import train_tokenizer
 
 SPECIAL = (*CONTROL_TOKENS, "<|image|>", "<|audio|>")
@@ -71,7 +71,7 @@ def test_an_answer_of_weight_0_is_read_but_not_supervised(renderer: ChatRenderer
 
 
 def test_what_was_shown_before_is_not_shown_again(renderer: ChatRenderer) -> None:
-    again = Message("user", (Text("and"), Again(IMAGE), Text("now?")))
+    again = Message("user", (Text("and"), BackReference(IMAGE), Text("now?")))
     plain = Message("user", (Text("and"), Text("now?")))
     assert renderer.render([again]).tokens == renderer.render([plain]).tokens
 

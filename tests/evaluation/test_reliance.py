@@ -82,6 +82,39 @@ def test_nobody_keeps_their_own(count: int, seed: int) -> None:
         assert texts[0] == texts[1]
 
 
+def albums(count: int, size: int) -> list[Sample]:
+    """Samples of several pictures each, of which no two show the same."""
+    return [
+        conversation(
+            f"s{n}",
+            "which?",
+            str(n),
+            media=tuple(Media("image", Path(f"{n}-{k}.png")) for k in range(size)),
+        )
+        for n in range(count)
+    ]
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(("count", "size"), [(20, 2), (30, 3), (2, 2)])
+def test_no_sample_keeps_a_picture_of_its_own(count: int, size: int, seed: int) -> None:
+    """Where some cannot be helped, they are not asked."""
+    samples = [*albums(count, size), conversation("one", "?", "x", media=albums(1, 1)[0].media)]
+    other = swapped("image", samples, seed)
+    assert set(other.values()) == other.keys()
+    reader: Any = Silent("image")
+    for trial in make_trials(reader, samples, 99, seed):
+        assert len(trial.own) >= count / 2
+        for own, swap, none in zip(trial.own, trial.swapped, trial.none, strict=True):
+            assert len(swap.media) == len(own.media)
+            assert not set(swap.media) & set(own.media)
+            assert none.media == ()
+
+
+def test_the_pictures_of_one_sample_alone_cannot_be_swapped() -> None:
+    assert swapped("image", albums(1, 2), 0) == {}
+
+
 def test_other_seeds_swap_otherwise() -> None:
     singles = pictures("image", 17)
     assert swapped("image", singles, 0) != swapped("image", singles, 1)

@@ -11,11 +11,9 @@ from omnitune.encoders.vocab_head import VocabHead
 from omnitune.models.loading import (
     assemble,
     load_omni,
-    load_tokenizer,
     save_encoder,
     save_omni,
     save_thinker,
-    save_tokenizer,
     vocabulary,
 )
 from omnitune.models.omni import OmniModel
@@ -40,19 +38,6 @@ def test_assembled_parts_are_the_saved_ones(tmp_path: Path) -> None:
     assert parts
     assert all(torch.equal(state[name], tensor) for name, tensor in parts.items())
     assert tokenizer.to_str() == tiny_tokenizer().to_str()
-
-
-def test_a_tokenizer_is_read_as_it_was_written(tmp_path: Path) -> None:
-    save_tokenizer(tmp_path / "tokenizer.json", tiny_tokenizer())
-    assert load_tokenizer(tmp_path / "tokenizer.json").to_str() == tiny_tokenizer().to_str()
-
-
-def test_a_tokenizer_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"none.json: no such tokenizer; `omnitune parts"):
-        load_tokenizer(tmp_path / "none.json")
-    (tmp_path / "bad.json").write_text("{}")
-    with pytest.raises(UserError, match=r"bad.json: holds no tokenizer"):
-        load_tokenizer(tmp_path / "bad.json")
 
 
 def test_fresh_projectors_follow_the_seed(tmp_path: Path) -> None:

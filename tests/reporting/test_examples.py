@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from omnitune.data.sources.native import read_available
+from omnitune.data.reading import read_available
 from omnitune.evaluation.scoring import Prediction, questions_of
 from omnitune.reporting import examples
 from omnitune.reporting.examples import (

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from made_up import write_lines
 
-from omnitune.data.index import Source
+from omnitune.data.index import IndexedFile
 from omnitune.evaluation.scoring import Prediction
 from omnitune.reporting.gallery import (
     Example,
@@ -124,14 +124,14 @@ def test_only_splits_that_were_asked_are_read(
     line = {"id": "mine", "task": "text", "kind": "text", "reference": "hi.", "answer": "hi."}
     write_lines(tmp_path / "predictions.jsonl", [line | {"split": "mine"} if known else line])
     read: set[str] = set()
-    sample = Source._sample
+    sample = IndexedFile._sample
 
-    def noted(self: Source, number: int) -> Sample:
+    def noted(self: IndexedFile, number: int) -> Sample:
         found = sample(self, number)
         read.add(found.split)
         return found
 
-    monkeypatch.setattr(Source, "_sample", noted)
+    monkeypatch.setattr(IndexedFile, "_sample", noted)
     (exhibit,), _ = read_exhibits(tmp_path / "predictions.jsonl", tmp_path)
     assert exhibit.question == "hello."
     assert read == ({"mine"} if known else {"train", "test", "mine"})

@@ -27,6 +27,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 CAT = "my cat's (1).png"
+KINDS = ("image", "audio")
 
 
 @pytest.mark.parametrize(
@@ -92,15 +93,17 @@ def test_a_line_of_words(folder: Path, line: str) -> None:
 
 def test_the_kind_is_told_by_the_content(folder: Path) -> None:
     (folder / "a.png").rename(folder / "really.wav")
-    assert as_medium(Path("really.wav")) == Media("image", Path("really.wav"))
-    assert as_medium(Path("q.wav")) == Media("audio", Path("q.wav"))
-    assert as_medium(Path("notes.txt")) is None
+    assert as_medium(Path("really.wav"), KINDS) == Media("image", Path("really.wav"))
+    assert as_medium(Path("q.wav"), KINDS) == Media("audio", Path("q.wav"))
+    assert as_medium(Path("q.wav"), ["image"]) is None
+    assert as_medium(Path("notes.txt"), KINDS) is None
 
 
 def test_files_that_a_sentence_names(folder: Path) -> None:
     text = "is (a.png) like q.wav, none.png, notes.txt, hello or 'a.png'?"
-    assert mentioned(text) == [Media("image", Path("a.png")), Media("audio", Path("q.wav"))]
-    assert mentioned("hello, what is 1.5 plus 2.5?") == []
+    assert mentioned(text, KINDS) == [Media("image", Path("a.png")), Media("audio", Path("q.wav"))]
+    assert mentioned(text, ["audio"]) == [Media("audio", Path("q.wav"))]
+    assert mentioned("hello, what is 1.5 plus 2.5?", KINDS) == []
 
 
 def test_a_name_with_a_backslash_is_itself_first(folder: Path) -> None:

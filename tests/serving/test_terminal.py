@@ -25,7 +25,7 @@ from omnitune.sample import Media, Message, Text, UserError
 from omnitune.serving import session as session_module
 from omnitune.serving import terminal
 from omnitune.serving.session import ChatSession
-from omnitune.serving.terminal import Terminal, completions, main
+from omnitune.serving.terminal import Terminal, main
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -277,6 +277,18 @@ def test_as_many_pictures_as_were_taught(model: OmniModel, tmp_path: Path) -> No
     assert session.notice == "this model was taught with no audio: its answers are guesses"
 
 
+def test_two_pictures_at_a_time_stay_together(model: OmniModel, tmp_path: Path) -> None:
+    """Where they were taught in the first turn only, the earlier one comes along in front."""
+    session = ChatSession(model, tiny_tokenizer(), 16, Taught({"image": 3}))
+    paths = [write_image(tmp_path / f"{n}.png", seed=n) for n in range(3)]
+    session.attach(paths[0], "image")
+    ask(session, "what is this?")
+    for path in paths[1:]:
+        session.attach(path, "image")
+    ask(session, "which of them?")
+    assert [part.path for part in session.messages[2].parts[:-1]] == paths
+
+
 def test_a_refused_second_picture_changes_nothing(session: ChatSession, tmp_path: Path) -> None:
     session.attach(write_image(tmp_path / "a.png"), "image")
     ask(session, "what is this?")
@@ -507,7 +519,7 @@ def test_typed_conversation_greets_and_leaves_politely(
 
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: True))
     monkeypatch.setattr("builtins.input", typed)
-    monkeypatch.setattr("omnitune.serving.terminal._enable_completion", lambda: None)
+    monkeypatch.setattr("omnitune.serving.terminal._enable_completion", lambda _: None)
     assert Terminal(session, "checkpoints/mine").run() == 0
     out = capsys.readouterr().out
     assert out.startswith("checkpoints/mine: reads text, image, audio.\n")
@@ -515,7 +527,8 @@ def test_typed_conversation_greets_and_leaves_politely(
     assert out.endswith("Goodbye.\n")
 
 
-def test_completion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_completion(session: ChatSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    completions = Terminal(session, "model").completions
     (tmp_path / "my pictures").mkdir()
     for name in ("my cat.png", "dog.png", ".hidden"):
         (tmp_path / name).touch()
@@ -643,6 +656,18 @@ def test_answers_once(ckpt_dir: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert result["image"] is result["audio"] is None
     assert 0 < result["tokens"] <= 8
     assert result["seconds"] > 0
+
+
+def test_several_files_of_a_kind(
+    tmp_path: Path, model: OmniModel, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_omni(tmp_path / "omni.pt", model, tiny_tokenizer(), media_per_sample={"image": 2})
+    paths = [str(write_image(tmp_path / f"{n}.png", seed=n)) for n in range(2)]
+    options = ("--image", paths[0], "--image", paths[1], "--json", "--max-new-tokens", 4)
+    assert run_main("--ckpt-dir", tmp_path, *options, "--prompt", "which?") == 0
+    result = json.loads(capsys.readouterr().out)
+    assert (result["image"], result["audio"]) == (paths, None)
+    assert "notice" not in result
 
 
 @pytest.mark.parametrize("prompt", [("--prompt", ""), ()])

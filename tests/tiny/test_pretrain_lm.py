@@ -15,7 +15,7 @@ from omnitune.data.loader import BatchStream, SampleReader
 from omnitune.data.mixture import Mixture
 from omnitune.data.template import ChatRenderer
 from omnitune.models.omni import OmniConfig, OmniModel
-from omnitune.sample import Described, Media, Message, PseudoFeatures, Text, UserError
+from omnitune.sample import Described, Media, Message, Text, UserError
 from omnitune.tiny.pretrain_lm import (
     PIECES,
     SPECIAL_TOKENS,
@@ -26,6 +26,7 @@ from omnitune.tiny.pretrain_lm import (
     shown,
     to_spoken_question,
 )
+from omnitune.tiny.pseudo_features import PseudoFeatures
 
 MIX = {"text_only": 0.5, "described": 0.5}
 

@@ -17,11 +17,11 @@ from omnitune.tiny.pretrain_vision import (
     Captioning,
     Spotted,
     VisionEncoderConfig,
-    captioned,
     changed,
     shown_words,
     spotted_first,
 )
+from omnitune.tiny.stage import captioned
 from omnitune.tiny.word_presence import word_presence_loss
 
 
@@ -36,7 +36,7 @@ def folder_with(tmp_path: Path, records: list[dict[str, str]]) -> Path:
 
 def test_splits_stay_apart_and_only_captions_are_learnt(tmp_path: Path) -> None:
     records = [{"split": s, "caption": f"of {s}"} for s in ("train", "validation", "test")]
-    train, held_out = captioned(folder_with(tmp_path, records))
+    train, held_out = captioned(folder_with(tmp_path, records), "image")
     assert [s.messages[-1].text for s in train] == ["of train"]
     assert [s.messages[-1].text for s in held_out] == ["of validation"]
     assert all(len(s.messages) == 2 and s.messages[0].text == "" for s in train)
@@ -44,7 +44,7 @@ def test_splits_stay_apart_and_only_captions_are_learnt(tmp_path: Path) -> None:
 
 def test_without_captions_it_says_what_is_missing(tmp_path: Path) -> None:
     with pytest.raises(UserError, match='"caption"'):
-        captioned(folder_with(tmp_path, [{"split": "train"}]))
+        captioned(folder_with(tmp_path, [{"split": "train"}]), "image")
 
 
 def test_a_size_that_patches_do_not_fill_is_refused() -> None:
@@ -58,7 +58,7 @@ def captioning(weight: float = 1.0) -> Captioning:
 
 def captioned_stream(tmp_path: Path, model: Captioning) -> BatchStream:
     records = [{"split": s, "caption": "a red circle"} for s in ("train", "train", "validation")]
-    train, _ = captioned(folder_with(tmp_path, records))
+    train, _ = captioned(folder_with(tmp_path, records), "image")
     model.shown = {sample.id: [5, 6, 7] for sample in train}
     mixture = Mixture({"image": len(train)}, {"image": 1.0}, 0)
     return BatchStream(tiny_reader(model.omni), {"image": train}, mixture, batch_size=2)
@@ -90,7 +90,8 @@ def test_pictures_are_to_show_the_words_of_their_own_captions(tmp_path: Path) ->
                 *({"split": "train", "caption": caption} for caption in said),
                 {"split": "validation", "caption": "a ring"},
             ],
-        )
+        ),
+        "image",
     )
     tokenizer = tiny_reader(model.omni).renderer.tokenizer
     model.shown = shown_words(train, tokenizer)

@@ -9,7 +9,7 @@ import torch
 
 from omnitune.cli import main
 from omnitune.config.settings import load_config
-from omnitune.models.loading import assemble, load_tokenizer
+from omnitune.models.loading import assemble
 from omnitune.sample import UserError
 from omnitune.storage import read_checkpoint, write_checkpoint, write_json
 from omnitune.tiny.corpus.build import VERSION
@@ -17,6 +17,7 @@ from omnitune.tiny.pretrain_audio import AudioEncoderConfig
 from omnitune.tiny.pretrain_lm import ThinkerConfig
 from omnitune.tiny.pretrain_vision import VisionEncoderConfig
 from omnitune.tiny.ready import PLACES, read_card, ship_parts, write_parts
+from omnitune.tiny.stage import load_tokenizer
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 CORPUS = {"version": 1, "seed": 2, "scale": 0.5}

@@ -11,8 +11,9 @@ from helpers import SENTENCES, tiny_model, tiny_reader, write_image
 
 from omnitune.config.sft import SftConfig
 from omnitune.data.index import Samples
-from omnitune.data.sources.native import FILES, read_source
+from omnitune.data.reading import read_source
 from omnitune.models.omni import OmniModel
+from omnitune.sources import SOURCES
 from omnitune.training.evaluator import Evaluator, final_scores
 from omnitune.training.loop import Plan
 from omnitune.training.progress import RunLog
@@ -26,7 +27,7 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Samples]:
     """Texts and pictures; each question about a picture has the same answer."""
     folder = tmp_path_factory.mktemp("data")
     for source in ("text_only", "image_text"):
-        (folder / FILES[source]).parent.mkdir()
+        (folder / SOURCES[source].file).parent.mkdir()
     texts, pictures = [], []
     for n in range(60):
         split = {0: "train", 1: "validation", 2: "test"}[n % 3]
@@ -35,8 +36,8 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Samples]:
         image = write_image(folder / "images" / f"{n}.png", seed=n)
         asked = {"question": "which color?", "answer": "red.", "kind": "color"}
         pictures.append(asked | {"image": image.name, "split": split})
-    (folder / FILES["text_only"]).write_text(json.dumps(texts))
-    (folder / FILES["image_text"]).write_text(json.dumps(pictures))
+    (folder / SOURCES["text_only"].file).write_text(json.dumps(texts))
+    (folder / SOURCES["image_text"].file).write_text(json.dumps(pictures))
     return {source: read_source(folder, source) for source in ("text_only", "image_text")}
 
 

@@ -14,11 +14,12 @@ from helpers import sft_settings as settings
 
 from omnitune.config.settings import load_config
 from omnitune.config.sft import SftConfig
-from omnitune.data.sources.native import FILES, split_of
+from omnitune.data.reading import FILES, split_of
 from omnitune.evaluation.caching import Estimate
 from omnitune.models.loading import load_omni
 from omnitune.models.omni import OmniModel
 from omnitune.sample import UserError
+from omnitune.sources import SOURCES
 from omnitune.storage import read_checkpoint, write_json
 from omnitune.training import loop, sft
 from omnitune.training.output_dir import CACHE_NOTE
@@ -77,7 +78,7 @@ def test_long_clips_are_refused_or_split_and_served_as_they_were_trained(
     home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data, config = home / "data", settings(home, "long", max_steps=1)
-    path = data / FILES["audio_text"]
+    path = data / SOURCES["audio_text"].file
     before = path.read_text()
     records = json.loads(before)
     write_wave(data / "audio" / "long.wav", 3.0)
@@ -368,7 +369,7 @@ def test_a_source_without_a_file_is_named_with_the_line_that_gives_it_weight(
         with pytest.raises(UserError, match=r'the default of "audio_text" in "data_mix": 0\.3'):
             read_samples(load_config(SftConfig, None, [*options, "--data-mix.text-only", "1"]))
     finally:
-        (tmp_path / "away.json").rename(home / "data" / FILES["audio_text"])
+        (tmp_path / "away.json").rename(home / "data" / SOURCES["audio_text"].file)
 
 
 @pytest.mark.parametrize(
@@ -382,7 +383,7 @@ def test_a_source_without_a_file_is_named_with_the_line_that_gives_it_weight(
 def test_nothing_to_watch_by_is_explained(
     home: Path, tmp_path: Path, splits: list[str | None], words: str
 ) -> None:
-    path = tmp_path / FILES["text_only"]
+    path = tmp_path / SOURCES["text_only"].file
     path.parent.mkdir(parents=True)
     pair = {"question": "a", "answer": "b"}
     path.write_text(json.dumps([pair | ({"split": s} if s else {}) for s in splits]))
@@ -393,7 +394,7 @@ def test_nothing_to_watch_by_is_explained(
 def test_a_record_set_aside_is_said(
     home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = tmp_path / FILES["text_only"]
+    path = tmp_path / SOURCES["text_only"].file
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps([{"question": f"what {n}?", "answer": "b"} for n in range(3)]))
     samples = read_samples(settings(home, data_dir=tmp_path, data_mix={"text_only": 1}))
@@ -402,7 +403,7 @@ def test_a_record_set_aside_is_said(
 
 
 def test_source_without_training_samples_is_named(home: Path, tmp_path: Path) -> None:
-    path = tmp_path / FILES["text_only"]
+    path = tmp_path / SOURCES["text_only"].file
     path.parent.mkdir(parents=True)
     path.write_text('[{"question": "a", "answer": "b", "split": "test"}]')
     with pytest.raises(UserError, match="text_only has no training samples"):

@@ -42,7 +42,8 @@ def statements(sample: Sample) -> list[list[int]]:
     """
     if sample.media:
         answers = [m.text for m in sample.messages if m.role == "assistant"]
-        texts = list(dict.fromkeys([*sample.captions.values(), *answers]))
+        captions = [medium.caption for medium in sample.media]
+        texts = list(dict.fromkeys([*captions, *answers]))
     else:
         texts = [" ".join(m.text for m in sample.messages if m.role != "system")]
     found = ([_hash(word) for word in _WORDS.findall(text.lower())] for text in texts)

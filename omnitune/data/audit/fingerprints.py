@@ -16,7 +16,7 @@ import numpy as np
 
 from omnitune.console import progress_bar
 from omnitune.data.audit.contamination import alike
-from omnitune.data.index import Samples, Source
+from omnitune.data.index import IndexedFile, Samples
 from omnitune.media.base import Fingerprint
 from omnitune.media.registry import MEDIA
 from omnitune.sample import Media, Sample, UserError
@@ -66,7 +66,7 @@ class Fingerprints:
     hash_MW: np.ndarray
     amount_M: np.ndarray
     whole_M: np.ndarray
-    sources: list[Source]
+    sources: list[IndexedFile]
     places: list[np.ndarray]
     remarks: list[Remark]
 
@@ -90,26 +90,29 @@ class Fingerprints:
 
     def sample(self, medium: int, split: str) -> Sample:
         """The first sample of a split that shows a medium."""
-        number = 0
-        while medium >= self._first(number + 1):
-            number += 1
-        source = self.sources[number]
-        place = self.places[number][medium - self._first(number)]
+        source, place = self._locate(medium)
         shown = np.flatnonzero(source.index.shown_R == place)
         records = np.searchsorted(source.index.show_N, shown, side="right") - 1
         code = source.index.splits.index(split)
         return source.sample(int(records[source.index.split_N[records] == code][0]))
 
-    def path(self, medium: int, split: str) -> Path:
-        """The file of a medium that a split shows."""
-        shown = self.sample(medium, split).media
-        return next(m.path for m in shown if m.modality == self.name)
+    def path(self, medium: int) -> Path:
+        """The file of a medium."""
+        source, place = self._locate(medium)
+        return source.medium(place)[0].path
+
+    def _locate(self, medium: int) -> tuple[IndexedFile, int]:
+        """The file whose records show a medium, and its place in the index of that."""
+        number = 0
+        while medium >= self._first(number + 1):
+            number += 1
+        return self.sources[number], int(self.places[number][medium - self._first(number)])
 
 
 def decode(samples: Mapping[str, Samples]) -> tuple[dict[str, Fingerprints], list[Broken]]:
     """Decodes every distinct medium once, with a bar; also gives all that are broken."""
     sources = [held.pieces[0][0] for held in samples.values()]
-    total = sum(len(source.index.media_M2) for source in sources)
+    total = sum(len(source.index.media_M3) for source in sources)
     broken: list[Broken] = []
     remarks: dict[str, list[Remark]] = {name: [] for name in MEDIA}
     content, perceptual_hash = ({name: array("Q") for name in MEDIA} for _ in range(2))
@@ -163,7 +166,7 @@ def shared(fingerprints: Fingerprints, split: str) -> list[Shared]:
         same = fingerprints.content_M[twins] == fingerprints.content_M[held]
         pairs = zip(twins[same].tolist(), held[same].tolist(), strict=True)
         found += [("same content", twin, n, 1.0) for twin, n in pairs]
-        found += _copies(fingerprints, train, held[~same], split)
+        found += _copies(fingerprints, train, held[~same])
     return [
         Shared(how, fingerprints.sample(a, "train"), fingerprints.sample(b, split), similarity)
         for how, a, b, similarity in found
@@ -171,7 +174,7 @@ def shared(fingerprints: Fingerprints, split: str) -> list[Shared]:
 
 
 def _copies(
-    fingerprints: Fingerprints, train: np.ndarray, held: np.ndarray, split: str
+    fingerprints: Fingerprints, train: np.ndarray, held: np.ndarray
 ) -> list[tuple[str, int, int, float]]:
     """Changed copies: medium in train, medium held out and how alike they are."""
     modality = MEDIA[fingerprints.name]
@@ -180,17 +183,17 @@ def _copies(
     found = []
     near = alike(fingerprints.hash_MW[train], fingerprints.hash_MW[held], modality.hash_distance)
     for medium, candidates in zip(held.tolist(), near, strict=True):
-        own = fingerprints.path(medium, split) if candidates else Path()
+        own = fingerprints.path(medium) if candidates else Path()
         others = [int(train[place]) for _, place in candidates]
-        scores = [modality.similarity(fingerprints.path(n, "train"), own) for n in others]
+        scores = [modality.similarity(fingerprints.path(n), own) for n in others]
         best = max(scores, default=0.0)
         if best > 0:
             found.append(("changed copy", others[scores.index(best)], medium, best))
     return found
 
 
-def _places(name: str, source: Source) -> np.ndarray:
+def _places(name: str, source: IndexedFile) -> np.ndarray:
     """Where in its index the media of a modality are."""
     names = source.index.modalities
     code = names.index(name) if name in names else -1
-    return np.flatnonzero(source.index.media_M2[:, 1] == code)
+    return np.flatnonzero(source.index.media_M3[:, 2] == code)

@@ -12,7 +12,7 @@ from omnitune.data.audit.contamination import NEAR_TEXT, HeldOutText, overlap
 from omnitune.data.audit.fingerprints import Broken, Fingerprints, Shared, decode, shared
 from omnitune.data.audit.truncation import ReadLimits, audit_truncation, count_tokens, summary
 from omnitune.data.index import Samples
-from omnitune.data.sources.native import join, read_available, remarks
+from omnitune.data.reading import join, read_available, remarks
 from omnitune.media.registry import MEDIA
 from omnitune.sample import Sample, UserError
 

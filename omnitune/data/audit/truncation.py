@@ -22,8 +22,7 @@ from typing import Any
 import numpy as np
 
 from omnitune.console import progress_bar
-from omnitune.data.index import MANY_MEDIA, Samples, Source
-from omnitune.data.sources.native import INDEX_FOLDER
+from omnitune.data.index import INDEX_FOLDER, MANY_MEDIA, IndexedFile, Samples
 from omnitune.data.template import ChatRenderer
 from omnitune.encoders.base import Encoder
 from omnitune.sample import Sample, UserError
@@ -87,7 +86,7 @@ class SourceAudit:
     estimated: bool
 
     @property
-    def source(self) -> Source:
+    def source(self) -> IndexedFile:
         """The file."""
         return self.samples.pieces[0][0]
 
@@ -150,7 +149,7 @@ def measure_media(
         UserError: a medium cannot be used, or the model has no encoder for it.
     """
     index = samples.pieces[0][0].index
-    count = len(index.media_M2)
+    count = len(index.media_M3)
 
     def measure() -> np.ndarray:
         rows = array("d")
@@ -201,7 +200,7 @@ def _hold(samples: Samples, reading: ReadLimits, data_dir: Path) -> SourceAudit:
     )
 
 
-def _per_record(source: Source, values_M: np.ndarray) -> np.ndarray:
+def _per_record(source: IndexedFile, values_M: np.ndarray) -> np.ndarray:
     """Sum of a value over each record's media: ``[N]``."""
     index = source.index
     total = np.concatenate([[0.0], np.cumsum(values_M[index.shown_R])])
@@ -209,7 +208,7 @@ def _per_record(source: Source, values_M: np.ndarray) -> np.ndarray:
 
 
 def _find_long(
-    source: Source, reading: ReadLimits, extents_M4: np.ndarray, candidates: np.ndarray
+    source: IndexedFile, reading: ReadLimits, extents_M4: np.ndarray, candidates: np.ndarray
 ) -> np.ndarray:
     """Of records that may be too long, number and tokens of those that are: ``[K, 2]``."""
     index = source.index
@@ -254,25 +253,24 @@ def _media_entry(
     """The ledger of one modality: what is lost in encoding, and with samples that are left out."""
     whole = lost = 0.0
     affected = 0
-    worst: list[tuple[float, Source, int]] = []
+    worst: list[tuple[float, IndexedFile, int]] = []
     for held in found:
         index = held.source.index
         if name not in index.modalities:
             continue
-        own_M = index.media_M2[:, 1] == index.modalities.index(name)
+        own_M = index.media_M3[:, 2] == index.modalities.index(name)
         lost_M = np.where(_gone(held), held.extents_M4[:, WHOLE], held.extents_M4[:, LOST]) * own_M
         whole += float(held.extents_M4[own_M, WHOLE].sum())
         lost += float(lost_M.sum())
-        affected += int((lost_M[index.shown_R] > 0).sum())
-        most = np.argsort(-lost_M, kind="stable")[:NAMED]
-        first = index.media_M2[most, 0].tolist()
-        worst += [(float(x), held.source, n) for x, n in zip(lost_M[most], first, strict=True) if x]
+        affected += int((_per_record(held.source, lost_M > 0) > 0).sum())
+        most = np.argsort(-lost_M, kind="stable")[:NAMED].tolist()
+        worst += [(float(lost_M[n]), held.source, n) for n in most if lost_M[n]]
     worst = sorted(worst, key=lambda row: -row[0])[:NAMED]
 
-    def named(amount: float, source: Source, number: int) -> dict[str, Any]:
-        sample = source.sample(number)
-        path = next(m.path for m in sample.media if m.modality == name)
-        return {"id": sample.id, "file": _relative(path, data_dir), "lost": round(amount, 2)}
+    def named(amount: float, source: IndexedFile, place: int) -> dict[str, Any]:
+        medium, sample = source.medium(place)
+        file = _relative(medium.path, data_dir)
+        return {"id": sample.id, "file": file, "lost": round(amount, 2)}
 
     return {
         "unit": modality.medium.unit,
@@ -286,7 +284,7 @@ def _media_entry(
 def _gone(held: SourceAudit) -> np.ndarray:
     """Whether each medium is shown by samples only that are left out: ``[M]``."""
     index = held.source.index
-    count = len(index.media_M2)
+    count = len(index.media_M3)
     if not len(held.long_K2):
         return np.zeros(count, dtype=bool)
     left_out_N = np.zeros(len(index.place_N2))

@@ -1,194 +1,141 @@
-"""Reads the JSON data files into samples; every error names file, record and field."""
+"""The package's own format: a JSON list of records.
+
+It is read piece by piece: one record at a time, and never the whole file.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from itertools import islice
+import codecs
+import json
+import re
+from collections.abc import Iterator
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any
+from typing import Any, BinaryIO
 
-from omnitune.config.settings import quoted
-from omnitune.data.faults import Faults
-from omnitune.data.index import Samples, Source, first_shown, open_index
-from omnitune.data.schema import CAPTION_KEYS as CAPTION_KEYS
-from omnitune.data.schema import REQUIRED_MEDIA as REQUIRED_MEDIA
-from omnitune.data.schema import Record as _Record
-from omnitune.data.splits import VALIDATION_SHARE as VALIDATION_SHARE
-from omnitune.data.splits import clash, doubts
-from omnitune.media.registry import MEDIA
-from omnitune.sample import Media, Sample, UserError
+from omnitune.config.settings import json_kind, object_of_pairs
+from omnitune.data.sources.base import Format, skip_byte_order_mark
+from omnitune.sample import UserError
 
-FILES = {
-    "text_only": "text/conversations.json",
-    "image_text": "images/image_qa.json",
-    "audio_text": "audio/audio_qa.json",
-    "image_audio_text": "omni/omni_qa.json",
-    "described": "text/told_qa.json",
-    "captions": "images/captions.json",
-    "digit_grids": "images/sheets.json",
-    "transcripts": "audio/transcripts.json",
-}
-INDEX_FOLDER = ".index"
-SHOWN_FILES = 5  # of another layout
-LAYOUT = (
-    'Each is a list such as [{"image": "a.png", "question": "...", "answer": "..."}]; '
-    'README.md, "Your own data", has them all'
-)
+CHUNK = 1 << 20  # bytes read at once
+LONGEST_TOKEN = 16  # characters; longer than any literal or escape that the end of a piece may cut
+
+_BLANK = re.compile(r"[ \t\n\r]*")
+_DECODER = json.JSONDecoder(object_pairs_hook=object_of_pairs)
 
 
-def read_source(data_dir: Path, source: str, given: str = "", language: str = "") -> Samples:
-    """The samples of one source's file, in its order; every record is checked.
+class NativeFormat(Format):
+    """Records in one JSON list; a byte order mark in front is skipped."""
 
-    Args:
-        given: what gave the source its weight, for the error where there is no file.
-        language: of the answers of records that do not say.
+    name = "native"
+    suffixes = (".json",)
 
-    Raises:
-        UserError: the file is missing, empty or not a JSON list, or records are wrong.
+    def recognises(self, head: bytes) -> bool:
+        """Whether a list begins."""
+        return head.removeprefix(codecs.BOM_UTF8).lstrip(b" \t\r\n").startswith(b"[")
+
+    def scan(self, path: Path) -> Iterator[tuple[int, int, Any]]:
+        """Yields first byte, number of bytes and value of each record of the list."""
+        with path.open("rb") as file:
+            window = _Window(path, file)
+            window.byte = skip_byte_order_mark(path, file)
+            if window.next() != "[":
+                value = window.value()
+                if isinstance(value, dict) and window.next() == "{":
+                    raise window.wrong(
+                        "Extra data, as in JSON Lines; put its objects into one [...] with commas "
+                        "between them, or each on a line of its own",
+                        window.position,
+                    )
+                window.expect_end()
+                raise UserError(
+                    f"{path}: holds a JSON {json_kind(value)}, expected a list of records"
+                )
+            window.take(window.position + 1)
+            separator = "]" if window.next() == "]" else ","
+            while separator == ",":
+                window.next()
+                start = window.byte
+                value = window.value()
+                yield start, window.byte - start, value
+                separator = window.next()
+                if separator not in (",", "]"):
+                    raise window.wrong("Expecting ',' delimiter", window.position)
+                window.take(window.position + (separator == ","))
+            window.take(window.position + 1)
+            window.expect_end()
+
+
+class _Window:
+    """The piece of a file that is being read: grows at its end and is cut off at its start.
+
+    Attributes:
+        text: the piece.
+        position: in ``text``, of the next character.
+        byte: in the file, of the next character.
     """
-    path = data_dir / FILES[source]
 
-    def parse(number: int, values: Any) -> Sample:
-        sample = _Record(path, source, number, values).sample()
-        told = sample.language or not language
-        return sample if told else replace(sample, language=language)
+    def __init__(self, path: Path, file: BinaryIO) -> None:
+        self.path, self.file = path, file
+        self.text, self.position, self.byte, self.line = "", 0, 0, 1
+        self._ended = False
+        self._utf8 = codecs.getincrementaldecoder("utf-8")()
 
-    try:
-        if not (path.is_file() or path.is_dir()) and path.exists():
-            raise UserError(f"{path}: is no regular file; expected a JSON list of records")
-        index = open_index(path, source, data_dir / INDEX_FOLDER, parse)
-    except FileNotFoundError:
-        raise UserError(_no_file(data_dir, source, given)) from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-    count = len(index.place_N2)
-    if not count:
-        raise UserError(f"{path}: is an empty list; the source {source} needs records")
-    if two := clash(index.splits):
-        raise UserError(
-            f"{path}: the splits {quoted(two[0])} and {quoted(two[1])} differ by case alone; "
-            "give them one name"
+    def next(self) -> str:
+        """Goes to the next character that is not blank; "" at the end of the file."""
+        while True:
+            blank = _BLANK.match(self.text, self.position)
+            assert blank is not None
+            self.take(blank.end())
+            if self.position < len(self.text):
+                return self.text[self.position]
+            if self._ended:
+                return ""
+            self._grow()
+
+    def value(self) -> Any:
+        """Reads the JSON value that begins here."""
+        while True:
+            try:
+                value, end = _DECODER.raw_decode(self.text, self.position)
+                if end < len(self.text) or self._ended:  # else a number may go on
+                    self.take(end)
+                    return value
+            except json.JSONDecodeError as error:
+                cut = error.msg.startswith("Unterminated string")
+                cut = cut or error.pos >= len(self.text) - LONGEST_TOKEN
+                if self._ended or not cut:
+                    raise self.wrong(error.msg, error.pos) from None
+            except (RecursionError, ValueError) as error:  # too deep, or a number too long
+                raise self.wrong(str(error), self.position) from None
+            self._grow()
+
+    def take(self, end: int) -> None:
+        """Goes on to a position in ``text``."""
+        piece = self.text[self.position : end]
+        self.byte += len(piece.encode())
+        self.line += piece.count("\n")
+        self.position = end
+
+    def expect_end(self) -> None:
+        """Raises a UserError if anything but blanks follows."""
+        if self.next():
+            raise self.wrong("Extra data", self.position)
+
+    def wrong(self, what: str, position: int) -> UserError:
+        """An error that says where."""
+        line = self.line + self.text.count("\n", self.position, position)
+        return UserError(
+            f"{self.path}: not valid JSON ({what}: line {line}); expected a list of records"
         )
-    return Samples([(Source(path, index, parse), range(count))])
 
-
-def _no_file(data_dir: Path, source: str, given: str) -> str:
-    """What to do where a source has weight and no file."""
-    there = ", ".join(name for name, file in FILES.items() if (data_dir / file).exists())
-    return (
-        f"{data_dir / FILES[source]}: no such file, but the source {source} has weight"
-        f"{f' ({given})' if given else ''}; give it the weight 0, put the file there, or make it "
-        f"with `omnitune corpus`. Sources with a file in {data_dir}: {there or 'none'}"
-    )
-
-
-def _check_folder(data_dir: Path) -> None:
-    if data_dir.is_dir():
-        return
-    if data_dir.exists():
-        raise UserError(
-            f"{data_dir}: is a file; expected the folder that holds {FILES['image_text']} or "
-            f"others. {LAYOUT}"
-        )
-    raise UserError(
-        f"{data_dir}: no such data folder; name yours, or make it with `omnitune corpus`"
-    )
-
-
-def read_sources(
-    data_dir: Path, given: Mapping[str, str], languages: Mapping[str, str] = MappingProxyType({})
-) -> dict[str, Samples]:
-    """Reads several sources; tells of all of them what is wrong.
-
-    Args:
-        given: by source, what gave it its weight.
-        languages: by source, of the answers of records that do not say.
-    """
-    _check_folder(data_dir)
-    samples: dict[str, Samples] = {}
-    faults = Faults()
-    for source, where in given.items():
-        with faults:
-            samples[source] = read_source(data_dir, source, where, languages.get(source, ""))
-    faults.tell()
-    return samples
-
-
-def read_available(
-    data_dir: Path,
-    sources: Iterable[str] = tuple(FILES),
-    languages: Mapping[str, str] = MappingProxyType({}),
-) -> dict[str, Samples]:
-    """Reads each of the sources whose file is there (a folder with only some of them will do).
-
-    Args:
-        languages: by source, of the answers of records that do not say.
-    """
-    files = {source: FILES[source] for source in sources}
-    _check_folder(data_dir)
-    present = [source for source, name in files.items() if (data_dir / name).exists()]
-    if not present:
-        others = sorted(path.name for path in islice(data_dir.glob("*.json*"), SHOWN_FILES))
-        found = f"; {', '.join(others)} in it would have to be one of these" if others else ""
-        raise UserError(
-            f"{data_dir}: holds none of the data files ({', '.join(files.values())}){found}. "
-            f"{LAYOUT}"
-        )
-    return read_sources(data_dir, dict.fromkeys(present, ""), languages)
-
-
-def remarks(samples: Iterable[Samples]) -> list[str]:
-    """What is to be said of the splits of some files: what was set aside, and names like slips."""
-    told = []
-    for source, _ in join(samples).pieces:
-        for number in source.index.aside_A.tolist():
-            told.append(
-                f"{source.path}: names no validation records, and is too small for a share of "
-                f"{VALIDATION_SHARE:.0%} to hold one: record {number + 1} "
-                f"({source.sample(number).id}) was set aside from train as validation"
-            )
-        told += [f"{source.path}: {doubt}" for doubt in doubts(source.index.splits)]
-    return told
-
-
-def data_files(data_dir: Path, sources: Iterable[str] = tuple(FILES)) -> dict[str, Path]:
-    """The JSON files of sources, there or not, by their names within the folder."""
-    return {FILES[source]: data_dir / FILES[source] for source in sources}
-
-
-def join(parts: Iterable[Samples]) -> Samples:
-    """The samples of several sources, one after the other."""
-    return Samples(piece for part in parts for piece in part.pieces)
-
-
-def split_of(samples: Samples, split: str) -> Samples:
-    """The samples of one split, in order."""
-    return samples.of_split(split)
-
-
-def media_of(samples: Sequence[Sample]) -> Iterator[tuple[Media, Sample]]:
-    """Distinct media, each with the first sample that shows it."""
-    return samples.media() if isinstance(samples, Samples) else first_shown(samples)
-
-
-def media_key(samples: Sequence[Sample]) -> str | None:
-    """What stands for the media if they are too many to look at each one at every start."""
-    return samples.media_key if isinstance(samples, Samples) else None
-
-
-def all_task_counts(samples: Sequence[Sample]) -> Iterator[list[tuple[str, int]]]:
-    """``Sample.outline`` of each sample; those of an indexed file are not read for it."""
-    if isinstance(samples, Samples):
-        return samples.all_task_counts()
-    return (sample.task_counts() for sample in samples)
-
-
-def check_media(samples: Sequence[Sample]) -> None:
-    """Checks the header of every medium once; a UserError names the first that is unusable."""
-    for medium, sample in media_of(samples):
+    def _grow(self) -> None:
+        # At least doubled: a long record is not begun again too often.
+        data = self.file.read(max(CHUNK, len(self.text) - self.position))
+        self._ended = not data
         try:
-            MEDIA[medium.modality].check(medium.path)
-        except UserError as error:
-            raise UserError(f"sample {sample.id} ({sample.source}): {error}") from None
+            more = self._utf8.decode(data, final=self._ended)
+        except UnicodeDecodeError as error:
+            raise self.wrong(
+                f"not UTF-8 text, {error.reason}; save it as UTF-8", len(self.text)
+            ) from None
+        self.text, self.position = self.text[self.position :] + more, 0

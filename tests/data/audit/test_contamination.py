@@ -25,8 +25,9 @@ def test_what_a_sample_states_is_not_its_questions() -> None:
         media=(Media("image", None),),  # type: ignore[arg-type]
         captions={"image": "a large red circle"},
     )  # fmt: skip
+    captions = {"image": picture.media[0].caption}
     same = conversation(
-        "b", "what is it?", "It is a RED circle", media=picture.media, captions=picture.captions
+        "b", "what is it?", "It is a RED circle", media=picture.media, captions=captions
     )
     assert statements(picture) == statements(same)
     assert [len(words) for words in statements(picture)] == [4, 5]

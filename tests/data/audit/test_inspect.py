@@ -14,11 +14,11 @@ from PIL import Image
 from omnitune.cli import main
 from omnitune.data.audit.inspect import account_lines, inspect_folder
 from omnitune.data.audit.truncation import ReadLimits
-from omnitune.data.sources.native import FILES
 from omnitune.data.splits import by_content
 from omnitune.data.template import ChatRenderer
 from omnitune.encoders.registry import build_encoder
 from omnitune.media.registry import MEDIA
+from omnitune.sources import SOURCES
 
 SENTENCES = [
     "the quiet river runs to the sea",
@@ -29,8 +29,8 @@ SENTENCES = [
 
 
 def write(data: Path, source: str, records: list[dict[str, Any]]) -> None:
-    (data / FILES[source]).parent.mkdir(exist_ok=True)
-    (data / FILES[source]).write_text(json.dumps(records))
+    (data / SOURCES[source].file).parent.mkdir(exist_ok=True)
+    (data / SOURCES[source].file).write_text(json.dumps(records))
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def data(tmp_path: Path) -> Path:
 
 
 def change(data: Path, source: str, number: int, **values: Any) -> None:
-    path = data / FILES[source]
+    path = data / SOURCES[source].file
     records = json.loads(path.read_text())
     records[number] |= values
     path.write_text(json.dumps(records))
@@ -107,6 +107,18 @@ def test_every_way_of_sharing_is_found(data: Path) -> None:
     lines = "\n".join(account_lines(found))
     assert "test, image: 2 of 2, 100.0% (1 same file, 1 changed copy)" in lines
     assert "clip-3 (test) and clip-1: same text" in lines
+
+
+def test_copies_are_found_among_several_pictures(data: Path) -> None:
+    change(data, "image_text", 1, image=["1.png", "4.png"])
+    change(data, "image_text", 3, image=["2.png", "3.png", "5.png"])
+    large = Image.open(data / "images" / "0.png").resize((4, 4)).resize((96, 96))
+    large.save(data / "images" / "4.png")
+    large.resize((64, 64)).save(data / "images" / "5.png")
+    found = inspect_folder(data)
+    assert found["sources"]["image_text"]["test"]["media"] == {"image": 3}
+    assert pairs(found) == [("changed copy", "image-1", "image-3")]
+    assert found["broken"]["count"] == 0
 
 
 def test_what_is_set_aside_is_shown(data: Path, capsys: pytest.CaptureFixture[str]) -> None:

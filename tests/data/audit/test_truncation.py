@@ -13,12 +13,13 @@ from omnitune.data.audit import truncation as ledger
 from omnitune.data.audit.truncation import ReadLimits, audit_truncation, summary
 from omnitune.data.index import Samples
 from omnitune.data.loader import SampleReader
-from omnitune.data.sources.native import FILES, read_available, split_of
+from omnitune.data.reading import read_available, split_of
 from omnitune.data.template import ChatRenderer
 from omnitune.encoders.fastconformer import FastConformerEncoder
 from omnitune.encoders.vit import VitEncoder
 from omnitune.media.image import ImageMedium
 from omnitune.sample import UserError
+from omnitune.sources import SOURCES
 
 SPLITS = ("train", "train", "validation", "test")
 
@@ -34,7 +35,7 @@ def reading(max_tokens: int = 120, **audio: Any) -> ReadLimits:
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     """Four records of each of three sources; one sound and the pictures are shown twice."""
-    for name in FILES.values():
+    for name in (source.file for source in SOURCES.values()):
         (tmp_path / name).parent.mkdir(exist_ok=True)
     for n in range(2):
         write_image(tmp_path / "images" / f"{n}.png", size=16 << (2 * n), seed=n)  # 16, 64
@@ -47,7 +48,7 @@ def data(tmp_path: Path) -> Path:
         records["audio_text"].append(qa | {"id": f"audio-{n}", "audio": f"{int(n == 1)}.wav"})
     records["text_only"][1]["answer"] = "the sky is the air above us. " * 20
     for source, values in records.items():
-        (tmp_path / FILES[source]).write_text(json.dumps(values))
+        (tmp_path / SOURCES[source].file).write_text(json.dumps(values))
     return tmp_path
 
 
@@ -68,13 +69,29 @@ def test_what_is_lost_is_told_by_name(data: Path) -> None:
         "unit": "seconds", "whole": 3.0, "lost": 0, "samples": 0, "worst": []
     }  # fmt: skip
     [long] = found["text"].pop("worst")
-    assert (long["id"], long["file"]) == ("text-1", FILES["text_only"])
+    assert (long["id"], long["file"]) == ("text-1", SOURCES["text_only"].file)
     assert found["text"]["lost"] == long["lost"] > 120
     assert found["text"]["samples"] == 1
     assert [s.id for s in split_of(kept["text_only"], "train")] == ["text-0"]
     assert len(split_of(kept["image_text"], "train")) == 2
     assert "pixels (2 samples)" in summary(found)
     assert "tokens (1 samples)" in summary(found)
+
+
+def test_of_several_pictures_the_one_that_loses_is_named(data: Path) -> None:
+    """A sample counts once, whatever it loses of how many pictures."""
+    write_image(data / "images" / "2.png", size=64, seed=2)
+    path = data / SOURCES["image_text"].file
+    records = json.loads(path.read_text())
+    for record in records[:2]:
+        record["image"] = ["0.png", "1.png", "2.png"]
+    path.write_text(json.dumps(records))
+    _, found = stock(data, reading())
+    assert found["image"]["samples"] == 3  # image-3 shows one of them
+    assert [(one["id"], one["file"]) for one in found["image"]["worst"]] == [
+        ("image-0", "images/1.png"),
+        ("image-0", "images/2.png"),
+    ]
 
 
 def test_lengths_are_those_that_the_reader_finds(data: Path) -> None:
@@ -114,7 +131,7 @@ def test_nothing_lost_is_not_spoken_of(data: Path) -> None:
 
 
 def test_questions_that_are_never_a_conversation_are_measured_alone(data: Path) -> None:
-    path = data / FILES["text_only"]
+    path = data / SOURCES["text_only"].file
     pair = {"question": "what is the sky?", "answer": "the air above us."}
     path.write_text(json.dumps([{"id": s, "qa": [pair] * 9, "split": s} for s in SPLITS[1:]]))
     how = reading(120)

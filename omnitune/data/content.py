@@ -1,0 +1,129 @@
+"""What the messages of a record are made of: text, and media by their paths."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from omnitune.config.settings import as_found, quoted
+from omnitune.data.fields import TEXT_KEYS, Fields, hint
+from omnitune.data.tags import Written, plain
+from omnitune.media.base import Medium
+from omnitune.media.registry import MEDIA
+from omnitune.sample import Described, Media
+
+
+class Content(Fields):
+    """A record's media and the parts of its messages."""
+
+    def listed_media(self) -> dict[str, list[Media]]:
+        """By kind, the media under keys of their own: one path, or a list of them."""
+        return {m.name: self._listed(m) for m in MEDIA.values() if self.has(m.name)}
+
+    def described_media(self) -> dict[str, list[Described]]:
+        """By kind, the captions that a record without media is asked about instead."""
+        return {
+            medium.name: [Described.of(medium.name, words) for words in self._captions(medium)]
+            for medium in MEDIA.values()
+            if self.has(medium.caption_key)
+        }
+
+    def message_parts(self, given: Any, role: str, at: str) -> Sequence[Written | Media]:
+        """The content of a message: one text, or a list of typed parts.
+
+        Texts that follow each other are one text.
+        """
+        if isinstance(given, str):
+            parts: list[Written | Media] = [self._written(given, at)]
+        elif isinstance(given, list) and given:
+            parts = []
+            for n, value in enumerate(given):
+                part = self._part(value, role, f"{at} part {n + 1}: ")
+                if isinstance(part, Written) and parts and isinstance(parts[-1], Written):
+                    parts[-1] = parts[-1]._replace(text=parts[-1].text + part.text)
+                else:
+                    parts.append(part)
+        else:
+            raise self.wrong(f"{at} is {as_found(given)}, expected text or a list of parts")
+        said = any(isinstance(part, Written) and part.text.strip() for part in parts)
+        if role == "assistant" and not said:
+            raise self.wrong(f"{at} is {as_found(given)}, expected text")
+        return parts
+
+    def _part(self, part: Any, role: str, at: str) -> Written | Media:
+        """One typed part of a message."""
+        known = ("text", *MEDIA)
+        if not isinstance(part, dict):
+            raise self.wrong(f'{at}is {as_found(part)}, expected an object with a "type"')
+        if "type" not in part:
+            raise self.wrong(f'{at}the key "type" is missing, expected {" or ".join(known)}')
+        kind = part["type"]
+        if not isinstance(kind, str) or kind not in known:
+            meant = hint(kind, known) if isinstance(kind, str) else ""
+            raise self.wrong(
+                f'{at}"type" is {as_found(kind)}, expected {" or ".join(known)}{meant}'
+            )
+        if kind == "text":
+            self.check_keys(part, TEXT_KEYS, at)
+            if "text" not in part:
+                raise self.wrong(f'{at}the key "text" is missing, expected text')
+            return self._written(part["text"], f'{at}"text"')
+        if role != "user":
+            raise self.wrong(
+                f"{at}is of the type {quoted(kind)}, but the message is the {role}'s; media stand "
+                "in what the user says"
+            )
+        return self._typed(part, MEDIA[kind], at)
+
+    def _typed(self, part: dict[str, Any], medium: Medium, at: str) -> Media:
+        key = medium.caption_key
+        self.check_keys(part, ("type", "path", key), at)
+        if "path" not in part:
+            raise self.wrong(f'{at}the key "path" is missing, expected a relative path')
+        caption = self._caption(part[key], f'{at}"{key}"') if key in part else ""
+        return Media(medium.name, self._path(part["path"], f'{at}"path"'), caption)
+
+    def _written(self, text: Any, at: str) -> Written:
+        if not isinstance(text, str):
+            raise self.wrong(f"{at} is {as_found(text)}, expected text")
+        return Written(self.checked(text, at), at)
+
+    def _listed(self, medium: Medium) -> list[Media]:
+        name, key = medium.name, medium.caption_key
+        given = self.values[name]
+        if given == []:
+            raise self.wrong(f'"{name}" is an empty list; leave the key out where there is none')
+        items = enumerate(given) if isinstance(given, list) else ()
+        paths = [self._path(item, f'"{name}": item {n + 1}') for n, item in items]
+        paths = paths or [self._path(given, f'"{name}"')]
+        captions = self._captions(medium) if self.has(key) else [""] * len(paths)
+        if len(captions) != len(paths):
+            raise self.wrong(
+                f'"{key}" holds {len(captions)} and "{name}" {len(paths)}; expected one text for '
+                "each path, in the same order"
+            )
+        return [Media(name, *pair) for pair in zip(paths, captions, strict=True)]
+
+    def _captions(self, medium: Medium) -> list[str]:
+        """The texts under the key of a medium's captions: one, or a list of them."""
+        key = medium.caption_key
+        given = self.values[key]
+        if not isinstance(given, list) or not given:
+            return [self._caption(given, f'"{key}"')]
+        return [self._caption(text, f'"{key}": item {n + 1}') for n, text in enumerate(given)]
+
+    def _caption(self, given: Any, at: str) -> str:
+        return plain(self.words(given, at), at, self.wrong)
+
+    def _path(self, given: Any, at: str) -> Path:
+        """The path of a medium, which lies below the data file's folder."""
+        if not isinstance(given, str) or not given.strip():
+            raise self.wrong(f"{at} is {as_found(given)}, expected one relative path")
+        place, folder = Path(self.checked(given, at)), self.path.parent
+        if place.is_absolute() or ".." in place.parts:
+            raise self.wrong(
+                f"{at} is {quoted(given)}, which leaves the folder {folder}; media paths are "
+                "relative to the data file and stay beside it"
+            )
+        return folder / place

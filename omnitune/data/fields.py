@@ -1,0 +1,146 @@
+"""The keys and values of one record, and the sentences on what is wrong with them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from omnitune.config.settings import Repeated, as_found, is_unicode, json_kind, nearest, quoted
+from omnitune.media.registry import MEDIA
+from omnitune.sample import UserError
+from omnitune.sources import SOURCES
+
+PAIR_KEYS = ("question", "answer", "kind", "task")
+TURN_KEYS = ("role", "content")
+ANSWER_KEYS = (*TURN_KEYS, "weight", "kind", "task")
+TEXT_KEYS = ("type", "text")
+# Keys that are the user's own, as are those that begin with "_".
+FREE_KEYS = ("meta", "metadata")
+# What other formats call our keys; for those of media see ``Medium.aliases``.
+MEANT = {
+    "conversations": "messages",
+    "conversation": "messages",
+    "dialog": "messages",
+    "dialogue": "messages",
+    "turns": "messages",
+    "from": "role",
+    "value": "content",
+    "text": "content",
+    "instruction": "question",
+    "prompt": "question",
+    "query": "question",
+    "input": "question",
+    "output": "answer",
+    "response": "answer",
+    "completion": "answer",
+    "target": "answer",
+    "label": "answer",
+    "url": "path",
+    "file": "path",
+    "lang": "language",
+    "transcription": "transcript",
+    "type": "kind",
+    "category": "kind",
+    "loss_weight": "weight",
+    "human": "user",
+    "gpt": "assistant",
+    "bot": "assistant",
+    "model": "assistant",
+}
+
+
+class Fields:
+    """One record: its place and its JSON value."""
+
+    def __init__(self, path: Path, source: str, number: int, values: Any) -> None:
+        self.path, self.source, self.number = path, source, number
+        if not isinstance(values, dict):
+            raise self.wrong(f"is a JSON {json_kind(values)}, expected an object")
+        self.values: dict[str, Any] = values
+
+    def wrong(self, what: str) -> UserError:
+        """An error that says where."""
+        return UserError(f"{self.path}: record {self.number + 1}: {what}")
+
+    def has(self, key: str) -> bool:
+        """Whether the record has a key."""
+        return key in self.values
+
+    def check_keys(self, values: Mapping[str, Any], known: tuple[str, ...], at: str = "") -> None:
+        """Refuses keys that nothing reads, and those that are given twice."""
+        if isinstance(values, Repeated):
+            raise self.wrong(f"{at}the key {quoted(values.key)} is given twice; keep one of them")
+        if values.keys() <= _as_set(known):
+            return
+        others = [key for key in values if key not in known and key not in FREE_KEYS]
+        if unknown := [key for key in others if not key.startswith("_")]:
+            named = ", ".join(f"{quoted(key)}{hint(key, known)}" for key in unknown)
+            raise self.wrong(
+                f"{at}unknown key{'s' * (len(unknown) > 1)} {named}; known here: "
+                f'{", ".join(known)}; keys of your own begin with "_" or stand under "meta"'
+            )
+
+    def text(self, key: str, values: Mapping[str, Any] | None = None, at: str = "") -> str:
+        """The text under a key; "" without it."""
+        values = self.values if values is None else values
+        if key not in values:
+            return ""
+        value = values[key]
+        if key == "id" and isinstance(value, int) and not isinstance(value, bool):
+            return str(value)
+        return self.words(value, f'{at}"{key}"')
+
+    def words(self, value: Any, at: str) -> str:
+        """A value that has to be a text, and not a blank one."""
+        blank = isinstance(value, str) and not value.strip()
+        if not isinstance(value, str) or blank:
+            empty = "; leave the key out where there is none" if blank or value is None else ""
+            raise self.wrong(f"{at} is {as_found(value)}, expected text{empty}")
+        return self.checked(value, at)
+
+    def checked(self, text: str, at: str) -> str:
+        """The text; refuses what cannot be written or is no text."""
+        if not is_unicode(text):
+            raise self.wrong(
+                f"{at} holds half of a surrogate pair, such as \\ud83d alone: a sign was cut in "
+                f"two where the text was cut; found {quoted(text)}"
+            )
+        if "\0" in text:
+            raise self.wrong(f"{at} holds a NUL (\\u0000), which no text does; take it out")
+        return text
+
+
+def record_keys(source: str) -> tuple[str, ...]:
+    """The keys that a record of a source may have."""
+    media = tuple([(medium.name, medium.caption_key) for medium in MEDIA.values()])
+    return _record_keys(media, SOURCES[source].keys)
+
+
+@lru_cache(maxsize=32)
+def _record_keys(media: tuple[tuple[str, str], ...], more: tuple[str, ...]) -> tuple[str, ...]:
+    names, captions = zip(*media, strict=True)
+    keys = ("id", *names, *captions, "messages", "qa", *PAIR_KEYS, "split", "difficulty")
+    return tuple(dict.fromkeys((*keys, "language", *more)))
+
+
+@lru_cache(maxsize=32)
+def _as_set(keys: tuple[str, ...]) -> frozenset[str]:
+    return frozenset(keys)
+
+
+def hint(name: str, known: Sequence[str]) -> str:
+    """The known name that may be meant by another, as a question."""
+    name = name.casefold()
+    meant = next((word for word in _meant(name) if word in known), "") or nearest(name, known)
+    return f" (did you mean {quoted(meant)}?)" if meant else ""
+
+
+def _meant(name: str) -> Iterator[str]:
+    """What our words are for a word of others."""
+    if name in MEANT:
+        yield MEANT[name]
+    for medium in MEDIA.values():
+        if name in (medium.name, *medium.aliases):
+            yield from (medium.name, "path")  # of a part: {"type": "image", "image": ...}

@@ -1,0 +1,203 @@
+"""Reads the data files of sources into samples; every error names file, record and field."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from omnitune.config.settings import quoted
+from omnitune.data.faults import Faults
+from omnitune.data.index import INDEX_FOLDER, IndexedFile, Samples, first_shown, open_index
+from omnitune.data.schema import Record
+from omnitune.data.sources.registry import format_of, suffixes
+from omnitune.data.splits import VALIDATION_SHARE, clash, doubts
+from omnitune.media.registry import MEDIA
+from omnitune.sample import Media, Sample, UserError
+from omnitune.sources import SOURCES
+
+SHOWN_FILES = 5  # of another layout
+LAYOUT = (
+    'Each is a list such as [{"image": "a.png", "question": "...", "answer": "..."}]; '
+    'README.md, "Your own data", has them all'
+)
+
+
+def source_file(data_dir: Path, source: str) -> Path:
+    """The file of a source, there or not: as the registry names it, or in another format.
+
+    Raises:
+        UserError: there are several.
+    """
+    usual = data_dir / SOURCES[source].file
+    paths = dict.fromkeys([usual, *(usual.with_suffix(suffix) for suffix in suffixes())])
+    there = [path for path in paths if path.exists()]
+    if len(there) > 1:
+        raise UserError(
+            f"{' and '.join(map(str, there))}: the source {source} has one file; keep one of them"
+        )
+    return there[0] if there else usual
+
+
+def read_source(data_dir: Path, source: str, given: str = "", language: str = "") -> Samples:
+    """The samples of one source's file, in its order; every record is checked.
+
+    Args:
+        given: what gave the source its weight, for the error where there is no file.
+        language: of the answers of records that do not say.
+
+    Raises:
+        UserError: the file is missing, empty or in no known format, or records are wrong.
+    """
+    path = source_file(data_dir, source)
+
+    def parse(number: int, values: Any) -> Sample:
+        sample = Record(path, source, number, values).sample()
+        told = sample.language or not language
+        return sample if told else replace(sample, language=language)
+
+    try:
+        if not (path.is_file() or path.is_dir()) and path.exists():
+            raise UserError(f"{path}: is no regular file; expected a JSON list of records")
+        format = format_of(path)
+        index = open_index(path, format, source, data_dir / INDEX_FOLDER, parse)
+    except FileNotFoundError:
+        raise UserError(_no_file(path, data_dir, source, given)) from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    count = len(index.place_N2)
+    if not count:
+        raise UserError(f"{path}: is an empty list; the source {source} needs records")
+    if two := clash(index.splits):
+        raise UserError(
+            f"{path}: the splits {quoted(two[0])} and {quoted(two[1])} differ by case alone; "
+            "give them one name"
+        )
+    return Samples([(IndexedFile(path, format, index, parse), range(count))])
+
+
+def _no_file(path: Path, data_dir: Path, source: str, given: str) -> str:
+    """What to do where a source has weight and no file."""
+    there = ", ".join(name for name in SOURCES if source_file(data_dir, name).exists())
+    return (
+        f"{path}: no such file, but the source {source} has weight"
+        f"{f' ({given})' if given else ''}; give it the weight 0, put the file there, or make it "
+        f"with `omnitune corpus`. Sources with a file in {data_dir}: {there or 'none'}"
+    )
+
+
+def _check_folder(data_dir: Path) -> None:
+    if data_dir.is_dir():
+        return
+    if data_dir.exists():
+        raise UserError(
+            f"{data_dir}: is a file; expected the folder that holds "
+            f"{SOURCES['image_text'].file} or others. {LAYOUT}"
+        )
+    raise UserError(
+        f"{data_dir}: no such data folder; name yours, or make it with `omnitune corpus`"
+    )
+
+
+def read_sources(
+    data_dir: Path, given: Mapping[str, str], languages: Mapping[str, str] = MappingProxyType({})
+) -> dict[str, Samples]:
+    """Reads several sources; tells of all of them what is wrong.
+
+    Args:
+        given: by source, what gave it its weight.
+        languages: by source, of the answers of records that do not say.
+    """
+    _check_folder(data_dir)
+    samples: dict[str, Samples] = {}
+    faults = Faults()
+    for source, where in given.items():
+        with faults:
+            samples[source] = read_source(data_dir, source, where, languages.get(source, ""))
+    faults.tell()
+    return samples
+
+
+def read_available(
+    data_dir: Path,
+    sources: Iterable[str] | None = None,
+    languages: Mapping[str, str] = MappingProxyType({}),
+) -> dict[str, Samples]:
+    """Reads each of the sources whose file is there (a folder with only some of them will do).
+
+    Args:
+        sources: all that are known if None.
+        languages: by source, of the answers of records that do not say.
+    """
+    files = {source: SOURCES[source].file for source in (SOURCES if sources is None else sources)}
+    _check_folder(data_dir)
+    present = [source for source in files if source_file(data_dir, source).exists()]
+    if not present:
+        paths = (path for suffix in suffixes() for path in data_dir.glob(f"*{suffix}"))
+        others = sorted(path.name for path in islice(paths, SHOWN_FILES))
+        found = f"; {', '.join(others)} in it would have to be one of these" if others else ""
+        raise UserError(
+            f"{data_dir}: holds none of the data files ({', '.join(files.values())}){found}. "
+            f"{LAYOUT}"
+        )
+    return read_sources(data_dir, dict.fromkeys(present, ""), languages)
+
+
+def remarks(samples: Iterable[Samples]) -> list[str]:
+    """What is to be said of the splits of some files: what was set aside, and names like slips."""
+    told = []
+    for source, _ in join(samples).pieces:
+        for number in source.index.aside_A.tolist():
+            told.append(
+                f"{source.path}: names no validation records, and is too small for a share of "
+                f"{VALIDATION_SHARE:.0%} to hold one: record {number + 1} "
+                f"({source.sample(number).id}) was set aside from train as validation"
+            )
+        told += [f"{source.path}: {doubt}" for doubt in doubts(source.index.splits)]
+    return told
+
+
+def data_files(data_dir: Path, sources: Iterable[str] | None = None) -> dict[str, Path]:
+    """The files of sources (of all if None), there or not, by their names within the folder."""
+    names = SOURCES if sources is None else sources
+    paths = (source_file(data_dir, source) for source in names)
+    return {path.relative_to(data_dir).as_posix(): path for path in paths}
+
+
+def join(parts: Iterable[Samples]) -> Samples:
+    """The samples of several sources, one after the other."""
+    return Samples(piece for part in parts for piece in part.pieces)
+
+
+def split_of(samples: Samples, split: str) -> Samples:
+    """The samples of one split, in order."""
+    return samples.of_split(split)
+
+
+def media_of(samples: Sequence[Sample]) -> Iterator[tuple[Media, Sample]]:
+    """Distinct media, each with the first sample that shows it."""
+    return samples.media() if isinstance(samples, Samples) else first_shown(samples)
+
+
+def media_key(samples: Sequence[Sample]) -> str | None:
+    """What stands for the media if they are too many to look at each one at every start."""
+    return samples.media_key if isinstance(samples, Samples) else None
+
+
+def all_task_counts(samples: Sequence[Sample]) -> Iterator[list[tuple[str, int]]]:
+    """``Sample.task_counts`` of each sample; those of an indexed file are not read for it."""
+    if isinstance(samples, Samples):
+        return samples.all_task_counts()
+    return (sample.task_counts() for sample in samples)
+
+
+def check_media(samples: Sequence[Sample]) -> None:
+    """Checks the header of every medium once; a UserError names the first that is unusable."""
+    for medium, sample in media_of(samples):
+        try:
+            MEDIA[medium.modality].check(medium.path)
+        except UserError as error:
+            raise UserError(f"sample {sample.id} ({sample.source}): {error}") from None

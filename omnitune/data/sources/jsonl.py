@@ -1,0 +1,56 @@
+"""JSON Lines: each line of the file is one record."""
+
+from __future__ import annotations
+
+import codecs
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from omnitune.config.settings import object_of_pairs
+from omnitune.data.sources.base import Format, skip_byte_order_mark
+from omnitune.sample import UserError
+
+_DECODER = json.JSONDecoder(object_pairs_hook=object_of_pairs)
+_BLANK = b" \t\r\n"
+
+
+class JsonLinesFormat(Format):
+    """Records as JSON objects, one on each line; blank lines are skipped."""
+
+    name = "jsonl"
+    suffixes = (".jsonl", ".ndjson")
+
+    def recognises(self, head: bytes) -> bool:
+        """Whether the first line is a whole object, and another one begins on the next line."""
+        first, _, rest = head.removeprefix(codecs.BOM_UTF8).lstrip(_BLANK).partition(b"\n")
+        if not first.startswith(b"{") or not rest.lstrip(_BLANK).startswith(b"{"):
+            return False
+        try:
+            return isinstance(json.loads(first), dict)
+        except (ValueError, RecursionError):
+            return False
+
+    def scan(self, path: Path) -> Iterator[tuple[int, int, Any]]:
+        """Yields first byte, number of bytes and value of each line that is not blank."""
+        with path.open("rb") as file:
+            start = skip_byte_order_mark(path, file)
+            for number, line in enumerate(file, 1):
+                content = line.strip(_BLANK)
+                if content:
+                    value = _decode(path, number, content)
+                    yield start + line.index(content), len(content), value
+                start += len(line)
+
+
+def _decode(path: Path, line: int, content: bytes) -> Any:
+    try:
+        return _DECODER.decode(content.decode())
+    except UnicodeDecodeError as error:
+        what = f"not UTF-8 text, {error.reason}; save it as UTF-8"
+    except json.JSONDecodeError as error:
+        what = error.msg
+    except (RecursionError, ValueError) as error:  # too deep, or a number too long
+        what = str(error)
+    raise UserError(f"{path}: not valid JSON ({what}: line {line}); expected one record a line")

@@ -1,0 +1,22 @@
+"""What the pretraining stages share: the thinker's tokenizer, and captions as answers."""
+
+from pathlib import Path
+
+import pytest
+from helpers import tiny_tokenizer
+
+from omnitune.sample import UserError
+from omnitune.tiny.stage import load_tokenizer, save_tokenizer
+
+
+def test_a_tokenizer_is_read_as_it_was_written(tmp_path: Path) -> None:
+    save_tokenizer(tmp_path / "tokenizer.json", tiny_tokenizer())
+    assert load_tokenizer(tmp_path / "tokenizer.json").to_str() == tiny_tokenizer().to_str()
+
+
+def test_a_tokenizer_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"none.json: no such tokenizer; `omnitune parts"):
+        load_tokenizer(tmp_path / "none.json")
+    (tmp_path / "bad.json").write_text("{}")
+    with pytest.raises(UserError, match=r"bad.json: holds no tokenizer"):
+        load_tokenizer(tmp_path / "bad.json")
