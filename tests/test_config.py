@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from omnitune import sample
 from omnitune.config.help import help_text, option_rows
 from omnitune.config.settings import load_config, read_json_object
 from omnitune.config.sft import DataMix, SftConfig
 from omnitune.sample import UserError
+from omnitune.sources import SOURCES, Source
 
 ROOT = Path(__file__).resolve().parents[1]
 MIX = {"text_only": 0.4, "image_text": 0.3, "audio_text": 0.3}
@@ -35,8 +35,8 @@ def test_config_of_the_repository_loads() -> None:
     assert (config.batch_size, config.num_epochs, config.warmup_steps) == (8, 5, 500)
     assert config.learning_rate == 1e-4
     assert config.data_mix.weights() == MIX
-    assert config.encoder_ckpts["image"] == Path("checkpoints/vision_tiny/vision.pt")
-    assert config.encoder_ckpts["audio"] == Path("checkpoints/audio_enc_tiny/audio_enc.pt")
+    assert config.encoders["image"] == Path("checkpoints/vision_tiny/vision.pt")
+    assert config.encoders["audio"] == Path("checkpoints/audio_enc_tiny/audio_enc.pt")
     assert config.thinker_ckpt == Path("checkpoints/thinker_tiny/thinker_best.pt")
 
 
@@ -337,9 +337,9 @@ def test_languages_are_by_source(tmp_path: Path) -> None:
 def test_a_source_may_be_registered_at_any_time(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match=r"--data-mix\.depth: unknown source; expected "):
         load_config(SftConfig, None, ["--data-mix.depth", "1"])
-    monkeypatch.setattr(sample, "SOURCES", ("depth", *sample.SOURCES))
+    monkeypatch.setitem(SOURCES, "depth", Source("depth", "depth/qa.json"))
     config = load_config(SftConfig, None, ["--data-mix.depth", "1", "--languages.depth", "hi"])
-    assert list(config.data_mix.weights()) == config.sources == ["depth", *MIX]
+    assert list(config.data_mix.weights()) == config.sources == [*MIX, "depth"]
 
 
 def test_mixes_are_the_same_whatever_has_no_weight() -> None:

@@ -53,7 +53,12 @@ def parse_arguments(cls: type[Config], arguments: Sequence[str]) -> list[Given]:
     while words:
         word = words.popleft()
         if word.startswith("--"):
-            given.append(_parse_option(cls, fields, word, words))
+            key, value = _parse_option(cls, fields, word, words)
+            before = next((old for name, old in given if name == key), None)
+            if isinstance(before, list) and isinstance(value, list):
+                before += value
+            else:
+                given.append((key, value))
         elif cls.positional:
             plain.append(word)
         else:

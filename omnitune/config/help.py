@@ -151,9 +151,11 @@ def _value_name(field: FieldInfo) -> str:
 
 def _titled(kind: Any) -> str:
     """What stands for a key or a value of a mapping: the title of its type, if it has one."""
+    if get_origin(kind) is dict:
+        return "{" + ": ".join(map(_titled, get_args(kind))) + "}"
     plain, *marks = get_args(kind) if get_origin(kind) is Annotated else (kind,)
     titles = [mark.title for mark in marks if isinstance(mark, FieldInfo) and mark.title]
-    return titles[0] if titles else NAMES[plain]
+    return titles[0] if titles else NAMES.get(plain, "VALUE")
 
 
 def _text(cls: type[Config], key: str) -> str:

@@ -37,6 +37,8 @@ def _check_source(name: str) -> str:
 
 
 SourceName = Annotated[str, AfterValidator(_check_source), Field(title="SOURCE")]
+MediumName = Annotated[str, Field(title="MEDIUM")]
+SettingName = Annotated[str, Field(title="SETTING")]
 Weight = Annotated[float, BeforeValidator(refuse_bool), Field(ge=0, allow_inf_nan=False)]
 
 
@@ -99,12 +101,16 @@ class SftConfig(RunConfig):
         Path("checkpoints/thinker_tiny/thinker_best.pt"),
         description="checkpoint of the thinker, the language model",
     )
-    audio_ckpt: Path = Field(
+    audio_ckpt: Path | None = Field(
         Path("checkpoints/audio_enc_tiny/audio_enc.pt"),
-        description="checkpoint of the audio encoder",
+        description="checkpoint of the audio encoder; null for a model that does not hear",
     )
-    vision_ckpt: Path = Field(
-        Path("checkpoints/vision_tiny/vision.pt"), description="checkpoint of the vision encoder"
+    vision_ckpt: Path | None = Field(
+        Path("checkpoints/vision_tiny/vision.pt"),
+        description="checkpoint of the vision encoder; null for a model that does not see",
+    )
+    encoder_ckpts: dict[MediumName, Path] = Field(
+        {}, description="by medium, checkpoints of the encoders of further media"
     )
     freeze_encoders: bool = Field(
         True, description="freeze the encoders, except in phases that train them"
@@ -176,16 +182,11 @@ class SftConfig(RunConfig):
         description="what happens to a sample above max_tokens; leave_out lists it in "
         "truncation.json",
     )
-    long_audio: Literal["refuse", "split"] = Field(
-        "refuse",
-        description="what happens to a clip above max_audio_seconds; split cuts it at pauses and "
-        "keeps every piece",
-    )
-    max_audio_seconds: float | None = Field(
-        None,
-        ge=1,
-        description="largest length of a clip, or of a piece of it, in seconds [default: the "
-        "encoder's own limit, mostly 30]",
+    encoder_settings: dict[MediumName, dict[SettingName, Any]] = Field(
+        {},
+        description="by medium, settings of its encoder in place of the checkpoint's own; for "
+        "audio: max_seconds, the largest length of a clip, and long_audio, refuse or split (cut "
+        "longer clips at pauses, keep every piece)",
     )
     feature_cache: Literal["auto", "on", "off"] = Field(
         "auto",
@@ -242,17 +243,10 @@ class SftConfig(RunConfig):
         return [name for name in SOURCES if name in given]
 
     @property
-    def encoder_ckpts(self) -> dict[str, Path]:
-        """Checkpoint of each modality's encoder."""
-        return {"image": self.vision_ckpt, "audio": self.audio_ckpt}
-
-    @property
-    def encoder_settings(self) -> dict[str, dict[str, Any]]:
-        """By modality, what is laid over the settings in its encoder's checkpoint."""
-        audio: dict[str, Any] = {"long_audio": "split"} if self.long_audio == "split" else {}
-        if self.max_audio_seconds is not None:
-            audio["max_seconds"] = self.max_audio_seconds
-        return {"audio": audio}
+    def encoders(self) -> dict[str, Path]:
+        """Checkpoint of the encoder of each medium that the model reads."""
+        given = {"image": self.vision_ckpt, "audio": self.audio_ckpt, **self.encoder_ckpts}
+        return {name: path for name, path in given.items() if path is not None}
 
 
 def _error_type(problem: Any) -> str | PydanticCustomError:

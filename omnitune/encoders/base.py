@@ -40,11 +40,13 @@ class Encoder(ABC):
         type: key in ``ENCODERS`` and in the encoder's settings (``"vit"``).
         medium_name: key in ``MEDIA`` of what it encodes.
         config: JSON-able settings from which the encoder can be built again.
+        run_settings: those of ``config`` that a run may set.
         vocab_size: words of a thinker that its ``readout`` names; 0: it has none.
     """
 
     type: ClassVar[str]
     medium_name: ClassVar[str]
+    run_settings: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, config: dict[str, Any]) -> None:
         self.config = config

@@ -35,11 +35,17 @@ class FastConformerEncoder(Encoder):
 
     type = "fastconformer"
     medium_name = "audio"
+    run_settings = ("max_seconds", "long_audio")
 
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__(config)
         self.max_seconds: float = config.get("max_seconds", 30.0)
-        self.split: bool = config.get("long_audio", "refuse") == "split"
+        long_audio = config.get("long_audio", "refuse")
+        if long_audio not in ("refuse", "split"):
+            raise UserError(f"audio encoder: long_audio is {long_audio!r}, not refuse or split")
+        if not isinstance(self.max_seconds, int | float) or self.max_seconds < 1:
+            raise UserError(f"audio encoder: max_seconds is {self.max_seconds!r}, not 1 or more")
+        self.split = long_audio == "split"
         self.slot_share: float = config.get("slot_share", 1.0) if self.vocab_size else 1.0
         own = ("max_seconds", "long_audio", "words", "slot_share")
         self.parakeet = ParakeetEncoderConfig(**{k: v for k, v in config.items() if k not in own})

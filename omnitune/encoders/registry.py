@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+from omnitune.config.settings import nearest
 from omnitune.encoders.base import Encoder
 from omnitune.encoders.fastconformer import FastConformerEncoder
 from omnitune.encoders.vit import VitEncoder
@@ -12,6 +14,27 @@ from omnitune.sample import UserError
 ENCODERS: dict[str, type[Encoder]] = {
     encoder.type: encoder for encoder in (VitEncoder, FastConformerEncoder)
 }
+
+
+def with_settings(
+    medium: str, config: dict[str, Any], settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    """An encoder's configuration with the settings of a run.
+
+    Raises:
+        UserError: the encoder has no such setting, or a run may not change it.
+    """
+    known = build_encoder(medium, config).run_settings
+    for name in settings:
+        if name not in known:
+            near = nearest(name, known)
+            raise UserError(
+                f"encoder_settings.{medium}.{name}: is no setting of this encoder that a run may "
+                f"change; known: {', '.join(known) or 'none'}"
+                + f"; did you mean {near}?"
+                * bool(near)
+            )
+    return config | dict(settings)
 
 
 def build_encoder(medium: str, config: dict[str, Any]) -> Encoder:

@@ -13,7 +13,7 @@ from torch import nn
 
 from omnitune.data.audit.truncation import ReadLimits
 from omnitune.data.template import ChatRenderer, placeholder
-from omnitune.encoders.registry import build_encoder
+from omnitune.encoders.registry import build_encoder, with_settings
 from omnitune.models.omni import OmniConfig, OmniModel
 from omnitune.sample import UserError
 from omnitune.storage import read_checkpoint, write_checkpoint
@@ -105,8 +105,15 @@ def assemble(
         raise UserError("\n".join(problems))
     words = vocabulary(Tokenizer.from_str(parts.pop("thinker")["tokenizer"]))
     parts = {name: _speaks(words, part, encoder_ckpts[name]) for name, part in parts.items()}
+    settings = settings or {}
+    if unknown := settings.keys() - parts.keys():
+        raise UserError(
+            f"encoder_settings.{min(unknown)}: the model has no such encoder; it has "
+            f"{', '.join(parts) or 'none'}"
+        )
     encoders = {
-        name: part["config"] | (settings or {}).get(name, {}) for name, part in parts.items()
+        name: with_settings(name, part["config"], settings.get(name, {}))
+        for name, part in parts.items()
     }
     model, tokenizer = load_thinker(thinker_ckpt, encoders)
     for name, part in parts.items():

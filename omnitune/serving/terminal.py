@@ -279,7 +279,9 @@ def chat_config() -> type[ChatOptions]:
 
 
 def _typed_paths(value: Any) -> Any:
-    return [paths.path_of(x) for x in value] if isinstance(value, list) else value
+    if isinstance(value, list) and "" not in value:
+        return [paths.path_of(path) for path in value]
+    raise ValueError("a value is missing")
 
 
 def main(arguments: list[str]) -> int:

@@ -53,7 +53,7 @@ def finetune(config: SftConfig, resume: bool = False, overwrite: bool = False) -
     """Trains the joint model; returns the path of ``omni.pt``."""
     result = config.out / "omni.pt"
     inputs = data_files(config.data_dir, config.sources)
-    inputs |= {"thinker_ckpt": config.thinker_ckpt, **config.encoder_ckpts}
+    inputs |= {"thinker_ckpt": config.thinker_ckpt, **config.encoders}
     claim = prepare_output_dir(config, result, resume, overwrite, inputs)
     if claim is None:
         if not (config.out / REPORT_FILE).is_file():  # the run was stopped before it was written
@@ -120,7 +120,7 @@ def build_training(config: SftConfig, resume: bool = False) -> TrainingSetup:
     """
     torch.manual_seed(config.seed)
     samples = read_samples(config)
-    model, tokenizer = assemble(config.thinker_ckpt, config.encoder_ckpts, config.encoder_settings)
+    model, tokenizer = assemble(config.thinker_ckpt, config.encoders, config.encoder_settings)
     config = within_context(config, model)
     # Kept from here on: the file may be another one when the run ends.
     start = (

@@ -740,8 +740,8 @@ def test_options_are_text_where_text_is_meant(monkeypatch: pytest.MonkeyPatch) -
         "prompt": "1",
         "as_json": False,
         "max_new_tokens": session_module.MAX_NEW_TOKENS,
-        "image": Path("~/a.png").expanduser(),
-        "audio": None,
+        "image": [Path("~/a.png").expanduser()],
+        "audio": [],
     }
 
 

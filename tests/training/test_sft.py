@@ -14,7 +14,7 @@ from helpers import sft_settings as settings
 
 from omnitune.config.settings import load_config
 from omnitune.config.sft import SftConfig
-from omnitune.data.reading import FILES, split_of
+from omnitune.data.reading import split_of
 from omnitune.evaluation.caching import Estimate
 from omnitune.models.loading import load_omni
 from omnitune.models.omni import OmniModel
@@ -84,22 +84,50 @@ def test_long_clips_are_refused_or_split_and_served_as_they_were_trained(
     write_wave(data / "audio" / "long.wav", 3.0)
     path.write_text(json.dumps([*records, records[0] | {"audio": "long.wav", "id": "long"}]))
     try:
-        for refused in ({"max_audio_seconds": 1}, {"long_audio": "split", "max_tokens": 40}):
+        short = {"encoder_settings": {"audio": {"max_seconds": 1}}}
+        split = {"encoder_settings": {"audio": {"long_audio": "split", "max_seconds": 1}}}
+        for refused in (short, split | {"max_tokens": 40}):
             with pytest.raises(UserError, match="sample long"):
                 finetune(config.model_copy(update=refused), overwrite=True)
-        split = config.model_copy(update={"long_audio": "split", "max_audio_seconds": 1})
-        finetune(split, overwrite=True)
+        cut = config.model_copy(update=split)
+        finetune(cut, overwrite=True)
         assert "not shown" not in capsys.readouterr().out
         model, _, _ = load_omni(config.out)
         served = model.modalities["audio"]
         assert served.read(data / "audio" / "long.wav").shape[0] == 3
-        left = split.model_copy(update={"max_tokens": 40, "too_long": "leave_out"})
+        left = cut.model_copy(update={"max_tokens": 40, "too_long": "leave_out"})
         finetune(left, overwrite=True)
         assert "seconds (1 samples)" in capsys.readouterr().out
         worst = json.loads((config.out / "truncation.json").read_text())["text"]["worst"]
         assert [entry["id"] for entry in worst] == ["long"]
     finally:
         path.write_text(before)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (
+            {"audio": {"max_second": 1}},
+            r"encoder_settings\.audio\.max_second: .* mean max_seconds\?",
+        ),
+        ({"audio": {"long_audio": "cut"}}, "long_audio is 'cut', not refuse"),
+        ({"smell": {}}, r"encoder_settings\.smell: the model has no such encoder"),
+    ],
+)
+def test_wrong_settings_of_an_encoder_are_named(home: Path, given: Any, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        finetune(settings(home, "wrong", encoder_settings=given))
+
+
+def test_a_model_may_do_without_a_medium(home: Path) -> None:
+    mix = {"text_only": 0.5, "image_text": 0.5}
+    config = settings(home, "deaf", data_mix=mix, audio_ckpt=None, max_steps=1)
+    finetune(config)
+    model, _, _ = load_omni(config.out)
+    assert list(model.modalities) == ["image"]
+    with pytest.raises(UserError, match="no encoder for audio"):
+        finetune(settings(home, "refused", audio_ckpt=None))
 
 
 def test_nothing_left_to_train_on_is_an_error(home: Path) -> None:
@@ -364,7 +392,7 @@ def test_a_source_without_a_file_is_named_with_the_line_that_gives_it_weight(
     assert first.endswith("/data: text_only, image_text, audio_text")
     with pytest.raises(UserError, match=r"\(--data-mix\.described on the command line: 0\.1\)"):
         read_samples(load_config(SftConfig, None, [*options, "--data-mix.described", "0.1"]))
-    (home / "data" / FILES["audio_text"]).rename(tmp_path / "away.json")
+    (home / "data" / SOURCES["audio_text"].file).rename(tmp_path / "away.json")
     try:
         with pytest.raises(UserError, match=r'the default of "audio_text" in "data_mix": 0\.3'):
             read_samples(load_config(SftConfig, None, [*options, "--data-mix.text-only", "1"]))
