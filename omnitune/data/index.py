@@ -47,6 +47,7 @@ MANY_MEDIA = 20_000
 
 # Number of a record and its JSON value to its sample; raises UserError.
 Parse = Callable[[int, Any], Sample]
+Advance = Callable[[int], None]
 
 
 @dataclass(frozen=True)
@@ -135,11 +136,7 @@ _NAMES = [field.name for field in fields(Index) if field.type == "list[str]"]
 
 
 def build_index(
-    path: Path,
-    format: Format,
-    name: str,
-    parse: Parse,
-    advance: Callable[[int], None] = lambda n: None,
+    path: Path, format: Format, name: str, parse: Parse, advance: Advance = lambda n: None
 ) -> Index:
     """Reads a file's records one by one, checks them and notes what an index holds.
 
