@@ -31,7 +31,7 @@ from omnitune.console import progress_bar
 from omnitune.data.faults import Faults
 from omnitune.data.sources.base import Format
 from omnitune.data.splits import TRAIN, VALIDATION, likely, one_to_set_aside
-from omnitune.data.tally import Codes, MediaTally
+from omnitune.data.tally import Codes, MediaTally, QuestionTally
 from omnitune.data.tally import difficulties as difficulties
 from omnitune.sample import Media, Sample, UserError
 from omnitune.storage import sha256, write_json
@@ -47,6 +47,7 @@ MANY_MEDIA = 20_000
 
 # Number of a record and its JSON value to its sample; raises UserError.
 Parse = Callable[[int, Any], Sample]
+Advance = Callable[[int], None]
 
 
 @dataclass(frozen=True)
@@ -135,11 +136,7 @@ _NAMES = [field.name for field in fields(Index) if field.type == "list[str]"]
 
 
 def build_index(
-    path: Path,
-    format: Format,
-    name: str,
-    parse: Parse,
-    advance: Callable[[int], None] = lambda n: None,
+    path: Path, format: Format, name: str, parse: Parse, advance: Advance = lambda n: None
 ) -> Index:
     """Reads a file's records one by one, checks them and notes what an index holds.
 
@@ -152,10 +149,9 @@ def build_index(
         OSError: the file cannot be read.
         UserError: the file is not of its format, or a record of it is wrong.
     """
-    places, prints, splits, tasks, questions = (array(code) for code in "qIihi")
-    media, faults, singles = MediaTally(), Faults(path), array("q", [0])
+    places, prints, splits = array("q"), array("I"), array("i")
     given, efforts = array("d"), array("d")
-    split_codes, task_codes = Codes(), Codes()
+    questions, media, faults, split_codes = QuestionTally(), MediaTally(), Faults(path), Codes()
     read, free = 0, 0
     with path.open("rb", buffering=0) as file:
         for number, (start, length, values) in enumerate(format.scan(path)):
@@ -169,10 +165,7 @@ def build_index(
             free += "split" not in values
             given.append(np.nan if sample.difficulty is None else sample.difficulty)
             efforts.append(sample.length_score())
-            for task, count in sample.task_counts():
-                tasks.append(task_codes[task])
-                questions.append(count)
-            singles.append(len(tasks))
+            questions.add(sample)
             media.add(number, sample)
             advance(start + length - read)
             read = start + length
@@ -186,16 +179,16 @@ def build_index(
         print_N=np.array(prints, dtype=np.uint32),
         split_N=split_N,
         order_N=np.argsort(split_N, kind="stable"),
-        single_N=np.array(singles),
-        task_S=np.array(tasks),
-        questions_S=np.array(questions),
+        single_N=np.array(questions.ends),
+        task_S=np.array(questions.tasks),
+        questions_S=np.array(questions.counts),
         media_M3=np.array(media.first).reshape(-1, 3),
         show_N=np.array(media.ends),
         shown_R=np.array(media.shown),
         difficulty_N=difficulties(np.array(given), np.array(efforts)),
         aside_A=np.array(aside, dtype=np.int64),
         splits=list(split_codes),
-        tasks=list(task_codes),
+        tasks=list(questions.codes),
         modalities=list(media.codes),
         name=name,
     )

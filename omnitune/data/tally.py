@@ -20,6 +20,21 @@ class Codes(dict[str, int]):
         return self[name]
 
 
+class QuestionTally:
+    """The questions of a file while it is indexed: task and number of each single's."""
+
+    def __init__(self) -> None:
+        self.tasks, self.counts, self.ends = array("h"), array("i"), array("q", [0])
+        self.codes = Codes()
+
+    def add(self, sample: Sample) -> None:
+        """Takes in the questions of a record."""
+        for task, count in sample.task_counts():
+            self.tasks.append(self.codes[task])
+            self.counts.append(count)
+        self.ends.append(len(self.tasks))
+
+
 class MediaTally:
     """The media of a file while it is indexed: each once, and which of them a record shows."""
 
