@@ -201,9 +201,17 @@ def sft(arguments: list[str]) -> int:
     paths, arguments, flags = _run_flags("sft", arguments)
     if len(paths) > 1:
         raise UserError("omnitune sft takes one --config FILE; give each of them its own command")
+    config = load_config(SftConfig, paths[0] if paths else None, arguments)
+    print(f"fine-tuning on {config.data_dir}, results in {config.out}", flush=True)
+    from omnitune.reporting.report import REPORT_FILE, scores_table, write_report
     from omnitune.training.sft import finetune
 
-    finetune(load_config(SftConfig, paths[0] if paths else None, arguments), **flags)
+    results = finetune(config, **flags)
+    if results is not None:
+        print("\n".join([*scores_table(results), f"model: {config.out / 'omni.pt'}"]))
+    # A finished run may have been stopped before its report was written.
+    if results is not None or not (config.out / REPORT_FILE).is_file():
+        print(f"report: {write_report(config.out, config.data_dir)}")
     return 0
 
 

@@ -43,7 +43,7 @@ from omnitune.sample import (
 )
 from omnitune.tiny.pseudo_features import spread
 from omnitune.tiny.stage import Stage, fresh_directory, run_stage
-from omnitune.training.loop import Plan
+from omnitune.training.run import Plan
 
 TOKENIZER_FILE = "tokenizer.json"
 SPEECH = next(name for name, modality in MODALITIES.items() if not modality.is_spatial)
@@ -144,7 +144,7 @@ class ThinkerConfig(RunConfig):
 def pretrain(config: ThinkerConfig, resume: bool = False, overwrite: bool = False) -> Path:
     """Trains tokenizer and thinker on the training split; returns the checkpoint's path."""
     out = fresh_directory(config, "thinker_best.pt", resume, overwrite)
-    if out.claim is None:
+    if out.folder is None:
         return out.path
     torch.manual_seed(config.seed)
     sources = read_available(config.data_dir)
@@ -181,7 +181,7 @@ def pretrain(config: ThinkerConfig, resume: bool = False, overwrite: bool = Fals
     if config.described_first and "described" in stream.groups:
         stream.follow(described_first(config, stream, train))
     items = [reader.item(shown(one, config)) for sample in held_out for one in sample.split_turns()]
-    out.claim.take()
+    out.folder.open()
     save_tokenizer(config.out / TOKENIZER_FILE, tokenizer)
     run_stage(
         Stage(

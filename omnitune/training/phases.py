@@ -9,7 +9,6 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping
 from math import ceil
-from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import nn
@@ -19,9 +18,7 @@ from omnitune.data.schedule import Segment, warming_up
 from omnitune.encoders.base import Modality
 from omnitune.sample import UserError
 from omnitune.training.optim import trainable, warmup_of
-
-if TYPE_CHECKING:
-    from omnitune.training.loop import Run
+from omnitune.training.run import Run
 
 FROZEN_HERE = "frozen_by_phase"  # attribute of a weight
 

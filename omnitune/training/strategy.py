@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
@@ -18,9 +18,7 @@ from omnitune.models.omni import OmniModel
 from omnitune.training import mix
 from omnitune.training.adaptive_mix import AdaptiveMix
 from omnitune.training.phases import Phases
-
-if TYPE_CHECKING:
-    from omnitune.training.loop import Plan, Run, StepResult
+from omnitune.training.run import Plan, Run, StepResult
 
 # What is scored between epochs: the tasks whose scores are printed.
 PROBED = tuple(task for task, _ in HEADLINES.values())

@@ -14,8 +14,8 @@ from omnitune.data.index import Samples
 from omnitune.data.sources.native import FILES, read_source
 from omnitune.models.omni import OmniModel
 from omnitune.training.evaluator import Evaluator, final_scores
-from omnitune.training.loop import Plan
 from omnitune.training.progress import RunLog
+from omnitune.training.run import Plan
 from omnitune.training.strategy import PROBED
 
 PLAN = Plan(steps_per_epoch=10, total_steps=40)

@@ -108,7 +108,8 @@ def audit_truncation(
 
     Returns:
         the samples, and the ledger by modality (``text`` for tokens): ``unit``, ``whole``,
-        ``lost``, ``samples`` (how many lost something) and ``worst`` (``id``, ``file``, ``lost``).
+        ``lost``, ``samples`` (how many lost something) and ``worst`` (``id``, ``file``, ``lost``);
+        of media also ``slots``, at most.
 
     Raises:
         UserError: a medium cannot be used, or a sample is too long; names it.
@@ -250,7 +251,7 @@ def _media_entry(
     found: Iterable[SourceAudit], name: str, modality: Modality, data_dir: Path
 ) -> dict[str, Any]:
     """The ledger of one modality: what is lost in encoding, and with samples that are left out."""
-    whole = lost = 0.0
+    whole = lost = slots = 0.0
     affected = 0
     worst: list[tuple[float, Source, int]] = []
     for held in found:
@@ -261,6 +262,7 @@ def _media_entry(
         lost_M = np.where(_gone(held), held.extents_M4[:, WHOLE], held.extents_M4[:, LOST]) * own_M
         whole += float(held.extents_M4[own_M, WHOLE].sum())
         lost += float(lost_M.sum())
+        slots += float(held.extents_M4[own_M, MOST].sum())
         affected += int((lost_M[index.shown_R] > 0).sum())
         most = np.argsort(-lost_M, kind="stable")[:NAMED]
         first = index.media_M2[most, 0].tolist()
@@ -277,6 +279,7 @@ def _media_entry(
         "whole": round(whole, 2),
         "lost": round(lost, 2),
         "samples": affected,
+        "slots": int(slots),
         "worst": [named(*row) for row in worst],
     }
 
