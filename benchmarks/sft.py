@@ -325,7 +325,7 @@ def main(arguments: Arguments) -> None:
     parser.add_argument("--steps", type=int, default=10, help="timed steps a round")
     parser.add_argument("--data", type=Path, help="folder of a corpus [a small one is made]")
     parser.add_argument(
-        "--conversation-share",
+        "--multi-turn-prob",
         type=float,
         default=SHARE,
         help="of the samples whose questions are one conversation [as stage E has it]",

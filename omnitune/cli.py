@@ -201,7 +201,13 @@ def sft(arguments: list[str]) -> int:
     paths, arguments, flags = _run_flags("sft", arguments)
     if len(paths) > 1:
         raise UserError("omnitune sft takes one --config FILE; give each of them its own command")
-    config = load_config(SftConfig, paths[0] if paths else None, arguments)
+    fine_tune(load_config(SftConfig, paths[0] if paths else None, arguments), **flags)
+    return 0
+
+
+def fine_tune(config: SftConfig, **flags: bool) -> None:
+    """Trains, prints the scores and writes the report."""
+    # Before the imports, which take some seconds.
     print(f"fine-tuning on {config.data_dir}, results in {config.out}", flush=True)
     from omnitune.reporting.report import REPORT_FILE, scores_table, write_report
     from omnitune.training.sft import finetune
@@ -212,7 +218,6 @@ def sft(arguments: list[str]) -> int:
     # A finished run may have been stopped before its report was written.
     if results is not None or not (config.out / REPORT_FILE).is_file():
         print(f"report: {write_report(config.out, config.data_dir)}")
-    return 0
 
 
 def evaluate(arguments: list[str]) -> int:

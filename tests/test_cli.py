@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 
 from omnitune import cli
-from omnitune.cli import main
+from omnitune.cli import fine_tune, main
+from omnitune.config import SftConfig
+from omnitune.reporting import report
+from omnitune.training import sft
 
 
 class Full(io.TextIOBase):
@@ -65,3 +68,31 @@ def test_seed_that_no_generator_takes(
     assert main([command, "--seed", "9" * 30, folder, str(tmp_path / "new")]) == 2
     assert "seed: Input should be less than or equal to" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("results", "there", "shown"),
+    [
+        ({"loss": 1.0}, True, ["scores", "model: run/omni.pt", "report: page"]),
+        (None, True, []),  # the finished run is there
+        (None, False, ["report: page"]),  # it was stopped before its report was written
+    ],
+)
+def test_scores_and_report_follow_the_training(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    results: dict[str, float] | None,
+    there: bool,
+    shown: list[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sft, "finetune", lambda config, **flags: results)
+    monkeypatch.setattr(report, "scores_table", lambda found: ["scores"])
+    monkeypatch.setattr(report, "write_report", lambda out, data_dir: "page")
+    config = SftConfig(output_dir=Path("run"))
+    config.out.mkdir()
+    if there:
+        (config.out / report.REPORT_FILE).touch()
+    fine_tune(config)
+    assert capsys.readouterr().out.splitlines()[1:] == shown

@@ -46,8 +46,8 @@ def save(run: Run) -> None:
 def finish_saving(run: Run, last: bool = False) -> None:
     """Waits until the newest checkpoint is whole on disk.
 
-    A full disk does not end a run, which would lose more: it is told, and the next checkpoint is
-    tried again.
+    A full disk does not end a run, which would lose more: a warning says so, and the next
+    checkpoint is tried again.
 
     Args:
         last: there is no next one: what went wrong is raised.

@@ -129,7 +129,7 @@ def update(run: Run, fed: Callable[[int], DeviceBatch], ranks: Distributed) -> S
     config = run.config
     first = run.step * config.gradient_accumulation
     if run.strategy:
-        run.strategy.begin(run, aloud=ranks.rank == 0)
+        run.strategy.begin(run, announce=ranks.rank == 0)
     set_rate(run.optimizer, _rate_factor(run))
     loss_sums, counts = torch.zeros(2, len(run.groups), device=run.device)
     shown_2G = torch.zeros(2, len(run.groups), device=run.device)

@@ -84,14 +84,14 @@ class Phases:
         warmup = warmup_of(self.config.warmup_steps, end - self.firsts[n])
         return scale * min(1.0, (step - self.firsts[n] + 1) / max(1, warmup))
 
-    def begin(self, run: Run, aloud: bool = True) -> None:
+    def begin(self, run: Run, announce: bool = True) -> None:
         """Readies the parts for the coming step, and says so where a phase starts."""
         n = self.at(run.step)
         if n != self._entered:
             self._entered = n
             self.set_trainable([n])
             run.model.train()  # frozen encoders stay as they are when scored
-            if self.named and aloud:
+            if self.named and announce:
                 run.log.say(self._describe(n, run))
 
     def set_trainable(self, phases: Iterable[int] | None = None) -> None:
@@ -118,7 +118,7 @@ class Phases:
                 found.setdefault(self._encoders[part], n)
         return found
 
-    def stretches(
+    def segments(
         self,
         samples_per_step: int,
         sizes: Mapping[str, int],

@@ -62,8 +62,8 @@ class RunStrategy(Protocol):
     def rate(self, step: int) -> float:
         """Factor on the learning rate of the step that follows ``step`` steps."""
 
-    def begin(self, run: Run, aloud: bool = True) -> None:
-        """Readies the model for the coming step, on every rank; ``aloud`` prints a new phase."""
+    def begin(self, run: Run, announce: bool = True) -> None:
+        """Readies the model for the coming step, on every rank; may announce a new phase."""
 
     def shown(self, batch: Any) -> Tensor:
         """Samples and tokens of a batch by group: ``[2, G]``."""

@@ -1,4 +1,4 @@
-"""Stage E, the joint fine-tuning: parts, samples, optimiser, loop, final scores."""
+"""Fine-tuning of all parts together: parts, samples, optimiser, loop, final scores."""
 
 from __future__ import annotations
 
@@ -227,7 +227,7 @@ def build_run(
     plan = Plan.of(config, len(stream))
     strategy = plan_strategy(config, model, reader, samples, stream, plan)
     rates = learning_rates(config, model.thinker.config.hidden_size)
-    watch = Evaluator(config, model, strategy, samples, plan)
+    evaluator = Evaluator(config, model, strategy, samples, plan)
 
     def lines(step: int, entry: dict[str, Any]) -> list[str]:
         return score_lines(step, entry) + mix_lines(entry)
@@ -240,7 +240,7 @@ def build_run(
         config=config,
         log=RunLog(config.out, stream.groups, lines, max(config.num_epochs, plan.epochs), config),
         groups=stream.groups,
-        score=watch,
+        score=evaluator,
         rounded=round_up,
         compile=model.compile_decoder,
         strategy=strategy,

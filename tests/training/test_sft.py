@@ -62,6 +62,17 @@ def test_trained_model_keeps_the_encoders_and_moves_the_rest(
     assert all(not torch.equal(tensor, thinker[key]) for key, tensor in values["thinker"].items())
 
 
+def test_what_is_done_is_said_before_the_first_step(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sft.build_training(settings(home, "said"))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "samples of text_only: 2 test, 4 train, 2 validation"
+    starts = ["samples of audio_text", "joining", "checking", "feature cache", "scoring"]
+    places = [next(n for n, x in enumerate(lines) if x.startswith(start)) for start in starts]
+    assert places == sorted(places)
+
+
 def test_ledger_is_in_the_run_and_in_its_results(finished: SftConfig) -> None:
     ledger = json.loads((finished.out / "truncation.json").read_text())
     assert ledger == json.loads((finished.out / "results.json").read_text())["truncation"]

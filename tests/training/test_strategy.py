@@ -175,7 +175,7 @@ def test_decisions_hold_from_the_step_after_the_next(home: Path) -> None:
     for first, factors in decided:
         made_after = first // 4 - 1
         assert set(factors) == set(MIX)
-        assert entries[made_after]["weights"] == setup.strategy.course.shares_at(first)
+        assert entries[made_after]["weights"] == setup.strategy.schedule.shares_at(first)
     assert json.loads(json.dumps(setup.run.state["weights"])) == setup.run.state["weights"]
 
 
