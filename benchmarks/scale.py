@@ -50,8 +50,9 @@ from omnitune.sample import Message, Sample, Text
 from omnitune.sources import SOURCES
 from omnitune.storage import write_json
 from omnitune.training import checkpoint
-from omnitune.training.loop import Run, train
+from omnitune.training.loop import train
 from omnitune.training.output_dir import prepare_output_dir
+from omnitune.training.run import Run
 from omnitune.training.sft import build_training
 
 MEDIA = 32  # of each kind
@@ -167,9 +168,9 @@ def serve(pipe: Connection, folder: Path, resume: bool, launched: float) -> None
     """
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     config = settings(folder)
-    claim = prepare_output_dir(config, config.out / "omni.pt", resume=resume, overwrite=not resume)
-    assert claim is not None
-    claim.take()
+    output = prepare_output_dir(config, config.out / "omni.pt", resume=resume, overwrite=not resume)
+    assert output is not None
+    output.open()
     run = build_training(config, resume).run
     late = round(LATE * run.plan.total_steps)
     started_at = run.step

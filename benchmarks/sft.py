@@ -30,6 +30,7 @@ from rich.table import Table
 from torch import nn
 
 from benchmarks.command import Arguments, command
+from benchmarks.peak import matmul_rate
 from benchmarks.trainer import WARM_UP
 from benchmarks.versions import TRAINER, VERSIONS, Omnitune, choose
 from benchmarks.workload import WORKLOADS, Bench, corpus_folder, make
@@ -37,7 +38,6 @@ from omnitune.config.sft import SftConfig
 from omnitune.data.packing import pack, share_prefix
 from omnitune.sample import UserError
 from omnitune.storage import write_json
-from omnitune.training.precision import matmul_rate
 
 Version = tuple[str, bool]  # its name, and whether in bf16
 Turns = tuple[

@@ -23,14 +23,16 @@ from omnitune.config.sft import SftConfig
 from omnitune.data.loader import take
 from omnitune.data.packing import WHOLE, Shard, pack, share_prefix
 from omnitune.data.rounding import round_up
-from omnitune.distributed.forked import Helper, choose_ranks, team_of
+from omnitune.distributed.protocol import Distributed
 from omnitune.evaluation.evaluate import encode_once
 from omnitune.evaluation.scoring import pick, scoreboard
 from omnitune.models import attention
 from omnitune.training.checkpoint import copied
-from omnitune.training.loop import Plan, Run, update
+from omnitune.training.loop import update
 from omnitune.training.optim import build_optimizer
 from omnitune.training.prefetch import DeviceBatch, Prefetcher
+from omnitune.training.ranks import choose_ranks, open_ranks
+from omnitune.training.run import Plan, Run
 from omnitune.training.strategy import headline_tasks
 
 SCORED_FROM = 200  # samples of each source
@@ -108,8 +110,8 @@ class Omnitune:
             state={"precision": "bf16" if bf16 else "fp32"},
         )
         self._open = ExitStack()
-        ranks = 1 if compiled else choose_ranks(config, self.model)
-        self.team = self._open.enter_context(team_of(ranks, self.optimizer, self._help))
+        count = 1 if compiled else choose_ranks(self.step)
+        self.ranks = self._open.enter_context(open_ranks(count, self.optimizer, self._follow))
 
     def close(self) -> None:
         """Ends the other processes."""
@@ -136,7 +138,7 @@ class Omnitune:
 
     def _step(self, number: int, batch_at: Callable[[int], Any], clock: Clock) -> None:
         """A step of the loop, with its time booked by part."""
-        run, team, lap = self.step, self.team, clock.lap
+        run, ranks, lap = self.step, self.ranks, clock.lap
         run.step = number
 
         def fed(number: int) -> DeviceBatch:
@@ -146,26 +148,27 @@ class Omnitune:
 
         def add_gradients(values: Sequence[float]) -> list[float]:
             lap("backward")
-            found = type(team).add_gradients(team, values)
+            found = type(ranks).add_gradients(ranks, values)
             lap("other ranks")
             return found
 
-        team.begin_step(number)
+        ranks.broadcast(number)
         forward = self.model.register_forward_hook(lambda *_: lap("forward"))
-        team.add_gradients = add_gradients  # type: ignore[method-assign]
-        update(run, fed, team)
+        ranks.add_gradients = add_gradients  # type: ignore[method-assign]
+        update(run, fed, ranks)
         forward.remove()
         lap("optimiser")
-        team.end_step()
+        ranks.end_step()
         lap("other ranks")
 
-    def _help(self, team: Helper) -> None:
+    def _follow(self, ranks: Distributed) -> None:
         """The steps of another rank."""
         self.model.train()
-        for number in team.steps():
-            self.step.step = number
-            batch = self._batch_at(number, team.part)
-            update(self.step, lambda n, b=batch: DeviceBatch(b, b.num_targets), team)
+        while True:
+            self.step.step = number = ranks.broadcast()
+            batch = self._batch_at(number, ranks.shard)
+            update(self.step, lambda n, b=batch: DeviceBatch(b, b.num_targets), ranks)
+            ranks.end_step()
 
     def upkeep(self) -> dict[str, float]:
         """Seconds a step of scoring and of saving, spread over the steps between two of each.
@@ -192,7 +195,7 @@ class Omnitune:
         """Batches by number; on a GPU one ahead, as the loop has them."""
         if self.device.type == "cuda":
             return Prefetcher(self._batch_at, stop)
-        return nullcontext(lambda number: self._batch_at(number, self.team.part))
+        return nullcontext(lambda number: self._batch_at(number, self.ranks.shard))
 
     def _batch_at(self, number: int, part: Shard = WHOLE) -> Any:
         first = number * self.bench.batch_size

@@ -253,11 +253,24 @@ def sft(arguments: list[str]) -> int:
     options = load_config(RunOptions, None, own)
     if len(options.config) > 1:
         raise UserError("omnitune sft takes one --config FILE; give each of them its own command")
+    path = options.config[0] if options.config else None
+    fine_tune(load_config(SftConfig, path, settings), **options.flags)
+    return 0
+
+
+def fine_tune(config: SftConfig, **flags: bool) -> None:
+    """Trains, prints the scores and writes the report."""
+    # Before the imports, which take some seconds.
+    print(f"fine-tuning on {config.data_dir}, results in {config.out}", flush=True)
+    from omnitune.reporting.report import REPORT_FILE, scores_table, write_report
     from omnitune.training.sft import finetune
 
-    path = options.config[0] if options.config else None
-    finetune(load_config(SftConfig, path, settings), **options.flags)
-    return 0
+    results = finetune(config, **flags)
+    if results is not None:
+        print("\n".join([*scores_table(results), f"model: {config.out / 'omni.pt'}"]))
+    # A finished run may have been stopped before its report was written.
+    if results is not None or not (config.out / REPORT_FILE).is_file():
+        print(f"report: {write_report(config.out, config.data_dir)}")
 
 
 def evaluate(arguments: list[str]) -> int:

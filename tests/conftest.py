@@ -24,7 +24,7 @@ from omnitune.training import precision
 
 @pytest.fixture(scope="session", autouse=True)
 def _seed_threads_and_precision() -> Iterator[None]:
-    """What is compared must run in one precision: ``auto`` times it, and may decide differently."""
+    """What is compared must run in one precision, whatever the processor has units for."""
     torch.set_num_threads(2)
     random.seed(0)
     np.random.seed(0)

@@ -7,13 +7,15 @@ from pathlib import Path
 import pytest
 
 from omnitune import cli
-from omnitune.cli import main
+from omnitune.cli import fine_tune, main
 from omnitune.config.arguments import fields_of, option
 from omnitune.config.base import Config
 from omnitune.config.commands import CompareConfig, EvaluateConfig, InspectConfig, ReportConfig
 from omnitune.config.run import RunConfig, RunOptions
 from omnitune.config.sft import SftConfig
+from omnitune.reporting import report
 from omnitune.serving.terminal import chat_config
+from omnitune.training import sft
 
 ROOT = Path(__file__).resolve().parents[1]
 OPTIONS: dict[str, tuple[type[Config], ...]] = {
@@ -160,3 +162,31 @@ def test_seed_that_no_generator_takes(
     assert main([command, "--seed", "9" * 30, folder, str(tmp_path / "new")]) == 2
     assert "--seed: must be at most 9223372036854775807, found 9999" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("results", "there", "shown"),
+    [
+        ({"loss": 1.0}, True, ["scores", "model: run/omni.pt", "report: page"]),
+        (None, True, []),  # the finished run is there
+        (None, False, ["report: page"]),  # it was stopped before its report was written
+    ],
+)
+def test_scores_and_report_follow_the_training(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    results: dict[str, float] | None,
+    there: bool,
+    shown: list[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sft, "finetune", lambda config, **flags: results)
+    monkeypatch.setattr(report, "scores_table", lambda found: ["scores"])
+    monkeypatch.setattr(report, "write_report", lambda out, data_dir: "page")
+    config = SftConfig(output_dir=Path("run"))
+    config.out.mkdir()
+    if there:
+        (config.out / report.REPORT_FILE).touch()
+    fine_tune(config)
+    assert capsys.readouterr().out.splitlines()[1:] == shown

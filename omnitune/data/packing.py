@@ -158,7 +158,7 @@ def pack(
     return Batch(
         tokens_T=torch.from_numpy(token_P[own_P]),
         positions_T=torch.from_numpy(place_P[own_P]),
-        segments=lay_out(items, rows),
+        segments=lay_out([item.shared for item in items], rows),
         predict_N=torch.from_numpy(row_P[target_N - 1]),
         labels_N=torch.from_numpy(token_P[target_N]),
         weight_N=_weigh(answer_N, turn_N, prompt_weight, loss_length_exponent),

@@ -9,14 +9,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from omnitune.data.packing import Item
+# Numbers of tokens of a segment: those that it shares with the first of its tree, and its own.
+Counts = tuple[int, int]
 
 # A second attention call pays from this share of the work on.
 WORTH_A_CALL = 0.85
@@ -54,14 +53,16 @@ class Segments:
     place_T: Tensor | None
 
 
-def lay_out(items: Sequence[Item], rows: Sequence[np.ndarray]) -> Segments:
+def lay_out(shared_B: Sequence[int], rows: Sequence[np.ndarray]) -> Segments:
     """The segments of some items.
 
     Args:
+        shared_B: of each item, the number of leading tokens that stand in the row already, as
+            those of the last item before it that shares none.
         rows: of each item, the positions in the row that its tokens have.
     """
-    trees = _trees(items)
-    lengths = [sum(item.row_tokens for item in tree) for tree in trees]
+    trees = _trees(shared_B, rows)
+    lengths = [sum(own for _, own in tree) for tree in trees]
     ends = list(itertools.accumulate(lengths))
     starts = [0, *ends[:-1]]
     gathers: list[Tensor] = []
@@ -80,39 +81,38 @@ def lay_out(items: Sequence[Item], rows: Sequence[np.ndarray]) -> Segments:
         base += gather_BL.size
     bounds = [0, *itertools.accumulate(map(len, rows))]
     order_P = place_T = None
-    if any(item.shared for item in items):
+    if any(shared_B):
         order_P = torch.from_numpy(np.concatenate(rows))
-        ranges = zip(bounds, items, rows, strict=False)
-        place_T = torch.cat([torch.arange(b + i.shared, b + len(row)) for b, i, row in ranges])
+        ranges = zip(bounds, shared_B, rows, strict=False)
+        place_T = torch.cat([torch.arange(b + n, b + len(row)) for b, n, row in ranges])
     bounds_B = torch.tensor(bounds, dtype=torch.int32)
     return Segments(gathers, masks, torch.from_numpy(scatter_T), bounds_B, order_P, place_T)
 
 
-def _trees(items: Sequence[Item]) -> list[list[Item]]:
-    """Items that begin alike, together: each with those after it that share its beginning."""
-    trees: list[list[Item]] = []
-    for item in items:
-        if item.shared:
-            trees[-1].append(item)
-        else:
-            trees.append([item])
+def _trees(shared_B: Sequence[int], rows: Sequence[np.ndarray]) -> list[list[Counts]]:
+    """Segments that begin alike, together: each with those after it that share its beginning."""
+    trees: list[list[Counts]] = []
+    for shared, row in zip(shared_B, rows, strict=True):
+        if not shared:
+            trees.append([])
+        trees[-1].append((shared, len(row) - shared))
     return trees
 
 
-def _mask(trees: Sequence[Sequence[Item]], longest: int) -> Tensor | None:
+def _mask(trees: Sequence[Sequence[Counts]], longest: int) -> Tensor | None:
     """Minus infinity where a token does not see another of its tree, else 0: ``[B, 1, L, L]``.
 
-    It sees what its item begins with, and of the item's own tokens those before it. What stands
-    after a tree sees all of it, and is seen by none.
+    It sees what its segment begins with, and of the segment's own tokens those before it. What
+    stands after a tree sees all of it, and is seen by none.
     """
     if all(len(tree) == 1 for tree in trees):
         return None
     shared_BL = np.zeros((len(trees), longest), dtype=np.int64)
     own_BL = np.zeros_like(shared_BL)
     for n, tree in enumerate(trees):
-        counts = [item.row_tokens for item in tree]
+        counts = [own for _, own in tree]
         starts = [0, *itertools.accumulate(counts)]
-        shared_BL[n, : starts[-1]] = np.repeat([item.shared for item in tree], counts)
+        shared_BL[n, : starts[-1]] = np.repeat([shared for shared, _ in tree], counts)
         own_BL[n, : starts[-1]] = np.repeat(starts[:-1], counts)
     other_L = np.arange(longest)
     sees_BLL = (other_L < shared_BL[:, :, None]) | (other_L >= own_BL[:, :, None])
@@ -121,7 +121,7 @@ def _mask(trees: Sequence[Sequence[Item]], longest: int) -> Tensor | None:
     return torch.from_numpy(mask_BLL).unsqueeze(1)
 
 
-def _groups(trees: list[list[Item]], lengths: list[int]) -> list[list[int]]:
+def _groups(trees: list[list[Counts]], lengths: list[int]) -> list[list[int]]:
     """The trees' numbers: those of one segment, which take no mask, apart from the others."""
     single = [n for n, tree in enumerate(trees) if len(tree) == 1]
     branched = [n for n, tree in enumerate(trees) if len(tree) > 1]

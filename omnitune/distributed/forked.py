@@ -26,132 +26,62 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from omnitune.config.run import RunConfig
-from omnitune.data.packing import WHOLE, Shard
+from omnitune.data.packing import Shard
+from omnitune.distributed.protocol import Distributed
 from omnitune.sample import UserError
-from omnitune.storage import check_workers, usable_cores
-from omnitune.training.optim import begin_state, step_cost
-from omnitune.training.precision import compiling_helps
 
-# Where each rank still gets so many samples, more ranks are faster (docs/performance.md).
-SAMPLES_A_RANK = 4
-# Beyond that, matrix products take the time, and threads share those as well as processes.
-SMALL_MODEL = 20_000_000  # trained weights
-LONG_RUN = 2500  # steps; so many repay compiling, which hastens them more (docs/performance.md)
 VALUES = 64  # numbers that ranks add up beside the gradients
 
 
-class Team:
-    """The ranks of a run, as one of them sees them; here a run of one process.
-
-    Attributes:
-        part: what this rank computes of each micro-batch.
-    """
-
-    part = WHOLE
-
-    def begin_step(self, message: Any = None) -> None:
-        """Rank 0 sends the others into a step; ``message`` is theirs to read."""
-
-    def add_gradients(self, values: Sequence[float]) -> list[float]:
-        """Adds the gradients up over the ranks, and some numbers too.
-
-        Afterwards a rank holds the sums of the weights it owns, and no gradient of the others.
-        """
-        return list(values)
-
-    def add(self, value: float) -> float:
-        """The sum of a number over the ranks, the same in all of them."""
-        return value
-
-    def end_step(self) -> None:
-        """Rank 0 waits until every weight is updated."""
-
-    @contextmanager
-    def resting(self) -> Iterator[None]:
-        """Rank 0 has all threads to itself, as the others wait."""
-        yield
+# Of an optimiser's group and one of its weights, about how much work the update of it is.
+UpdateCost = Callable[[dict[str, Any], nn.Parameter], float]
 
 
-def choose_ranks(config: RunConfig, model: nn.Module, compilable_steps: int = 0) -> int:
-    """How many processes share a step.
-
-    Args:
-        compilable_steps: of the whole run, where its model can be compiled, which one process does.
-
-    Raises:
-        UserError: more were asked for than there can be.
-    """
-    device = next(model.parameters()).device
-    forks = check_ranks(config, device)
-    if config.workers is not None:
-        return config.workers
-    cores = usable_cores() if forks else 1
-    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    pays = config.batch_size >= SAMPLES_A_RANK * cores and trained <= SMALL_MODEL
-    compiles = config.compile == "on" or (
-        config.compile == "auto" and compilable_steps >= LONG_RUN and compiling_helps()
-    )
-    return cores if pays and not compiles and torch.get_num_threads() > 1 else 1
-
-
-def check_ranks(config: RunConfig, device: torch.device) -> bool:
-    """Whether processes can share a step here.
-
-    Raises:
-        UserError: more were asked for than there can be.
-    """
-    forks = sys.platform == "linux" and device.type == "cpu" and not torch.cuda.is_initialized()
-    asked = config.workers
-    check_workers(asked)
-    if asked is not None and asked > 1:
-        if not forks:
-            raise UserError(
-                f"workers is {asked}, but processes share a step on a CPU under Linux only "
-                f"(here: {device.type}, {sys.platform}); leave workers out"
-            )
-        if config.compile == "on":
-            raise UserError(f"workers is {asked}, but a compiled model runs in one; leave one out")
-    return forks
+def can_fork(device: torch.device) -> bool:
+    """Whether processes can share a step that is computed on this device."""
+    return sys.platform == "linux" and device.type == "cpu" and not torch.cuda.is_initialized()
 
 
 @contextmanager
-def team_of(
-    count: int, optimizer: torch.optim.Optimizer, work: Callable[[Helper], None]
-) -> Iterator[Team]:
-    """Yields rank 0's side of a team.
+def fork_ranks(
+    world_size: int,
+    optimizer: torch.optim.Optimizer,
+    cost: UpdateCost,
+    work: Callable[[Distributed], None],
+) -> Iterator[Distributed]:
+    """Forks the other ranks and yields rank 0.
 
     Args:
-        count: ranks, this process among them.
-        optimizer: its weights and its state move to shared memory.
-        work: what the other ranks do: a step of their own for each of ``Helper.steps``.
+        world_size: ranks, this process among them; two at least.
+        optimizer: its weights and its state move to shared memory; the state must be there.
+        cost: decides which rank updates which weights.
+        work: what the other ranks do: a step for each ``broadcast`` of rank 0, without end.
     """
-    if count == 1:
-        yield Team()
-        return
     threads = torch.get_num_threads()
-    memory = _SharedMemory(optimizer, count)
+    memory = _SharedMemory(optimizer, world_size, cost)
     context = multiprocessing.get_context("fork")
-    ends, helpers = [], []
-    for rank in range(1, count):
+    ends, others = [], []
+    for number in range(1, world_size):
         ours, theirs = context.Pipe()
         ends.append(ours)
-        arguments = (Helper(Shard(rank, count), memory, theirs), list(ends), work)
-        helpers.append(context.Process(target=_serve, args=arguments, daemon=True))
-        helpers[-1].start()
+        arguments = (_OtherRank(number, memory, theirs), list(ends), work)
+        others.append(context.Process(target=_serve, args=arguments, daemon=True))
+        others[-1].start()
         theirs.close()
     try:
         torch.set_num_threads(1)
-        yield _Leader(memory, ends, threads)
+        yield _RankZero(memory, ends, threads)
     finally:
         torch.set_num_threads(threads)
         for end in ends:
             end.close()
-        for helper in helpers:
-            helper.join()
+        for other in others:
+            other.join()
 
 
-def _serve(team: Helper, ends_of_rank_0: list[Connection], work: Callable[[Helper], None]) -> None:
+def _serve(
+    own: _OtherRank, ends_of_rank_0: list[Connection], work: Callable[[Distributed], None]
+) -> None:
     """The life of a rank other than 0."""
     for end in ends_of_rank_0:  # else the end of rank 0 would not be noticed
         end.close()
@@ -159,13 +89,13 @@ def _serve(team: Helper, ends_of_rank_0: list[Connection], work: Callable[[Helpe
         signal.signal(number, signal.SIG_IGN)
     torch.set_num_threads(1)
     try:
-        work(team)
+        work(own)
     except (EOFError, BrokenPipeError, ConnectionResetError):
         pass  # rank 0 has stopped
     except UserError as error:
-        team.pipe.send(error)
+        own.pipe.send(error)
     except Exception:
-        team.pipe.send(RuntimeError(f"rank {team.part.rank}:\n{traceback.format_exc()}"))
+        own.pipe.send(RuntimeError(f"rank {own.rank}:\n{traceback.format_exc()}"))
 
 
 class _SharedMemory:
@@ -177,9 +107,8 @@ class _SharedMemory:
         values_RK: numbers to be added up.
     """
 
-    def __init__(self, optimizer: torch.optim.Optimizer, count: int) -> None:
-        begin_state(optimizer)
-        bins = _deal(optimizer, count)
+    def __init__(self, optimizer: torch.optim.Optimizer, count: int, cost: UpdateCost) -> None:
+        bins = _deal(optimizer, count, cost)
         self.parameters = [p for mine in bins for p in mine]
         bounds = [0]
         for mine in bins:
@@ -199,18 +128,38 @@ class _SharedMemory:
                 state[key] = _moved(value) if isinstance(value, Tensor) else value
 
 
-class _Rank(Team):
-    """What is the same for all ranks of a team."""
+class _Rank:
+    """What is the same for all ranks (see :class:`Distributed`)."""
 
-    def __init__(self, part: Shard, memory: _SharedMemory) -> None:
-        self.part, self.memory = part, memory
+    def __init__(self, rank: int, world_size: int, memory: _SharedMemory) -> None:
+        self.rank, self.world_size, self.memory = rank, world_size, memory
 
-    def meet(self) -> None:
-        """Waits for all ranks."""
+    @property
+    def shard(self) -> Shard:
+        """One in ``world_size`` of each micro-batch."""
+        return Shard(self.rank, self.world_size)
+
+    def broadcast(self, message: Any = None) -> Any:
+        """Sends the message of rank 0 to all ranks."""
         raise NotImplementedError
 
+    def end_step(self) -> None:
+        """Lets rank 0 wait for all ranks."""
+        raise NotImplementedError
+
+    @contextmanager
+    def resting(self) -> Iterator[None]:
+        """Nothing changes for a rank that waits."""
+        yield
+
+    def _meet(self) -> None:
+        """Waits for all ranks."""
+        self.end_step()
+        self.broadcast()
+
     def add_gradients(self, values: Sequence[float]) -> list[float]:
-        memory, rank = self.memory, self.part.rank
+        """Adds up the gradients of the weights that this rank owns, and the numbers."""
+        memory, rank = self.memory, self.rank
         row_P = memory.gradients_RP[rank]
         for n, parameter in enumerate(memory.parameters):
             found = parameter.grad
@@ -221,7 +170,7 @@ class _Rank(Team):
                 row_P[memory.places[n]].view_as(found).copy_(found)
             parameter.grad = None
         memory.values_RK[rank, : len(values)] = torch.tensor(values, dtype=torch.float64)
-        self.meet()
+        self._meet()
         mine = memory.owned[rank]
         places = memory.places[mine]
         if places:
@@ -234,28 +183,28 @@ class _Rank(Team):
         return memory.values_RK[:, : len(values)].sum(0).tolist()
 
     def add(self, value: float) -> float:
+        """Adds up a number."""
         last = self.memory.values_RK[:, -1]
-        last[self.part.rank] = value
-        self.meet()
+        last[self.rank] = value
+        self._meet()
         return float(last.sum())
 
 
-class _Leader(_Rank):
-    """Rank 0."""
+class _RankZero(_Rank):
+    """Rank 0, with an end of the pipe to each of the others."""
 
     def __init__(self, memory: _SharedMemory, ends: list[Connection], threads: int) -> None:
-        super().__init__(Shard(0, len(ends) + 1), memory)
+        super().__init__(0, len(ends) + 1, memory)
         self.ends, self.threads = ends, threads
 
-    def begin_step(self, message: Any = None) -> None:
+    def broadcast(self, message: Any = None) -> Any:
+        """Sends the message to the others."""
         for end in self.ends:
             end.send(message)
-
-    def meet(self) -> None:
-        self.end_step()
-        self.begin_step()
+        return message
 
     def end_step(self) -> None:
+        """Waits for the others; raises what went wrong in one of them."""
         for rank, end in enumerate(self.ends, start=1):
             try:
                 problem = end.recv()
@@ -269,6 +218,7 @@ class _Leader(_Rank):
 
     @contextmanager
     def resting(self) -> Iterator[None]:
+        """All threads are rank 0's."""
         torch.set_num_threads(self.threads)
         try:
             yield
@@ -276,33 +226,33 @@ class _Leader(_Rank):
             torch.set_num_threads(1)
 
 
-class Helper(_Rank):
+class _OtherRank(_Rank):
     """A rank other than 0, with its end of the pipe to rank 0."""
 
-    def __init__(self, part: Shard, memory: _SharedMemory, pipe: Connection) -> None:
-        super().__init__(part, memory)
+    def __init__(self, rank: int, memory: _SharedMemory, pipe: Connection) -> None:
+        super().__init__(rank, len(memory.owned), memory)
         self.pipe = pipe
 
-    def steps(self) -> Iterator[Any]:
-        """The messages with which rank 0 begins its steps, until it ends (EOFError)."""
-        while True:
-            yield self.pipe.recv()
-            self.pipe.send(None)
+    def broadcast(self, message: Any = None) -> Any:
+        """Waits for the message of rank 0; EOFError when that has ended."""
+        return self.pipe.recv()
 
-    def meet(self) -> None:
+    def end_step(self) -> None:
+        """Tells rank 0 that it is done."""
         self.pipe.send(None)
-        self.pipe.recv()
 
 
-def _deal(optimizer: torch.optim.Optimizer, count: int) -> list[list[nn.Parameter]]:
+def _deal(
+    optimizer: torch.optim.Optimizer, count: int, cost: UpdateCost
+) -> list[list[nn.Parameter]]:
     """The weights that each rank updates: about as much work for each (Graham 1969)."""
-    costs = [(step_cost(group, p), p) for group in optimizer.param_groups for p in group["params"]]
+    costs = [(cost(group, p), p) for group in optimizer.param_groups for p in group["params"]]
     bins: list[list[nn.Parameter]] = [[] for _ in range(count)]
     filled = [0.0] * count
-    for cost, parameter in sorted(costs, key=lambda pair: -pair[0]):
+    for amount, parameter in sorted(costs, key=lambda pair: -pair[0]):
         emptiest = filled.index(min(filled))
         bins[emptiest].append(parameter)
-        filled[emptiest] += cost
+        filled[emptiest] += amount
     return bins
 
 

@@ -306,7 +306,7 @@ class LengthBatches:
 def pretrain(config: AudioEncoderConfig, resume: bool = False, overwrite: bool = False) -> Path:
     """Trains the encoder on the training split's transcripts; returns the checkpoint's path."""
     out = fresh_directory(config, "audio_enc.pt", resume, overwrite)
-    if out.claim is None:
+    if out.folder is None:
         return out.path
     torch.manual_seed(config.seed)
     tokenizer = load_tokenizer(config.tokenizer)
@@ -321,7 +321,7 @@ def pretrain(config: AudioEncoderConfig, resume: bool = False, overwrite: bool =
         state = model.encoder.state_dict()
         save_naming_encoder(out.path, NAME, settings, state, model.head, tokenizer, scores=scores)
 
-    out.claim.take()
+    out.folder.open()
     run_stage(
         Stage(
             config=config,

@@ -42,7 +42,7 @@ from omnitune.sample import (
 )
 from omnitune.tiny.pseudo_features import PseudoFeatures, spread
 from omnitune.tiny.stage import Stage, check_heads, fresh_directory, run_stage, save_tokenizer
-from omnitune.training.loop import Plan
+from omnitune.training.run import Plan
 
 TOKENIZER_FILE = "tokenizer.json"
 MEDIA_NAMES = ("image", "audio")  # that the tiny parts see and hear
@@ -156,7 +156,7 @@ class ThinkerConfig(RunConfig):
 def pretrain(config: ThinkerConfig, resume: bool = False, overwrite: bool = False) -> Path:
     """Trains tokenizer and thinker on the training split; returns the checkpoint's path."""
     out = fresh_directory(config, "thinker_best.pt", resume, overwrite)
-    if out.claim is None:
+    if out.folder is None:
         return out.path
     torch.manual_seed(config.seed)
     sources = read_available(config.data_dir)
@@ -192,7 +192,7 @@ def pretrain(config: ThinkerConfig, resume: bool = False, overwrite: bool = Fals
     if config.described_first and "described" in stream.groups:
         stream.follow(described_first(config, stream, train))
     items = [reader.item(one) for sample in held_out for one in sample.split_turns()]
-    out.claim.take()
+    out.folder.open()
     save_tokenizer(config.out / TOKENIZER_FILE, tokenizer)
     run_stage(
         Stage(

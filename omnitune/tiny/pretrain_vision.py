@@ -43,7 +43,7 @@ from omnitune.tiny.stage import (
     save_naming_encoder,
 )
 from omnitune.tiny.word_presence import word_presence_loss
-from omnitune.training.loop import BatchAt, LossBatch, Plan
+from omnitune.training.run import BatchAt, LossBatch, Plan
 
 NAME = "image"
 # Log-odds, at the start, that a slot shows a given word of the vocabulary.
@@ -162,7 +162,7 @@ class VisionEncoderConfig(RunConfig):
 def pretrain(config: VisionEncoderConfig, resume: bool = False, overwrite: bool = False) -> Path:
     """Trains the encoder on the training split's captions; returns the checkpoint's path."""
     out = fresh_directory(config, "vision.pt", resume, overwrite)
-    if out.claim is None:
+    if out.folder is None:
         return out.path
     torch.manual_seed(config.seed)
     train, held_out = captioned(config.data_dir, NAME)
@@ -181,7 +181,7 @@ def pretrain(config: VisionEncoderConfig, resume: bool = False, overwrite: bool 
         state, head = omni.encoders[NAME].state_dict(), model.word_presence_head
         save_naming_encoder(out.path, NAME, encoder, state, head, tokenizer, scores=scores)
 
-    out.claim.take()
+    out.folder.open()
     run_stage(
         Stage(
             config=config,

@@ -21,20 +21,21 @@ from omnitune.sample import Message, Sample, Text, UserError
 from omnitune.sources import SOURCES
 from omnitune.storage import write_json
 from omnitune.training import checkpoint, precision
-from omnitune.training.loop import BatchAt, LossBatch, Plan, Run, train
+from omnitune.training.loop import train
 from omnitune.training.optim import build_optimizer
-from omnitune.training.output_dir import Claim, finish, prepare_output_dir
+from omnitune.training.output_dir import OutputDir, finish, prepare_output_dir
 from omnitune.training.progress import RunLog
+from omnitune.training.run import BatchAt, LossBatch, Plan, Run
 
 Scores = dict[str, Any]
 
 
 @dataclass
 class Output:
-    """Where a stage's result goes; ``claim`` is None if it is there already."""
+    """Where a stage's result goes; ``folder`` is None if it is there already."""
 
     path: Path
-    claim: Claim | None
+    folder: OutputDir | None
 
 
 @dataclass
@@ -64,7 +65,7 @@ class Stage:
 
 
 def fresh_directory(config: RunConfig, name: str, resume: bool, overwrite: bool) -> Output:
-    """Examines the output folder; it is written to when the claim is taken."""
+    """Examines the output folder; it is written to once it is opened."""
     path = config.out / name
     inputs = data_files(config.data_dir)
     tokenizer = getattr(config, "tokenizer", None)

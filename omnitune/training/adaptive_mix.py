@@ -21,7 +21,7 @@ class AdaptiveMix:
     Args:
         by: ``loss``: held-out loss as a share of its first value; ``score``: the headline scores'
             distance to perfect.
-        tasks: by source, whose scores tell of it.
+        tasks: those whose scores judge each source.
         state: of the run; ``adaptive_mix`` in it keeps the ``first`` loss and smoothed ``lag``
             by source.
     """

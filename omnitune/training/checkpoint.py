@@ -7,17 +7,14 @@ import re
 from concurrent.futures import ThreadPoolExecutor
 from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from omnitune.sample import UserError
 from omnitune.storage import NoRoomError, edit_manifest, read_checkpoint, write_checkpoint
-
-if TYPE_CHECKING:
-    from omnitune.training.loop import Run
-
+from omnitune.training.run import Run
 
 _STEP_FILE = re.compile(r"(?:\w+_)?step_(\d+)\.pt")
 # One thread, so that checkpoints are written one after the other.
@@ -49,8 +46,8 @@ def save(run: Run) -> None:
 def finish_saving(run: Run, last: bool = False) -> None:
     """Waits until the newest checkpoint is whole on disk.
 
-    A full disk does not end a run, which would lose more: it is told, and the next checkpoint is
-    tried again.
+    A full disk does not end a run, which would lose more: a warning says so, and the next
+    checkpoint is tried again.
 
     Args:
         last: there is no next one: what went wrong is raised.

@@ -18,7 +18,7 @@ from omnitune.evaluation.reliance import gains, ignored, make_trials, reliance
 from omnitune.evaluation.scoring import Priors, pick, scoreboard
 from omnitune.models.omni import OmniModel
 from omnitune.sample import Sample
-from omnitune.training.loop import Plan
+from omnitune.training.run import Plan
 from omnitune.training.strategy import Strategy
 
 # Questions of a modality that are asked again with other media, after an epoch and at the end.
@@ -50,6 +50,7 @@ class Evaluator:
         self.config, self.model, self.strategy, self.plan = config, model, strategy, plan
         self.samples = join(samples.values())
         self.held_out = split_of(self.samples, "validation")
+        print("scoring the thinker as it begins", flush=True)
         model.eval()
         texts = {"epoch": self.texts, "final": final_texts(config, self.samples)}
         reader = strategy.reader_at(0)
@@ -131,7 +132,7 @@ def final_scores(
 
 
 def epoch_samples(config: SftConfig, samples: Samples) -> list[Sample]:
-    """What of the validation split is scored after an epoch, and the blend is chosen by."""
+    """What of the validation split is scored after an epoch, and the interpolation is chosen by."""
     return pick(split_of(samples, "validation"), config.epoch_questions, config.seed)
 
 

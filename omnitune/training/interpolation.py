@@ -1,4 +1,4 @@
-"""The end of stage E: the thinker is blended with the one that the run began with.
+"""The end of stage E: the thinker's weights are interpolated with those that the run began with.
 
 On the straight line from its last weights to its first ones, what was forgotten returns before what
 is new is lost (Wortsman et al. 2022, "Robust fine-tuning of zero-shot models").
@@ -24,7 +24,7 @@ SHARES_TRIED = 6  # evenly from none to the largest
 def interpolate_weights(
     model: OmniModel, start: Mapping[str, Tensor], items: Sequence[Item], largest: float
 ) -> dict[str, Any]:
-    """Blends the thinker with its beginning, by the share that has the least loss.
+    """Interpolates the thinker with its start, by the share of it that has the least loss.
 
     Args:
         model: in evaluation mode.
@@ -43,14 +43,14 @@ def interpolate_weights(
     losses: dict[float, float] = {}
     for n in range(SHARES_TRIED):
         share = float(f"{largest * n / (SHARES_TRIED - 1):.4g}")
-        _blend(thinker, end, start, share)
+        _interpolate(thinker, end, start, share)
         losses[share] = token_scoreboard(model, items)["loss"]
     best = min(losses, key=lambda share: (losses[share], share))
-    _blend(thinker, end, start, best)
+    _interpolate(thinker, end, start, best)
     return {"share": best, "losses": {f"{share:g}": loss for share, loss in losses.items()}}
 
 
-def _blend(
+def _interpolate(
     thinker: nn.Module, end: Mapping[str, Tensor], start: Mapping[str, Tensor], share: float
 ) -> None:
     for name, parameter in thinker.named_parameters():

@@ -1,4 +1,4 @@
-"""The output folder of a run: claimed at the start, marked at the end, never lost silently."""
+"""The output folder of a run: checked at the start, marked at the end, never lost silently."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ from types import MappingProxyType
 from typing import Any
 
 from omnitune.config.run import RunConfig
-from omnitune.distributed.forked import check_ranks
 from omnitune.evaluation.environment import command, environment
-from omnitune.reporting.examples import EXAMPLES_FILE
 from omnitune.sample import UserError
 from omnitune.storage import MANIFEST, sha256, write_json
 from omnitune.training.checkpoint import is_step_file, step_files
 from omnitune.training.precision import pick_device
+from omnitune.training.ranks import check_ranks
 from omnitune.training.trackers import TRACKER_FILE, check_installed
 
 RUN_FILE = "run.json"
@@ -27,7 +26,7 @@ RUN_ARTIFACTS = (
     "metrics.jsonl",
     "results.json",
     "predictions.jsonl",
-    EXAMPLES_FILE,
+    "examples.json",
     "truncation.json",
     "report.html",
     "curves.png",
@@ -48,8 +47,8 @@ MAY_DIFFER_ON_RESUME = {
 
 
 @dataclass(frozen=True)
-class Claim:
-    """The right to write a run into a folder, which is as it was until the claim is taken.
+class OutputDir:
+    """A folder that a run may write to, which is as it was until it is opened.
 
     Attributes:
         record: what ``run.json`` will hold.
@@ -60,7 +59,7 @@ class Claim:
     record: dict[str, Any]
     keep: bool
 
-    def take(self) -> None:
+    def open(self) -> None:
         """Clears away an earlier run that is to be replaced, and enters this one.
 
         Raises:
@@ -85,7 +84,7 @@ def prepare_output_dir(
     resume: bool,
     overwrite: bool,
     inputs: Mapping[str, Path] = MappingProxyType({}),
-) -> Claim | None:
+) -> OutputDir | None:
     """Whether a run may write to its output folder; None if it is there already, and finished.
 
     Nothing is written yet: a run that is refused for another reason leaves no folder, and
@@ -125,7 +124,7 @@ def prepare_output_dir(
     run = {"config": settings, "inputs": digests, "finished": False}
     earlier = found.get("commands", []) if resume else []
     run |= {"environment": environment(), "commands": [*earlier, command()]}
-    return Claim(folder, run, keep=resume)
+    return OutputDir(folder, run, keep=resume)
 
 
 def _defaults(config: RunConfig) -> dict[str, Any]:

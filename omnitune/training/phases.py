@@ -9,7 +9,6 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping
 from math import ceil
-from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import nn
@@ -20,9 +19,7 @@ from omnitune.data.schedule import Segment, warming_up
 from omnitune.encoders.base import Encoder
 from omnitune.sample import UserError
 from omnitune.training.optim import trainable, warmup_of
-
-if TYPE_CHECKING:
-    from omnitune.training.loop import Run
+from omnitune.training.run import Run
 
 FROZEN_HERE = "frozen_by_phase"  # attribute of a weight
 
@@ -104,14 +101,14 @@ class Phases:
         warmup = warmup_of(self.config.warmup_steps, end - self.firsts[n])
         return scale * min(1.0, (step - self.firsts[n] + 1) / max(1, warmup))
 
-    def begin(self, run: Run, aloud: bool = True) -> None:
+    def begin(self, run: Run, announce: bool = True) -> None:
         """Readies the parts for the coming step, and says so where a phase starts."""
         n = self.at(run.step)
         if n != self._entered:
             self._entered = n
             self.set_trainable([n])
             run.model.train()  # frozen encoders stay as they are when scored
-            if self.named and aloud:
+            if self.named and announce:
                 run.log.say(self._describe(n, run))
 
     def set_trainable(self, phases: Iterable[int] | None = None) -> None:
@@ -138,7 +135,7 @@ class Phases:
                 found.setdefault(self._encoders[part], n)
         return found
 
-    def stretches(
+    def segments(
         self,
         samples_per_step: int,
         sizes: Mapping[str, int],

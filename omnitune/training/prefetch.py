@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 import torch
 
 from omnitune.data.packing import WHOLE, Shard
-
-if TYPE_CHECKING:
-    from omnitune.training.loop import LossBatch, Run
-
+from omnitune.training.run import LossBatch, Run
 
 T = TypeVar("T")
 
@@ -29,8 +26,8 @@ class DeviceBatch(NamedTuple):
 
 
 @contextmanager
-def prefetch(run: Run, part: Shard = WHOLE) -> Iterator[Callable[[int], DeviceBatch]]:
-    """Yields what gives a run's micro-batch, or a rank's part of it, by its number.
+def prefetch(run: Run, shard: Shard = WHOLE) -> Iterator[Callable[[int], DeviceBatch]]:
+    """Yields what gives a run's micro-batch, or a rank's shard of it, by its number.
 
     On a CPU each is made when it is asked for: a thread would only take time from the step. On a
     GPU a batch must be kept until its step has been waited for (the step does so when it reads
@@ -39,7 +36,7 @@ def prefetch(run: Run, part: Shard = WHOLE) -> Iterator[Callable[[int], DeviceBa
     device = run.device
 
     def make(number: int) -> DeviceBatch:
-        batch = run.batch_at(number, part)
+        batch = run.batch_at(number, shard)
         if batch is None:
             return DeviceBatch(None, 0.0)
         if run.rounded and (device.type == "cuda" or _costly_shapes(run)):

@@ -1,4 +1,4 @@
-"""What a run tells: the live bar, printed lines, ``metrics.jsonl``, trackers."""
+"""What a run reports: the live bar, printed lines, ``metrics.jsonl``, trackers."""
 
 from __future__ import annotations
 
@@ -173,8 +173,10 @@ class RunLog:
 
     def _track(self, step: int, entry: dict[str, Any]) -> None:
         if self._trackers is not None:
-            told = {key: part for key, part in entry.items() if key not in ("step", "epoch_ended")}
-            self._trackers.write(step, dict(_flat(told)))
+            values = {
+                key: part for key, part in entry.items() if key not in ("step", "epoch_ended")
+            }
+            self._trackers.write(step, dict(_flat(values)))
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:

@@ -1,95 +1,96 @@
-"""Stage E, the joint fine-tuning: parts, samples, optimiser, loop, final scores."""
+"""Fine-tuning of all parts together: parts, samples, optimiser, loop, final scores."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, cast
 
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from omnitune.config.settings import read_json_object
 from omnitune.config.sft import SftConfig
 from omnitune.data.audit.truncation import TRUNCATION_FILE, ReadLimits, audit_truncation, summary
-from omnitune.data.feature_cache import FEATURES_FOLDER, FeatureStore
 from omnitune.data.index import Samples
 from omnitune.data.loader import BatchStream, SampleReader
 from omnitune.data.mixture import Mixture
 from omnitune.data.packing import Batch
-from omnitune.data.reading import data_files, join, media_key, split_of
+from omnitune.data.reading import data_files, join, split_of
 from omnitune.data.rounding import round_up
 from omnitune.data.taught import taught_by
 from omnitune.data.template import ChatRenderer
-from omnitune.evaluation.caching import estimate
-from omnitune.evaluation.evaluate import encode_once
+from omnitune.evaluation.console_summary import score_lines
 from omnitune.evaluation.guard import language_lost
 from omnitune.models.loading import assemble, save_omni
 from omnitune.models.omni import OmniModel
-from omnitune.reporting.console_summary import score_lines
-from omnitune.reporting.report import REPORT_FILE, scores_table, write_report
-from omnitune.sample import Sample, UserError
+from omnitune.sample import UserError
 from omnitune.storage import machine_memory, usable_cores, write_json
 from omnitune.training import checkpoint, precision
+from omnitune.training.caching import encode_media
 from omnitune.training.evaluator import Evaluator, epoch_samples, final_scores, final_splits
 from omnitune.training.interpolation import interpolate_weights
-from omnitune.training.loop import Plan, Run, train
+from omnitune.training.loop import train
 from omnitune.training.memory import estimate_memory
 from omnitune.training.mix import mix_lines
 from omnitune.training.optim import build_optimizer, trainable
 from omnitune.training.output_dir import CACHE_NOTE, finish, prepare_output_dir
 from omnitune.training.phases import Phases
 from omnitune.training.progress import RunLog
+from omnitune.training.run import Plan, Run
 from omnitune.training.sources import read_samples, require_splits
 from omnitune.training.strategy import Strategy, plan_strategy
 
 GIB = 2**30
 
 
-def finetune(config: SftConfig, resume: bool = False, overwrite: bool = False) -> Path:
-    """Trains the joint model; returns the path of ``omni.pt``."""
+def finetune(
+    config: SftConfig, resume: bool = False, overwrite: bool = False
+) -> dict[str, Any] | None:
+    """Trains the joint model, scores it, and writes ``omni.pt`` and ``results.json``.
+
+    Returns:
+        the content of ``results.json``; None if the finished run was there already.
+
+    Raises:
+        UserError: the configuration, the data or the output folder does not allow it.
+    """
     result = config.out / "omni.pt"
     inputs = data_files(config.data_dir, config.sources)
     inputs |= {"thinker_ckpt": config.thinker_ckpt, **config.encoders}
-    claim = prepare_output_dir(config, result, resume, overwrite, inputs)
-    if claim is None:
-        if not (config.out / REPORT_FILE).is_file():  # the run was stopped before it was written
-            print(f"report: {write_report(config.out, config.data_dir)}")
-        return result
+    output = prepare_output_dir(config, result, resume, overwrite, inputs)
+    if output is None:
+        return None
     started = time.monotonic()
-    joint = build_training(config, resume)
-    run = joint.run
+    setup = build_training(config, resume)
+    run = setup.run
     describe(run)
-    check_batch(config, joint)
+    check_batch(config, setup)
     if run.device.type == "cuda":
-        log_memory_estimate(config, joint.model, run)
-    claim.take()
-    write_json(config.out / TRUNCATION_FILE, joint.truncation)
-    write_json(config.out / CACHE_NOTE, {"pays": joint.cached})
+        log_memory_estimate(config, setup.model, run)
+    output.open()
+    write_json(config.out / TRUNCATION_FILE, setup.truncation)
+    write_json(config.out / CACHE_NOTE, {"modalities": setup.cached})
     train(run)
-    blended = blend(config, joint)
+    interpolation = interpolate(config, setup)
     # Before the final scores: whatever ends those, the model is there.
-    training = split_of(join(joint.samples.values()), "train")
-    taught = taught_by(training, joint.model.modalities).values()
-    save_omni(result, joint.model, joint.tokenizer, step=run.step, **taught)
-    results = final_scores(config, joint.model, joint.reader, joint.samples, run.state)
+    training = split_of(join(setup.samples.values()), "train")
+    taught = taught_by(training, setup.model.modalities).values()
+    save_omni(result, setup.model, setup.tokenizer, step=run.step, **taught)
+    results = final_scores(config, setup.model, setup.reader, setup.samples, run.state)
     for warning in [*language_lost(results.get("text_guard", {})), *results["warnings"]]:
         run.log.warn(warning)
     results["seconds"] = round(time.monotonic() - started, 1)
-    results["truncation"] = joint.truncation
-    results["mix"] = joint.strategy.mix
-    if blended:
-        results["blend"] = blended
+    results["truncation"] = setup.truncation
+    results["mix"] = setup.strategy.mix
+    if interpolation:
+        results["blend"] = interpolation
     results["precision"], results["compiled"] = run.state["precision"], run.state.get("compile")
     results["device"], results["cores"] = str(run.device), usable_cores()
     write_json(config.out / "results.json", results)
     finish(config)
-    print("\n".join(scores_table(results)))
-    print(f"model: {result}\nreport: {write_report(config.out, config.data_dir)}")
-    return result
+    return results
 
 
 @dataclass
@@ -97,9 +98,9 @@ class TrainingSetup:
     """All that a joint fine-tuning needs.
 
     Attributes:
-        start: the thinker's weights before the first step, for the blend; empty without one.
+        start: the thinker's weights before the first step, to interpolate with; else empty.
         truncation: the ledger of ``audit_truncation``.
-        cached: whether media were encoded once, before the first step.
+        cached: modalities whose media were encoded once, before the first step.
     """
 
     model: OmniModel
@@ -110,7 +111,7 @@ class TrainingSetup:
     run: Run
     strategy: Strategy
     truncation: dict[str, Any]
-    cached: bool
+    cached: list[str]
 
 
 def build_training(config: SftConfig, resume: bool = False) -> TrainingSetup:
@@ -121,6 +122,7 @@ def build_training(config: SftConfig, resume: bool = False) -> TrainingSetup:
     torch.manual_seed(config.seed)
     samples = read_samples(config)
     model, tokenizer = assemble(config.thinker_ckpt, config.encoders, config.encoder_settings)
+    describe_parts(model)
     config = within_context(config, model)
     # Kept from here on: the file may be another one when the run ends.
     start = (
@@ -134,16 +136,16 @@ def build_training(config: SftConfig, resume: bool = False) -> TrainingSetup:
     Phases(config, model.parts(), model.modalities).set_trainable()
     if config.activation_checkpointing:
         model.checkpoint_activations()
-    features = encode_media(config, model, join(samples.values()), resume)
+    slots = {name: truncation[name]["slots"] for name in model.modalities if name in truncation}
+    features = encode_media(config, model, join(samples.values()), slots, resume)
     reader = SampleReader(renderer, model.modalities, features, config.max_tokens)
     run = build_run(config, model, reader, samples)
     if resume and checkpoint.restore(run):
         print(f"going on from step {run.step} of {run.plan.total_steps}")
-    assert run.strategy is not None
+    assert isinstance(run.strategy, Strategy)
     reader = run.strategy.reader_at(run.plan.total_steps)
-    cached = bool(features)
     return TrainingSetup(
-        model, start, tokenizer, reader, samples, run, run.strategy, truncation, cached
+        model, start, tokenizer, reader, samples, run, run.strategy, truncation, list(features)
     )
 
 
@@ -166,20 +168,20 @@ def within_context(config: SftConfig, model: OmniModel) -> SftConfig:
     return config.model_copy(update={"max_tokens": positions})
 
 
-def blend(config: SftConfig, joint: TrainingSetup) -> dict[str, Any]:
-    """Blends the trained thinker with its beginning, where validation samples are there for it.
+def interpolate(config: SftConfig, setup: TrainingSetup) -> dict[str, Any]:
+    """Interpolates the trained thinker with its start, where validation samples are there for it.
 
     If they are all that is held out, they are scored at the end, and nothing may be chosen by them.
     """
-    samples = join(joint.samples.values())
+    samples = join(setup.samples.values())
     if not config.max_interpolation or "validation" in final_splits(samples):
         return {}
-    joint.model.eval()
-    joint.run.snapshot = None  # as large as what follows takes
-    items = [joint.reader.item(single) for single in epoch_samples(config, samples)]
-    found = interpolate_weights(joint.model, joint.start, items, config.max_interpolation)
+    setup.model.eval()
+    setup.run.snapshot = None  # as large as what follows takes
+    items = [setup.reader.item(single) for single in epoch_samples(config, samples)]
+    found = interpolate_weights(setup.model, setup.start, items, config.max_interpolation)
     if found["share"]:
-        joint.run.log.say(
+        setup.run.log.say(
             f"blended with {100 * found['share']:.3g} % of the starting thinker: validation loss "
             f"{min(found['losses'].values()):.3f}, without {found['losses']['0']:.3f}"
         )
@@ -190,59 +192,16 @@ def log_truncation(
     config: SftConfig, samples: Mapping[str, Samples], renderer: ChatRenderer, model: OmniModel
 ) -> tuple[dict[str, Samples], dict[str, Any]]:
     """Checks media and lengths before anything is trained; says what is lost."""
+    print("checking every medium and the length of every sample", flush=True)
     reading = ReadLimits(
         renderer, model.modalities, config.max_tokens, conversations=config.multi_turn_prob > 0
     )
     leave_out = config.too_long == "leave_out"
     kept, ledger = audit_truncation(samples, reading, config.data_dir, leave_out)
     require_splits(config, kept)
-    if told := summary(ledger):
-        print(told)
+    if lost := summary(ledger):
+        print(lost, flush=True)
     return kept, ledger
-
-
-def encode_media(
-    config: SftConfig, model: OmniModel, samples: Sequence[Sample], resume: bool = False
-) -> dict[str, FeatureStore]:
-    """Encodes media once while their encoder is frozen, if it pays or was asked for.
-
-    Args:
-        resume: do as the run began.
-    """
-    phases = Phases(config, model.parts(), model.modalities)
-    frozen = dict.fromkeys(model.modalities, 1.0)  # until which share of the run
-    frozen |= {name: phases.starts[n] for name, n in phases.raw_from().items()}
-    uses = {name: config.num_epochs * share for name, share in frozen.items() if share}
-    if config.feature_cache == "on" and len(uses) < len(frozen):
-        raise UserError(
-            "feature_cache is on, but the encoders are trained; their features "
-            "change with every step: freeze_encoders true, or feature_cache auto"
-        )
-    root = config.data_dir / FEATURES_FOLDER
-    if config.feature_cache == "off" or not uses:
-        return {}
-    if config.feature_cache == "auto":
-        note = config.out / CACHE_NOTE
-        noted = read_json_object(note) if resume and note.exists() else None
-        if not (noted["pays"] if noted else cache_pays(model, samples, root, uses)):
-            return {}
-    return encode_once(model, samples, root, uses)
-
-
-def cache_pays(
-    model: OmniModel, samples: Sequence[Sample], root: Path, uses: Mapping[str, float]
-) -> bool:
-    """Whether encoding once costs less, by measurement; of very many media it does.
-
-    Args:
-        uses: how often each medium will be asked for, by modality.
-    """
-    found = None
-    if media_key(samples) is None:
-        found = estimate(model, samples, root, uses)
-    if found is not None:
-        print(found)
-    return found is None or found.pays
 
 
 def build_run(
@@ -268,7 +227,7 @@ def build_run(
     plan = Plan.of(config, len(stream))
     strategy = plan_strategy(config, model, reader, samples, stream, plan)
     rates = learning_rates(config, model.thinker.config.hidden_size)
-    watch = Evaluator(config, model, strategy, samples, plan)
+    evaluator = Evaluator(config, model, strategy, samples, plan)
 
     def lines(step: int, entry: dict[str, Any]) -> list[str]:
         return score_lines(step, entry) + mix_lines(entry)
@@ -281,7 +240,7 @@ def build_run(
         config=config,
         log=RunLog(config.out, stream.groups, lines, max(config.num_epochs, plan.epochs), config),
         groups=stream.groups,
-        score=watch,
+        score=evaluator,
         rounded=round_up,
         compile=model.compile_decoder,
         strategy=strategy,
@@ -304,6 +263,13 @@ def learning_rates(config: SftConfig, width: int) -> dict[str, float]:
     }
 
 
+def describe_parts(model: OmniModel) -> None:
+    """Says what is joined."""
+    counts = {name: sum(p.numel() for p in m.parameters()) for name, m in model.parts().items()}
+    sizes = ", ".join(f"{name} {count / 1e6:.2f}" for name, count in counts.items())
+    print(f"joining, in million weights: {sizes}", flush=True)
+
+
 def describe(run: Run) -> None:
     """Says what is about to be trained."""
     count = sum(p.numel() for _, p in trainable(run.model))
@@ -312,23 +278,24 @@ def describe(run: Run) -> None:
     batch = f"about {tokens} tokens" if tokens else f"{run.config.batch_size} samples"
     print(
         f"training {count / 1e6:.2f} of {total / 1e6:.2f} million weights, "
-        f"{run.plan.total_steps} steps of {batch}"
+        f"{run.plan.total_steps} steps of {batch}",
+        flush=True,
     )
 
 
-def check_batch(config: SftConfig, joint: TrainingSetup) -> None:
+def check_batch(config: SftConfig, setup: TrainingSetup) -> None:
     """Refuses a batch that the machine could not hold, before one is made.
 
     Raises:
         UserError: a step is expected to take more memory than there is.
     """
-    records = sum(len(found) for found in joint.samples.values())
-    mean = joint.truncation["text"]["whole"] / max(1, records)
+    records = sum(len(found) for found in setup.samples.values())
+    mean = setup.truncation["text"]["whole"] / max(1, records)
     tokens = config.tokens_per_batch or round(mean * config.batch_size)
     bf16 = config.precision != "fp32"
     checkpointed = config.activation_checkpointing
-    needed = sum(estimate_memory(joint.model, tokens, 0, bf16, checkpointed).values())
-    device = joint.run.device
+    needed = sum(estimate_memory(setup.model, tokens, 0, bf16, checkpointed).values())
+    device = setup.run.device
     there = (
         torch.cuda.get_device_properties(device).total_memory
         if device.type == "cuda"

@@ -12,12 +12,15 @@ from omnitune.sample import UserError
 
 
 def read_samples(config: SftConfig) -> dict[str, Samples]:
-    """Every split of the sources with weight; says what is odd about their splits."""
+    """Every split of the sources with weight; says how many there are, and what is odd."""
     given = {source: weight_of(config, source) for source in config.sources}
     samples = read_sources(config.data_dir, given, config.languages)
     require_splits(config, samples)
+    for source, found in samples.items():
+        counts = (f"{len(split_of(found, split)):,} {split}" for split in sorted(found.splits))
+        print(f"samples of {source}: {', '.join(counts)}", flush=True)
     for remark in remarks(samples.values()):
-        print(f"note: {remark}")
+        print(f"note: {remark}", flush=True)
     return samples
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
@@ -18,9 +18,7 @@ from omnitune.tasks import headlines
 from omnitune.training import mix
 from omnitune.training.adaptive_mix import AdaptiveMix
 from omnitune.training.phases import Phases
-
-if TYPE_CHECKING:
-    from omnitune.training.loop import Plan, Run, StepResult
+from omnitune.training.run import Plan, Run, StepResult
 
 
 @dataclass
@@ -35,7 +33,7 @@ class Strategy:
     """
 
     phases: Phases
-    course: SamplingSchedule
+    schedule: SamplingSchedule
     stream: BatchStream
     readers: list[tuple[int, SampleReader]]
     samples_per_step: int
@@ -47,17 +45,17 @@ class Strategy:
         """Factor on the rate of the step that is made after ``step`` steps."""
         return self.phases.rate(step)
 
-    def begin(self, run: Run, aloud: bool = True) -> None:
+    def begin(self, run: Run, announce: bool = True) -> None:
         """Readies the model for the coming step; every process of a run calls it.
 
         Args:
-            aloud: whether a phase that starts is told.
+            announce: whether to print a phase that starts.
         """
-        self.phases.begin(run, aloud)
+        self.phases.begin(run, announce)
 
     @property
     def decisions(self) -> list[Decision]:
-        """What was decided on the mix; the other processes of a run are told by the first."""
+        """What was decided on the mix; rank 0 decides and broadcasts it."""
         return self.state.get("weights", [])
 
     @decisions.setter
@@ -70,15 +68,15 @@ class Strategy:
 
     def count(self, step: int, found: StepResult) -> None:
         """Takes in what step ``step`` (counted from 1) was made of."""
-        groups = len(self.course.names)
+        groups = len(self.schedule.names)
         amounts = {
             "samples": found.shown[:groups],
             "tokens": found.shown[groups:],
             "supervised": found.counts,
             "loss": found.loss_sums,
         }
-        asked = self.course.asked_at((step - 1) * self.samples_per_step)
-        mix.add_step(self.state.setdefault("mix", {}), asked, self.course.names, amounts)
+        asked = self.schedule.asked_at((step - 1) * self.samples_per_step)
+        mix.add_step(self.state.setdefault("mix", {}), asked, self.schedule.names, amounts)
 
     def notes(self, step: int, scores: Mapping[str, Any]) -> dict[str, Any]:
         """What a moment's log says beside the scores; decides on the mix where it adapts."""
@@ -87,7 +85,7 @@ class Strategy:
             notes["phase"] = self.phases.at(max(0, step - 1)) + 1
         if self.adaptive_mix:
             first = self.decide(step, self.adaptive_mix.factors(scores))
-            notes["weights"] = self.course.shares_at(first)
+            notes["weights"] = self.schedule.shares_at(first)
         return notes
 
     @property
@@ -133,7 +131,7 @@ def plan_strategy(
     sizes = {source: len(found) for source, found in training.items()}
     course = SamplingSchedule(
         sizes,
-        phases.stretches(per_step, sizes, lambda name: training[name].difficulties()),
+        phases.segments(per_step, sizes, lambda name: training[name].difficulties()),
         config.seed,
         ranked=lambda name: training[name].difficulties().argsort(kind="stable"),
         decisions=lambda: state.get("weights", ()),
@@ -141,7 +139,7 @@ def plan_strategy(
     raw_from = {name: phases.firsts[n] for name, n in phases.raw_from().items()}
     readers = _readers(raw_from, reader)
     stream.follow(course, [(step * per_step, found) for step, found in readers])
-    tasks, adaptive_mix = telling_tasks(samples), None
+    tasks, adaptive_mix = held_out_tasks(samples), None
     if config.adaptive_mix != "none":
         adaptive_mix = AdaptiveMix(config.adaptive_mix, tasks, state)
     # Where a source has none of the usual tasks, the others stand for it: else the loss between
@@ -151,8 +149,8 @@ def plan_strategy(
     return Strategy(phases, course, stream, readers, per_step, adaptive_mix, state, probed)
 
 
-def telling_tasks(samples: Mapping[str, Samples]) -> dict[str, set[str]]:
-    """By source, the held-out tasks that tell of it: those that are probed, else all it has."""
+def held_out_tasks(samples: Mapping[str, Samples]) -> dict[str, set[str]]:
+    """The held-out tasks that judge each source: those that are probed, else all it has."""
     tasks = {
         source: {
             task

@@ -8,24 +8,30 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import conversation, mixed_samples
-from test_loop import assert_same, metrics, settings, start, use_plain_descent, weights
+from loop_helpers import (
+    assert_same,
+    eight_samples,
+    metrics,
+    settings,
+    start,
+    use_plain_descent,
+    weights,
+)
 
-from omnitune.config.sft import SftConfig
 from omnitune.data.packing import WHOLE, Shard
-from omnitune.distributed import forked as ranks
-from omnitune.distributed.forked import Team, choose_ranks, team_of
+from omnitune.distributed.forked import _deal
 from omnitune.sample import Sample, UserError
 from omnitune.training import checkpoint
-from omnitune.training.loop import Run, train
+from omnitune.training.loop import train
+from omnitune.training.optim import step_cost
+from omnitune.training.run import Run
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")
 
 
 @pytest.fixture(scope="module")
 def samples(tmp_path_factory: pytest.TempPathFactory) -> list[Sample]:
-    extra = [conversation(f"t{n}", "count.", "one two three"[: 3 + 4 * n]) for n in range(3)]
-    return [*mixed_samples(tmp_path_factory.mktemp("media")), *extra]
+    return eight_samples(tmp_path_factory.mktemp("media"))
 
 
 @pytest.fixture(autouse=True)
@@ -48,10 +54,10 @@ def fail_at(run: Run, number: int, rank: int, problem: BaseException) -> None:
     """Lets one rank fail where it reads batch ``number``."""
     batch_at = run.batch_at
 
-    def read(n: int, part: Shard = WHOLE) -> Any:
-        if (n, part.rank) == (number, rank):
+    def read(n: int, shard: Shard = WHOLE) -> Any:
+        if (n, shard.rank) == (number, rank):
             raise problem
-        return batch_at(n, part)
+        return batch_at(n, shard)
 
     run.batch_at = read
 
@@ -196,37 +202,7 @@ def test_rank_0_has_the_threads_back(samples: list[Sample], tmp_path: Path) -> N
 def test_weights_are_dealt_so_that_ranks_have_like_work() -> None:
     model = torch.nn.ModuleList(torch.nn.Linear(8, 8) for _ in range(8))
     optimizer = torch.optim.AdamW(model.parameters())
-    dealt = ranks._deal(optimizer, 2)
+    dealt = _deal(optimizer, 2, step_cost)
     assert sorted(map(id, dealt[0] + dealt[1])) == sorted(map(id, model.parameters()))
     sizes = [sum(p.numel() for p in mine) for mine in dealt]
     assert sizes[0] == sizes[1]
-
-
-def test_alone_nothing_is_shared() -> None:
-    team = Team()
-    assert (team.part, team.add_gradients([1.0]), team.add(2.0)) == (WHOLE, [1.0], 2.0)
-    optimizer = torch.optim.AdamW(torch.nn.Linear(2, 2).parameters())
-    with team_of(1, optimizer, lambda helper: None) as found:
-        assert type(found) is Team
-
-
-def test_how_many_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = torch.nn.Linear(4, 4)
-    monkeypatch.setattr(ranks, "usable_cores", lambda: 2)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    assert choose_ranks(SftConfig(batch_size=8), model) == 2
-    assert choose_ranks(SftConfig(batch_size=7), model) == 1  # too little for each
-    assert choose_ranks(SftConfig(batch_size=2, workers=3), model) == 3
-    assert choose_ranks(SftConfig(workers=1), model) == 1
-    assert choose_ranks(SftConfig(compile="on"), model) == 1
-    for helps, steps, expected in ((True, 100, 2), (True, 9000, 1), (False, 9000, 2)):
-        monkeypatch.setattr(ranks, "compiling_helps", lambda there=helps: there)
-        assert choose_ranks(SftConfig(), model, steps) == expected
-        assert choose_ranks(SftConfig(compile="off"), model, steps) == 2
-    monkeypatch.setattr(ranks, "SMALL_MODEL", 10)
-    assert choose_ranks(SftConfig(), model) == 1
-    with pytest.raises(UserError, match="compiled"):
-        choose_ranks(SftConfig(workers=2, compile="on"), model)
-    monkeypatch.setattr(ranks.sys, "platform", "darwin")
-    with pytest.raises(UserError, match="leave workers out"):
-        choose_ranks(SftConfig(workers=2), model)

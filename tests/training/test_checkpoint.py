@@ -14,9 +14,10 @@ from omnitune.sample import UserError
 from omnitune.storage import read_checkpoint
 from omnitune.training import checkpoint
 from omnitune.training.checkpoint import step_files
-from omnitune.training.loop import Plan, Run, train
+from omnitune.training.loop import train
 from omnitune.training.optim import build_optimizer
 from omnitune.training.progress import RunLog
+from omnitune.training.run import Plan, Run
 
 
 class Line(nn.Module):

@@ -15,8 +15,8 @@ from omnitune.data.reading import read_source
 from omnitune.models.omni import OmniModel
 from omnitune.sources import SOURCES
 from omnitune.training.evaluator import Evaluator, final_scores
-from omnitune.training.loop import Plan
 from omnitune.training.progress import RunLog
+from omnitune.training.run import Plan
 from omnitune.training.strategy import headline_tasks
 
 PLAN = Plan(steps_per_epoch=10, total_steps=40)

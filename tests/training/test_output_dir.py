@@ -16,16 +16,16 @@ def settings(folder: Path, **rest: Any) -> SftConfig:
     return SftConfig(output_dir=folder / "run", **rest)
 
 
-def claim(config: SftConfig, resume: bool = False, overwrite: bool = False) -> bool:
-    claimed = prepare_output_dir(config, config.out / "omni.pt", resume, overwrite)
-    if claimed is not None:
-        claimed.take()
-    return claimed is None
+def open_output(config: SftConfig, resume: bool = False, overwrite: bool = False) -> bool:
+    output = prepare_output_dir(config, config.out / "omni.pt", resume, overwrite)
+    if output is not None:
+        output.open()
+    return output is None
 
 
 def leave_unfinished(config: SftConfig) -> list[Path]:
     """What a run leaves that was stopped."""
-    assert not claim(config)
+    assert not open_output(config)
     names = ("omni_step_4.pt", "metrics.jsonl", "notes.txt", "tensorboard/events.out.tf.1")
     paths = [config.out / name for name in names]
     paths[-1].parent.mkdir()
@@ -34,9 +34,9 @@ def leave_unfinished(config: SftConfig) -> list[Path]:
     return paths
 
 
-def test_new_folder_is_claimed_with_its_settings(tmp_path: Path) -> None:
+def test_new_folder_is_opened_with_its_settings(tmp_path: Path) -> None:
     config = settings(tmp_path, seed=5)
-    assert not claim(config)
+    assert not open_output(config)
     found = json.loads((config.out / "run.json").read_text())
     assert found["finished"] is False
     assert found["config"]["seed"] == 5
@@ -45,23 +45,25 @@ def test_new_folder_is_claimed_with_its_settings(tmp_path: Path) -> None:
 
 def test_finished_run_has_nothing_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = settings(tmp_path)
-    claim(config)
+    open_output(config)
     (config.out / "omni.pt").write_text("model")
     finish(config)
     for resume in (False, True):
-        assert claim(config, resume)
+        assert open_output(config, resume)
         said = capsys.readouterr().out
         assert "omni.pt is there and complete; nothing to do" in said
-    assert claim(settings(tmp_path, log_every=7, device="cpu"))  # how it is watched may differ
-    assert not claim(config, overwrite=True)
+    assert open_output(
+        settings(tmp_path, log_every=7, device="cpu")
+    )  # how it is watched may differ
+    assert not open_output(config, overwrite=True)
     assert json.loads((config.out / "run.json").read_text())["finished"] is False
 
 
 def test_finished_run_without_its_result_is_trained_again(tmp_path: Path) -> None:
     config = settings(tmp_path)
-    claim(config)
+    open_output(config)
     finish(config)
-    assert not claim(config)
+    assert not open_output(config)
 
 
 @pytest.mark.parametrize("resume", [False, True])
@@ -69,7 +71,7 @@ def test_other_settings_are_listed(tmp_path: Path, resume: bool) -> None:
     paths = leave_unfinished(settings(tmp_path, learning_rate=1e-3))
     mix = {"text_only": 1.0}
     with pytest.raises(UserError) as error:
-        claim(settings(tmp_path, seed=3, data_mix=mix, log_every=9), resume)
+        open_output(settings(tmp_path, seed=3, data_mix=mix, log_every=9), resume)
     lines = [line.strip() for line in str(error.value).splitlines()]
     assert "holds a run with other settings" in lines[0]
     assert "learning_rate: 0.001 there, 0.0001 now" in lines
@@ -86,34 +88,34 @@ def test_a_setting_that_an_older_run_did_not_know_had_its_default(tmp_path: Path
     run = json.loads(path.read_text())
     del run["config"]["loss_length_exponent"]
     path.write_text(json.dumps(run))
-    assert not claim(settings(tmp_path), resume=True)
+    assert not open_output(settings(tmp_path), resume=True)
     path.write_text(json.dumps(run))
     with pytest.raises(UserError, match=r"loss_length_exponent: 0\.0 there, 0\.5 now"):
-        claim(settings(tmp_path, loss_length_exponent=0.5), resume=True)
+        open_output(settings(tmp_path, loss_length_exponent=0.5), resume=True)
 
 
 def test_unfinished_run_needs_a_decision(tmp_path: Path) -> None:
     config = settings(tmp_path)
     paths = leave_unfinished(config)
     with pytest.raises(UserError, match=r"unfinished run; --resume .* --overwrite"):
-        claim(config)
+        open_output(config)
     assert all(path.exists() for path in paths)
-    assert not claim(config, resume=True)
+    assert not open_output(config, resume=True)
     assert all(path.exists() for path in paths)
 
 
 def test_overwriting_takes_away_the_run_and_nothing_else(tmp_path: Path) -> None:
     paths = leave_unfinished(settings(tmp_path))
-    assert not claim(settings(tmp_path, seed=8), overwrite=True)
+    assert not open_output(settings(tmp_path, seed=8), overwrite=True)
     assert [path.name for path in paths if path.exists()] == ["notes.txt"]
     assert json.loads((tmp_path / "run" / "run.json").read_text())["config"]["seed"] == 8
 
 
 def test_run_that_saved_nothing_starts_again(tmp_path: Path) -> None:
     config = settings(tmp_path)
-    claim(config)
+    open_output(config)
     (config.out / "metrics.jsonl").write_text("x")
-    assert not claim(config)
+    assert not open_output(config)
     assert not (config.out / "metrics.jsonl").exists()
 
 
@@ -124,7 +126,7 @@ def test_checkpoints_of_nobody_known_are_not_deleted(tmp_path: Path) -> None:
     strange = config.out / "step_1000.pt"
     strange.write_text("three weeks of work")
     with pytest.raises(UserError, match="--overwrite"):
-        claim(config)
+        open_output(config)
     assert strange.exists()
 
 
@@ -134,18 +136,18 @@ def test_damaged_run_file_is_named(tmp_path: Path, content: str) -> None:
     config.out.mkdir()
     (config.out / "run.json").write_text(content)
     with pytest.raises(UserError, match=r"run\.json: cannot be read"):
-        claim(config)
-    assert not claim(config, overwrite=True)
+        open_output(config)
+    assert not open_output(config, overwrite=True)
 
 
 def test_folder_that_is_a_file_or_lies_in_one(tmp_path: Path) -> None:
     (tmp_path / "run").write_text("a file")
     for folder in (tmp_path / "run", tmp_path / "run" / "deeper"):
         with pytest.raises(UserError, match="run is a file, expected a folder"):
-            claim(SftConfig(output_dir=folder))
+            open_output(SftConfig(output_dir=folder))
 
 
-def test_nothing_is_written_or_taken_away_before_the_claim_is_taken(tmp_path: Path) -> None:
+def test_nothing_is_written_or_taken_away_before_the_folder_is_opened(tmp_path: Path) -> None:
     """What is refused after the folder was examined costs nothing."""
     config = settings(tmp_path)
     assert prepare_output_dir(config, config.out / "omni.pt", False, False) is not None
@@ -163,9 +165,9 @@ def test_the_same_files_in_another_place_are_the_same_run(tmp_path: Path) -> Non
     result = first.out / "omni.pt"
 
     def examine(config: SftConfig, path: Path) -> bool:
-        claimed = prepare_output_dir(config, result, True, False, {"text/data.json": path})
-        assert claimed is not None
-        claimed.take()
+        output = prepare_output_dir(config, result, True, False, {"text/data.json": path})
+        assert output is not None
+        output.open()
         return True
 
     assert examine(first, data)
@@ -179,18 +181,18 @@ def test_the_same_files_in_another_place_are_the_same_run(tmp_path: Path) -> Non
 
 def test_more_processes_than_the_machine_bears_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"workers is 1000, but there are \d+ cores here"):
-        claim(settings(tmp_path, workers=1000))
+        open_output(settings(tmp_path, workers=1000))
     assert not (tmp_path / "run").exists()
 
 
 def test_environment_and_every_command_are_kept(tmp_path: Path) -> None:
     config = settings(tmp_path)
     leave_unfinished(config)
-    claim(config, resume=True)
+    open_output(config, resume=True)
     found = json.loads((config.out / "run.json").read_text())
     assert found["environment"]["torch"]
     assert len(found["commands"]) == 2
-    claim(config, overwrite=True)
+    open_output(config, overwrite=True)
     assert len(json.loads((config.out / "run.json").read_text())["commands"]) == 1
 
 
@@ -198,9 +200,9 @@ def test_a_new_run_has_a_new_name_for_trackers_a_resumed_one_the_old(tmp_path: P
     config = settings(tmp_path)
     leave_unfinished(config)
     (config.out / "trackers.json").write_text("{}")
-    claim(settings(tmp_path, trackers=[]), resume=True)  # how it is watched may differ
+    open_output(settings(tmp_path, trackers=[]), resume=True)  # how it is watched may differ
     assert (config.out / "trackers.json").exists()
-    claim(config, overwrite=True)
+    open_output(config, overwrite=True)
     assert not (config.out / "trackers.json").exists()
 
 
@@ -211,7 +213,7 @@ def test_missing_tracker_is_said_before_anything_is_written(
     monkeypatch.delitem(sys.modules, "wandb", raising=False)
     config = settings(tmp_path, trackers=["wandb"])
     with pytest.raises(UserError, match="pip install wandb"):
-        claim(config)
+        open_output(config)
     assert not config.out.exists()
 
 
@@ -220,7 +222,7 @@ def test_half_files_of_a_killed_run_are_cleared(tmp_path: Path) -> None:
     leave_unfinished(config)
     for name in ("omni_step_3.pt.tmp", "run.json.tmp", "manifest.json.tmp", "notes.txt.tmp"):
         (config.out / name).write_text("half")
-    assert not claim(config, resume=True)
+    assert not open_output(config, resume=True)
     assert [path.name for path in config.out.glob("*.tmp")] == ["notes.txt.tmp"]
 
 
@@ -230,13 +232,13 @@ def test_damaged_record_of_a_run_is_told(tmp_path: Path, content: str) -> None:
     leave_unfinished(config)
     (config.out / "run.json").write_text(content, encoding="latin-1")
     with pytest.raises(UserError, match=r"run\.json: cannot be read.*--overwrite"):
-        claim(config, resume=True)
-    assert not claim(config, overwrite=True)
+        open_output(config, resume=True)
+    assert not open_output(config, overwrite=True)
 
 
 def test_workers_that_cannot_be_take_nothing_away(tmp_path: Path) -> None:
     leave_unfinished(settings(tmp_path))
     wrong = settings(tmp_path, workers=2, compile="on")
     with pytest.raises(UserError, match="a compiled model runs in one"):
-        claim(wrong, overwrite=True)
+        open_output(wrong, overwrite=True)
     assert (wrong.out / "omni_step_4.pt").exists()

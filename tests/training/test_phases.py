@@ -45,8 +45,8 @@ def test_run_without_phases_is_one_of_everything() -> None:
     assert plain.trained(0) == EVERYTHING - FROZEN
     assert plain.raw_from() == {}
     assert phases(freeze_encoders=False).trained(0) == EVERYTHING
-    (stretch,) = plain.stretches(8, SIZES, lambda name: pytest.fail("not needed"))
-    assert (stretch.first, stretch.weights, stretch.pools) == (0, MIX, SIZES)
+    (segment,) = plain.segments(8, SIZES, lambda name: pytest.fail("not needed"))
+    assert (segment.first, segment.weights, segment.pools) == (0, MIX, SIZES)
 
 
 def test_a_weight_that_somebody_else_has_frozen_stays_frozen() -> None:
@@ -129,7 +129,7 @@ def test_mix_and_limit_begin_with_their_phase() -> None:
             {"until": 0.5, "max_difficulty": 0.5},
             {},
         ],
-    ).stretches(8, SIZES, lambda name: difficulty_N)
+    ).segments(8, SIZES, lambda name: difficulty_N)
     assert [s.first for s in made] == [0, 240, 400]
     assert [s.weights for s in made] == [{"image_text": 1}, MIX, MIX]
     assert [set(s.pools.values()) for s in made] == [{5}, {25}, {50}]
@@ -139,12 +139,12 @@ def test_mix_and_limit_begin_with_their_phase() -> None:
 def test_limit_that_leaves_nothing_is_explained() -> None:
     hard = phases(phases=[{"until": 0.5}, {"max_difficulty": 0.2}])
     with pytest.raises(UserError, match=r"phases\.1\.max_difficulty is 0\.2.* easiest has 0\.3"):
-        hard.stretches(8, SIZES, lambda name: np.array([0.3, 0.9], np.float32))
+        hard.segments(8, SIZES, lambda name: np.array([0.3, 0.9], np.float32))
 
 
 @pytest.mark.parametrize("total", [10, 97, 1000])
 def test_curriculum_rises_from_the_easiest_to_everything(total: int) -> None:
-    made = phases(total, curriculum=0.4).stretches(1, SIZES, lambda name: np.zeros(50))
+    made = phases(total, curriculum=0.4).segments(1, SIZES, lambda name: np.zeros(50))
     shares = [s.pools["text_only"] / 50 for s in made]
     assert shares == sorted(shares)
     assert shares[-1] == 1
@@ -159,6 +159,6 @@ def test_curriculum_rises_from_the_easiest_to_everything(total: int) -> None:
 def test_curriculum_and_limit_hold_together() -> None:
     difficulty_N = np.arange(1, 51, dtype=np.float32) / 50
     made = phases(1000, curriculum=1.0, phases=[{"max_difficulty": 0.75}])
-    pools = [s.pools["text_only"] for s in made.stretches(1, SIZES, lambda name: difficulty_N)]
+    pools = [s.pools["text_only"] for s in made.segments(1, SIZES, lambda name: difficulty_N)]
     assert pools[0] == EASIEST * 50
     assert pools[-1] == max(pools) == 37

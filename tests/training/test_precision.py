@@ -11,18 +11,11 @@ from torch import Tensor, nn
 from omnitune.config.sft import SftConfig
 from omnitune.sample import UserError
 from omnitune.training import checkpoint, precision
-from omnitune.training.loop import Plan, Run, train
+from omnitune.training.loop import train
 from omnitune.training.optim import Muon, build_optimizer
-from omnitune.training.precision import (
-    WATCHED_STEPS,
-    choose_precision,
-    compile_pays,
-    matmul_rate,
-    pick_device,
-)
+from omnitune.training.precision import COMPILED_STEPS, choose_precision, pick_device
 from omnitune.training.progress import RunLog
-
-CPU = torch.device("cpu")
+from omnitune.training.run import Plan, Run
 
 
 class Line(nn.Module):
@@ -63,41 +56,55 @@ def start(folder: Path, steps: int = 2, **rest: Any) -> Run:
     )
 
 
-def rates(monkeypatch: pytest.MonkeyPatch, bf16: float, fp32: float = 100.0) -> None:
-    found = {torch.bfloat16: bf16, torch.float32: fp32}
-    monkeypatch.setattr(precision, "matmul_rate", found.__getitem__)
+@pytest.fixture
+def _units(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A processor with bf16 units, AVX-512 and a compiler."""
     monkeypatch.setattr(precision, "has_bf16_units", lambda: True)
+    monkeypatch.setattr(precision, "can_compile", lambda: True)
 
 
-def passes(monkeypatch: pytest.MonkeyPatch, **seconds: float) -> None:
-    """What a forward and backward pass takes by precision."""
-    monkeypatch.setattr(precision, "_timed_pass", lambda run, batch, name: seconds[name])
-
-
-@pytest.mark.parametrize(("bf16", "chosen"), [(1.0, "fp32"), (149.0, "fp32"), (151.0, "bf16")])
-def test_bf16_only_where_it_is_clearly_faster(
-    monkeypatch: pytest.MonkeyPatch, bf16: float, chosen: str
+@pytest.mark.parametrize(
+    ("samples", "large", "chosen"), [(15, False, "fp32"), (16, False, "bf16"), (1, True, "bf16")]
+)
+@pytest.mark.usefixtures("_units")
+def test_bf16_takes_units_and_a_large_model_or_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, samples: int, large: bool, chosen: str
 ) -> None:
-    rates(monkeypatch, bf16)
-    assert choose_precision("auto", CPU)[0] == chosen
+    if large:
+        monkeypatch.setattr(precision, "SMALL_MODEL", 10)
+    run = start(tmp_path, batch_size=samples)
+    assert choose_precision(run)[0] == chosen
+    run.rounded = None  # a kernel would be built for each shape
+    assert choose_precision(run)[0] == "fp32"
     monkeypatch.setattr(precision, "has_bf16_units", lambda: False)
-    assert choose_precision("auto", CPU)[0] == "fp32"  # however a busy machine measures
-    assert choose_precision("fp32", CPU)[0] == "fp32"
-    assert choose_precision("bf16", CPU)[0] == "bf16"
+    assert choose_precision(start(tmp_path, batch_size=samples))[0] == "fp32"
 
 
+@pytest.mark.parametrize("asked", ["fp32", "bf16"])
+def test_precision_is_as_asked(tmp_path: Path, asked: str) -> None:
+    assert choose_precision(start(tmp_path, precision=asked))[0] == asked
+
+
+def test_size_of_a_batch_is_that_of_its_stream(tmp_path: Path) -> None:
+    """One that is sized by tokens knows how many samples that are."""
+    run = start(tmp_path, batch_size=3)
+    assert run.batch_size == 3
+    run.batch_at = SimpleNamespace(batch_size=40)
+    assert run.batch_size == 40
+
+
+@pytest.mark.usefixtures("_units")
 def test_muon_multiplies_in_the_faster_precision(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Even where the batches come in too many shapes for the model to do so; and it goes on so."""
-    rates(monkeypatch, 500.0)
     run = start(tmp_path, optimizer="muon")
     run.rounded = None
     train(run)
     assert run.state["precision"] == "fp32"
     assert isinstance(run.optimizer, Muon)
     assert run.optimizer.products == torch.bfloat16
-    rates(monkeypatch, 1.0)
+    monkeypatch.setattr(precision, "has_bf16_units", lambda: False)
     again = start(tmp_path, steps=3, optimizer="muon")
     again.state = dict(run.state)
     train(again)
@@ -107,42 +114,6 @@ def test_muon_multiplies_in_the_faster_precision(
     train(plain)
     assert isinstance(plain.optimizer, Muon)
     assert plain.optimizer.products == torch.float32
-
-
-@pytest.mark.parametrize(
-    ("fp32", "bf16", "chosen"), [(0.2, 0.1, "bf16"), (0.1, 0.2, "fp32"), (3.0, 4.0, "bf16")]
-)
-def test_small_products_are_timed_in_place(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fp32: float, bf16: float, chosen: str
-) -> None:
-    """Matrix products that are fast when large decide only where one pass takes long."""
-    rates(monkeypatch, 500.0)
-    passes(monkeypatch, fp32=fp32, bf16=bf16)
-    run = start(tmp_path)
-    train(run)
-    assert run.state["precision"] == chosen
-
-
-def test_timing_changes_nothing(tmp_path: Path) -> None:
-    run = start(tmp_path)
-    before = {name: tensor.clone() for name, tensor in run.model.state_dict().items()}
-    drawn, threads = torch.get_rng_state(), torch.get_num_threads()
-    assert precision.faster_precision(run, 2, "fast")[0] in ("bf16", "fp32")
-    assert set(run.model.seen) == {torch.float32, torch.bfloat16}
-    assert all(torch.equal(t, before[n]) for n, t in run.model.state_dict().items())
-    assert all(p.grad is None for p in run.model.parameters())
-    assert torch.equal(torch.get_rng_state(), drawn)
-    assert torch.get_num_threads() == threads
-    assert run.step == 0
-    assert "precision" not in run.state
-
-
-def test_measurement_leaves_the_seed_alone() -> None:
-    torch.manual_seed(3)
-    before = torch.get_rng_state()
-    for dtype in (torch.float32, torch.bfloat16):
-        assert matmul_rate(dtype) > 0
-    assert torch.equal(torch.get_rng_state(), before)
 
 
 @pytest.mark.parametrize("name", ["bf16", "fp32"])
@@ -156,15 +127,14 @@ def test_products_are_in_the_precision_and_weights_are_not(
     assert f"precision: {name} (as configured)" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("_units")
 def test_resumed_run_keeps_its_precision(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    rates(monkeypatch, 200.0)
-    passes(monkeypatch, fp32=2.0, bf16=1.0)
-    train(start(tmp_path))
-    assert "in bf16 the first batches run at 2 times the rate" in capsys.readouterr().out
-    rates(monkeypatch, 1.0)
-    again = start(tmp_path, steps=3)
+    train(start(tmp_path, batch_size=16))
+    assert "precision: bf16 (the processor has bf16 units" in capsys.readouterr().out
+    monkeypatch.setattr(precision, "has_bf16_units", lambda: False)
+    again = start(tmp_path, steps=3, batch_size=16)
     assert checkpoint.restore(again)
     train(again)
     assert set(again.model.seen) == {torch.bfloat16}
@@ -180,71 +150,82 @@ def test_batches_are_rounded_where_shapes_are_costly(tmp_path: Path) -> None:
         assert len(seen) == expected
 
 
-def test_compiling_pays_on_long_runs_only() -> None:
-    assert not compile_pays(1_000, 0.06)
-    assert compile_pays(4_000, 0.06)
-    assert compile_pays(40_000, 0.047)
-    assert compile_pays(4_000, 0.5)
-
-
 @pytest.mark.parametrize(
-    ("asked", "pays", "helps", "at"),
+    ("asked", "steps", "rest", "compiled"),
     [
-        ("on", False, True, 0),
-        ("off", True, True, None),
-        ("auto", True, True, WATCHED_STEPS),
-        ("auto", False, True, None),
-        ("auto", True, False, None),
+        ("on", 2, {}, True),
+        ("off", COMPILED_STEPS, {}, False),
+        ("auto", COMPILED_STEPS, {}, True),
+        ("auto", COMPILED_STEPS - 1, {}, False),
+        ("auto", COMPILED_STEPS, {"precision": "fp32"}, False),
+        ("auto", COMPILED_STEPS, {"workers": 2}, False),  # several processes are not compiled
     ],
 )
-def test_when_it_is_compiled(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    asked: str,
-    pays: bool,
-    helps: bool,
-    at: int | None,
+@pytest.mark.usefixtures("_units")
+def test_what_is_compiled(
+    tmp_path: Path, asked: str, steps: int, rest: dict[str, Any], compiled: bool
 ) -> None:
-    monkeypatch.setattr(precision, "compile_pays", lambda steps, seconds: pays)
-    monkeypatch.setattr(precision, "compiling_helps", lambda: helps)
-    total = WATCHED_STEPS + 2
-    run = start(tmp_path, steps=total, compile=asked, precision="fp32", save_every=total - 1)
+    run = start(tmp_path, steps=steps, **{"precision": "bf16", "compile": asked, **rest})
     calls: list[int] = []
     run.compile = lambda: calls.append(run.step)
-    train(run)
-    assert calls == ([] if at is None else [at])
-    assert run.state["compile"] is (at is not None)
-    again = start(tmp_path, steps=total, compile=asked, precision="fp32")
-    again.compile = lambda: calls.append(-1)
+    precision.resolve_precision(run)
+    assert calls == [0] * compiled
+    assert run.state["compile"] is compiled
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.usefixtures("_units")
+def test_resumed_run_is_compiled_as_it_began(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    compiled: bool,
+) -> None:
+    monkeypatch.setattr(precision, "COMPILED_STEPS", 2 if compiled else 9)
+    first = start(tmp_path, precision="bf16")
+    first.compile = lambda: None
+    train(first)
+    monkeypatch.setattr(precision, "COMPILED_STEPS", 9 if compiled else 0)
+    again = start(tmp_path, steps=3, precision="bf16")
+    calls: list[int] = []
+    again.compile = lambda: calls.append(again.step)
     assert checkpoint.restore(again)
     train(again)
-    assert calls[1:] == ([] if at is None else [-1])  # resumed as it was left
+    assert calls == [2] * compiled
+    assert "(as the run began)" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("capability", "compiler", "expected"),
     [("AVX512", "g++", True), ("AVX512", None, False), ("AVX2", "g++", False)],
 )
-def test_where_compiling_helps(
+def test_where_compiling_may_pay(
     monkeypatch: pytest.MonkeyPatch, capability: str, compiler: str | None, expected: bool
 ) -> None:
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
     monkeypatch.setattr(precision.shutil, "which", lambda name: compiler)
-    assert precision.compiling_helps() is expected
+    assert precision.can_compile() is expected
 
 
-def test_several_processes_are_not_compiled(tmp_path: Path) -> None:
-    run = start(tmp_path)
-    run.compile = lambda: pytest.fail("compiled")
-    precision.resolve_precision(run, ranks=2)
-    assert run.state["compile"] is False
+@pytest.mark.parametrize(("steps", "compiled"), [(300, False), (301, True)])
+def test_gpu_repays_compiling_sooner(tmp_path: Path, steps: int, compiled: bool) -> None:
+    run: Any = SimpleNamespace(
+        config=SftConfig(),
+        compile=lambda: None,
+        device=SimpleNamespace(type="cuda"),
+        plan=Plan(1000, steps),
+        step=0,
+        state={"precision": "fp32"},
+    )
+    assert precision.choose_compilation(run)[0] is compiled
 
 
 def test_gpu_precision_is_what_its_units_offer(monkeypatch: pytest.MonkeyPatch) -> None:
-    device: Any = SimpleNamespace(type="cuda")
+    device = SimpleNamespace(type="cuda")
+    run: Any = SimpleNamespace(config=SftConfig(), batch_size=1, device=device)
     for there in (True, False):
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda there=there, **_: there)
-        assert choose_precision("auto", device)[0] == ("bf16" if there else "fp32")
+        assert choose_precision(run)[0] == ("bf16" if there else "fp32")
 
 
 def test_gpu_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:

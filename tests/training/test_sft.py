@@ -3,7 +3,6 @@
 import json
 import math
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +14,20 @@ from helpers import sft_settings as settings
 from omnitune.config.settings import load_config
 from omnitune.config.sft import SftConfig
 from omnitune.data.reading import split_of
-from omnitune.evaluation.caching import Estimate
 from omnitune.models.loading import load_omni
 from omnitune.models.omni import OmniModel
 from omnitune.sample import UserError
 from omnitune.sources import SOURCES
-from omnitune.storage import read_checkpoint, write_json
+from omnitune.storage import read_checkpoint
 from omnitune.training import loop, sft
-from omnitune.training.output_dir import CACHE_NOTE
-from omnitune.training.sft import build_run, encode_media, finetune, read_samples
+from omnitune.training.sft import build_run, finetune, read_samples
 
 
 @pytest.fixture(scope="module")
 def finished(home: Path) -> SftConfig:
     config = settings(home)
-    assert finetune(config) == config.out / "omni.pt"
+    results = finetune(config)
+    assert results == json.loads((config.out / "results.json").read_text())
     return config
 
 
@@ -64,6 +62,17 @@ def test_trained_model_keeps_the_encoders_and_moves_the_rest(
         )
     thinker = read_checkpoint(home / "thinker.pt")["state"]
     assert all(not torch.equal(tensor, thinker[key]) for key, tensor in values["thinker"].items())
+
+
+def test_what_is_done_is_said_before_the_first_step(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sft.build_training(settings(home, "said"))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "samples of text_only: 2 test, 4 train, 2 validation"
+    starts = ["samples of audio_text", "joining", "checking", "feature cache", "scoring"]
+    places = [next(n for n, x in enumerate(lines) if x.startswith(start)) for start in starts]
+    assert places == sorted(places)
 
 
 def test_ledger_is_in_the_run_and_in_its_results(finished: SftConfig) -> None:
@@ -201,12 +210,10 @@ def test_finished_run_is_not_trained_again(
 ) -> None:
     monkeypatch.setattr(sft, "train", lambda run: pytest.fail("trained again"))
     before = (finished.out / "omni.pt").read_bytes()
-    assert finetune(finished) == finished.out / "omni.pt"
+    assert finetune(finished) is None
     assert "nothing to do" in capsys.readouterr().out
     assert (finished.out / "omni.pt").read_bytes() == before
-    (finished.out / "report.html").unlink()  # as if it was stopped before it wrote that
-    assert finetune(finished, resume=True) == finished.out / "omni.pt"
-    assert (finished.out / "report.html").is_file()
+    assert finetune(finished, resume=True) is None
     with pytest.raises(UserError, match="learning_rate"):
         finetune(finished.model_copy(update={"learning_rate": 0.5}))
 
@@ -254,7 +261,7 @@ def test_stopped_and_resumed_equals_straight(
     assert watched[0] == watched[1]
 
 
-def test_the_model_that_is_kept_and_scored_is_the_blended_one(
+def test_the_model_that_is_kept_and_scored_is_the_interpolated_one(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = read_checkpoint(home / "thinker.pt")["state"]
@@ -279,51 +286,14 @@ def test_the_model_that_is_kept_and_scored_is_the_blended_one(
 def test_nothing_is_chosen_by_samples_that_are_scored(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sft, "interpolate_weights", lambda *a: pytest.fail("blended"))
+    monkeypatch.setattr(sft, "interpolate_weights", lambda *a: pytest.fail("interpolated"))
     never = settings(home, "never", max_interpolation=0.0)
-    assert sft.blend(never, sft.build_training(never)) == {}
+    assert sft.interpolate(never, sft.build_training(never)) == {}
     data = shutil.copytree(home / "data", tmp_path / "data")
     for file in data.glob("*/*.json"):
         file.write_text(file.read_text().replace('"test"', '"train"'))
     alone = settings(home, "alone", data_dir=data)
-    assert sft.blend(alone, sft.build_training(alone)) == {}
-
-
-@pytest.mark.parametrize("cache", ["auto", "off"])
-def test_same_losses_with_and_without_the_cache(home: Path, cache: str) -> None:
-    config = settings(home, cache, feature_cache=cache)
-    samples = read_samples(config)
-    model = tiny_model()
-    model.freeze_encoders()
-    features = encode_media(config, model, [s for found in samples.values() for s in found])
-    assert set(features) == (set() if cache == "off" else set(ENCODERS))
-    reader = sft.SampleReader(
-        sft.ChatRenderer(tiny_tokenizer()), model.modalities, features, config.max_tokens
-    )
-    run = build_run(config, model, reader, samples)
-    loss, count = model(run.batch_at(0))
-    direct = sft.SampleReader(sft.ChatRenderer(tiny_tokenizer()), model.modalities)
-    expected, _ = model(build_run(config, model, direct, samples).batch_at(0))
-    torch.testing.assert_close(loss, expected, rtol=5e-3, atol=5e-2)
-    assert count.sum() > 0
-
-
-def test_cache_is_decided_once_for_a_run(
-    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    config = settings(home, "decided")
-    samples = [s for found in read_samples(config).values() for s in found]
-    model = tiny_model()
-    model.freeze_encoders()
-    dear = Estimate(media=9, once=2.0, each_time=1.0, size=1, free=10**9)
-    cheap = replace(dear, once=0.5)
-    monkeypatch.setattr(sft, "estimate", lambda *a, **k: dear)
-    assert encode_media(config, model, samples) == {}
-    assert capsys.readouterr().out.count("nothing is kept") == 1
-    write_json(config.out / CACHE_NOTE, {"pays": False})
-    monkeypatch.setattr(sft, "estimate", lambda *a, **k: cheap)
-    assert encode_media(config, model, samples, resume=True) == {}
-    assert set(encode_media(config, model, samples)) == set(ENCODERS)  # of an earlier run
+    assert sft.interpolate(alone, sft.build_training(alone)) == {}
 
 
 @pytest.mark.parametrize("there", [1_000, 2**40])
@@ -360,14 +330,6 @@ def test_narrow_thinkers_take_larger_steps_and_projectors_larger_yet(home: Path)
     assert rates(lr_base_width=64) == pytest.approx(plain)
     told = rates(lr_base_width=64, projector_learning_rate=2e-3, encoder_learning_rate=1e-5)
     assert told == pytest.approx(plain | {"proj_v": 2e-3, "proj_a": 2e-3, "encoders": 1e-5})
-
-
-def test_cache_of_encoders_that_move_is_refused(home: Path) -> None:
-    config = settings(home, freeze_encoders=False, feature_cache="on")
-    with pytest.raises(UserError, match="feature_cache is on, but the encoders are trained"):
-        encode_media(config, tiny_model(), [])
-    auto = settings(home, freeze_encoders=False)
-    assert encode_media(auto, tiny_model(), []) == {}
 
 
 def test_only_weighted_sources_are_read(home: Path, tmp_path: Path) -> None:

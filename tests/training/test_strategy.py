@@ -8,13 +8,15 @@ import pytest
 import torch
 from helpers import MIX, shorten_answers
 from helpers import sft_settings as settings
-from test_loop import use_plain_descent
+from loop_helpers import use_plain_descent
 
 from omnitune.config.sft import SftConfig
 from omnitune.data.packing import Batch
 from omnitune.sample import UserError
-from omnitune.training.loop import Run, train
-from omnitune.training.sft import TrainingSetup, build_training, encode_media, finetune
+from omnitune.training.caching import encode_media
+from omnitune.training.loop import train
+from omnitune.training.run import Run
+from omnitune.training.sft import TrainingSetup, build_training, finetune
 
 PROJECTORS = {"until": 0.5, "train": ["proj_v", "proj_a"]}
 STRATEGIES: dict[str, dict[str, Any]] = {
@@ -63,8 +65,8 @@ def lines(run: Run) -> list[dict[str, Any]]:
     return entries
 
 
-def weights(joint: TrainingSetup) -> dict[str, torch.Tensor]:
-    return {name: tensor.clone() for name, tensor in joint.model.state_dict().items()}
+def weights(setup: TrainingSetup) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in setup.model.state_dict().items()}
 
 
 @pytest.mark.parametrize("name", list(STRATEGIES))
@@ -100,50 +102,50 @@ def test_frozen_parts_do_not_move_at_all(home: Path) -> None:
     parts = [["proj_v"], ["thinker", "audio_encoder"], ["proj_v", "proj_a"]]
     phases = [{"until": (n + 1) / 3, "train": names} for n, names in enumerate(parts)]
     config = config_of(home, "frozen", phases=phases, weight_decay=0.5, log_every=4)
-    joint = build_training(config)
+    setup = build_training(config)
     moved: list[set[str]] = []
-    before = weights(joint)
+    before = weights(setup)
 
     def compare(step: int, ended: bool) -> dict[str, Any]:
         nonlocal before
         if step and step % 4 == 0:
-            after = weights(joint)
+            after = weights(setup)
             moved.append({n for n, t in after.items() if not torch.equal(t, before[n])})
             before = after
         return {"loss": 0.0}
 
-    joint.run.score = compare
-    train(joint.run)
+    setup.run.score = compare
+    train(setup.run)
     prefixes = {"audio_encoder": "encoders.audio", "vision_encoder": "encoders.image"}
-    names = {name for name, _ in joint.model.named_parameters()}
+    names = {name for name, _ in setup.model.named_parameters()}
     for trained, found in zip(parts, moved, strict=True):
         starts = tuple(f"{prefixes.get(name, name)}." for name in trained)
         assert found == {name for name in names if name.startswith(starts)}
-    phase = {entry["step"]: entry["phase"] for entry in lines(joint.run) if entry["step"]}
+    phase = {entry["step"]: entry["phase"] for entry in lines(setup.run) if entry["step"]}
     assert {step: phase[step] for step in (4, 8, 12)} == {4: 1, 8: 2, 12: 3}
 
 
 def test_phase_that_trains_an_encoder_reads_raw_media_from_there_on(home: Path) -> None:
-    joint = build_training(config_of(home, "raw", **STRATEGIES["late encoders"]))
-    first = joint.strategy.phases.firsts[1]
+    setup = build_training(config_of(home, "raw", **STRATEGIES["late encoders"]))
+    first = setup.strategy.phases.firsts[1]
     assert first == 4
     for step in range(12):
-        batch = joint.run.batch_at(step)
+        batch = setup.run.batch_at(step)
         assert isinstance(batch, Batch)
         cached = {name: rows.features_RD is not None for name, rows in batch.media.items()}
         assert cached.get("image", True)
         assert cached.get("audio", step < first) is (step < first)
-    assert set(joint.strategy.reader_at(first - 1).features) == {"image", "audio"}
-    assert set(joint.reader.features) == {"image"}
+    assert set(setup.strategy.reader_at(first - 1).features) == {"image", "audio"}
+    assert set(setup.reader.features) == {"image"}
 
 
 def test_encoders_trained_from_the_start_are_not_cached(home: Path) -> None:
     late = [{"until": 0.5, "train": ["audio_encoder"]}, {"train": ["vision_encoder"]}]
-    joint = build_training(config_of(home, "partly", phases=late))
-    assert set(encode_media(joint.strategy.phases.config, joint.model, [])) == {"image"}
+    setup = build_training(config_of(home, "partly", phases=late))
+    assert set(encode_media(setup.strategy.phases.config, setup.model, [], {})) == {"image"}
     config = config_of(home, "on", phases=late, feature_cache="on")
     with pytest.raises(UserError, match="feature_cache is on, but"):
-        encode_media(config, joint.model, [])
+        encode_media(config, setup.model, [], {})
 
 
 def test_sources_of_every_phase_are_read(home: Path) -> None:
@@ -151,10 +153,10 @@ def test_sources_of_every_phase_are_read(home: Path) -> None:
         {"until": 0.5, "data_mix": {"image_text": 1}},
         {"data_mix": {"text_only": 1, "image_text": 3}},
     ]
-    joint = build_training(config_of(home, "sources", phases=phases, log_every=6))
-    assert list(joint.samples) == ["text_only", "image_text"]
-    train(joint.run)
-    by_step = {entry["step"]: entry.get("mix") for entry in lines(joint.run)}
+    setup = build_training(config_of(home, "sources", phases=phases, log_every=6))
+    assert list(setup.samples) == ["text_only", "image_text"]
+    train(setup.run)
+    by_step = {entry["step"]: entry.get("mix") for entry in lines(setup.run)}
     assert by_step[6]["image_text"]["asked"] == by_step[6]["image_text"]["samples"] == 1
     assert by_step[6]["text_only"]["tokens"] == 0
     assert by_step[12]["text_only"]["asked"] == pytest.approx(1 / 8)
@@ -163,17 +165,17 @@ def test_sources_of_every_phase_are_read(home: Path) -> None:
 
 def test_decisions_hold_from_the_step_after_the_next(home: Path) -> None:
     """What was read ahead when it was decided stays what it was."""
-    joint = build_training(config_of(home, "decided", **STRATEGIES["balance by loss"]))
-    train(joint.run)
-    decided = joint.run.state["weights"]
+    setup = build_training(config_of(home, "decided", **STRATEGIES["balance by loss"]))
+    train(setup.run)
+    decided = setup.run.state["weights"]
     assert len(decided) > 1
     assert [first % 4 for first, _ in decided] == [0] * len(decided)
-    entries = {entry["step"]: entry for entry in lines(joint.run)}
+    entries = {entry["step"]: entry for entry in lines(setup.run)}
     for first, factors in decided:
         made_after = first // 4 - 1
         assert set(factors) == set(MIX)
-        assert entries[made_after]["weights"] == joint.strategy.course.shares_at(first)
-    assert json.loads(json.dumps(joint.run.state["weights"])) == joint.run.state["weights"]
+        assert entries[made_after]["weights"] == setup.strategy.schedule.shares_at(first)
+    assert json.loads(json.dumps(setup.run.state["weights"])) == setup.run.state["weights"]
 
 
 def test_window_of_tokens_is_not_parted_by_a_decision(home: Path) -> None:

@@ -109,7 +109,8 @@ def audit_truncation(
 
     Returns:
         the samples, and the ledger by modality (``text`` for tokens): ``unit``, ``whole``,
-        ``lost``, ``samples`` (how many lost something) and ``worst`` (``id``, ``file``, ``lost``).
+        ``lost``, ``samples`` (how many lost something) and ``worst`` (``id``, ``file``, ``lost``);
+        of media also ``slots``, at most.
 
     Raises:
         UserError: a medium cannot be used, or a sample is too long; names it.
@@ -251,7 +252,7 @@ def _media_entry(
     found: Iterable[SourceAudit], name: str, modality: Encoder, data_dir: Path
 ) -> dict[str, Any]:
     """The ledger of one modality: what is lost in encoding, and with samples that are left out."""
-    whole = lost = 0.0
+    whole = lost = slots = 0.0
     affected = 0
     worst: list[tuple[float, IndexedFile, int]] = []
     for held in found:
@@ -265,6 +266,7 @@ def _media_entry(
         affected += int((_per_record(held.source, lost_M > 0) > 0).sum())
         most = np.argsort(-lost_M, kind="stable")[:NAMED].tolist()
         worst += [(float(lost_M[n]), held.source, n) for n in most if lost_M[n]]
+        slots += float(held.extents_M4[own_M, MOST].sum())
     worst = sorted(worst, key=lambda row: -row[0])[:NAMED]
 
     def named(amount: float, source: IndexedFile, place: int) -> dict[str, Any]:
@@ -277,6 +279,7 @@ def _media_entry(
         "whole": round(whole, 2),
         "lost": round(lost, 2),
         "samples": affected,
+        "slots": int(slots),
         "worst": [named(*row) for row in worst],
     }
 

@@ -63,10 +63,12 @@ def test_what_is_lost_is_told_by_name(data: Path) -> None:
         "whole": 16 * 16 + 64 * 64,
         "lost": 64 * 64 - 32 * 32,
         "samples": 2,
+        "slots": 8,
         "worst": [{"id": "image-1", "file": "images/1.png", "lost": 64 * 64 - 32 * 32}],
     }
     assert found["audio"] == {
-        "unit": "seconds", "whole": 3.0, "lost": 0, "samples": 0, "worst": []
+        "unit": "seconds", "whole": 3.0, "lost": 0, "samples": 0, "slots": 43,
+        "worst": [],
     }  # fmt: skip
     [long] = found["text"].pop("worst")
     assert (long["id"], long["file"]) == ("text-1", SOURCES["text_only"].file)

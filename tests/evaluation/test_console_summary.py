@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from omnitune.reporting.console_summary import score_lines
+from omnitune.evaluation.console_summary import score_lines
 
 
 def test_printed_lines() -> None:

@@ -1,0 +1,93 @@
+"""Whether the media of frozen encoders are encoded once, before the first step."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from omnitune.config.settings import read_json_object
+from omnitune.config.sft import SftConfig
+from omnitune.data.feature_cache import FEATURES_FOLDER, FeatureStore
+from omnitune.evaluation.evaluate import encode_once
+from omnitune.models.omni import OmniModel
+from omnitune.sample import Sample, UserError
+from omnitune.training.output_dir import CACHE_NOTE
+from omnitune.training.phases import Phases
+
+# Passes from which on the cache pays. To encode a medium in large batches and keep its rows takes
+# no longer than to encode it in the steps of one pass (docs/performance.md, "What gives what").
+REPAYING_PASSES = 1.0
+SPARED = 0.5  # of the free disk is left alone
+
+
+def encode_media(
+    config: SftConfig,
+    model: OmniModel,
+    samples: Sequence[Sample],
+    slots: Mapping[str, int],
+    resume: bool = False,
+) -> dict[str, FeatureStore]:
+    """Encodes media once while their encoder is frozen, if that pays or was asked for.
+
+    Args:
+        slots: feature rows of all media, at most, by modality.
+        resume: do as the run began.
+
+    Returns:
+        the rows by modality; those of a modality that is left out are encoded in each step.
+
+    Raises:
+        UserError: it was asked for, and an encoder is trained from the first step on.
+    """
+    passes = frozen_passes(config, model)
+    if config.feature_cache == "on" and len(passes) < len(model.modalities):
+        raise UserError(
+            "feature_cache is on, but the encoders are trained; their features "
+            "change with every step: freeze_encoders true, or feature_cache auto"
+        )
+    root = config.data_dir / FEATURES_FOLDER
+    chosen, why = list(passes), "as configured"
+    note = config.out / CACHE_NOTE
+    if config.feature_cache == "off":
+        chosen = []
+    elif config.feature_cache == "auto":
+        if resume and note.exists():
+            chosen = read_json_object(note).get("modalities", chosen)
+            why = "as the run began"
+        else:
+            chosen, why = choose_cached(model, passes, slots, root)
+    print(f"feature cache: {', '.join(chosen) or 'off'} ({why})", flush=True)
+    return encode_once(model, samples, root, chosen) if chosen else {}
+
+
+def frozen_passes(config: SftConfig, model: OmniModel) -> dict[str, float]:
+    """Passes over the data in which an encoder is frozen, by modality, from the start on."""
+    phases = Phases(config, model.parts(), model.modalities)
+    share = dict.fromkeys(model.modalities, 1.0)
+    share |= {name: phases.starts[n] for name, n in phases.raw_from().items()}
+    return {name: config.num_epochs * until for name, until in share.items() if until}
+
+
+def choose_cached(
+    model: OmniModel, passes: Mapping[str, float], slots: Mapping[str, int], root: Path
+) -> tuple[list[str], str]:
+    """The modalities whose media are encoded once, and why.
+
+    Args:
+        passes: of :func:`frozen_passes`.
+        slots: feature rows of all media, at most, by modality.
+        root: folder of the stores.
+    """
+    chosen = [name for name, count in passes.items() if count > REPAYING_PASSES]
+    if not chosen:
+        return [], "no medium is met twice by a frozen encoder"
+    # In half precision.
+    size = sum(2 * model.modalities[name].feature_dim * slots.get(name, 0) for name in chosen)
+    there = next(folder for folder in (root, *root.parents) if folder.exists())
+    kept = sum(file.stat().st_size for file in root.rglob("rows-*"))
+    room = (1 - SPARED) * shutil.disk_usage(there).free + kept
+    if size > room:
+        return [], f"the features take {size / 1e6:,.0f} MB, and there are {room / 1e6:,.0f}"
+    times = " and ".join(f"{count:g}" for count in sorted({passes[name] for name in chosen}))
+    return chosen, f"frozen for {times} passes; at most {size / 1e6:,.0f} MB"

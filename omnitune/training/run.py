@@ -1,0 +1,174 @@
+"""What a run is made of: the types that the loop and all that follows it share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from omnitune.config.run import RunConfig
+from omnitune.data.packing import Shard
+from omnitune.data.schedule import Decision
+from omnitune.training.optim import warmup_of
+from omnitune.training.progress import RunLog
+
+
+class LossBatch(Protocol):
+    """What the loop asks of a batch."""
+
+    @property
+    def num_targets(self) -> float:
+        """Supervised tokens, by their weights."""
+
+    def to(self, device: torch.device) -> LossBatch:
+        """The batch on another device."""
+
+
+class BatchAt(Protocol):
+    """The micro-batches of a run."""
+
+    def __call__(self, number: int, shard: Shard = ..., /) -> LossBatch | None:
+        """A micro-batch, counted over the whole run, or a rank's shard; None for an empty one."""
+
+
+class StepResult(NamedTuple):
+    """What a step did, over all its micro-batches and ranks.
+
+    Attributes:
+        loss_sums, counts: by group.
+        shown: samples, then tokens, by group; zeros where no strategy counts them.
+        norm: of the gradient of the mean loss; not finite if the update was left out.
+    """
+
+    loss_sums: list[float]
+    counts: list[float]
+    norm: float
+    shown: list[float]
+
+
+class RunStrategy(Protocol):
+    """What changes in the course of a run (parts that train, rates, the mix), as the loop sees it.
+
+    Attributes:
+        decisions: what was decided on the mix; rank 0 decides and broadcasts it.
+    """
+
+    decisions: list[Decision]
+
+    def rate(self, step: int) -> float:
+        """Factor on the learning rate of the step that follows ``step`` steps."""
+
+    def begin(self, run: Run, announce: bool = True) -> None:
+        """Readies the model for the coming step, on every rank; may announce a new phase."""
+
+    def shown(self, batch: Any) -> Tensor:
+        """Samples and tokens of a batch by group: ``[2, G]``."""
+
+    def count(self, step: int, found: StepResult) -> None:
+        """Takes in what step ``step`` (counted from 1) was made of."""
+
+    def notes(self, step: int, scores: Mapping[str, Any]) -> dict[str, Any]:
+        """What the log says of a moment beside its scores."""
+
+
+@dataclass
+class Plan:
+    """How long a run is.
+
+    Attributes:
+        steps_per_epoch: optimiser updates of one pass.
+        total_steps: of the whole run; ``max_steps`` has the last word, also beyond ``num_epochs``.
+        notes: what differs from the configuration's words, in sentences.
+    """
+
+    steps_per_epoch: int
+    total_steps: int
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, config: RunConfig, batches_per_epoch: int) -> Plan:
+        """The plan of a configuration."""
+        steps = max(1, -(-batches_per_epoch // config.gradient_accumulation))
+        epochs = steps * config.num_epochs
+        total = config.max_steps or epochs
+        notes = []
+        if total > epochs:
+            notes.append(
+                f"max_steps is {total}, and {config.num_epochs} epochs hold {epochs} steps: "
+                f"training goes on into epoch {-(-total // steps)}"
+            )
+        warmup = warmup_of(config.warmup_steps, total)
+        if warmup < config.warmup_steps:
+            notes.append(
+                f"warmup_steps is {config.warmup_steps}, more than a tenth of the run's {total} "
+                f"steps: the rate warms up over {warmup}"
+            )
+        return cls(steps, total, tuple(notes))
+
+    @property
+    def epochs(self) -> int:
+        """Epochs that the run reaches into."""
+        return -(-self.total_steps // self.steps_per_epoch)
+
+    def epoch(self, step: int) -> int:
+        """Epoch, counted from 1, that step ``step`` (counted from 1) belongs to."""
+        return (step - 1) // self.steps_per_epoch + 1
+
+
+@dataclass
+class Run:
+    """A training run.
+
+    Attributes:
+        model: ``loss_sums, counts = model(batch)``, by group.
+        batch_at: micro-batch by its number, counted over the whole run, or a rank's shard of it.
+        score: called with (step, epoch_ended) every ``log_every`` steps and after each epoch;
+            what it returns is logged.
+        rounded: brings a batch to one of few shapes without changing its losses, or None.
+        compile: compiles what is worth it of the model, or None.
+        strategy: what changes on the way (stage E), or None.
+        state: JSON-able values that are saved and restored with the run.
+        updating: between the first changed weight and the counting of the step.
+        rng: state of torch's generator before the step under way, whose draws are thrown away if
+            it is not finished.
+        saved: step of the newest checkpoint, -1 for none of this process.
+        saving: the checkpoint that is being written. snapshot: the copy it is written from.
+    """
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    batch_at: BatchAt
+    plan: Plan
+    config: RunConfig
+    log: RunLog
+    groups: list[str]
+    score: Callable[[int, bool], dict[str, Any]]
+    rounded: Callable[[Any], LossBatch] | None = None
+    compile: Callable[[], None] | None = None
+    strategy: RunStrategy | None = None
+    state: dict[str, Any] = field(default_factory=dict)
+    step: int = 0
+    updating: bool = False
+    rng: Tensor | None = None
+    saved: int = -1
+    saving: Future[None] | None = None
+    snapshot: dict[str, Any] | None = None
+
+    @property
+    def batch_size(self) -> int:
+        """Samples of a micro-batch, on average where it is sized by its tokens."""
+        return getattr(self.batch_at, "batch_size", self.config.batch_size)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self.model.parameters()).device
+
+    def autocast(self) -> torch.autocast:
+        """The run's precision: bf16 products over fp32 weights, or nothing special."""
+        bf16 = self.state["precision"] == "bf16"
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=bf16)
