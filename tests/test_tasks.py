@@ -10,6 +10,7 @@ import pytest
 from helpers import conversation, tiny_model, tiny_reader, write_image
 
 from omnitune.data.schema import Record
+from omnitune.evaluation.console_summary import score_lines
 from omnitune.evaluation.metrics import METRICS, Metric, metric_of
 from omnitune.evaluation.runs import RunFolder
 from omnitune.evaluation.scoring import (
@@ -20,7 +21,6 @@ from omnitune.evaluation.scoring import (
     scoreboard,
 )
 from omnitune.reporting.compare import compare_table, overlays
-from omnitune.reporting.console_summary import score_lines
 from omnitune.reporting.diagrams import diagrams_of
 from omnitune.reporting.gallery import error_reason, is_right
 from omnitune.reporting.tables import headline, score_rows
