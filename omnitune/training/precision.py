@@ -115,9 +115,4 @@ def can_compile() -> bool:
 
 def has_bf16_units() -> bool:
     """Whether the processor multiplies in bf16 by itself."""
-    return torch.cpu._is_avx512_bf16_supported() or has_amx()
-
-
-def has_amx() -> bool:
-    """Whether the processor has Intel's matrix units."""
-    return torch.cpu._is_amx_tile_supported()
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()

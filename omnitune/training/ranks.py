@@ -15,11 +15,11 @@ from omnitune.distributed.single import SingleProcess
 from omnitune.sample import UserError
 from omnitune.storage import check_workers, usable_cores
 from omnitune.training.optim import begin_state, step_cost
-from omnitune.training.precision import SMALL_MODEL, has_amx
+from omnitune.training.precision import SMALL_MODEL
 from omnitune.training.run import Run
 
-# Where each rank still gets so many samples, more ranks are faster. With AMX they are not: there
-# threads get as much of the cores (docs/performance.md).
+# Where each rank still gets so many samples, more ranks are faster, or as fast (with AMX, in stages
+# A and E; docs/performance.md).
 SAMPLES_A_RANK = 4
 
 
@@ -38,8 +38,7 @@ def choose_ranks(run: Run) -> int:
     # A larger model's matrix products take the time, and threads share those as well.
     pays = run.batch_size >= SAMPLES_A_RANK * cores and trained <= SMALL_MODEL
     compiled = config.compile == "on" or run.state.get("compile", False)
-    single = compiled or has_amx() or torch.get_num_threads() == 1
-    return cores if pays and not single else 1
+    return cores if pays and not compiled and torch.get_num_threads() > 1 else 1
 
 
 def check_ranks(config: RunConfig, device: torch.device) -> bool:

@@ -37,7 +37,6 @@ def test_how_many_ranks(
     expected: int,
 ) -> None:
     monkeypatch.setattr(ranks, "usable_cores", lambda: 2)
-    monkeypatch.setattr(ranks, "has_amx", lambda: False)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     run = start(settings(tmp_path, **rest), samples)
     assert choose_ranks(run) == expected
@@ -46,9 +45,6 @@ def test_how_many_ranks(
     run.state["compile"] = True
     assert choose_ranks(run) == 1
     run.state["compile"] = False
-    monkeypatch.setattr(ranks, "has_amx", lambda: True)
-    assert choose_ranks(run) == 1
-    monkeypatch.setattr(ranks, "has_amx", lambda: False)
     monkeypatch.setattr(ranks, "SMALL_MODEL", 10)
     assert choose_ranks(run) == 1
 
