@@ -12,9 +12,10 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from omnitune.media.registry import MEDIA
 from omnitune.reporting.diagrams import PALETTE, Curve, Diagram
 from omnitune.reporting.gallery import Example
-from omnitune.reporting.previews import thumbnail
+from omnitune.reporting.previews import PICTURE_SIDE
 from omnitune.sample import UserError
 
 if TYPE_CHECKING:  # matplotlib takes a second to import: only where something is drawn
@@ -93,31 +94,50 @@ def inline_drawings(diagrams: Sequence[Diagram]) -> list[tuple[str, str]]:
     return drawings
 
 
-def draw_answers(exhibits: Sequence[Example], path: Path) -> None:
+def draw_answers(examples: Sequence[Example], path: Path) -> None:
     """Draws a grid of pictures with question, reference and answer into a PNG."""
     from matplotlib.figure import Figure
 
-    columns = min(4, len(exhibits))
-    words = [_words(exhibit) for exhibit in exhibits]
-    rows = -(-len(exhibits) // columns)
-    # In inches: a square picture, and below it as many lines as the longest text has.
-    side, gap, line = 2.5, 0.16, 0.185
-    row = side + line * (1 + max(map(len, words)))
-    width, height = gap + columns * (side + gap), gap + rows * (row + gap)
+    columns = min(4, len(examples))
+    rows = -(-len(examples) // columns)
     with _drawing():
-        figure = Figure(figsize=(width, height), facecolor="white")
-        for n, exhibit in enumerate(exhibits):
-            left = gap + n % columns * (side + gap)
-            top = height - gap - n // columns * (row + gap)
-            box = (left / width, (top - side) / height, side / width, side / height)
-            _show_picture(figure.add_axes(box), exhibit)
-            for k, (text, colour, weight) in enumerate(words[n]):
-                # parse_math is off: a dollar sign in an answer is a dollar sign.
-                figure.text(
-                    left / width, (top - side - 0.07 - k * line) / height, text, va="top",
-                    color=COLOURS[colour], fontweight=weight, fontsize=9, parse_math=False,
-                )  # fmt: skip
+        figure = Figure(figsize=(2.66 * columns, 3.9 * rows), facecolor="white")
+        # In parts of a picture's height: the room below it has six lines and a margin.
+        figure.subplots_adjust(0.06 / columns, 0.36 / rows, 1 - 0.06 / columns, 0.99, 0.06, 0.54)
+        grid = figure.subplots(rows, columns, squeeze=False).flat
+        for axes, example in zip(grid, [*examples, *[None] * (rows * columns)], strict=False):
+            axes.axis("off")
+            if example is not None:
+                _draw_answer(axes, example)
         figure.savefig(path, dpi=130)
+
+
+def _draw_answer(axes: Axes, example: Example) -> None:
+    [medium] = example.media
+    try:
+        picture = MEDIA[medium.modality].picture(medium.path, PICTURE_SIDE)
+    except UserError:
+        picture = None
+    if picture is None:
+        axes.text(0.5, 0.5, "(cannot be shown)", ha="center", color=COLOURS["muted"])
+    else:
+        axes.imshow(picture, interpolation="nearest")  # type: ignore[arg-type]
+    prediction = example.prediction
+    mark, colour = ("✓", "right") if example.right else ("✗", "wrong")
+    answer = f"{mark} answer: {prediction.answer or '(nothing)'}"
+    written = 0
+    for text, shade, weight in (
+        (example.question, "ink", "bold"),
+        (f"reference: {prediction.reference}", "muted", "normal"),
+        (answer, colour, "normal"),
+    ):
+        lines = textwrap.wrap(text, 32, max_lines=2, placeholder=" …")
+        # parse_math is off: a dollar sign in an answer is a dollar sign.
+        axes.annotate(
+            "\n".join(lines), (0, 0), (0, -6 - 13 * written), "axes fraction", "offset points",
+            va="top", color=COLOURS[shade], fontweight=weight, fontsize=9, parse_math=False,
+        )  # fmt: skip
+        written += len(lines)
 
 
 @contextmanager
@@ -277,32 +297,3 @@ def _inline(svg: str, diagram: Diagram) -> str:
     )
     label = escape(f"{diagram.title} over steps: {ends}").replace("\\", "\\\\")
     return re.sub(r'width="[^"]*" height="[^"]*"', f'role="img" aria-label="{label}"', svg, count=1)
-
-
-def _show_picture(axes: Axes, exhibit: Example) -> None:
-    """Draws the picture of an exhibit, several side by side."""
-    axes.axis("off")
-    count = len(exhibit.media)
-    for n, medium in enumerate(exhibit.media):
-        box = axes.inset_axes((n / count, 0, 1 / count, 1))
-        box.axis("off")
-        try:
-            box.imshow(thumbnail(medium.path), interpolation="nearest", aspect="equal")
-        except UserError:
-            box.text(0.5, 0.5, "(cannot be read)", ha="center", color=COLOURS["muted"])
-
-
-def _words(exhibit: Example) -> list[tuple[str, str, str]]:
-    """Lines of text with colour and weight."""
-    prediction = exhibit.prediction
-    mark, colour = ("✓", "right") if exhibit.right else ("✗", "wrong")
-    answer = f"{mark} answer: {prediction.answer or '(nothing)'}"
-    return [
-        *((line, "ink", "bold") for line in _wrap(exhibit.question)),
-        *((line, "muted", "normal") for line in _wrap(f"reference: {prediction.reference}")),
-        *((line, colour, "normal") for line in _wrap(answer)),
-    ]
-
-
-def _wrap(text: str, width: int = 32, lines: int = 2) -> list[str]:
-    return textwrap.wrap(text, width, max_lines=lines, placeholder=" …")

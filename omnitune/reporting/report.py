@@ -10,7 +10,7 @@ from omnitune.evaluation.runs import as_number, read_finished, splits_of, top_sp
 from omnitune.reporting import curves
 from omnitune.reporting.diagrams import diagrams_of
 from omnitune.reporting.examples import write_examples
-from omnitune.reporting.gallery import choose_pictures, read_exhibits
+from omnitune.reporting.gallery import choose_pictures, read_gallery
 from omnitune.reporting.page import render_page
 from omnitune.reporting.sections import SECTIONS, ReportData, build_opening
 from omnitune.reporting.tables import (
@@ -93,7 +93,7 @@ def write_report(ckpt_dir: Path, data_dir: Path) -> Path:
         UserError: a file that the report cannot do without is missing or damaged.
     """
     run = read_finished(ckpt_dir)
-    examples, note = read_exhibits(ckpt_dir / "predictions.jsonl", data_dir)
+    examples, note = read_gallery(ckpt_dir / "predictions.jsonl", data_dir)
     write_examples(ckpt_dir, examples)
     diagrams = diagrams_of(run.entries, as_number(run.config.get("probe_questions")))
     curves.draw_diagrams(diagrams, ckpt_dir / "curves.png")
