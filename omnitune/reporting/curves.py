@@ -121,7 +121,7 @@ def _draw_answer(axes: Axes, example: Example) -> None:
     if picture is None:
         axes.text(0.5, 0.5, "(cannot be shown)", ha="center", color=COLOURS["muted"])
     else:
-        axes.imshow(picture, interpolation="nearest")  # type: ignore[arg-type]
+        axes.imshow(picture, interpolation="nearest")
     prediction = example.prediction
     mark, colour = ("✓", "right") if example.right else ("✗", "wrong")
     answer = f"{mark} answer: {prediction.answer or '(nothing)'}"
