@@ -73,13 +73,17 @@ def make_trials(
         other = swapped(name, chosen, seed)
         if task is None or not other:
             continue
-        nothing = dict.fromkeys(other)
-        swaps = ((s, shown(s, other)) for s in chosen)
-        variants = [(s, swap, shown(s, nothing)) for s, swap in swaps if not keeps(name, s, swap)]
-        # Another's sound may be so much longer that the sample does not fit any more.
-        fitting = [same for same in variants if all(fits(reader, variant) for variant in same)]
+        variants = [
+            (sample, shown(sample, other), shown(sample, dict.fromkeys(other))) for sample in chosen
+        ]
+        # Another's medium may be so much longer that the sample does not fit any more.
+        fitting = [
+            same
+            for same in variants
+            if not keeps(name, *same[:2]) and all(fits(reader, variant) for variant in same)
+        ]
         if fitting:
-            own, swap, none = (list(column) for column in zip(*fitting, strict=True))
+            own, swap, none = map(list, zip(*fitting, strict=True))
             trials.append(AblationSet(name, task, _measure(task, own), own, swap, none))
     return trials
 
@@ -94,7 +98,7 @@ def reliance(
 
     Args:
         model: in evaluation mode.
-        tick: called with the number of questions just scored.
+        on_progress: called with the number of questions just scored.
 
     Returns:
         by modality ``task``, ``measure``, the scores ``own``, ``swapped`` and ``none``,
@@ -103,10 +107,8 @@ def reliance(
     """
     found = {}
     for trial in trials:
-        number = Records()
-        records = [number(single) for single in trial.own]
         (own, cut), (other, other_cut), (none, none_cut) = (
-            _score(model, reader, trial, singles, records, on_progress)
+            _score(model, reader, trial, singles, on_progress)
             for singles in (trial.own, trial.swapped, trial.none)
         )
         less = METRICS[trial.measure].lower_is_better
@@ -219,10 +221,11 @@ def _score(
     reader: SampleReader,
     trial: AblationSet,
     singles: Sequence[Sample],
-    records: Sequence[int],
     on_progress: Callable[[int], None],
 ) -> tuple[Ratio, int]:
     """The measure, and how many answers were cut."""
+    number = Records()
+    records = [number(single) for single in trial.own]
     if trial.measure == "loss":
         totals = token_totals(model, [reader.item(single) for single in singles])
         nll, _, count = np.array(totals, dtype=float).T
