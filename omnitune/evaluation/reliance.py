@@ -102,12 +102,12 @@ def reliance(
 
     Returns:
         by modality ``task``, ``measure``, the scores ``own``, ``swapped`` and ``none``,
-        ``questions``, ``gain`` (how much better own is than swapped), its ``interval`` (95 %,
-        paired bootstrap) and how many answers of all three were cut (``at_limit``).
+        ``questions``, ``gain`` (how much better own is than swapped) and its ``interval`` (95 %,
+        paired bootstrap).
     """
     found = {}
     for trial in trials:
-        (own, cut), (other, other_cut), (none, none_cut) = (
+        own, other, none = (
             _score(model, reader, trial, singles, on_progress)
             for singles in (trial.own, trial.swapped, trial.none)
         )
@@ -122,7 +122,6 @@ def reliance(
             "questions": trial.questions,
             "gain": gain.value,
             "interval": gain.interval(),
-            "at_limit": cut + other_cut + none_cut,
         }
     return found
 
@@ -222,16 +221,14 @@ def _score(
     trial: AblationSet,
     singles: Sequence[Sample],
     on_progress: Callable[[int], None],
-) -> tuple[Ratio, int]:
-    """The measure, and how many answers were cut."""
+) -> Ratio:
     number = Records()
     records = [number(single) for single in trial.own]
     if trial.measure == "loss":
         totals = token_totals(model, [reader.item(single) for single in singles])
         nll, _, count = np.array(totals, dtype=float).T
         on_progress(trial.questions)
-        return Ratio(nll, count, np.array(records, dtype=int)), 0
+        return Ratio(nll, count, np.array(records, dtype=int))
     asked = [(q, n) for s, n in zip(singles, records, strict=True) for q in questions_of(s)]
     answers = answer(model, reader, [question for question, _ in asked], on_progress)
-    ratio = answer_ratio(trial.task, answers, [record for _, record in asked])[1]
-    return ratio, sum(given.at_limit for given in answers)
+    return answer_ratio(trial.task, answers, [record for _, record in asked])[1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,6 @@ LABEL = 31  # columns of the terminal that name a row
 WIDTH = 21  # of a run
 MARKS = "* best of the row; ! its 95 % interval does not overlap the best one's"
 # How to read the page's sections.
-RUNS_NOTE = "The table shows how far each run is."
 SETTINGS_NOTE = (
     "All other settings are the same. An input file is shown by the first digits of its checksum."
 )
@@ -74,10 +74,8 @@ def short_names(paths: Sequence[Path]) -> list[str]:
     apart = (n for n in range(1, longest) if len({p.parts[-n:] for p in paths}) == len(paths))
     depth = next(apart, longest)
     names = ["/".join(path.parts[-depth:]) for path in paths]
-    shared = 0
-    while len({name[: shared + 1] for name in names}) == 1 and shared < min(map(len, names)):
-        shared += 1
-    cut = max(names[0][:shared].rfind(mark) for mark in "_-./") + 1
+    shared = list(takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False)))
+    cut = max(names[0][: len(shared)].rfind(mark) for mark in "_-./") + 1
     shorter = [name[cut:] for name in names]
     return shorter if all(len(name) > 1 for name in shorter) else names
 
@@ -149,6 +147,12 @@ def write_comparison(runs: Mapping[str, RunFolder], page: Path) -> Path:
 def _sections(runs: Mapping[str, RunFolder]) -> list[Section]:
     """The page's sections, each with how to read it."""
     names, unlike = list(runs), differences(runs)
+
+    def tables(facts: Sequence[Fact]) -> list[Block]:
+        rows = [[name, *values] for name, values in facts]
+        table = {"name": "facts of the runs", "heads": ["", *names], "rows": rows}
+        return [("table", table)] if rows else []
+
     folders = [("folder", [str(run.path) for run in runs.values()])]
     legend = [(PALETTE[n % len(PALETTE)], name) for n, name in enumerate(names)]
     drawings = {"drawings": curves.inline_drawings(overlays(runs)), "legend": legend}
@@ -157,18 +161,17 @@ def _sections(runs: Mapping[str, RunFolder]) -> list[Section]:
         for heading, rows in scoreboards(runs)
     ]
     return [
-        Section("Runs", RUNS_NOTE, [_fact_table(names, folders + facts_of(runs))]),
-        Section("Settings that differ", SETTINGS_NOTE, [_fact_table(names, unlike)])
-        if unlike
-        else Section("Settings that differ", "All settings are the same."),
+        Section(
+            "Runs", "The table shows how far each run is.", tables([*folders, *facts_of(runs)])
+        ),
+        Section(
+            "Settings that differ",
+            SETTINGS_NOTE if unlike else "All settings are the same.",
+            tables(unlike),
+        ),
         Section("Curves", CURVES_NOTE, [("figures", drawings)]),
         Section("Scores", SCORES_NOTE if boards else "There are no scores yet.", boards),
     ]
-
-
-def _fact_table(names: Sequence[str], facts: Sequence[Fact]) -> Block:
-    rows = [[name, *values] for name, values in facts]
-    return ("table", {"name": "facts of the runs", "heads": ["", *names], "rows": rows})
 
 
 def overlays(runs: Mapping[str, RunFolder]) -> list[Diagram]:

@@ -40,9 +40,8 @@ def scores_table(results: dict[str, Any]) -> list[str]:
 
     Returns:
         whether the run came out well, the headline numbers of the main split, then a row for each
-        task's score and a column for each split (in several blocks, if the splits do not fit side
-        by side); beside the main split's column its 95 % intervals; at the end the questions that
-        follow others, and where another normaliser than the English one was needed.
+        task's score and a column for each split, beside the main split's its 95 % intervals; at
+        the end the questions that follow others, and references that are not all English.
     """
     splits = splits_of(results)
     main = top_split(results)

@@ -15,7 +15,6 @@ from omnitune.reporting.gallery import Example, choose_gallery, error_reason
 from omnitune.reporting.page import Block, Section
 from omnitune.reporting.previews import GLANCE_SIDE, preview, show_media
 from omnitune.reporting.tables import (
-    Score,
     follow_up_scores,
     headline,
     score_rows,
@@ -69,7 +68,13 @@ def _headline(run: RunFolder) -> list[Block]:
     if not found:
         missing = f"results.json holds no scores of the split {split}."
         return [("note", {"text": missing})]
-    cells = [(label, write_score(s.value, unit), _below(s, unit)) for label, s, unit in found]
+    cells = []
+    for label, score, unit in found:
+        interval = write_interval(score.interval, unit)
+        below = [interval + " %" * (unit == "percent")] if interval else []
+        if score.prior is not None:
+            below.append(f"guessing: {write_score(score.prior, unit)}")
+        cells.append((label, write_score(score.value, unit), below))
     note = f"These are the scores on the split {split}. The model did not train on it."
     if any(score.interval for _, score, _ in found):
         note += (
@@ -82,14 +87,6 @@ def _headline(run: RunFolder) -> list[Block]:
             "kind of question."
         )
     return [("tiles", {"cells": cells}), ("note", {"text": note})]
-
-
-def _below(score: Score, unit: str) -> list[str]:
-    interval = write_interval(score.interval, unit)
-    lines = [interval + " %" * (unit == "percent")] if interval else []
-    if score.prior is not None:
-        lines.append(f"guessing: {write_score(score.prior, unit)}")
-    return lines
 
 
 def build_curves(data: ReportData) -> Section:

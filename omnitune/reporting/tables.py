@@ -39,11 +39,6 @@ class ScoreRow:
     scores: tuple[Score | None, ...]
     is_kind: bool = False
 
-    @property
-    def less_is_better(self) -> bool:
-        """Whether the least is the best."""
-        return self.key in METRICS and METRICS[self.key].lower_is_better
-
 
 def write_score(value: float | None, unit: str) -> str:
     """A score in words: percent with one decimal, a loss with three, a count in full."""
@@ -130,8 +125,9 @@ def compare_scores(row: ScoreRow) -> tuple[frozenset[int], frozenset[int]]:
     values = {score.value for score in there.values()}
     if len(values) < 2 or row.unit == "count":
         return frozenset(), frozenset()
-    least = min(values) if row.less_is_better else max(values)
-    best = frozenset(n for n, score in there.items() if score.value == least)
+    metric = METRICS.get(row.key)
+    best_value = min(values) if metric and metric.lower_is_better else max(values)
+    best = frozenset(n for n, score in there.items() if score.value == best_value)
     top = next(there[n].interval for n in best)
     apart = frozenset(
         n

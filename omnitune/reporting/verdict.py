@@ -224,12 +224,8 @@ def _of_answers(task: _Answers) -> Finding:
     if task.few:
         return _few(f"the score for {task.title}", task.questions)
     if task.beyond_guessing is None or task.guess is None:
-        missing = "how sure that is, is not known"
-        if task.guess is None:
-            missing = "what guessing would get is not known"
-        elif task.guess >= 1:
-            missing = "guessing gets them all right"
-        return Finding(UNKNOWN, f"{task.words}, but {missing}")
+        missing = "what guessing would get" if task.guess is None else "whether guessing does worse"
+        return Finding(UNKNOWN, f"{task.words}, but {missing} is not known")
     halfway = _at_least((task.value - task.guess) / (1 - task.guess), HALFWAY)
     if task.beyond_guessing and halfway:
         guess = task.guess_words.replace(" (", f" ({task.guessing}: ")
@@ -249,10 +245,8 @@ def _of_reliance(found: Mapping[str, Any]) -> list[Finding]:
     """
     bad, used, few = [], [], []
     for name in found:
-        interval, questions = (
-            as_interval(found, name, "interval"),
-            as_number(found, name, "questions"),
-        )
+        interval = as_interval(found, name, "interval")
+        questions = as_number(found, name, "questions")
         medium = MEDIA.get(name)
         use = f"{medium.verb} the {medium.noun}" if medium else f"use the {name}"
         uses = use.replace(" ", "s ", 1)
