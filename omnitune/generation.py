@@ -69,7 +69,7 @@ def generate(
     Args:
         max_new_tokens: longest answer, of all or of each.
         batch_size: prompts at a time, at most; fewer where they are long.
-        tick: called with the number of prompts just answered.
+        on_progress: called with the number of prompts just answered.
     """
     limits = _of_each(max_new_tokens, prompts)
     lengths = [len(p.rendered.tokens) + n for p, n in zip(prompts, limits, strict=True)]

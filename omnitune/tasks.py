@@ -49,51 +49,24 @@ class Task:
         return words[:1].upper() + words[1:]
 
 
-TASKS: dict[str, Task] = {
-    task.name: task
-    for task in (
-        Task("text", frozenset(), "token_acc", "text conversations", "text_acc"),
-        Task(
-            "image_qa",
-            frozenset({"image"}),
-            "exact_match",
-            "questions about an image",
-            "image_qa_acc",
-        ),
-        Task(
-            "caption",
-            frozenset({"image"}),
-            "exact_match",
-            "captions of an image",
-            is_default=False,
-        ),
-        Task(
-            "transcription",
-            frozenset({"audio"}),
-            "wer",
-            "transcripts of speech",
-            "audio_wer",
-            console="audio transcription WER",
-            is_default=False,
-        ),
-        # "qa" is a name of this one, so that it is none of a transcription of the same kind.
-        Task(
-            "audio_qa",
-            frozenset({"audio"}),
-            "exact_match",
-            "questions about a sound",
-            aliases=(ANY_QUESTION,),
-        ),
-        # A transcription beside an image is a question about both.
-        Task(
-            "image_audio_qa",
-            frozenset({"image", "audio"}),
-            "exact_match",
-            "questions about an image and a sound",
-            aliases=("transcription",),
-        ),
-    )
-}
+_TEXT, _IMAGE, _AUDIO = frozenset[str](), frozenset({"image"}), frozenset({"audio"})
+_TASKS = (
+    Task("text", _TEXT, "token_acc", "text conversations", "text_acc"),
+    Task("image_qa", _IMAGE, "exact_match", "questions about an image", "image_qa_acc"),
+    Task("caption", _IMAGE, "exact_match", "captions of an image", is_default=False),
+    Task(
+        "transcription", _AUDIO, "wer", "transcripts of speech", "audio_wer",
+        console="audio transcription WER", is_default=False,
+    ),
+    # "qa" is a name of this one, so that it is none of a transcription of the same kind.
+    Task("audio_qa", _AUDIO, "exact_match", "questions about a sound", aliases=(ANY_QUESTION,)),
+    # A transcription beside an image is a question about both.
+    Task(
+        "image_audio_qa", _IMAGE | _AUDIO, "exact_match", "questions about an image and a sound",
+        aliases=("transcription",),
+    ),
+)  # fmt: skip
+TASKS: dict[str, Task] = {task.name: task for task in _TASKS}
 
 
 def get_task(name: str) -> Task:

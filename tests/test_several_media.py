@@ -9,7 +9,7 @@ from omnitune.data.reading import read_source
 from omnitune.data.taught import Taught
 from omnitune.evaluation.evaluate import evaluate_checkpoint
 from omnitune.models.loading import load_omni
-from omnitune.reporting.gallery import read_exhibits
+from omnitune.reporting.gallery import read_gallery
 from omnitune.reporting.report import write_report
 from omnitune.serving.session import ChatSession
 from omnitune.sources import SOURCES
@@ -49,7 +49,7 @@ def test_records_with_one_and_with_two_pictures_in_one_run(home: Path) -> None:
     assert results["truncation"]["image"]["whole"] == 8 * 32 * 32
     taught = Taught.of(read_checkpoint(config.out / "omni.pt"))
     assert (taught.most("image"), taught.most("audio")) == (2, 1)
-    examples, problem = read_exhibits(config.out / "predictions.jsonl", home / "data")
+    examples, problem = read_gallery(config.out / "predictions.jsonl", home / "data")
     assert "missing" not in problem
     shown = {len(e.media) for e in examples if e.prediction.task == "image_qa"}
     assert shown == {2}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -36,41 +37,36 @@ def environment() -> dict[str, str]:
 def command() -> str:
     """The command line of this process, as it can be typed again."""
     program = Path(sys.argv[0])
+    start = ["python", program.name] if program.suffix == ".py" else [program.name]
     if program.name == "cli.py":
         start = ["python", "-m", "omnitune.cli"]
-    else:
-        start = [*(["python"] if program.suffix == ".py" else []), program.name]
     return shlex.join([*start, *sys.argv[1:]])
 
 
 def _version(package: str) -> str:
     try:
         return version(package)
-    except PackageNotFoundError:
+    except PackageNotFoundError:  # the project runs from its folder without being installed
         return "not installed"
 
 
 def _processor() -> str:
     """The processor's name; "" where the system does not tell it."""
     try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
-        return platform.processor()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
+        text = ""
+    found = re.search(r"^model name\s*: *(.*)$", text, re.MULTILINE)
+    return found[1].strip() if found else platform.processor()
 
 
 def _commit(root: Path) -> str:
     """The commit of the project's own checkout; "" for an installed package."""
     if not (root / ".git").exists():
         return ""
+    describe = ["git", "-C", str(root), "describe", "--always", "--dirty", "--exclude=*"]
     try:
-        found = subprocess.run(
-            ["git", "-C", str(root), "describe", "--always", "--dirty", "--exclude=*"],
-            capture_output=True,
-            text=True,
-            timeout=10,
-        )
+        found = subprocess.run(describe, capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.SubprocessError):
         return ""
     return found.stdout.strip() if found.returncode == 0 else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from omnitune.evaluation.follow_ups import follow_ups, make_follow_ups
 from omnitune.evaluation.limits import cut_short
 from omnitune.evaluation.priors import answer_priors
 from omnitune.evaluation.runs import as_object, config_of
-from omnitune.evaluation.scoring import Priors, as_json, scoreboard
+from omnitune.evaluation.scoring import Priors, scoreboard
 from omnitune.models.loading import load_omni
 from omnitune.models.omni import OmniModel
 from omnitune.sample import Sample, UserError
@@ -37,7 +38,6 @@ from omnitune.sources import SOURCES
 from omnitune.storage import write_json_lines
 
 FOLLOW_UPS = 600  # questions that are asked again after another
-LINE_BYTES, MOST_TRIED = 256, 1 << 26  # of a prediction, about; of the trial whether they fit
 
 
 def evaluate_checkpoint(
@@ -78,7 +78,7 @@ def evaluate_checkpoint(
             raise UserError(f"{data_dir}: no samples in the split {name!r}; there are: {there}")
         check_media(found)
     if predictions:
-        _try_to_write(predictions, join(chosen.values()))
+        _try_to_write(predictions)
     features = encode_once(model, join(chosen.values()), None)
     reader = SampleReader(ChatRenderer(tokenizer), model.modalities, features, limit)
     priors = answer_priors(split_of(samples, "train"))
@@ -93,23 +93,15 @@ def evaluate_checkpoint(
     return results
 
 
-def _try_to_write(path: Path, samples: Sequence[Sample]) -> None:
-    """Finds out before the scoring whether the answers can be written after it.
-
-    Raises:
-        UserError: they cannot.
-    """
-    questions = sum(count for task_counts in all_task_counts(samples) for _, count in task_counts)
+def _try_to_write(path: Path) -> None:
+    """Finds out before the scoring whether the answers can be written; raises UserError."""
     trial = path.with_name(path.name + ".tmp")
     try:
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with trial.open("wb") as file:  # a full disk is noticed by filling it only
-                file.write(b"\0" * min(questions * LINE_BYTES, MOST_TRIED))
-        finally:
-            trial.unlink(missing_ok=True)
+        trial.touch()
+        trial.unlink()
     except OSError as error:
         raise _unwritable(path, error) from None
 
@@ -166,14 +158,12 @@ def score_splits(
     """
     by_split, answers = {}, []
     for split, samples in splits.items():
-        questions = sum(
-            count for task_counts in all_task_counts(samples) for _, count in task_counts
-        )
+        questions = sum(count for tasks in all_task_counts(samples) for _, count in tasks)
         with progress_bar(f"scoring {split}", questions) as advance:
             by_split[split], found = scoreboard(
                 model, reader, samples, on_progress=advance, priors=priors
             )
-        answers += [{"split": split, **as_json(p)} for p in found]
+        answers += [{"split": split, **asdict(p)} for p in found]
     if predictions:
         try:
             write_json_lines(predictions, answers)

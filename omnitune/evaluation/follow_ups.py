@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 from omnitune.data.loader import SampleReader
@@ -30,7 +31,7 @@ class FollowUp:
 
 
 def make_follow_ups(
-    reader: SampleReader, samples: Sequence[Sample], max_questions: int, seed: int = 0
+    reader: SampleReader, samples: Sequence[Sample], max_questions: int
 ) -> dict[str, list[FollowUp]]:
     """By task, the questions of records that hold several independent ones.
 
@@ -38,18 +39,18 @@ def make_follow_ups(
 
     Args:
         samples: of a held-out split; only those that are chosen are read.
-        max_questions: in all, of records in an order of the seed.
+        max_questions: in all, of records in a fixed order.
     """
-    outlined = enumerate(all_task_counts(samples))
-    several = [n for n, tasks in outlined if len(tasks) > 1 and _judged(tasks)]
+    several = [
+        n
+        for n, tasks in enumerate(all_task_counts(samples))
+        if len(tasks) > 1 and any(metric_of(task).whole_answers for task, _ in tasks)
+    ]
+    order = random.Random(0).sample(several, len(several))
+    pairs = (pair for n in order for pair in _of_record(reader, samples[n], n))
     found: dict[str, list[FollowUp]] = {}
-    left = max_questions
-    for number in random.Random(seed).sample(several, len(several)):
-        for follow_up in _of_record(reader, samples[number], number):
-            if left == 0:
-                return found
-            found.setdefault(follow_up.after.task, []).append(follow_up)
-            left -= 1
+    for follow_up in islice(pairs, max_questions):
+        found.setdefault(follow_up.after.task, []).append(follow_up)
     return found
 
 
@@ -63,7 +64,7 @@ def follow_ups(
 
     Args:
         model: in evaluation mode.
-        tick: called with the number of questions just answered.
+        on_progress: called with the number of questions just answered.
 
     Returns:
         by task, under its metric's name the score after another question and that ``alone``,
@@ -88,10 +89,6 @@ def follow_ups(
             "at_limit": sum(one.at_limit for answers in given for one in answers),
         }
     return found
-
-
-def _judged(tasks: Sequence[tuple[str, int]]) -> bool:
-    return any(metric_of(task).whole_answers for task, _ in tasks)
 
 
 def _of_record(reader: SampleReader, sample: Sample, number: int) -> Iterator[FollowUp]:

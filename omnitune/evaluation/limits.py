@@ -21,17 +21,11 @@ def answer_limit(reader: SampleReader, references: Iterable[str]) -> int:
     return math.ceil(ANSWER_ROOM * longest) + MORE_ROOM
 
 
-def cut_short(tasks: Mapping[str, Mapping[str, Any]], split: str = "") -> list[str]:
-    """A warning for each task of which answers were cut at their limit.
-
-    Args:
-        tasks: scores by task.
-        split: that they are of.
-    """
-    of = f" of {split}" if split else ""
+def cut_short(tasks: Mapping[str, Mapping[str, Any]], split: str) -> list[str]:
+    """A warning for each task of a split, of which answers were cut at their limit."""
     return [
-        f"{task}{of}: {found['at_limit']:,} of {found['questions']:,} answers were cut and are "
-        f"scored as far as they go: they had not ended after {found['answer_limit']:,} tokens, "
+        f"{task} of {split}: {found['at_limit']:,} of {found['questions']:,} answers were cut and "
+        f"are scored as far as they go: they had not ended after {found['answer_limit']:,} tokens, "
         "which is above the longest reference, or where the thinker's positions end"
         for task, found in tasks.items()
         if found.get("at_limit")

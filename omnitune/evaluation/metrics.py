@@ -117,26 +117,16 @@ class Metric:
         return f"{value:.1%}" if self.unit == "percent" else f"{value:.3f}"
 
 
-METRICS: dict[str, Metric] = {
-    metric.name: metric
-    for metric in (
-        Metric("exact_match", "exact match", "exact match"),
-        Metric(
-            "wer",
-            "WER",
-            "word error rate",
-            word_errors,
-            lower_is_better=True,
-            part="word",
-            silence=0.0,
-            words="of the words wrong",
-        ),
-        Metric("token_acc", "token accuracy", "token accuracy", generated=False, words=""),
-        Metric(
-            "loss", "loss", "loss", generated=False, unit="loss", lower_is_better=True, words=""
-        ),
-    )
-}
+_METRICS = (
+    Metric("exact_match", "exact match", "exact match"),
+    Metric(
+        "wer", "WER", "word error rate", word_errors, lower_is_better=True,
+        part="word", silence=0.0, words="of the words wrong",
+    ),
+    Metric("token_acc", "token accuracy", "token accuracy", generated=False, words=""),
+    Metric("loss", "loss", "loss", generated=False, unit="loss", lower_is_better=True, words=""),
+)  # fmt: skip
+METRICS: dict[str, Metric] = {metric.name: metric for metric in _METRICS}
 
 
 def metric_of(task: str) -> Metric:

@@ -73,13 +73,17 @@ def make_trials(
         other = swapped(name, chosen, seed)
         if task is None or not other:
             continue
-        nothing = dict.fromkeys(other)
-        swaps = ((s, shown(s, other)) for s in chosen)
-        variants = [(s, swap, shown(s, nothing)) for s, swap in swaps if not keeps(name, s, swap)]
-        # Another's sound may be so much longer that the sample does not fit any more.
-        fitting = [same for same in variants if all(fits(reader, variant) for variant in same)]
+        variants = [
+            (sample, shown(sample, other), shown(sample, dict.fromkeys(other))) for sample in chosen
+        ]
+        # Another's medium may be so much longer that the sample does not fit any more.
+        fitting = [
+            same
+            for same in variants
+            if not keeps(name, *same[:2]) and all(fits(reader, variant) for variant in same)
+        ]
         if fitting:
-            own, swap, none = (list(column) for column in zip(*fitting, strict=True))
+            own, swap, none = map(list, zip(*fitting, strict=True))
             trials.append(AblationSet(name, task, _measure(task, own), own, swap, none))
     return trials
 
@@ -94,19 +98,17 @@ def reliance(
 
     Args:
         model: in evaluation mode.
-        tick: called with the number of questions just scored.
+        on_progress: called with the number of questions just scored.
 
     Returns:
         by modality ``task``, ``measure``, the scores ``own``, ``swapped`` and ``none``,
-        ``questions``, ``gain`` (how much better own is than swapped), its ``interval`` (95 %,
-        paired bootstrap) and how many answers of all three were cut (``at_limit``).
+        ``questions``, ``gain`` (how much better own is than swapped) and its ``interval`` (95 %,
+        paired bootstrap).
     """
     found = {}
     for trial in trials:
-        number = Records()
-        records = [number(single) for single in trial.own]
-        (own, cut), (other, other_cut), (none, none_cut) = (
-            _score(model, reader, trial, singles, records, on_progress)
+        own, other, none = (
+            _score(model, reader, trial, singles, on_progress)
             for singles in (trial.own, trial.swapped, trial.none)
         )
         less = METRICS[trial.measure].lower_is_better
@@ -120,7 +122,6 @@ def reliance(
             "questions": trial.questions,
             "gain": gain.value,
             "interval": gain.interval(),
-            "at_limit": cut + other_cut + none_cut,
         }
     return found
 
@@ -219,16 +220,15 @@ def _score(
     reader: SampleReader,
     trial: AblationSet,
     singles: Sequence[Sample],
-    records: Sequence[int],
     on_progress: Callable[[int], None],
-) -> tuple[Ratio, int]:
-    """The measure, and how many answers were cut."""
+) -> Ratio:
+    number = Records()
+    records = [number(single) for single in trial.own]
     if trial.measure == "loss":
         totals = token_totals(model, [reader.item(single) for single in singles])
         nll, _, count = np.array(totals, dtype=float).T
         on_progress(trial.questions)
-        return Ratio(nll, count, np.array(records, dtype=int)), 0
+        return Ratio(nll, count, np.array(records, dtype=int))
     asked = [(q, n) for s, n in zip(singles, records, strict=True) for q in questions_of(s)]
     answers = answer(model, reader, [question for question, _ in asked], on_progress)
-    ratio = answer_ratio(trial.task, answers, [record for _, record in asked])[1]
-    return ratio, sum(given.at_limit for given in answers)
+    return answer_ratio(trial.task, answers, [record for _, record in asked])[1]

@@ -33,7 +33,7 @@ class RunFolder:
     @property
     def config(self) -> dict[str, Any]:
         """The resolved configuration; empty if it is not known."""
-        return as_object(self.record.get("config"))
+        return as_object(self.record, "config")
 
     def splits(self) -> dict[str, dict[str, Any]]:
         """The final scores by split, the main one first."""
@@ -102,7 +102,7 @@ def data_dir_of(ckpt_dir: Path) -> Path:
 def config_of(ckpt_dir: Path) -> dict[str, Any]:
     """The configuration of the run that made a model; empty where it is not told."""
     path = (ckpt_dir if ckpt_dir.is_dir() else ckpt_dir.parent) / "run.json"
-    return as_object(read_json_object(path).get("config")) if path.is_file() else {}
+    return as_object(read_json_object(path), "config") if path.is_file() else {}
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
@@ -125,36 +125,42 @@ def splits_of(results: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """The scores by split; those at the top of the results are those of the main one."""
     top = {k: v for k, v in results.items() if k in ("tasks", "intervals") or _is_score(v)}
     splits = {top_split(results): top} if top else {}
-    for name, scores in as_object(results.get("splits")).items():
+    for name, scores in as_object(results, "splits").items():
         splits[name] = {**splits.get(name, {}), **as_object(scores)}
     return splits
 
 
-def as_number(value: Any) -> float | None:
-    """A finite number, or None for anything else."""
-    if isinstance(value, dict):  # a kind may carry more than its score
-        compared = (metric.name for metric in ranked_metrics() if metric.generated)
-        value = next((value[name] for name in compared if name in value), None)
+def look_up(values: Any, *keys: str) -> Any:
+    """The value at a path of keys, or None."""
+    for key in keys:
+        values = values.get(key) if isinstance(values, dict) else None
+    return values
+
+
+def as_number(values: Any, *keys: str) -> float | None:
+    """The finite number at a path of keys, or None for anything else."""
+    value = look_up(values, *keys)
     return float(value) if _is_score(value) else None
+
+
+def as_object(values: Any, *keys: str) -> dict[str, Any]:
+    """The dictionary at a path of keys; an empty one in place of anything else."""
+    value = look_up(values, *keys)
+    return value if isinstance(value, dict) else {}
+
+
+def as_interval(values: Any, *keys: str) -> tuple[float, float] | None:
+    """The two ends of the interval at a path of keys, or None."""
+    value = look_up(values, *keys)
+    if not isinstance(value, list | tuple) or len(value) != 2 or not all(map(_is_score, value)):
+        return None
+    return float(value[0]), float(value[1])
 
 
 def main_score(scores: Mapping[str, Any]) -> tuple[Metric, float] | None:
     """The metric that stands for a task, and its value, or None where a task has no score."""
-    values = ((metric, as_number(scores.get(metric.name))) for metric in ranked_metrics())
+    values = ((metric, as_number(scores, metric.name)) for metric in ranked_metrics())
     return next(((metric, value) for metric, value in values if value is not None), None)
-
-
-def as_object(value: Any) -> dict[str, Any]:
-    """A dictionary; an empty one in place of anything else."""
-    return value if isinstance(value, dict) else {}
-
-
-def as_interval(value: Any) -> tuple[float, float] | None:
-    """The two ends of an interval, or None."""
-    if not isinstance(value, list | tuple) or len(value) != 2:
-        return None
-    low, high = as_number(value[0]), as_number(value[1])
-    return None if low is None or high is None else (low, high)
 
 
 def flatten(values: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:

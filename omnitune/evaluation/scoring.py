@@ -6,7 +6,7 @@ import random
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
@@ -127,34 +127,28 @@ def scoreboard(
     model: OmniModel,
     reader: SampleReader,
     samples: Sequence[Sample],
-    max_questions: int | None = None,
-    seed: int = 0,
     on_progress: Callable[[int], None] = lambda n: None,
-    tasks: Sequence[str] | None = None,
     priors: Priors | None = None,
 ) -> tuple[dict[str, Any], list[Prediction]]:
     """Scores a model on held-out samples.
 
     Args:
         model: in evaluation mode.
-        max_questions: at most so many questions of each task, a fixed choice of the seed.
-        tick: called with the number of questions just scored.
-        tasks: score these only.
+        on_progress: called with the number of questions just scored.
         priors: scored too, as if they were a model's answers.
 
     Returns:
         the scores, and the answers that were generated. ``loss`` and ``token_acc`` are means
-        over all supervised tokens; the headlines of the tasks (``text_acc``, ``image_qa_acc``,
-        ``audio_wer``, ...) stand beside them; ``tasks`` holds each task's own, ``kinds`` within
-        it the finer groups, ``intervals`` the 95 % bootstrap intervals, ``at_limit`` the answers
-        that did not end within ``answer_limit`` tokens, ``normalisers`` under which normaliser
-        references were, where not all under the English.
+        over all supervised tokens; the headlines of the tasks (``text_acc``, ...) stand beside
+        them; ``tasks`` holds each task's own, ``kinds`` within it the finer groups, ``intervals``
+        the 95 % bootstrap intervals, ``at_limit`` the answers that did not end within
+        ``answer_limit`` tokens, ``normalisers`` those of references that are not all English.
     """
     scores: dict[str, dict[str, Any]] = {}
     predictions: list[Prediction] = []
     totals, records = [], []
     number = Records()
-    for task, chosen in choose(samples, max_questions, seed, tasks).items():
+    for task, chosen in _singles(samples).items():
         task_totals: list[tuple[float, float, int]] = []
         answered: list[Prediction] = []
         of_single, of_answer = [], []  # their records
@@ -163,14 +157,17 @@ def scoreboard(
         # A window at a time, so that memory does not grow with the split.
         for first in range(0, len(chosen), SCORE_WINDOW):
             singles = list(_fetch(samples, chosen[first : first + SCORE_WINDOW]))
-            window_totals = token_totals(model, [reader.item(s) for s in singles])
-            task_totals += window_totals
+            window = token_totals(model, [reader.item(s) for s in singles])
+            task_totals += window
             of_single += [number(s) for s in singles]
             asked = [replace(q, limit=limit) for s in singles for q in questions_of(s)]
             if generated:
+                counts = [single.num_questions for single in singles]
+                losses = _losses_of_answers(counts, window)
                 given = answer(model, reader, asked, on_progress)
-                answered += _with_losses(given, singles, window_totals)
-                of_answer += [number(s) for s in singles for _ in range(s.num_questions)]
+                pairs = zip(given, losses, strict=True)
+                answered += [replace(p, reference_loss=loss) for p, loss in pairs]
+                of_answer += np.repeat(of_single[first:], counts).tolist()
             else:
                 on_progress(len(asked))
         totals += task_totals
@@ -185,35 +182,38 @@ def scoreboard(
     return _summary(scores, _mean(totals, records)), predictions
 
 
-def choose(
-    samples: Sequence[Sample],
-    max_questions: int | None = None,
-    seed: int = 0,
-    tasks: Sequence[str] | None = None,
+def _singles(
+    samples: Sequence[Sample], tasks: Sequence[str] | None = None
 ) -> dict[str, np.ndarray]:
-    """What :func:`scoreboard` scores, by task; reads no sample of an indexed file.
+    """What is asked, by task; reads no sample of an indexed file.
 
     Returns:
-        of each single ``[K, 3]``: the sample's number, the place among those that its ``alone``
-        gives, and the number of its questions.
+        of each single ``[K, 3]``: the sample's number, the place among those that its
+        ``split_turns`` gives, and the number of its questions.
     """
     by_task: dict[str, array[int]] = {}
     for number, task_counts in enumerate(all_task_counts(samples)):
         for place, (task, questions) in enumerate(task_counts):
             if tasks is None or task in tasks:
                 by_task.setdefault(task, array("q")).extend((number, place, questions))
-    singles = {task: np.array(found).reshape(-1, 3) for task, found in by_task.items()}
-    if max_questions is None:
-        return singles
-    return {task: _choose(found, max_questions, seed) for task, found in singles.items()}
+    return {task: np.array(found).reshape(-1, 3) for task, found in by_task.items()}
 
 
 def pick(
     samples: Sequence[Sample], max_questions: int, seed: int, tasks: Sequence[str] | None = None
 ) -> list[Sample]:
-    """What :func:`scoreboard` would score, read once to be scored many times."""
-    chosen = choose(samples, max_questions, seed, tasks)
-    return [single for found in chosen.values() for single in _fetch(samples, found)]
+    """At most so many questions of each task, a fixed choice of the seed, each single alone."""
+    picked: list[Sample] = []
+    for singles_K3 in _singles(samples, tasks).values():
+        chosen: list[int] = []
+        total = 0
+        for n in random.Random(seed).sample(range(len(singles_K3)), len(singles_K3)):
+            questions = int(singles_K3[n, 2])
+            if total + questions <= max_questions or not chosen:
+                chosen.append(n)
+                total += questions
+        picked += _fetch(samples, singles_K3[chosen])
+    return picked
 
 
 def _fetch(samples: Sequence[Sample], chosen_K3: np.ndarray) -> Iterator[Sample]:
@@ -292,11 +292,6 @@ def score_answers(
     return scores
 
 
-def as_json(prediction: Prediction) -> dict[str, Any]:
-    """A prediction as a JSON object."""
-    return asdict(prediction)
-
-
 def _limit_of(
     task: str, reader: SampleReader, samples: Sequence[Sample], chosen_K3: np.ndarray
 ) -> int:
@@ -338,34 +333,18 @@ def _intervals(ratios: Mapping[str, Ratio]) -> dict[str, list[float]]:
     return {name: interval for name, interval in found.items() if interval is not None}
 
 
-def _with_losses(
-    predictions: Sequence[Prediction],
-    singles: Sequence[Sample],
-    totals: Sequence[tuple[float, float, int]],
-) -> list[Prediction]:
-    """Enters the loss of each reference that is the only one of its sample."""
-    losses = [
-        round(nll, 4) if single.num_questions == 1 else None
-        for single, (nll, _, _) in zip(singles, totals, strict=True)
-        for _ in range(single.num_questions)
+def _losses_of_answers(
+    counts: Sequence[int], totals: Sequence[tuple[float, float, int]]
+) -> list[float | None]:
+    """Of each answer the loss of its reference, where that is the only one of its sample."""
+    return [
+        round(nll, 4) if count == 1 else None
+        for count, (nll, _, _) in zip(counts, totals, strict=True)
+        for _ in range(count)
     ]
-    pairs = zip(predictions, losses, strict=True)
-    return [replace(p, reference_loss=loss) for p, loss in pairs]
 
 
 def _is_prior(priors: Priors, prediction: Prediction) -> bool:
     """Whether the most frequent answer of the question's kind, or else of its task, is right."""
     prior = priors.get((prediction.task, prediction.kind), priors.get((prediction.task, "")))
     return prior == normalise_answer(prediction.reference, prediction.language)
-
-
-def _choose(singles_K3: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """Singles in an order of the seed, as long as their questions are no more than ``count``."""
-    chosen: list[int] = []
-    total = 0
-    for n in random.Random(seed).sample(range(len(singles_K3)), len(singles_K3)):
-        questions = int(singles_K3[n, 2])
-        if total + questions <= count or not chosen:
-            chosen.append(n)
-            total += questions
-    return singles_K3[chosen]

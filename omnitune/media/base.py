@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from PIL import Image
+
 from omnitune.sample import UserError
 
 
@@ -72,6 +74,7 @@ class Medium(ABC):
         caption_key: key of a record that says in words what the medium holds.
         aliases: what others call it, so that an error can say which name is meant.
         unit: what its media are measured in (``"pixels"``).
+        noun, verb: what people call one, and what a model does with it ("look at" the "picture").
         hash_words: words of 64 bits in a perceptual hash; 0: it has none. hash_distance: bits in
             which two copies may differ.
         is_spatial: whether each slot holds many words at once (a place in a picture) and not a
@@ -86,12 +89,14 @@ class Medium(ABC):
     caption_key: str
     unit: str
     aliases: tuple[str, ...] = ()
+    noun, verb = "", "use"
     hash_words = hash_distance = 0
     is_spatial = False
     reader_version = 1
     projector_part = encoder_part = ""
 
     def __init_subclass__(cls) -> None:
+        cls.noun = cls.noun or cls.name
         cls.projector_part = cls.projector_part or f"proj_{cls.name}"
         cls.encoder_part = cls.encoder_part or f"{cls.name}_encoder"
 
@@ -110,3 +115,11 @@ class Medium(ABC):
     def similarity(self, path: Path, other: Path) -> float:
         """How alike two media of like perceptual hash are, 1 at most; 0 if they are not copies."""
         return 0.0
+
+    def picture(self, path: Path, side: int) -> Image.Image | None:
+        """What people are shown of a file, at most ``side`` pixels wide; raises UserError."""
+        return None
+
+    def sound(self, path: Path) -> bytes:
+        """What people can play of a file, as WAV; raises UserError."""
+        return b""

@@ -41,6 +41,7 @@ class ImageMedium(Medium):
     caption_key = "caption"
     unit = "pixels"
     aliases = ("images", "image_path", "image_url", "picture", "img")
+    noun, verb = "picture", "look at"
     hash_words, hash_distance = 4, 4
     is_spatial = True
     reader_version = 2
@@ -78,6 +79,12 @@ class ImageMedium(Medium):
         )
         difference = int(np.abs(one - two).max())
         return 1 - difference / 255 if difference <= SAME_COLOUR else 0.0
+
+    def picture(self, path: Path, side: int) -> Image.Image:
+        """The picture as the model is shown it: upright, on white."""
+        found = decode(path)
+        found.thumbnail((side, side))
+        return found
 
 
 def dimensions(path: Path) -> tuple[int, int, int]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,6 @@ from omnitune.reporting import curves
 from omnitune.reporting.diagrams import (
     PALETTE,
     RELIANCE,
-    Curve,
     Diagram,
     before_training,
     curves_of,
@@ -20,10 +21,10 @@ from omnitune.reporting.diagrams import (
 )
 from omnitune.reporting.page import Block, Section, render_page
 from omnitune.reporting.tables import (
-    Score,
     ScoreRow,
     compare_scores,
     score_rows,
+    side_by_side,
     write_interval,
     write_score,
 )
@@ -31,10 +32,8 @@ from omnitune.sample import UserError
 
 LABEL = 31  # columns of the terminal that name a row
 WIDTH = 21  # of a run
-SIDE_BY_SIDE = 3  # runs that fit into 100 columns
 MARKS = "* best of the row; ! its 95 % interval does not overlap the best one's"
 # How to read the page's sections.
-RUNS_NOTE = "The table shows how far each run is."
 SETTINGS_NOTE = (
     "All other settings are the same. An input file is shown by the first digits of its checksum."
 )
@@ -75,10 +74,8 @@ def short_names(paths: Sequence[Path]) -> list[str]:
     apart = (n for n in range(1, longest) if len({p.parts[-n:] for p in paths}) == len(paths))
     depth = next(apart, longest)
     names = ["/".join(path.parts[-depth:]) for path in paths]
-    shared = 0
-    while len({name[: shared + 1] for name in names}) == 1 and shared < min(map(len, names)):
-        shared += 1
-    cut = max(names[0][:shared].rfind(mark) for mark in "_-./") + 1
+    shared = list(takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False)))
+    cut = max(names[0][: len(shared)].rfind(mark) for mark in "_-./") + 1
     shorter = [name[cut:] for name in names]
     return shorter if all(len(name) > 1 for name in shorter) else names
 
@@ -97,12 +94,10 @@ def differences(runs: Mapping[str, RunFolder]) -> list[Fact]:
     """Settings, content of input files and facts of the environment that are not the same."""
     columns = list(runs.values())
     found = _unlike([dict(flatten(run.config)) for run in columns], skip=("output_dir",))
-    digests = [as_object(run.record.get("inputs")) for run in columns]
-    common = set.intersection(*map(set, digests))
-    files = [{path: str(values[path])[:8] for path in sorted(common)} for values in digests]
-    found += [(f"{name}, content", values) for name, values in _unlike(files)]
-    places = [dict(flatten(as_object(run.record.get("environment")))) for run in columns]
-    return found + _unlike(places)
+    digests = [as_object(run.record, "inputs") for run in columns]
+    common = sorted(set.intersection(*map(set, digests)))
+    found += _unlike([{f"{path}, content": str(d[path])[:8] for path in common} for d in digests])
+    return found + _unlike([dict(flatten(as_object(run.record, "environment"))) for run in columns])
 
 
 def scoreboards(runs: Mapping[str, RunFolder]) -> list[tuple[str, list[ScoreRow]]]:
@@ -113,27 +108,25 @@ def scoreboards(runs: Mapping[str, RunFolder]) -> list[tuple[str, list[ScoreRow]
         for split in dict.fromkeys(split for splits in by_run.values() for split in splits)
     ]
     watched = {name: _last_validation(run) for name, run in runs.items()}
-    boards.append(("validation, as last scored while training", score_rows(watched)))
+    boards.append(("validation as last scored", score_rows(watched)))
     return [(heading, rows) for heading, rows in boards if rows]
 
 
 def compare_table(runs: Mapping[str, RunFolder]) -> list[str]:
     """The comparison as lines for the terminal, at most 100 columns wide."""
-    names = list(runs)
-    boards = [(heading, _main_rows(rows)) for heading, rows in scoreboards(runs)]
-    blocks: list[tuple[str, list[Fact]]] = [
-        ("", facts_of(runs)),
-        ("settings that differ", differences(runs)),
-        *((head, [(f"{r.task}, {r.name}", _cells(r)) for r in rows]) for head, rows in boards),
-    ]
-    lines = []
-    for first in range(0, len(names), SIDE_BY_SIDE):
-        shown = slice(first, first + SIDE_BY_SIDE)
-        lines += ["" if first else None, _line("", names[shown])]
-        for heading, facts in blocks:
-            lines += ["", heading] if heading and facts else []
-            lines += [_line(f"  {name}" if heading else name, v[shown]) for name, v in facts]
-    return [line for line in lines if line is not None] + ["", MARKS]
+    blank = [""] * len(runs)
+    rows: list[Fact] = [("", list(runs)), *facts_of(runs)]
+    facts = {"settings that differ": differences(runs)}
+    for heading, scores in scoreboards(runs):
+        facts[heading] = [(f"{r.task}, {r.name}", _cells(r)) for r in _main_rows(scores)]
+    for heading, found in facts.items():
+        rows += [("", blank), (heading, blank)] if found else []
+        rows += [(f"  {name}", values) for name, values in found]
+    labels = [_clipped(name, LABEL) for name, _ in rows]
+    cells = zip(*(values for _, values in rows), strict=True)
+    columns = [[_clipped(value, WIDTH) for value in column] for column in cells]
+    blocks = side_by_side(labels, columns)
+    return [line for block in blocks for line in [*block, ""]] + [MARKS]
 
 
 def write_comparison(runs: Mapping[str, RunFolder], page: Path) -> Path:
@@ -154,6 +147,12 @@ def write_comparison(runs: Mapping[str, RunFolder], page: Path) -> Path:
 def _sections(runs: Mapping[str, RunFolder]) -> list[Section]:
     """The page's sections, each with how to read it."""
     names, unlike = list(runs), differences(runs)
+
+    def tables(facts: Sequence[Fact]) -> list[Block]:
+        rows = [[name, *values] for name, values in facts]
+        table = {"name": "facts of the runs", "heads": ["", *names], "rows": rows}
+        return [("table", table)] if rows else []
+
     folders = [("folder", [str(run.path) for run in runs.values()])]
     legend = [(PALETTE[n % len(PALETTE)], name) for n, name in enumerate(names)]
     drawings = {"drawings": curves.inline_drawings(overlays(runs)), "legend": legend}
@@ -162,50 +161,42 @@ def _sections(runs: Mapping[str, RunFolder]) -> list[Section]:
         for heading, rows in scoreboards(runs)
     ]
     return [
-        Section("Runs", RUNS_NOTE, [_fact_table(names, folders + facts_of(runs))]),
-        Section("Settings that differ", SETTINGS_NOTE, [_fact_table(names, unlike)])
-        if unlike
-        else Section("Settings that differ", "All settings are the same."),
+        Section(
+            "Runs", "The table shows how far each run is.", tables([*folders, *facts_of(runs)])
+        ),
+        Section(
+            "Settings that differ",
+            SETTINGS_NOTE if unlike else "All settings are the same.",
+            tables(unlike),
+        ),
         Section("Curves", CURVES_NOTE, [("figures", drawings)]),
         Section("Scores", SCORES_NOTE if boards else "There are no scores yet.", boards),
     ]
 
 
-def _fact_table(names: Sequence[str], facts: Sequence[Fact]) -> Block:
-    rows = [[name, *values] for name, values in facts]
-    return ("table", {"name": "facts of the runs", "heads": ["", *names], "rows": rows})
-
-
 def overlays(runs: Mapping[str, RunFolder]) -> list[Diagram]:
     """The main scores over the steps, a line for each run."""
-    keys = [(title, key, unit, zero, True) for title, key, unit, zero in main_scores()]
-    keys.insert(1, ("Training loss", "loss", "loss", False, False))
-    known = {
-        k for run in runs.values() for e in run.entries for k in as_object(e.get("validation"))
-    }
-    keys += [
-        (f"Reliance: {key.removesuffix(RELIANCE)}", key, "points", False, True)
-        for key in sorted(known)
-        if key.endswith(RELIANCE)
-    ]
+    held: tuple[str, ...] = (
+        "epoch",
+        "probe",
+    )  # before the first epoch has ended, what was scored in between
+    shown = [(title, key, unit, zero, held) for title, key, unit, zero in main_scores()]
+    shown.insert(1, ("Training loss", "loss", "loss", False, ("train",)))
+    entries = [entry for run in runs.values() for entry in run.entries]
+    keys = {key for entry in entries for key in as_object(entry, "validation")}
+    for key in sorted(key for key in keys if key.endswith(RELIANCE)):
+        shown.append((f"Reliance: {key.removesuffix(RELIANCE)}", key, "points", False, held))
     diagrams = []
-    for title, key, unit, from_zero, held in keys:
-        found = [_overlay(run, key, held, n) for n, run in enumerate(runs.values())]
-        lines = [curve for curve in found if curve]
+    for title, key, unit, from_zero, roles in shown:
+        lines = []
+        for n, run in enumerate(runs.values()):
+            found = {line.role: line for line in curves_of(run.entries, key)}
+            first = next((found[role] for role in roles if role in found), None)
+            lines += [replace(first, role=PALETTE[n % len(PALETTE)])] if first else []
         if lines:
-            name = key if held else f"training-{key}"
+            name = key if roles == held else f"training-{key}"
             diagrams.append(Diagram(title, name, unit, lines, from_zero))
     return diagrams
-
-
-def _overlay(run: RunFolder, key: str, held: bool, number: int) -> Curve | None:
-    """One run's line: at the ends of epochs; before the first one what was scored in between."""
-    by_role = {curve.role: curve for curve in curves_of(run.entries, key)}
-    curve = by_role.get("epoch", by_role.get("probe")) if held else by_role.get("train")
-    if curve is None:
-        return None
-    role = PALETTE[number % len(PALETTE)]
-    return Curve(role, curve.steps, curve.values, intervals=curve.intervals)
 
 
 def _unlike(columns: Sequence[Mapping[str, str]], skip: tuple[str, ...] = ()) -> list[Fact]:
@@ -219,58 +210,48 @@ def _last_validation(run: RunFolder) -> dict[str, Any]:
     """The scores of the last epoch; of a run that has ended none, the last there are."""
     later = [entry for entry in run.entries if not before_training(entry)]
     ended = [entry for entry in later if entry.get("epoch_ended")] or run.entries
-    return as_object(ended[-1].get("validation")) if ended else {}
+    return as_object(ended[-1], "validation") if ended else {}
 
 
 def _last_step(run: RunFolder) -> str:
     if not run.entries:
         return "–"
-    step, epoch = (as_number(run.entries[-1].get(key)) for key in ("step", "epoch"))
-    of = as_number(run.config.get("num_epochs"))
+    step, epoch = (as_number(run.entries[-1], key) for key in ("step", "epoch"))
+    of = as_number(run.config, "num_epochs")
     words = f" (epoch {write_score(epoch, 'count')}" + (f" of {of:.0f})" if of else ")")
     return write_score(step, "count") + (words if epoch is not None else "")
 
 
 def _seconds(run: RunFolder) -> str:
     """Of the whole run; of one that has not said so, those of its steps and scores."""
-    whole = as_number(run.results.get("seconds"))
-    if whole is None:
-        steps = [as_object(entry.get("train")).get("seconds") for entry in run.entries]
-        scores = [entry.get("scoring_seconds") for entry in run.entries]
-        whole = sum(as_number(part) or 0.0 for part in steps + scores) or None
-    return write_score(whole, "count")
+    paths = (("train", "seconds"), ("scoring_seconds",))
+    parts = sum(as_number(entry, *path) or 0.0 for entry in run.entries for path in paths)
+    return write_score(as_number(run.results, "seconds") or parts or None, "count")
 
 
 def _main_rows(rows: Sequence[ScoreRow]) -> list[ScoreRow]:
     """The loss, then of each task the one score that stands for it."""
-    found: dict[str, ScoreRow] = {}
+    found = {row.task: row for row in rows if (row.task, row.key) == ("all tasks", "loss")}
     own = [row for row in rows if not row.is_kind and row.task != "all tasks"]
     for metric in ranked_metrics():
         for row in own:
             if row.key == metric.name and row.key != "loss":
                 found.setdefault(row.task, row)
-    losses = [row for row in rows if row.task == "all tasks" and row.key == "loss"]
-    return losses + list(found.values())
+    return list(found.values())
 
 
 def _cells(row: ScoreRow) -> list[str]:
     best, apart = compare_scores(row)
-    marks = ["*" if n in best else "!" if n in apart else " " for n in range(len(row.scores))]
-    return [_cell(s, row.unit, mark) for s, mark in zip(row.scores, marks, strict=True)]
-
-
-def _cell(score: Score | None, unit: str, mark: str) -> str:
-    if score is None:
-        return "–  "
-    return (
-        f"{write_score(score.value, unit)} {write_interval(score.interval, unit)}".rstrip()
-        + f" {mark}"
-    )
-
-
-def _line(name: str, values: Sequence[str]) -> str:
-    cells = "".join(f"  {_clipped(value, WIDTH):>{WIDTH}}" for value in values)
-    return f"{_clipped(name, LABEL):<{LABEL}}{cells}".rstrip()
+    cells = []
+    for n, score in enumerate(row.scores):
+        mark = "*" if n in best else "!" if n in apart else " "
+        interval = write_interval(score.interval, row.unit) if score else ""
+        words = [
+            write_score(score.value if score else None, row.unit),
+            *([interval] if interval else []),
+        ]
+        cells.append(" ".join([*words, mark]))
+    return cells
 
 
 def _clipped(text: str, width: int) -> str:

@@ -12,14 +12,14 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from omnitune.media.registry import MEDIA
 from omnitune.reporting.diagrams import PALETTE, Curve, Diagram
 from omnitune.reporting.gallery import Example
-from omnitune.reporting.previews import thumbnail
+from omnitune.reporting.previews import PICTURE_SIDE
 from omnitune.sample import UserError
 
 if TYPE_CHECKING:  # matplotlib takes a second to import: only where something is drawn
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 # By the name of the page's style variable, which takes the colour's place there.
 COLOURS = {
@@ -38,25 +38,39 @@ COLOURS = {
     "c5": "#b91c5c",
     "c6": "#7a6a00",
 }
-# Told apart without colour too.
-_DASHES = dict(zip(PALETTE, ("-", "--", ":", "-.", (0, (6, 1)), (0, (3, 1, 1, 1))), strict=True))
 _STYLE: Any = {  # matplotlib names every key in its type
     "font.family": "DejaVu Sans",
     "font.size": 10,
     "axes.edgecolor": COLOURS["line"],
+    "axes.grid": True,
+    "axes.grid.axis": "y",
     "axes.labelcolor": COLOURS["muted"],
+    "axes.spines.left": False,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
     "xtick.color": COLOURS["line"],
     "ytick.color": COLOURS["line"],
     "xtick.labelcolor": COLOURS["muted"],
     "ytick.labelcolor": COLOURS["muted"],
     "text.color": COLOURS["ink"],
+    "text.parse_math": False,  # a dollar sign in an answer is a dollar sign
     "grid.color": COLOURS["line"],
     "grid.linewidth": 0.6,
+    "legend.frameon": False,
     "figure.constrained_layout.h_pad": 0.1,
     "figure.constrained_layout.w_pad": 0.1,
     "svg.fonttype": "none",  # text stays text
     "svg.hashsalt": "omnitune",  # the same run draws the same file
 }
+# How the line of a role is drawn: those of the palette are told apart without colour too.
+_LINES: dict[str, dict[str, Any]] = {
+    "train": {"color": COLOURS["train"], "linewidth": 1.4},
+    "epoch": {"color": COLOURS["held"], "linewidth": 1.8, "marker": "o", "markersize": 5},
+    "probe": {"color": COLOURS["held"], "linewidth": 0.7, "alpha": 0.45},
+}
+_DASHES = ("-", "--", ":", "-.", (0, (6, 1)), (0, (3, 1, 1, 1)))
+for _role, _dashes in zip(PALETTE, _DASHES, strict=True):
+    _LINES[_role] = {"color": COLOURS[_role], "linewidth": 1.5, "linestyle": _dashes}
 LEGEND_ROW = 14  # points
 MANY = 1e4  # times the lowest value of a logarithmic axis
 _NO_METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}
@@ -65,16 +79,21 @@ _NO_METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}
 def draw_diagrams(diagrams: Sequence[Diagram], path: Path) -> None:
     """Draws all the diagrams of a run into one PNG."""
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
     rows = max(1, -(-len(diagrams) // 2))
     with _drawing():
         figure = Figure(figsize=(10, 0.6 + 3.1 * rows), layout="constrained", facecolor="white")
         for n, diagram in enumerate(diagrams):
             axes = figure.add_subplot(rows, 2, n + 1)
-            legend_rows = _plot(axes, diagram)
-            pad = 6 + LEGEND_ROW * legend_rows
+            pad = 6 + LEGEND_ROW * _plot(axes, diagram)
             axes.set_title(diagram.title, loc="left", fontsize=11, fontweight="bold", pad=pad)
-        _add_legend(figure, diagrams)
+        roles = {curve.role for diagram in diagrams for curve in diagram.curves}
+        words = {role: text for diagram in diagrams for role, text in diagram.legend}
+        shown = [role for role in words if role in roles]
+        handles = [Line2D([], [], label=words[role], **_LINES[role]) for role in shown]
+        if handles:
+            figure.legend(handles=handles, loc="outside lower center", ncols=3)
         figure.savefig(path, dpi=130)
 
 
@@ -93,31 +112,49 @@ def inline_drawings(diagrams: Sequence[Diagram]) -> list[tuple[str, str]]:
     return drawings
 
 
-def draw_answers(exhibits: Sequence[Example], path: Path) -> None:
+def draw_answers(examples: Sequence[Example], path: Path) -> None:
     """Draws a grid of pictures with question, reference and answer into a PNG."""
     from matplotlib.figure import Figure
 
-    columns = min(4, len(exhibits))
-    words = [_words(exhibit) for exhibit in exhibits]
-    rows = -(-len(exhibits) // columns)
-    # In inches: a square picture, and below it as many lines as the longest text has.
-    side, gap, line = 2.5, 0.16, 0.185
-    row = side + line * (1 + max(map(len, words)))
-    width, height = gap + columns * (side + gap), gap + rows * (row + gap)
+    columns = min(4, len(examples))
+    rows = -(-len(examples) // columns)
     with _drawing():
-        figure = Figure(figsize=(width, height), facecolor="white")
-        for n, exhibit in enumerate(exhibits):
-            left = gap + n % columns * (side + gap)
-            top = height - gap - n // columns * (row + gap)
-            box = (left / width, (top - side) / height, side / width, side / height)
-            _show_picture(figure.add_axes(box), exhibit)
-            for k, (text, colour, weight) in enumerate(words[n]):
-                # parse_math is off: a dollar sign in an answer is a dollar sign.
-                figure.text(
-                    left / width, (top - side - 0.07 - k * line) / height, text, va="top",
-                    color=COLOURS[colour], fontweight=weight, fontsize=9, parse_math=False,
-                )  # fmt: skip
+        figure = Figure(figsize=(2.66 * columns, 3.9 * rows), facecolor="white")
+        # In parts of a picture's height: the room below it has six lines and a margin.
+        figure.subplots_adjust(0.06 / columns, 0.36 / rows, 1 - 0.06 / columns, 0.99, 0.06, 0.54)
+        grid = figure.subplots(rows, columns, squeeze=False).flat
+        for axes, example in zip(grid, [*examples, *[None] * (rows * columns)], strict=False):
+            axes.axis("off")
+            if example is not None:
+                _draw_answer(axes, example)
         figure.savefig(path, dpi=130)
+
+
+def _draw_answer(axes: Axes, example: Example) -> None:
+    [medium] = example.media
+    try:
+        picture = MEDIA[medium.modality].picture(medium.path, PICTURE_SIDE)
+    except UserError:
+        picture = None
+    if picture is None:
+        axes.text(0.5, 0.5, "(cannot be shown)", ha="center", color=COLOURS["muted"])
+    else:
+        axes.imshow(picture, interpolation="nearest")
+    prediction = example.prediction
+    mark, colour = ("✓", "right") if example.right else ("✗", "wrong")
+    answer = f"{mark} answer: {prediction.answer or '(nothing)'}"
+    written = 0
+    for text, shade, weight in (
+        (example.question, "ink", "bold"),
+        (f"reference: {prediction.reference}", "muted", "normal"),
+        (answer, colour, "normal"),
+    ):
+        lines = textwrap.wrap(text, 32, max_lines=2, placeholder=" …")
+        axes.annotate(
+            "\n".join(lines), (0, 0), (0, -6 - 13 * written), "axes fraction", "offset points",
+            va="top", color=COLOURS[shade], fontweight=weight, fontsize=9,
+        )  # fmt: skip
+        written += len(lines)
 
 
 @contextmanager
@@ -132,7 +169,7 @@ def _drawing() -> Iterator[None]:
 
 def _plot(axes: Axes, diagram: Diagram) -> int:
     """Draws curves, axes and a legend above them; returns the legend's rows."""
-    from matplotlib.ticker import FuncFormatter, MaxNLocator
+    from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
     for step in diagram.marks:
         axes.axvline(step, color=COLOURS["muted"], linewidth=0.8, linestyle=":")
@@ -140,29 +177,28 @@ def _plot(axes: Axes, diagram: Diagram) -> int:
         _draw_curve(axes, curve)
     axes.set_xlabel("step")
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     axes.set_xlim(left=0)
-    axes.grid(axis="y")
-    axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(length=0)
     _scale(axes, diagram)
     for curve in diagram.curves:
-        _mark_start(axes, curve)
+        if curve.steps[0] == 0 and curve.role != "train":
+            _mark_start(axes, curve)
     labels = [curve.label for curve in diagram.curves if curve.label]
     if not labels:
         return 0
     columns = 2 if max(map(len, labels)) > 11 else 3
-    legend = axes.legend(
-        loc="lower left", bbox_to_anchor=(-0.12, 1.0), ncols=columns, frameon=False,
-        fontsize=8, handlelength=2.2, borderaxespad=0.2, labelspacing=0.5, columnspacing=1.6,
+    axes.legend(
+        loc="lower left", bbox_to_anchor=(-0.12, 1.0), ncols=columns, fontsize=8,
+        handlelength=2.2, borderaxespad=0.2, labelspacing=0.5, columnspacing=1.6,
     )  # fmt: skip
-    for text in legend.get_texts():
-        text.set_parse_math(False)
     return -(-len(labels) // columns)
 
 
 def _draw_curve(axes: Axes, curve: Curve) -> None:
-    style = _line(curve.role, len(curve.steps))
+    style = dict(_LINES[curve.role])
+    if len(curve.steps) == 1 or (curve.role in PALETTE and len(curve.steps) <= 30):
+        style |= {"marker": "o", "markersize": 3.5}
     axes.plot(curve.steps, curve.values, label=curve.label or "_", **style)
     for step, interval in zip(curve.steps, curve.intervals, strict=False):
         if interval:
@@ -171,22 +207,14 @@ def _draw_curve(axes: Axes, curve: Curve) -> None:
 
 def _mark_start(axes: Axes, curve: Curve) -> None:
     """A ring at the score before the first step, and its height along the run."""
-    if curve.steps[0] != 0 or curve.role == "train":
-        return
     start, (low, high) = curve.values[0], axes.get_ylim()
-    colour = _line(curve.role, 2)["color"]
+    colour = _LINES[curve.role]["color"]
     if low <= start <= high:
-        ring: dict[str, Any] = {
-            "markerfacecolor": COLOURS["card"],
-            "markersize": 5.5,
-            "clip_on": False,
-        }
-        axes.plot(0, start, "o", color=colour, zorder=3, **ring)
-    if curve.role != "epoch":
-        return
-    if start <= high:
+        ring: dict[str, Any] = {"markerfacecolor": COLOURS["card"], "markersize": 5.5}
+        axes.plot(0, start, "o", color=colour, zorder=3, clip_on=False, **ring)
+    if curve.role == "epoch" and start <= high:
         axes.axhline(start, color=colour, linewidth=0.8, linestyle=(0, (1, 4)))
-    else:
+    elif curve.role == "epoch":
         words = f"before the first step: {100 * start:,.0f} %"
         axes.text(0.99, 0.97, words, transform=axes.transAxes, ha="right", va="top", fontsize=8)
 
@@ -195,67 +223,39 @@ def _scale(axes: Axes, diagram: Diagram) -> None:
     """The vertical axis: how far it goes and how its numbers are written."""
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-    values = [value for curve in diagram.curves for value in curve.values]
+    highest = max(value for curve in diagram.curves for value in curve.values)
     if diagram.unit == "loss":
-        _scale_loss(axes, values)
-        return
-    percent = diagram.unit in ("percent", "points")
-    if percent:
-        axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
-        sign = " %" if diagram.unit == "percent" else ""
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{100 * y:g}{sign}"))
-    else:
+        _scale_loss(axes, min(value for curve in diagram.curves for value in curve.values), highest)
+    elif diagram.unit == "rate":
         axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:.1e}" if y else "0"))
-    if diagram.unit == "points":
-        axes.axhline(0, color=COLOURS["muted"], linewidth=0.8)
-        axes.set_ylabel("points of percent", fontsize=8)
-    elif diagram.from_zero and percent:
-        axes.set_ylim(0, min(1.0, max(0.05, 1.08 * max(values))) * 1.01)
-    elif diagram.from_zero:
         axes.set_ylim(bottom=0)
-    if diagram.unit == "percent" and max(values) > 1:
-        axes.set_xlabel("step (values above 100 % are not shown)")
+    else:
+        sign = " %" if diagram.unit == "percent" else ""
+        axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{100 * y:g}{sign}"))
+        if diagram.unit == "points":
+            axes.axhline(0, color=COLOURS["muted"], linewidth=0.8)
+            axes.set_ylabel("points of percent", fontsize=8)
+        elif diagram.from_zero:
+            axes.set_ylim(0, min(1.0, max(0.05, 1.08 * highest)) * 1.01)
+        if diagram.unit == "percent" and highest > 1:
+            axes.set_xlabel("step (values above 100 % are not shown)")
 
 
-def _scale_loss(axes: Axes, values: list[float]) -> None:
+def _scale_loss(axes: Axes, lowest: float, highest: float) -> None:
     """A logarithmic axis where the loss falls far, so that its end can still be read."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-    if min(values) <= 0 or max(values) < 8 * min(values):
+    if lowest <= 0 or highest < 8 * lowest:
         return
     axes.set_yscale("log")
-    far = max(values) > 100 * min(values)
-    subs = (1.0, 3.0) if far else (1.0, 2.0, 3.0, 5.0)
+    subs = (1.0, 3.0) if highest > 100 * lowest else (1.0, 2.0, 3.0, 5.0)
     low, high = axes.get_ylim()
     # Over so many decades numbers between them would crowd, or matplotlib writes none at all.
     axes.yaxis.set_major_locator(LogLocator(subs=(1.0,) if high > MANY * low else subs))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.tick_params(which="both", length=0)
-
-
-def _line(role: str, points: int) -> dict[str, Any]:
-    if role == "train":
-        style: dict[str, Any] = {"color": COLOURS["train"], "linewidth": 1.4}
-    elif role == "epoch":
-        style = {"color": COLOURS["held"], "linewidth": 1.8, "marker": "o", "markersize": 5}
-    elif role == "probe":
-        style = {"color": COLOURS["held"], "linewidth": 0.7, "alpha": 0.45}
-    else:
-        style = {"color": COLOURS[role], "linewidth": 1.5, "linestyle": _DASHES[role]}
-        style |= {"marker": "o", "markersize": 3.5} if points <= 30 else {}
-    return style if points > 1 else {**style, "marker": "o", "markersize": 4}
-
-
-def _add_legend(figure: Figure, diagrams: Sequence[Diagram]) -> None:
-    from matplotlib.lines import Line2D
-
-    roles = {curve.role for diagram in diagrams for curve in diagram.curves}
-    words = dict(pair for diagram in diagrams for pair in diagram.legend)
-    shown = [(role, text) for role, text in words.items() if role in roles]
-    handles = [Line2D([], [], label=words, **_line(role, 2)) for role, words in shown]
-    if handles:
-        figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
 
 
 def _inline(svg: str, diagram: Diagram) -> str:
@@ -271,38 +271,9 @@ def _inline(svg: str, diagram: Diagram) -> str:
         svg = svg.replace(colour, f"var(--{name})")
     words = dict(diagram.legend)
     ends = "; ".join(
-        f"{c.label or words.get(c.role, c.role)} starts at {c.values[0]:.3g}, ends at "
-        f"{c.values[-1]:.3g}"
+        f"{c.label or words.get(c.role, c.role)} starts at {c.values[0]:.3g}, "
+        f"ends at {c.values[-1]:.3g}"
         for c in diagram.curves
     )
     label = escape(f"{diagram.title} over steps: {ends}").replace("\\", "\\\\")
     return re.sub(r'width="[^"]*" height="[^"]*"', f'role="img" aria-label="{label}"', svg, count=1)
-
-
-def _show_picture(axes: Axes, exhibit: Example) -> None:
-    """Draws the picture of an exhibit, several side by side."""
-    axes.axis("off")
-    count = len(exhibit.media)
-    for n, medium in enumerate(exhibit.media):
-        box = axes.inset_axes((n / count, 0, 1 / count, 1))
-        box.axis("off")
-        try:
-            box.imshow(thumbnail(medium.path), interpolation="nearest", aspect="equal")
-        except UserError:
-            box.text(0.5, 0.5, "(cannot be read)", ha="center", color=COLOURS["muted"])
-
-
-def _words(exhibit: Example) -> list[tuple[str, str, str]]:
-    """Lines of text with colour and weight."""
-    prediction = exhibit.prediction
-    mark, colour = ("✓", "right") if exhibit.right else ("✗", "wrong")
-    answer = f"{mark} answer: {prediction.answer or '(nothing)'}"
-    return [
-        *((line, "ink", "bold") for line in _wrap(exhibit.question)),
-        *((line, "muted", "normal") for line in _wrap(f"reference: {prediction.reference}")),
-        *((line, colour, "normal") for line in _wrap(answer)),
-    ]
-
-
-def _wrap(text: str, width: int = 32, lines: int = 2) -> list[str]:
-    return textwrap.wrap(text, width, max_lines=lines, placeholder=" …")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
@@ -81,34 +81,36 @@ def diagrams_of(entries: Sequence[Entry], probe_questions: float | None = None) 
         entries: the lines of ``metrics.jsonl``.
         probe_questions: of each task, in the checks between epochs; None if not known.
     """
+    later = [entry for entry in entries if not before_training(entry)]
+    trained = _long_enough(later)
+    held = [entry for entry in entries if entry.get("epoch_ended") or before_training(entry)]
+    by_source = _family(trained, ("train", "sources"), ("loss",))
+    by_task = _family(held, ("validation", "tasks"), ("loss",))
+    rate = [curve("train", later, "train", "learning_rate")]
     found = [
         Diagram(title, key, unit, curves_of(entries, key), from_zero)
         for title, key, unit, from_zero in main_scores()
     ]
     found += [
-        Diagram("Training loss by source", "sources", "loss", _by_source(entries)),
-        Diagram("Validation loss by task", "tasks", "loss", _by_task(entries)),
+        Diagram("Training loss by source", "sources", "loss", by_source),
+        Diagram("Validation loss by task", "tasks", "loss", by_task),
         Diagram("Modality reliance", "reliance", "points", _reliance(entries)),
-        Diagram("Text guard: text loss on validation", "guard", "loss", _guard(entries)),
-        Diagram("Mix: share of each source", "weights", "percent", _weights(entries), True),
-        Diagram("Learning rate", "rate", "rate", _rate(entries), True),
+        Diagram("Text guard: text loss on validation", "guard", "loss", _guard(later)),
+        Diagram("Mix: share of each source", "weights", "percent", _family(entries, ("weights",))),
+        Diagram("Learning rate", "rate", "rate", [c for c in rate if c.steps], from_zero=True),
     ]
-    marks, legend = phase_starts(entries), _legend(entries, probe_questions)
-    return [replace(diagram, marks=marks, legend=legend) for diagram in found if diagram.curves]
-
-
-def _legend(entries: Sequence[Entry], probe_questions: float | None) -> tuple[tuple[str, str], ...]:
-    words = dict(LEGEND)
-    if any(before_training(entry) for entry in entries):
-        words["epoch"] = START
+    marks, legend = phase_starts(later), dict(LEGEND)
+    if len(later) < len(entries):
+        legend["epoch"] = START
     if probe_questions:
-        words["probe"] = f"quick checks on {probe_questions:,.0f} questions of each task"
-    return tuple(words.items())
+        legend["probe"] = f"quick checks on {probe_questions:,.0f} questions of each task"
+    pairs = tuple(legend.items())
+    return [replace(diagram, marks=marks, legend=pairs) for diagram in found if diagram.curves]
 
 
 def before_training(entry: Entry) -> bool:
     """Whether it holds the scores before the first step."""
-    return as_number(entry.get("step")) == 0
+    return as_number(entry, "step") == 0
 
 
 def curves_of(entries: Sequence[Entry], key: str) -> list[Curve]:
@@ -120,37 +122,26 @@ def curves_of(entries: Sequence[Entry], key: str) -> list[Curve]:
     later = [e for e in entries if not before_training(e)]
     probes = [e for e in later if not e.get("epoch_ended")]
     epochs = [e for e in later if e.get("epoch_ended")]
-
-    def held(entry: Entry) -> Any:
-        return as_object(entry.get("validation")).get(key)
-
-    def interval(entry: Entry) -> Any:
-        return as_object(as_object(entry.get("validation")).get("intervals")).get(key)
-
+    path = ("validation", key)
     lines = []
-    if curve("probe", probes, held).steps:
-        lines.append(curve("probe", start + probes, held))
-    if curve("epoch", epochs, held).steps or not lines:
-        lines.append(curve("epoch", start + epochs, held, interval=interval))
-    trained = curve("train", _long_enough(entries), lambda e: as_object(e.get("train")).get(key))
-    return _there(*lines, trained)
+    if curve("probe", probes, *path).steps:
+        lines.append(curve("probe", start + probes, *path))
+    if curve("epoch", epochs, *path).steps or not lines:
+        lines.append(curve("epoch", start + epochs, *path))
+    lines.append(curve("train", _long_enough(later), "train", key))
+    return [line for line in lines if line.steps]
 
 
-def curve(
-    role: str,
-    entries: Sequence[Entry],
-    value: Callable[[Entry], Any],
-    label: str = "",
-    interval: Callable[[Entry], Any] = lambda entry: None,
-) -> Curve:
-    """The points that a function finds in the entries."""
+def curve(role: str, entries: Sequence[Entry], *path: str, label: str = "") -> Curve:
+    """The points that the entries hold at a path of keys, with their intervals."""
     found = Curve(role, [], [], label)
     for entry in entries:
-        step, number = as_number(entry.get("step")), as_number(value(entry))
-        if step is not None and number is not None:
+        step, value = as_number(entry, "step"), as_number(entry, *path)
+        if step is not None and value is not None:
             found.steps.append(step)
-            found.values.append(number)
-            found.intervals.append(as_interval(interval(entry)))
+            found.values.append(value)
+            interval = as_interval(entry, *path[:-1], "intervals", path[-1])
+            found.intervals.append(interval if role == "epoch" else None)
     return found
 
 
@@ -158,10 +149,9 @@ def _long_enough(entries: Sequence[Entry]) -> list[Entry]:
     """The moments whose training means are over at least half as many steps as a neighbour's.
 
     At the end of an epoch a step or two may have passed since the moment before, and the mean of so
-    few is a spike that means nothing. Nor has anything been trained on before the first step.
+    few is a spike that means nothing.
     """
-    entries = [entry for entry in entries if not before_training(entry)]
-    steps = [as_number(entry.get("step")) or 0.0 for entry in entries]
+    steps = [as_number(entry, "step") or 0.0 for entry in entries]
     spans = [after - before for before, after in pairwise([0.0, *steps])]
     longest = [max(spans[max(0, n - 1) : n + 2]) for n in range(len(spans))]
     return [e for e, span, most in zip(entries, spans, longest, strict=True) if span >= most / 2]
@@ -169,70 +159,39 @@ def _long_enough(entries: Sequence[Entry]) -> list[Entry]:
 
 def phase_starts(entries: Sequence[Entry]) -> tuple[float, ...]:
     """The last step logged before each change of the phase."""
-    pairs = pairwise(entry for entry in entries if not before_training(entry))
-    starts = [as_number(a.get("step")) for a, b in pairs if a.get("phase") != b.get("phase")]
-    return tuple(step for step in starts if step is not None)
-
-
-def _by_source(entries: Sequence[Entry]) -> list[Curve]:
-    def losses(entry: Entry) -> dict[str, Any]:
-        return _losses(as_object(entry.get("train")).get("sources"))
-
-    return _family(_long_enough(entries), losses)
-
-
-def _by_task(entries: Sequence[Entry]) -> list[Curve]:
-    epochs = [e for e in entries if e.get("epoch_ended") or before_training(e)]
-    return _family(epochs, lambda e: _losses(as_object(e.get("validation")).get("tasks")))
-
-
-def _losses(groups: Any) -> dict[str, Any]:
-    return {name: as_object(scores).get("loss") for name, scores in as_object(groups).items()}
+    starts = [a.get("step") for a, b in pairwise(entries) if a.get("phase") != b.get("phase")]
+    return tuple(step for step in map(as_number, starts) if step is not None)
 
 
 def _reliance(entries: Sequence[Entry]) -> list[Curve]:
-    def scores(entry: Entry) -> dict[str, Any]:
-        held = as_object(entry.get("validation"))
-        return {k.removesuffix(RELIANCE): v for k, v in held.items() if k.endswith(RELIANCE)}
-
-    return _family(entries, scores)
+    rows = []
+    for entry in entries:
+        held = as_object(entry, "validation")
+        found = {k.removesuffix(RELIANCE): v for k, v in held.items() if k.endswith(RELIANCE)}
+        rows.append({"step": entry.get("step"), "reliance": found})
+    return _family(rows, ("reliance",))
 
 
 def _guard(entries: Sequence[Entry]) -> list[Curve]:
     """The text loss now and at the start, which are the same before the first step."""
-
-    def losses(entry: Entry) -> dict[str, Any]:
-        guard = as_object(as_object(entry.get("validation")).get("text_guard"))
-        return {"now": guard.get("loss"), "starting thinker": guard.get("start")}
-
-    later = [entry for entry in entries if not before_training(entry)]
-    starts = [start for entry in later if (start := losses(entry)["starting thinker"]) is not None]
-    guard = {"loss": starts[0], "start": starts[0]} if starts else {}
-    return _family([{"step": 0, "validation": {"text_guard": guard}}, *later], losses)
-
-
-def _weights(entries: Sequence[Entry]) -> list[Curve]:
-    return _family(entries, lambda e: as_object(e.get("weights")))
+    found = [(e.get("step"), as_object(e, "validation", "text_guard")) for e in entries]
+    starts = [guard["start"] for _, guard in found if guard.get("start") is not None]
+    if starts:
+        found.insert(0, (0, {"loss": starts[0], "start": starts[0]}))
+    rows = [
+        {"step": step, "guard": {"now": guard.get("loss"), "starting thinker": guard.get("start")}}
+        for step, guard in found
+    ]
+    return _family(rows, ("guard",))
 
 
-def _rate(entries: Sequence[Entry]) -> list[Curve]:
-    made = [e for e in entries if not before_training(e)]
-    return _there(curve("train", made, lambda e: as_object(e.get("train")).get("learning_rate")))
-
-
-def _family(entries: Sequence[Entry], members: Callable[[Entry], dict[str, Any]]) -> list[Curve]:
-    """A line for each name that the numbers of any entry have."""
-    found = [(entry, members(entry)) for entry in entries]
-    names = dict.fromkeys(name for _, numbers in found for name in numbers)
-    lines = []
-    for n, name in enumerate(names):
-        points = [
-            {"step": entry.get("step"), "value": numbers.get(name)} for entry, numbers in found
-        ]
-        role = PALETTE[n % len(PALETTE)]
-        lines.append(curve(role, points, lambda point: point["value"], name))
-    return _there(*lines)
-
-
-def _there(*curves: Curve) -> list[Curve]:
-    return [curve for curve in curves if curve.steps]
+def _family(
+    entries: Sequence[Entry], path: tuple[str, ...], rest: tuple[str, ...] = ()
+) -> list[Curve]:
+    """A line for each name that any entry has at a path of keys; its number is ``rest`` below."""
+    names = dict.fromkeys(name for entry in entries for name in as_object(entry, *path))
+    lines = [
+        curve(PALETTE[n % len(PALETTE)], entries, *path, name, *rest, label=name)
+        for n, name in enumerate(names)
+    ]
+    return [line for line in lines if line.steps]

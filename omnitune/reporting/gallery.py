@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from omnitune.data.reading import join, read_available, split_of
+from omnitune.data.index import Samples
+from omnitune.data.reading import read_available
 from omnitune.evaluation.metrics import exact_match, metric_of
 from omnitune.evaluation.runs import as_number, read_lines
 from omnitune.evaluation.scoring import Prediction, Question, questions_of
@@ -28,13 +29,13 @@ class Example:
 
     Attributes:
         question: in writing; may be empty.
-        heard: what the sound says, where it is known and not what is asked for.
+        caption: what media say from one moment to the next, where it is known and not asked for.
     """
 
     prediction: Prediction
     right: bool
     question: str = ""
-    heard: str = ""
+    caption: str = ""
     media: tuple[Media, ...] = ()
     split: str = ""
 
@@ -75,137 +76,85 @@ def _errors(prediction: Prediction) -> tuple[float, float]:
     return found if metric.lower_is_better else count - found, count
 
 
-def choose_gallery(exhibits: Sequence[Example], count: int = GALLERY_SIZE) -> list[Example]:
+def choose_gallery(examples: Sequence[Example], count: int = GALLERY_SIZE) -> list[Example]:
     """The worst mistakes of each task, then a blind choice of right answers; half and half."""
-    wrong = [e for e in shuffled(exhibits) if not e.right]
-    wrong = in_turn(
-        sorted(wrong, key=lambda e: -severity(e.prediction)), lambda e: e.prediction.task
-    )
-    right = [e for e in shuffled(exhibits) if e.right]
-    right = in_turn(right, lambda e: e.prediction.task)
+    worst = sorted(shuffled(examples), key=lambda e: -severity(e.prediction))
+    wrong = in_turn([e for e in worst if not e.right], lambda e: e.prediction.task)
+    right = in_turn([e for e in shuffled(examples) if e.right], lambda e: e.prediction.task)
     n_right = min(len(right), max(count // 2, count - len(wrong)))
     return wrong[: count - n_right] + right[:n_right]
 
 
-def choose_pictures(exhibits: Sequence[Example], count: int = GRID_SIZE) -> list[Example]:
-    """Questions of different pictures and kinds, chosen blindly of whether they are right."""
-    by_picture: dict[tuple[Media, ...], Example] = {}
-    for exhibit in shuffled(exhibits):
-        modalities = {medium.modality for medium in exhibit.media}
-        if modalities == {"image"} and exhibit.prediction.task == task_of(modalities):
-            by_picture.setdefault(exhibit.media, exhibit)
-    pictures = shuffled(list(by_picture.values()))
-    return in_turn(pictures, lambda e: e.prediction.kind)[:count]
+def choose_pictures(examples: Sequence[Example], count: int = GRID_SIZE) -> list[Example]:
+    """Questions about one picture each, of different kinds, chosen blindly of what is right."""
+    by_picture: dict[Media, Example] = {}
+    for example in shuffled(examples):
+        if len(example.media) == 1:
+            [medium] = example.media
+            usual = example.prediction.task == task_of([medium.modality])
+            if usual and MEDIA[medium.modality].is_spatial:
+                by_picture.setdefault(medium, example)
+    return in_turn(shuffled(list(by_picture.values())), lambda e: e.prediction.kind)[:count]
 
 
-def read_exhibits(path: Path, data_dir: Path) -> tuple[list[Example], str]:
-    """The answers with what they were given to, and what to say about them."""
+def read_gallery(path: Path, data_dir: Path) -> tuple[list[Example], str]:
+    """The answers of ``predictions.jsonl`` with what they were given to, and a note on them."""
     if not path.is_file():
         return [], "There is no predictions.jsonl; `omnitune evaluate --predictions` writes it."
-    exhibits, problem = match_exhibits(list(read_lines(path)), data_dir)
-    n_right = sum(exhibit.right for exhibit in exhibits)
+    lines = list(read_lines(path))
+    problem = ""
+    try:
+        samples = read_available(data_dir)
+        examples = [_example(line, samples) for line in lines]
+    except UserError as error:
+        problem = f" Questions and media are missing: {error}."
+        examples = [_example(line, {}) for line in lines]
+    n_right = sum(example.right for example in examples)
     note = (
-        f"{n_right:,} of {len(exhibits):,} generated answers are right. The worst mistakes of each "
+        f"{n_right:,} of {len(examples):,} generated answers are right. The worst mistakes of each "
         "task come first, then right answers that were chosen blindly. An answer that is compared "
         "word by word is worse if more of its words are wrong. Any other answer is worse if the "
         "model held the reference to be less likely."
     )
-    return exhibits, note + problem
+    return examples, note + problem
 
 
-def match_exhibits(
-    lines: Sequence[dict[str, Any]], data_dir: Path, sources: Iterable[str] | None = None
-) -> tuple[list[Example], str]:
-    """The answers of these lines with what they were given to; what to say if that is missing."""
-    predictions = [_prediction(line) for line in lines]
-    splits = [str(line.get("split", "")) for line in lines]
-    try:
-        asked, problem = _find_questions(predictions, set(splits), data_dir, sources), ""
-    except UserError as error:
-        asked, problem = {}, f" Questions and media are missing: {error}."
-    exhibits = []
-    for n, prediction in enumerate(predictions):
-        right = is_right(prediction)
-        if n in asked:
-            exhibits.append(_exhibit(prediction, right, *asked[n]))
-        else:
-            exhibits.append(Example(prediction, right, split=splits[n]))
-    return exhibits, problem
-
-
-def _prediction(line: dict[str, Any]) -> Prediction:
+def _example(line: Mapping[str, Any], samples: Mapping[str, Samples]) -> Example:
+    """A line of ``predictions.jsonl`` with its question, if the data still holds that."""
     names = ("id", "task", "kind", "reference", "answer", "language", "source")
     texts: dict[str, Any] = {name: str(line.get(name, "")) for name in names}
-    number = as_number(line.get("number"))
-    return Prediction(
-        **texts,
-        reference_loss=as_number(line.get("reference_loss")),
-        at_limit=line.get("at_limit") is True,
-        number=-1 if number is None else int(number),
-    )
-
-
-def _exhibit(prediction: Prediction, right: bool, sample: Sample, question: Question) -> Example:
+    number = int(as_number(line.get("number", -1)) or 0)
+    loss = as_number(line.get("reference_loss"))
+    prediction = Prediction(**texts, number=number, reference_loss=loss)
+    example = Example(prediction, is_right(prediction), split=str(line.get("split", "")))
+    question = _find_question(prediction, samples.get(prediction.source, ()))
+    if question is None:
+        return example
     media = tuple(p for m in question.messages for p in m.parts if isinstance(p, Media))
-    heard = " ".join(m.caption for m in media if not MEDIA[m.modality].is_spatial)
-    if exact_match(heard, prediction.reference, prediction.language):
-        heard = ""  # a transcription's sound says its reference
+    caption = " ".join(m.caption for m in media if not MEDIA[m.modality].is_spatial)
+    if exact_match(caption, prediction.reference, prediction.language):
+        caption = ""  # it is what was asked for
     text = question.messages[-1].text.strip()
-    return Example(prediction, right, text, heard, media, sample.split)
+    return replace(example, question=text, caption=caption, media=media)
 
 
-def _find_questions(
-    predictions: list[Prediction],
-    splits: Collection[str],
-    data_dir: Path,
-    sources: Iterable[str] | None,
-) -> dict[int, tuple[Sample, Question]]:
-    """By place in the list: the question that an answer belongs to, if the data still holds it.
-
-    Args:
-        splits: those of the answers; "" for one that is not known, and may be of any.
-    """
-    wanted = {prediction.id for prediction in predictions}
-    candidates: dict[str, list[tuple[Sample, Question]]] = {}
-    everything = join(read_available(data_dir, sources).values())
-    for split in everything.splits if "" in splits else everything.splits.intersection(splits):
-        for sample in split_of(everything, split):
-            for question in questions_of(sample):
-                for name in {question.id, sample.id} & wanted:
-                    candidates.setdefault(name, []).append((sample, question))
-    found = {}
-    for n, prediction in enumerate(predictions):
-        # An id may name a whole conversation: its questions differ by task, kind and reference.
-        # Records may share one: they differ by source and number.
-        same = [
-            pair
-            for pair in candidates.get(prediction.id, [])
-            if (pair[1].task, pair[1].reference) == (prediction.task, prediction.reference)
-        ]
-        if same:
-            found[n] = max(same, key=lambda pair: _likeness(prediction, pair[1]))
-    return found
+def _find_question(prediction: Prediction, samples: Sequence[Sample]) -> Question | None:
+    if not 0 <= prediction.number < len(samples):
+        return None
+    asked = (prediction.id, prediction.kind, prediction.reference)
+    questions = questions_of(samples[prediction.number])
+    return next((q for q in questions if (q.id, q.kind, q.reference) == asked), None)
 
 
-def _likeness(prediction: Prediction, question: Question) -> tuple[bool, bool, bool]:
-    """Of questions with the same id, task and reference the greatest is the one asked."""
-    record = (prediction.source, prediction.number)
-    return (
-        record == (question.source, question.number),
-        prediction.id == question.id,
-        prediction.kind == question.kind,
-    )
-
-
-def shuffled(exhibits: Sequence[Example]) -> list[Example]:
+def shuffled(examples: Sequence[Example]) -> list[Example]:
     """In an order of a fixed seed."""
-    return random.Random(0).sample(list(exhibits), len(exhibits))
+    return random.Random(0).sample(list(examples), len(examples))
 
 
-def in_turn(exhibits: Sequence[Example], group: Callable[[Example], str]) -> list[Example]:
+def in_turn(examples: Sequence[Example], group: Callable[[Example], str]) -> list[Example]:
     """One of each group in turn, each group in the order given."""
     groups: dict[str, list[Example]] = {}
-    for exhibit in exhibits:
-        groups.setdefault(group(exhibit), []).append(exhibit)
+    for example in examples:
+        groups.setdefault(group(example), []).append(example)
     rounds = zip_longest(*(groups[name] for name in sorted(groups)))
-    return [exhibit for turn in rounds for exhibit in turn if exhibit is not None]
+    return [example for turn in rounds for example in turn if example is not None]

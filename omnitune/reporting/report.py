@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +11,18 @@ from omnitune.evaluation.runs import as_number, read_finished, splits_of, top_sp
 from omnitune.reporting import curves
 from omnitune.reporting.diagrams import diagrams_of
 from omnitune.reporting.examples import write_examples
-from omnitune.reporting.gallery import choose_pictures, read_exhibits
+from omnitune.reporting.gallery import choose_pictures, read_gallery
 from omnitune.reporting.page import render_page
 from omnitune.reporting.sections import SECTIONS, ReportData, build_opening
 from omnitune.reporting.tables import (
+    TABLE_WIDTH,
     Score,
     ScoreRow,
     follow_up_scores,
     headline,
     other_rules,
     score_rows,
+    side_by_side,
     write_interval,
     write_score,
 )
@@ -27,12 +30,6 @@ from omnitune.reporting.verdict import judge
 from omnitune.storage import write_lines
 
 REPORT_FILE = "report.html"
-TABLE_WIDTH = 100
-_LABEL = 14  # columns of a score's name
-_INTERVAL = 11  # columns of an interval
-
-# Of a column of the table: heading, width, place of its scores, whether it holds their intervals.
-_Column = tuple[str, int, int, bool]
 
 
 def scores_table(results: dict[str, Any]) -> list[str]:
@@ -43,9 +40,8 @@ def scores_table(results: dict[str, Any]) -> list[str]:
 
     Returns:
         whether the run came out well, the headline numbers of the main split, then a row for each
-        task's score and a column for each split (in several blocks, if the splits do not fit side
-        by side); beside the main split's column its 95 % intervals; at the end the questions that
-        follow others, and where another normaliser than the English one was needed.
+        task's score and a column for each split, beside the main split's its 95 % intervals; at
+        the end the questions that follow others, and references that are not all English.
     """
     splits = splits_of(results)
     main = top_split(results)
@@ -62,15 +58,8 @@ def scores_table(results: dict[str, Any]) -> list[str]:
         lines.append(f"{line}  ({interval})" if interval else line)
     if not rows:
         return lines
-    tasks = min(max(4, *(len(row.task) for row in rows)), 32)
-    columns = _columns(list(splits), rows)
-    while columns:
-        room = TABLE_WIDTH - tasks - _LABEL - 2
-        block: list[_Column] = []
-        while columns and (not block or columns[0][1] + 2 <= room):
-            block.append(columns.pop(0))
-            room -= block[-1][1] + 2
-        lines += ["", *_block(rows, block, tasks)]
+    for block in side_by_side(_labels(rows), _columns(list(splits), rows)):
+        lines += ["", block[0], "-" * len(block[0]), *block[1:]]
     asked = [f"  {task} {score} ({alone})" for task, score, alone in follow_up_scores(results)]
     lines += ["", "asked after another question:", *asked] * bool(asked)
     rules = [f"  {line}" for line in other_rules(splits)]
@@ -93,9 +82,9 @@ def write_report(ckpt_dir: Path, data_dir: Path) -> Path:
         UserError: a file that the report cannot do without is missing or damaged.
     """
     run = read_finished(ckpt_dir)
-    examples, note = read_exhibits(ckpt_dir / "predictions.jsonl", data_dir)
+    examples, note = read_gallery(ckpt_dir / "predictions.jsonl", data_dir)
     write_examples(ckpt_dir, examples)
-    diagrams = diagrams_of(run.entries, as_number(run.config.get("probe_questions")))
+    diagrams = diagrams_of(run.entries, as_number(run.config, "probe_questions"))
     curves.draw_diagrams(diagrams, ckpt_dir / "curves.png")
     grid = choose_pictures(examples)
     if grid:
@@ -122,28 +111,24 @@ def _with_priors(rows: list[ScoreRow]) -> list[ScoreRow]:
     return found
 
 
-def _columns(names: list[str], rows: list[ScoreRow]) -> list[_Column]:
-    columns = [(name, min(max(len(name), 9), 32), n, False) for n, name in enumerate(names)]
-    if any(row.scores[0] and row.scores[0].interval for row in rows):
-        columns.insert(1, ("95 %", _INTERVAL, 0, True))
-    return columns
-
-
-def _block(rows: list[ScoreRow], columns: list[_Column], tasks: int) -> list[str]:
-    heads = "".join(f"  {name[:width]:>{width}}" for name, width, _, _ in columns)
-    lines = [f"{'task':<{tasks}}  {'score':<{_LABEL}}{heads}"]
-    lines.append("-" * len(lines[0]))
-    task = None
+def _labels(rows: Sequence[ScoreRow]) -> list[str]:
+    """The heading, then of each row its task, where that is another than above, and its name."""
+    wide = min(max(4, *(len(row.task) for row in rows)), 32)
+    labels = [f"{'task':<{wide}}  {'score':<14}"]
+    above = None
     for row in rows:
-        name = row.task[:tasks] if row.task != task else ""
-        values = "".join(f"  {_cell(row, n, is_interval):>{w}}" for _, w, n, is_interval in columns)
-        lines.append(f"{name:<{tasks}}  {row.name:<{_LABEL}}{values}".rstrip())
-        task = row.task
-    return lines
+        labels.append(f"{row.task[:wide] * (row.task != above):<{wide}}  {row.name:<14}")
+        above = row.task
+    return labels
 
 
-def _cell(row: ScoreRow, n: int, is_interval: bool) -> str:
-    score = row.scores[n]
-    if is_interval:
-        return write_interval(score.interval, row.unit) if score else ""
-    return write_score(score.value if score else None, row.unit)
+def _columns(splits: Sequence[str], rows: Sequence[ScoreRow]) -> list[list[str]]:
+    """A column for each split, and one for the intervals of the first."""
+    columns = [[f"{split[:32]:>9}"] for split in splits]
+    for row in rows:
+        for column, score in zip(columns, row.scores, strict=True):
+            column.append(write_score(score.value if score else None, row.unit))
+    intervals = [s and write_interval(s.interval, row.unit) for row in rows for s in row.scores[:1]]
+    if any(intervals):
+        columns.insert(1, ["95 %", *(interval or "" for interval in intervals)])
+    return columns

@@ -15,7 +15,6 @@ from omnitune.reporting.gallery import Example, choose_gallery, error_reason
 from omnitune.reporting.page import Block, Section
 from omnitune.reporting.previews import GLANCE_SIDE, preview, show_media
 from omnitune.reporting.tables import (
-    Score,
     follow_up_scores,
     headline,
     score_rows,
@@ -45,9 +44,9 @@ class ReportData:
     note: str = ""
     pictures: Sequence[Example] = ()
 
-    def part(self, key: str) -> dict[str, Any]:
+    def part(self, *keys: str) -> dict[str, Any]:
         """An object of ``results.json``; an empty one where there is none."""
-        return as_object(self.run.results.get(key))
+        return as_object(self.run.results, *keys)
 
 
 def build_opening(data: ReportData) -> list[Block]:
@@ -69,7 +68,13 @@ def _headline(run: RunFolder) -> list[Block]:
     if not found:
         missing = f"results.json holds no scores of the split {split}."
         return [("note", {"text": missing})]
-    cells = [(label, write_score(s.value, unit), _below(s, unit)) for label, s, unit in found]
+    cells = []
+    for label, score, unit in found:
+        interval = write_interval(score.interval, unit)
+        below = [interval + " %" * (unit == "percent")] if interval else []
+        if score.prior is not None:
+            below.append(f"guessing: {write_score(score.prior, unit)}")
+        cells.append((label, write_score(score.value, unit), below))
     note = f"These are the scores on the split {split}. The model did not train on it."
     if any(score.interval for _, score, _ in found):
         note += (
@@ -82,14 +87,6 @@ def _headline(run: RunFolder) -> list[Block]:
             "kind of question."
         )
     return [("tiles", {"cells": cells}), ("note", {"text": note})]
-
-
-def _below(score: Score, unit: str) -> list[str]:
-    interval = write_interval(score.interval, unit)
-    lines = [interval + " %" * (unit == "percent")] if interval else []
-    if score.prior is not None:
-        lines.append(f"guessing: {write_score(score.prior, unit)}")
-    return lines
 
 
 def build_curves(data: ReportData) -> Section:
@@ -122,7 +119,7 @@ def build_scoreboard(data: ReportData) -> Section:
     if any(score.prior is not None for score in scores):
         note += (
             " The prior (orange tick) is the accuracy of always predicting the most common "
-            "training answer to that kind of question. It needs no picture and no sound."
+            "training answer to that kind of question. It needs no media."
         )
     if any(row.key == "at_limit" for row in rows):
         note += " “Cut at limit” counts the answers that reached the length limit."
@@ -135,38 +132,35 @@ def build_scoreboard(data: ReportData) -> Section:
 
 def build_reliance(data: ReportData) -> Section | None:
     """How the score falls without the medium; None where it was not measured."""
-    found = [_reliance_panel(name, as_object(v)) for name, v in data.part("reliance").items()]
+    found = [_reliance_panel(name, data.part("reliance", name)) for name in data.part("reliance")]
     panels = [panel for panel in found if panel]
     if not panels:
         return None
     note = (
-        "The model answers the same held-out questions three times: with their own picture or "
-        "sound, with that of another sample, and with none. If the score stays the same, the "
-        "model does not look or listen."
+        "The model answers the same held-out questions three times: with their own media, with "
+        "those of another sample, and with none. If the score stays the same, the model does not "
+        "look or listen."
     )
     return Section("Modality reliance", note, [("panels", {"items": panels})])
 
 
 def _reliance_panel(modality: str, values: dict[str, Any]) -> dict[str, Any] | None:
-    own, swapped = as_number(values.get("own")), as_number(values.get("swapped"))
-    if own is None:
+    own, swapped = as_number(values, "own"), as_number(values, "swapped")
+    metric = METRICS.get(str(values.get("measure")))
+    if own is None or metric is None:
         return None
-    measure = str(values.get("measure", ""))
-    metric = METRICS.get(measure)
-    lower = metric is not None and metric.lower_is_better
-    unit = metric.unit if metric else "percent"
-    title = (metric.title + " (lower is better)" * lower) if metric else measure
-    names = (values.get("task"), title, f"by {modality} shown")
     result = ""
     if swapped is not None:
-        lost = swapped - own if lower else own - swapped
-        amount = f"{100 * lost:.1f} points" if unit == "percent" else write_score(lost, unit)
+        lost = swapped - own if metric.lower_is_better else own - swapped
+        percent = metric.unit == "percent"
+        amount = f"{100 * lost:.1f} points" if percent else write_score(lost, metric.unit)
         result = f"Reliance: {amount} worse with the {modality} of another sample."
+    title = metric.title + " (lower is better)" * metric.lower_is_better
     return {
         "name": modality,
-        "measured": ", ".join(str(word) for word in names if word),
-        "unit": unit,
-        "scores": [(words, as_number(values.get(key))) for key, words in _SHOWN.items()],
+        "measured": f"{values.get('task')}, {title}, by {modality} shown",
+        "unit": metric.unit,
+        "scores": [(words, as_number(values, key)) for key, words in _SHOWN.items()],
         "result": result,
     }
 
@@ -186,8 +180,8 @@ def build_follow_ups(data: ReportData) -> Section | None:
 
 def build_text_guard(data: ReportData) -> Section | None:
     """Whether language was lost; None where it was not measured."""
-    found, split = data.part("text_guard"), top_split(data.run.results)
-    now, start = as_number(found.get("loss")), as_number(found.get("start"))
+    split, guard = top_split(data.run.results), data.part("text_guard")
+    now, start = as_number(guard, "loss"), as_number(guard, "start")
     if now is None or start is None:
         return None
     change = now - start
@@ -197,7 +191,7 @@ def build_text_guard(data: ReportData) -> Section | None:
         "lie above the loss of the starting thinker. The curve above shows the same loss on the "
         "split validation."
     )
-    if share := as_number(data.part("blend").get("share")):
+    if share := as_number(data.part("blend"), "share"):
         note += (
             " After training, the weights were interpolated with those of the starting thinker, "
             f"which got a share of {100 * share:.3g} %. This share gave the lowest validation "
@@ -213,11 +207,11 @@ def build_text_guard(data: ReportData) -> Section | None:
 
 def build_mix(data: ReportData) -> Section | None:
     """Asked and realised shares by source; None where they were not counted."""
-    sources = {name: as_object(shares) for name, shares in data.part("mix").items()}
-    columns = [key for key in _SHARES if any(key in shares for shares in sources.values())]
+    mix = data.part("mix")
+    columns = [key for key in _SHARES if any(key in as_object(mix, name) for name in mix)]
     if not columns:
         return None
-    rows = [[name, *(as_number(s.get(key)) for key in columns)] for name, s in sources.items()]
+    rows = [[name, *(as_number(mix, name, key) for key in columns)] for name in mix]
     note = (
         "The table shows the share of each source in the whole run. The share of samples should "
         "match the share asked for. Sources with long answers hold more of the supervised tokens. "
@@ -231,17 +225,21 @@ def build_mix(data: ReportData) -> Section | None:
 
 def build_truncation(data: ReportData) -> Section | None:
     """What limits took away, by modality; None where it was not noted."""
-    found = {name: as_object(value) for name, value in data.part("truncation").items()}
     rows, details = [], []
-    for name, value in found.items():
+    for name in data.part("truncation"):
+        value = data.part("truncation", name)
         unit = str(value.get("unit", ""))
-        whole, lost = as_number(value.get("whole")), as_number(value.get("lost")) or 0.0
-        share = "–" if not whole else write_score(lost / whole, "percent")
-        count = write_score(as_number(value.get("samples")) or 0, "count")
+        whole, lost = as_number(value, "whole"), as_number(value, "lost") or 0.0
         if value:
-            cells = [_amount(whole, unit), _amount(lost, unit), share, count]
-            rows.append([f"{name}, {unit}", *cells])
-        if worst := [_worst(w, unit) for w in value.get("worst") or [] if isinstance(w, dict)]:
+            share = write_score(lost / whole if whole else None, "percent")
+            count = write_score(as_number(value, "samples") or 0, "count")
+            amounts = [_amount(whole, unit), _amount(lost, unit)]
+            rows.append([f"{name}, {unit}", *amounts, share, count])
+        worst = [
+            [str(w.get("id", "")), str(w.get("file") or "–"), _amount(as_number(w, "lost"), unit)]
+            for w in value.get("worst") or []
+        ]
+        if worst:
             summary = f"{name}: the samples that lost most"
             heads = ["sample", "file", f"{unit} lost"]
             details.append({"summary": summary, "heads": heads, "rows": worst})
@@ -255,11 +253,6 @@ def build_truncation(data: ReportData) -> Section | None:
     heads = ["medium", "total", "lost", "share", "samples"]
     table = ("table", {"name": "truncation", "heads": heads, "rows": rows})
     return Section("Truncation", note, [table, *(("folded_table", d) for d in details)])
-
-
-def _worst(sample: dict[str, Any], unit: str) -> list[str]:
-    lost = _amount(as_number(sample.get("lost")), unit)
-    return [str(sample.get("id", "")), str(sample.get("file") or "–"), lost]
 
 
 def _amount(value: float | None, unit: str) -> str:
@@ -298,7 +291,7 @@ def build_environment(data: ReportData) -> Section:
     else:
         note = "The run did not note where it was made. This is where the page was made."
     facts = {
-        **(as_object(record.get("environment")) or environment()),
+        **(as_object(record, "environment") or environment()),
         "device": results.get("device"),
         "precision": results.get("precision"),
         "thinker compiled": {"True": "yes", "False": "no"}.get(str(results.get("compiled"))),

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from omnitune.evaluation.metrics import METRICS, Metric, ranked_metrics
-from omnitune.evaluation.runs import as_interval, as_number, as_object, main_score
+from omnitune.evaluation.runs import as_interval, as_number, as_object, look_up, main_score
 from omnitune.tasks import headlines
 
+TABLE_WIDTH = 100
 COUNTS = {"questions": "questions", "at_limit": "cut at limit"}
 
 
@@ -38,11 +39,6 @@ class ScoreRow:
     scores: tuple[Score | None, ...]
     is_kind: bool = False
 
-    @property
-    def less_is_better(self) -> bool:
-        """Whether the least is the best."""
-        return self.key in METRICS and METRICS[self.key].lower_is_better
-
 
 def write_score(value: float | None, unit: str) -> str:
     """A score in words: percent with one decimal, a loss with three, a count in full."""
@@ -60,14 +56,35 @@ def write_interval(interval: tuple[float, float] | None, unit: str) -> str:
     return "–".join(write_score(end, unit).removesuffix(" %") for end in interval)
 
 
+def side_by_side(labels: Sequence[str], columns: Sequence[Sequence[str]]) -> list[list[str]]:
+    """Lays out columns to the right of their labels, below each other where there is no room.
+
+    Args:
+        columns: of cells, one for each label.
+
+    Returns:
+        blocks of lines that are at most ``TABLE_WIDTH`` wide.
+    """
+    left = max(map(len, labels))
+    blocks: list[list[str]] = []
+    room = 0
+    for column in columns:
+        width = max(map(len, column))
+        if width + 2 > room:
+            blocks.append([f"{label:<{left}}" for label in labels])
+            room = TABLE_WIDTH - left
+        pairs = zip(blocks[-1], column, strict=True)
+        blocks[-1] = [f"{line}  {cell:>{width}}" for line, cell in pairs]
+        room -= width + 2
+    return [[line.rstrip() for line in block] for block in blocks]
+
+
 def headline(scores: dict[str, Any]) -> list[tuple[str, Score, str]]:
     """Label, score and unit of the main numbers of a split; without those that there are not."""
-    intervals, tasks = as_object(scores.get("intervals")), as_object(scores.get("tasks"))
-    found = [("loss", _score(scores.get("loss"), intervals.get("loss")), "loss")]
+    found = [("loss", _score(scores, "loss"), "loss")]
     for key, task in headlines().items():
         metric = METRICS[task.metric]
-        prior = as_object(tasks.get(task.name)).get("prior")
-        score = _score(scores.get(key), intervals.get(key), prior)
+        score = _score(scores, key, prior=look_up(scores, "tasks", task.name, "prior"))
         found.append((f"{task.label} {metric.label}", score, metric.unit))
     return [(label, score, unit) for label, score, unit in found if score is not None]
 
@@ -79,23 +96,22 @@ def score_rows(columns: Mapping[str, dict[str, Any]]) -> list[ScoreRow]:
         columns: a scores object by the name of its column: a split, or a run.
     """
     splits = list(columns.values())
-    tasks = [as_object(scores.get("tasks")) for scores in splits]
     rows = []
-    for task in dict.fromkeys(name for column in tasks for name in column):
-        scores = [as_object(column.get(task)) for column in tasks]
+    for task in dict.fromkeys(name for scores in splits for name in as_object(scores, "tasks")):
+        scores = [as_object(split, "tasks", task) for split in splits]
         for metric in ranked_metrics():
-            found = _row(task, metric.name, metric.label, metric.unit, scores)
+            found = _row(task, metric, scores)
             rows += found
             if found and metric.generated:
                 rows += _kind_rows(task, metric, scores)
         for key, name in COUNTS.items():
-            found = _row(task, key, name, "count", scores)
-            if key == "at_limit" and not any(s and s.value for row in found for s in row.scores):
-                continue  # none is not worth a row
-            rows += found
+            counts = tuple(_score(column, key) for column in scores)
+            # That no answer was cut is not worth a row.
+            if any(c is not None and (c.value or key != "at_limit") for c in counts):
+                rows.append(ScoreRow(task, key, name, "count", counts))
     for metric in ranked_metrics():
         if not metric.generated:
-            rows += _row("all tasks", metric.name, metric.label, metric.unit, splits)
+            rows += _row("all tasks", metric, splits)
     return rows
 
 
@@ -109,66 +125,59 @@ def compare_scores(row: ScoreRow) -> tuple[frozenset[int], frozenset[int]]:
     values = {score.value for score in there.values()}
     if len(values) < 2 or row.unit == "count":
         return frozenset(), frozenset()
-    least = min(values) if row.less_is_better else max(values)
-    best = frozenset(n for n, score in there.items() if score.value == least)
+    metric = METRICS.get(row.key)
+    best_value = min(values) if metric and metric.lower_is_better else max(values)
+    best = frozenset(n for n, score in there.items() if score.value == best_value)
     top = next(there[n].interval for n in best)
     apart = frozenset(
         n
         for n, score in there.items()
-        if n not in best and top and score.interval and not _meet(top, score.interval)
+        if n not in best
+        and top
+        and score.interval
+        and (score.interval[1] < top[0] or top[1] < score.interval[0])
     )
     return best, apart
 
 
-def _meet(one: tuple[float, float], other: tuple[float, float]) -> bool:
-    return one[0] <= other[1] and other[0] <= one[1]
-
-
-def _row(
-    task: str, key: str, name: str, unit: str, columns: list[dict[str, Any]]
-) -> list[ScoreRow]:
+def _row(task: str, metric: Metric, columns: list[dict[str, Any]]) -> list[ScoreRow]:
     """One row, or none if no column has the score."""
-    guessed = key in METRICS and METRICS[key].whole_answers
     scores = tuple(
-        _score(
-            column.get(key),
-            as_object(column.get("intervals")).get(key),
-            column.get("prior") if guessed else None,
-        )
+        _score(column, metric.name, prior=column.get("prior") if metric.whole_answers else None)
         for column in columns
     )
-    return [ScoreRow(task, key, name, unit, scores)] if any(scores) else []
+    row = ScoreRow(task, metric.name, metric.label, metric.unit, scores)
+    return [row] if any(scores) else []
 
 
-def _kind_rows(task: str, metric: Metric, columns: list[dict[str, Any]]) -> list[ScoreRow]:
-    kinds = dict.fromkeys(kind for c in columns for kind in as_object(c.get("kinds")))
-    rows = []
-    for kind in kinds:
-        found = [
-            [as_object(column.get(key)).get(kind) for column in columns]
-            for key in ("kinds", "kind_intervals", "kind_priors")
-        ]
-        scores = tuple(_score(*values) for values in zip(*found, strict=True))
+def _kind_rows(task: str, metric: Metric, columns: list[dict[str, Any]]) -> Iterator[ScoreRow]:
+    for kind in dict.fromkeys(kind for column in columns for kind in as_object(column, "kinds")):
+        scores = tuple(
+            _score(
+                {kind: look_up(column, "kinds", kind), "intervals": column.get("kind_intervals")},
+                kind,
+                prior=look_up(column, "kind_priors", kind),
+            )
+            for column in columns
+        )
         if any(scores):
-            row = ScoreRow(task, metric.name, kind, metric.unit, scores, is_kind=True)
-            rows.append(row)
-    return rows
+            yield ScoreRow(task, metric.name, kind, metric.unit, scores, is_kind=True)
 
 
-def _score(value: Any, interval: Any = None, prior: Any = None) -> Score | None:
-    number = as_number(value)
-    if number is None:
+def _score(scores: Mapping[str, Any], key: str, prior: Any = None) -> Score | None:
+    value = as_number(scores, key)
+    if value is None:
         return None
-    return Score(number, as_interval(interval), as_number(prior))
+    return Score(value, as_interval(scores, "intervals", key), as_number(prior))
 
 
 def follow_up_scores(results: dict[str, Any]) -> list[tuple[str, str, str]]:
     """Of questions that follow another: task, score, and in words that of the same ones alone."""
     found = []
-    for task, values in as_object(results.get("follow_ups")).items():
-        numbers = as_object(values)
-        after, alone = main_score(numbers), as_number(numbers.get("alone"))
-        asked, cut = as_number(numbers.get("questions")), as_number(numbers.get("at_limit"))
+    for task in as_object(results, "follow_ups"):
+        numbers = as_object(results, "follow_ups", task)
+        after, alone = main_score(numbers), as_number(numbers, "alone")
+        asked, cut = as_number(numbers, "questions"), as_number(numbers, "at_limit")
         if after is not None and alone is not None:
             metric, value = after
             below = f"{write_score(alone, metric.unit)} asked alone"
@@ -182,9 +191,10 @@ def other_rules(columns: Mapping[str, dict[str, Any]]) -> list[str]:
     """Which references were not compared by the rules of English, in words."""
     found = []
     for split, scores in columns.items():
-        for task, values in as_object(scores.get("tasks")).items():
-            used = as_object(as_object(values).get("normalisers"))
-            counts = {name: as_number(count) or 0 for name, count in used.items()}
-            told = [f"{name} {write_score(n, 'count')}" for name, n in sorted(counts.items())]
+        for task in as_object(scores, "tasks"):
+            used = as_object(scores, "tasks", task, "normalisers")
+            told = [
+                f"{name} {write_score(as_number(used, name), 'count')}" for name in sorted(used)
+            ]
             found += [f"{split} {task}: " + ", ".join(told)] if told else []
     return found

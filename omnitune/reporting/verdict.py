@@ -1,31 +1,9 @@
 """Whether a run came out well, in one sentence that a newcomer understands.
 
-The rules read the final scores of the main split unless they say otherwise. They judge
-
-- **answers**, of each task. Fine: the 95 % interval of the score lies above what guessing the most
-  common training answer gets, and the score is at least ``HALFWAY`` from there to all right. Weak:
-  above guessing, but less than halfway. Bad: not above guessing. Of an error rate the share that is
-  not wrong stands for the score, and saying nothing, which gets every word wrong, for guessing.
-  What would be weak or bad is left open where answers are compared as a whole and the references
-  are longer than ``LONG`` tokens on the mean: such answers are seldom right to the letter.
-- **reliance**, of each modality. Fine: the interval of what a question's own medium gains over
-  another sample's lies above 0. Bad: it does not, so the model does not look.
-- **language**. Bad: the interval of the change of the text loss lies above 0, and the change is at
-  least ``LANGUAGE``. Weak: it lies above 0, but the change is smaller. Fine: it reaches down to 0
-  and ends below ``LANGUAGE``.
-- **other splits**, of each task. Bad: the score there is not above guessing, as it is on the main
-  split. Weak: it is lower by at least ``GAP``, and the two intervals do not meet.
-- **follow-up questions**, of each task. Weak: at least ``GAP`` is lost, and the interval of that
-  lies above 0.
-- **cut answers**, of each task. Weak: at least ``CUT`` of the answers of all splits ran into the
-  length limit. Fewer are a note.
-
-Fewer than ``ENOUGH`` questions are too few to say anything, and so are texts whose interval leaves
-open whether language was lost. A score without an interval, or whose guess is not known, says
-nothing either.
-
-What is bad decides, then what is weak. A run is good only if something is fine that had to be
-learnt: answers, reliance, or a text loss that surely fell.
+Each rule is a function below and reads the final scores of the main split unless it says otherwise.
+What rests on fewer than ``ENOUGH`` questions, or on a score without an interval, says nothing. What
+is bad decides, then what is weak. A run is good only if something is fine that had to be learnt:
+answers, reliance, or a text loss that surely fell.
 """
 
 from __future__ import annotations
@@ -44,6 +22,7 @@ from omnitune.evaluation.runs import (
     splits_of,
     top_split,
 )
+from omnitune.media.registry import MEDIA
 from omnitune.reporting.tables import write_score
 from omnitune.tasks import get_task, headlines
 
@@ -66,18 +45,13 @@ _OPENINGS = {
 RULES = (
     "An answer score is good if it lies clearly above what guessing gets, and at least halfway "
     "from there to all right. Guessing always gives the most common training answer. The model "
-    "looks and listens if it answers clearly better with a question's own picture or sound than "
-    "with that of another question. Language is lost if the text loss has clearly risen. Clearly "
+    "looks and listens if it answers clearly better with a question's own media than with those "
+    "of another question. Language is lost if the text loss has clearly risen. Clearly "
     "means beyond the confidence interval. Other splits should not do much worse than "
     f"the main one. Fewer than {ENOUGH} questions say nothing: give more records a split that is "
     "held out, such as test."
 )
 _NOTHING = "the results hold no score that shows it"
-# What a model does with a modality's medium.
-_SENSES = {
-    "image": ("looks at the picture", "does not look at the picture"),
-    "audio": ("listens to the sound", "does not listen to the sound"),
-}
 
 
 @dataclass(frozen=True)
@@ -118,17 +92,19 @@ class _Answers:
     Attributes:
         title: of the task.
         guess: what guessing gets; None where it is not known.
-        guessing: what guessing is here, and what it gets, in words.
-        long: its references are too long to be met to the letter.
+        guessing: what guessing is here.
+        guess_words: what it gets, in words.
         questions: None where their number is not known.
         words: a clause that says the score.
+        long: its references are too long to be met to the letter.
     """
 
     title: str
     value: float
     interval: tuple[float, float] | None
     guess: float | None
-    guessing: tuple[str, str]
+    guessing: str
+    guess_words: str
     questions: float | None
     words: str
     long: bool
@@ -145,14 +121,13 @@ class _Answers:
         return self.interval[0] > self.guess
 
     @property
-    def way(self) -> float:
-        """How far from guessing, 0, to all right, 1."""
-        guess = self.guess or 0.0
-        return (self.value - guess) / (1 - guess) if guess < 1 else 0.0
+    def no_better(self) -> str:
+        above = self.guess is not None and self.value > self.guess
+        return f"{'not clearly' if above else 'no'} better than {self.guessing}{self.guess_words}"
 
 
 def judge(results: dict[str, Any]) -> Verdict:
-    """Judges a run by the rules that this module begins with.
+    """Judges a run.
 
     Args:
         results: the object of ``results.json``; any of its keys may be missing.
@@ -160,15 +135,15 @@ def judge(results: dict[str, Any]) -> Verdict:
     splits, main = splits_of(results), top_split(results)
     tasks = _answers(splits.get(main, {}))
     answers = [_of_answers(task) for task in tasks.values()]
-    senses = _of_reliance(as_object(results.get("reliance")))
-    language = _of_language(as_object(results.get("text_guard")))
+    senses = _of_reliance(as_object(results, "reliance"))
+    language = _of_language(as_object(results, "text_guard"))
     others = [
         finding
         for name, scores in splits.items()
         if name != main
         for finding in _of_other_split(tasks, main, _answers(scores), name)
     ]
-    follow_ups = _of_follow_ups(as_object(results.get("follow_ups")))
+    follow_ups = _of_follow_ups(as_object(results, "follow_ups"))
     cut = _of_cut_answers(list(splits.values()))
     # A sentence of fine things has room for the first two tasks, the senses and the language.
     return _verdict([*answers[:2], *senses, *language, *answers[2:], *others, *follow_ups, *cut])
@@ -198,105 +173,101 @@ def _verdict(found: Sequence[Finding]) -> Verdict:
 
 def _answers(scores: Mapping[str, Any]) -> dict[str, _Answers]:
     """The tasks of a split whose answers were compared, those of the headline first."""
-    tasks = as_object(scores.get("tasks"))
+    tasks = as_object(scores, "tasks")
     leading = [task.name for task in headlines().values() if task.name in tasks]
-    found = {
-        task: _task(task, as_object(tasks[task])) for task in dict.fromkeys([*leading, *tasks])
-    }
-    return {task: answers for task, answers in found.items() if answers}
+    names = dict.fromkeys([*leading, *tasks])
+    found = {name: _task(name, as_object(tasks, name)) for name in names}
+    return {name: answers for name, answers in found.items() if answers}
 
 
 def _task(task: str, scores: Mapping[str, Any]) -> _Answers | None:
+    """Of an error rate the share that is not wrong; silence, all wrong, stands for guessing."""
     found = main_score(scores)
     if found is None or not found[0].generated:
         return None
     metric, value = found
-    questions, tokens = as_number(scores.get("questions")), as_number(scores.get("tokens"))
-    long = metric.whole_answers and bool(questions and tokens and tokens > LONG * questions)
-    guess = as_number(scores.get("prior"))
-    guessing = ("guessing the most common answer", write_score(guess, metric.unit))
-    interval = as_interval(as_object(scores.get("intervals")).get(metric.name))
-    words, title = _words(metric, value, task), get_task(task).title
+    questions, tokens = as_number(scores, "questions"), as_number(scores, "tokens")
+    guess, interval = as_number(scores, "prior"), as_interval(scores, "intervals", metric.name)
+    guess_words = f" ({write_score(guess, metric.unit)})"
+    guessing, words = "guessing the most common answer", _words(metric, value, task)
     if metric.lower_is_better:
         value, interval = 1 - value, interval and (1 - interval[1], 1 - interval[0])
         guess = None if guess is None else 1 - guess
-    silence = metric.silence
-    if silence is not None and (guess is None or guess <= silence):
-        guess, guessing = silence, ("saying nothing", "")
-    return _Answers(title, value, interval, guess, guessing, questions, words, long)
+    if metric.silence is not None and (guess is None or guess <= metric.silence):
+        guess, guessing, guess_words = metric.silence, "saying nothing", ""
+    return _Answers(
+        get_task(task).title, value, interval, guess, guessing, guess_words, questions, words,
+        long=metric.whole_answers and bool(questions and tokens and tokens > LONG * questions),
+    )  # fmt: skip
 
 
 def _words(metric: Metric, value: float, task: str) -> str:
     """A clause that says a score."""
-    title = get_task(task).title
-    return f"it gets {write_score(value, metric.unit)} {metric.words} on {title}"
+    return f"it gets {write_score(value, metric.unit)} {metric.words} on {get_task(task).title}"
 
 
-def _of_answers(task: _Answers) -> Finding:
-    if task.few:
-        return Finding(FEW, f"the score for {task.title} rests on {_few(task.questions)}")
-    beyond = task.beyond_guessing
-    if beyond is None:
-        if task.guess is None:
-            missing = "what guessing would get is not known"
-        elif task.guess >= 1:
-            missing = "guessing gets them all right"
-        else:
-            missing = "how sure that is, is not known"
-        return Finding(UNKNOWN, f"{task.words}, but {missing}")
-    guessing, score = task.guessing
-    if beyond and _at_least(task.way, HALFWAY):
-        return Finding(FINE, task.words + f" ({guessing}: {score})" * bool(score), learnt=True)
-    if task.long:
-        return Finding(UNKNOWN, f"{task.words}, but long answers are seldom right to the letter")
-    if beyond:
-        return Finding(WEAK, f"{task.words}, less than halfway from {_guess(task)} to all right")
-    return Finding(BAD, f"{task.words}, {_no_better(task)}")
-
-
-def _few(questions: float | None) -> str:
+def _few(what: str, questions: float | None) -> Finding:
     count = f"{questions:.0f} question{'s' * (questions != 1)}"
-    return f"{count} only"
+    return Finding(FEW, f"{what} rests on {count} only")
 
 
 def _at_least(value: float, least: float) -> bool:
     return value > least - 1e-9  # 0.9 less 0.8 is a tenth, though not in binary
 
 
-def _no_better(task: _Answers) -> str:
-    above = task.guess is not None and task.value > task.guess
-    return f"{'not clearly' if above else 'no'} better than {_guess(task)}"
+def _of_answers(task: _Answers) -> Finding:
+    """Fine: the interval lies above guessing, the score at least ``HALFWAY`` to all right.
 
-
-def _guess(task: _Answers) -> str:
-    guessing, score = task.guessing
-    return f"{guessing} ({score})" if score else guessing
+    Weak: above guessing, but less than halfway. Bad: not above guessing. Both are left open where
+    whole answers are longer than ``LONG`` tokens on the mean: they are seldom right to the letter.
+    """
+    if task.few:
+        return _few(f"the score for {task.title}", task.questions)
+    if task.beyond_guessing is None or task.guess is None:
+        missing = "what guessing would get" if task.guess is None else "whether guessing does worse"
+        return Finding(UNKNOWN, f"{task.words}, but {missing} is not known")
+    halfway = _at_least((task.value - task.guess) / (1 - task.guess), HALFWAY)
+    if task.beyond_guessing and halfway:
+        guess = task.guess_words.replace(" (", f" ({task.guessing}: ")
+        return Finding(FINE, task.words + guess, learnt=True)
+    if task.long:
+        return Finding(UNKNOWN, f"{task.words}, but long answers are seldom right to the letter")
+    if task.beyond_guessing:
+        start = f"{task.guessing}{task.guess_words}"
+        return Finding(WEAK, f"{task.words}, less than halfway from {start} to all right")
+    return Finding(BAD, f"{task.words}, {task.no_better}")
 
 
 def _of_reliance(found: Mapping[str, Any]) -> list[Finding]:
-    """A clause for what is ignored, and one for all the modalities that are not."""
+    """A clause for each medium that is ignored (bad), and one for all that are not (fine).
+
+    A medium is used if the interval of what a question's own gains over another's lies above 0.
+    """
     bad, used, few = [], [], []
-    for name, entry in found.items():
-        values = as_object(entry)
-        interval, questions = (
-            as_interval(values.get("interval")),
-            as_number(values.get("questions")),
-        )
-        does, does_not = _SENSES.get(name, (f"uses the {name}", f"does not use the {name}"))
+    for name in found:
+        interval = as_interval(found, name, "interval")
+        questions = as_number(found, name, "questions")
+        medium = MEDIA.get(name)
+        use = f"{medium.verb} the {medium.noun}" if medium else f"use the {name}"
+        uses = use.replace(" ", "s ", 1)
         if questions is not None and questions < ENOUGH:
-            few.append(Finding(FEW, f"whether it {does} rests on {_few(questions)}"))
+            few.append(_few(f"whether it {uses}", questions))
         elif interval and interval[0] > 0:
-            used.append(does)
+            used.append(uses)
         elif interval:
-            words = f"it {does_not}: with that of another question it answers as well"
+            words = f"it does not {use}: with that of another question it answers as well"
             bad.append(Finding(BAD, words))
     fine = [Finding(FINE, f"it {' and '.join(used)}", learnt=True)] if used else []
     return [*bad, *fine, *few]
 
 
 def _of_language(guard: Mapping[str, Any]) -> Iterator[Finding]:
-    now, start = as_number(guard.get("loss")), as_number(guard.get("start"))
-    interval = as_interval(guard.get("interval"))
+    """Bad: the interval of the change of the text loss lies above 0, the change is ``LANGUAGE``.
+
+    Weak: the change is smaller. Fine: the interval reaches down to 0 and ends below ``LANGUAGE``.
+    """
+    now, start = as_number(guard, "loss"), as_number(guard, "start")
+    interval = as_interval(guard, "interval")
     if now is None or start is None or interval is None:
         return
     change = f"text loss {write_score(now, 'loss')}, before {write_score(start, 'loss')}"
@@ -316,26 +287,25 @@ def _of_language(guard: Mapping[str, Any]) -> Iterator[Finding]:
 def _of_other_split(
     tasks: Mapping[str, _Answers], main: str, there: Mapping[str, _Answers], split: str
 ) -> Iterator[Finding]:
+    """Bad: no longer above guessing. Weak: lower by ``GAP``, and the intervals do not meet."""
     for name, other in there.items():
         here = tasks.get(name)
         if here is None or here.few or other.few or not (here.interval and other.interval):
             continue
+        words = f"on the split {split} {other.words}"
         if here.beyond_guessing and other.beyond_guessing is False:
-            words = f"on the split {split} {other.words}, {_no_better(other)}"
-            yield Finding(BAD, words)
+            yield Finding(BAD, f"{words}, {other.no_better}")
         elif _at_least(here.value - other.value, GAP) and other.interval[1] < here.interval[0]:
-            yield Finding(WEAK, f"on the split {split} {other.words}, much worse than on {main}")
+            yield Finding(WEAK, f"{words}, much worse than on {main}")
 
 
 def _of_follow_ups(found: Mapping[str, Any]) -> Iterator[Finding]:
-    for task, entry in found.items():
-        values = as_object(entry)
-        after, alone = main_score(values), as_number(values.get("alone"))
-        interval, questions = (
-            as_interval(values.get("interval")),
-            as_number(values.get("questions")),
-        )
-        if after is None or alone is None or interval is None or (questions or 0) < ENOUGH:
+    """Weak: at least ``GAP`` is lost, and the interval of that lies above 0."""
+    for task in found:
+        after, alone = main_score(as_object(found, task)), as_number(found, task, "alone")
+        interval = as_interval(found, task, "interval")
+        questions = as_number(found, task, "questions") or 0
+        if after is None or alone is None or interval is None or questions < ENOUGH:
             continue
         metric, value = after
         lost = value - alone if metric.lower_is_better else alone - value
@@ -345,12 +315,11 @@ def _of_follow_ups(found: Mapping[str, Any]) -> Iterator[Finding]:
 
 
 def _of_cut_answers(splits: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
-    """Answers that ran into the length limit, by task over all splits."""
-    tasks = [as_object(scores.get("tasks")) for scores in splits]
-    for task in dict.fromkeys(name for column in tasks for name in column):
-        rows = [as_object(column.get(task)) for column in tasks]
+    """Weak: ``CUT`` of a task's answers on all splits ran into the length limit; a note: fewer."""
+    for task in dict.fromkeys(name for scores in splits for name in as_object(scores, "tasks")):
         cut, asked = (
-            sum(as_number(row.get(key)) or 0.0 for row in rows) for key in ("at_limit", "questions")
+            sum(as_number(scores, "tasks", task, key) or 0.0 for scores in splits)
+            for key in ("at_limit", "questions")
         )
         if cut > 0:
             words = f"{cut:,.0f} of {asked:,.0f} answers of {task} ran into the length limit"

@@ -56,8 +56,7 @@ def greeting(ckpt_dir: Path) -> list[str]:
     lines = _taught(splits_of(results).get(top_split(results), {}))
     if config and not results:
         lines = ["Its run has not ended: it has no scores yet."]
-    data_dir = Path(str(config.get("data_dir", folder)))
-    return lines + _to_try(read_examples(folder, data_dir))
+    return lines + _to_try(read_examples(folder))
 
 
 def _taught(scores: dict[str, Any]) -> list[str]:

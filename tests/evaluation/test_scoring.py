@@ -149,13 +149,13 @@ def many(count: int) -> list[Sample]:
 def test_choice_is_fixed_by_the_seed(
     model: OmniModel, reader: SampleReader, scripted: dict[str, str]
 ) -> None:
-    def chosen(seed: int, count: int | None = 5) -> list[str]:
-        return [p.id for p in scoreboard(model, reader, many(20), count, seed)[1]]
+    def chosen(seed: int, count: int = 5) -> list[str]:
+        return [p.id for p in scoreboard(model, reader, pick(many(20), count, seed))[1]]
 
     assert chosen(0) == chosen(0)
     assert len(set(chosen(0))) == 5
     assert set(chosen(0)) != set(chosen(1))
-    assert len(chosen(0, None)) == len(chosen(0, 50)) == 20
+    assert len(chosen(0, 50)) == 20
 
 
 def test_at_most_so_many_questions_a_task(
@@ -164,23 +164,10 @@ def test_at_most_so_many_questions_a_task(
     """Questions are counted, not conversations; and each task by itself."""
     talks = [conversation(f"t{n}", "a?", "b", "c?", "d", "e?", "f") for n in range(6)]
     done: list[int] = []
-    scores, _ = scoreboard(model, reader, [*talks, *many(9)], 4, 0, done.append)
+    scores, _ = scoreboard(model, reader, pick([*talks, *many(9)], 4, 0), done.append)
     assert scores["tasks"]["audio_qa"]["questions"] == 4
     assert scores["tasks"]["text"]["questions"] <= 4
     assert sum(done) == sum(task["questions"] for task in scores["tasks"].values())
-
-
-def test_what_was_picked_once_is_what_would_be_scored(
-    model: OmniModel, reader: SampleReader, scripted: dict[str, str]
-) -> None:
-    turns = ("a?", "b", "c?", "d")
-    talks = [conversation(f"t{n}", *turns, independent_turns=n % 2 == 0) for n in range(9)]
-    samples = [*talks, *many(9)]
-    for tasks in (None, ["text"], ["audio_qa"]):
-        picked = pick(samples, 4, 0, tasks)
-        assert scoreboard(model, reader, picked) == scoreboard(
-            model, reader, samples, 4, 0, tasks=tasks
-        )
 
 
 def test_windows_do_not_change_the_scores(

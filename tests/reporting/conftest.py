@@ -42,12 +42,12 @@ def run_dir(tmp_path: Path) -> Path:
     config = {"seed": 7, "data_mix": {"text_only": 0.4}, "data_dir": "data/<mine>"}
     (folder / "run.json").write_text(json.dumps({"config": config}), encoding="utf-8")
     answers = [
-        ("i0#0", "image_qa", "color", "red", "The red!"),
-        ("i0#1", "image_qa", "count", "1", HOSTILE),
-        ("i1", "image_qa", "yes", "yes", "yes"),
-        ("a0", "transcription", "transcription", "hello there", "hello bear"),
+        ("image_text", 0, "i0#0", "image_qa", "color", "red", "The red!"),
+        ("image_text", 0, "i0#1", "image_qa", "count", "1", HOSTILE),
+        ("image_text", 1, "i1", "image_qa", "yes", "yes", "yes"),
+        ("audio_text", 0, "a0", "transcription", "transcription", "hello there", "hello bear"),
     ]
-    names = ("id", "task", "kind", "reference", "answer")
+    names = ("source", "number", "id", "task", "kind", "reference", "answer")
     lines = [dict(zip(names, answer, strict=True)) for answer in answers]
     write_lines(folder / "predictions.jsonl", lines)
     return folder

@@ -1,13 +1,10 @@
 """Examples to try: right, of different tasks, with media that are there; none of broken files."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from omnitune.data.reading import read_available
-from omnitune.evaluation.scoring import Prediction, questions_of
-from omnitune.reporting import examples
+from omnitune.evaluation.scoring import Prediction
 from omnitune.reporting.examples import (
     EXAMPLES_FILE,
     choose_examples,
@@ -16,7 +13,6 @@ from omnitune.reporting.examples import (
 )
 from omnitune.reporting.gallery import Example
 from omnitune.sample import Media
-from omnitune.storage import write_json_lines
 
 
 def exhibit(task: str, number: int, right: bool = True, question: str = "what?") -> Example:
@@ -56,13 +52,13 @@ def test_kept_with_the_run_and_found_from_elsewhere(
     media = Path("data/a.png")
     shown = Example(exhibit("qa", 0).prediction, True, "what?", media=(Media("image", media),))
     write_examples(run, [shown])
-    assert read_examples(run, Path("data")) == []  # it is nowhere
+    assert read_examples(run) == []  # it is nowhere
     (tmp_path / "project" / "data").mkdir()
     (tmp_path / "project" / media).touch()
-    [found] = read_examples(run, Path("data"))
+    [found] = read_examples(run)
     assert found.media == (Media("image", tmp_path / "project" / media),)
     monkeypatch.chdir(tmp_path / "project")
-    assert read_examples(run, Path("data"))[0].media == (Media("image", media),)
+    assert read_examples(run)[0].media == (Media("image", media),)
 
 
 @pytest.mark.parametrize(
@@ -83,41 +79,4 @@ def test_kept_with_the_run_and_found_from_elsewhere(
 )
 def test_a_damaged_file_gives_none(tmp_path: Path, text: str) -> None:
     (tmp_path / EXAMPLES_FILE).write_text(text, encoding="utf-8", errors="surrogateescape")
-    assert read_examples(tmp_path, tmp_path) == []
-
-
-def predictions(home: Path, right: bool = True) -> list[dict[str, Any]]:
-    rows = []
-    for samples in read_available(home / "data").values():
-        for sample in samples:
-            for q in questions_of(sample):
-                if sample.split == "test" and sample.media:
-                    answer = q.reference if right else "wrong"
-                    row = {"id": q.id, "task": q.task, "kind": q.kind, "split": sample.split}
-                    rows.append(row | {"reference": q.reference, "answer": answer})
-    return rows
-
-
-def test_a_run_without_examples_is_searched(home: Path, tmp_path: Path) -> None:
-    path = tmp_path / "predictions.jsonl"
-    write_json_lines(path, predictions(home, right=False))
-    assert read_examples(tmp_path, home / "data") == []
-    write_json_lines(path, ["half a line", *predictions(home)])
-    found = read_examples(tmp_path, home / "data")
-    assert len(found) == 3
-    assert {e.media[0].modality for e in found} == {"image", "audio"}
-    assert read_examples(tmp_path, tmp_path / "nowhere") == []
-
-
-def test_long_files_are_not_read_whole(
-    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "predictions.jsonl"
-    write_json_lines(path, predictions(home) * 200)
-    monkeypatch.setattr(examples, "WHOLE_ANSWERS", 100)
-    monkeypatch.setattr(examples, "PLACE", 400)
-    lines = list(examples._some_lines(path))
-    assert 0 < len(lines) <= 2 * examples.PLACES
-    assert {line["task"] for line in lines} == {"image_qa", "transcription"}
-    monkeypatch.setattr(examples, "QUICK_DATA", 10)
-    assert read_examples(tmp_path, home / "data") == []
+    assert read_examples(tmp_path) == []

@@ -3,12 +3,9 @@
 import json
 import math
 from pathlib import Path
-from typing import Any
 
-import pytest
 from made_up import write_lines
 
-from omnitune.data.index import IndexedFile
 from omnitune.evaluation.scoring import Prediction
 from omnitune.reporting.gallery import (
     Example,
@@ -16,10 +13,10 @@ from omnitune.reporting.gallery import (
     choose_pictures,
     error_reason,
     is_right,
-    read_exhibits,
+    read_gallery,
     severity,
 )
-from omnitune.sample import Media, Sample
+from omnitune.sample import Media
 
 
 def test_what_is_right() -> None:
@@ -89,13 +86,12 @@ def test_losses_are_read_if_they_are_there(tmp_path: Path) -> None:
         {**line, "reference_loss": "x"},
     ]
     write_lines(tmp_path / "predictions.jsonl", lines)
-    found, _ = read_exhibits(tmp_path / "predictions.jsonl", tmp_path)
+    found, _ = read_gallery(tmp_path / "predictions.jsonl", tmp_path)
     assert [e.prediction.reference_loss for e in found] == [1.5, None, None]
     assert [e.split for e in found] == ["mine", "", ""]
 
 
 def test_records_that_share_an_id_are_told_apart(tmp_path: Path) -> None:
-    """An answer's question is that of its own record; of an old file without numbers, the first."""
     (tmp_path / "text").mkdir()
     turns = [[("user", f"say it, {n}."), ("assistant", "hi.")] for n in range(3)]
     records = [
@@ -104,34 +100,8 @@ def test_records_that_share_an_id_are_told_apart(tmp_path: Path) -> None:
     ]
     (tmp_path / "text/conversations.json").write_text(json.dumps(records))
     line = {"id": "same", "task": "text", "kind": "text", "reference": "hi.", "answer": "hi."}
-    told = [line | {"source": "text_only", "number": n} for n in (2, 0, 1)]
-    write_lines(tmp_path / "predictions.jsonl", [*told, line])
-    found, _ = read_exhibits(tmp_path / "predictions.jsonl", tmp_path)
-    assert [e.question for e in found] == ["say it, 2.", "say it, 0.", "say it, 1.", "say it, 0."]
-
-
-@pytest.mark.parametrize("known", [True, False])
-def test_only_splits_that_were_asked_are_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, known: bool
-) -> None:
-    def record(split: str) -> dict[str, Any]:
-        turns = [{"role": "user", "content": "hello."}, {"role": "assistant", "content": "hi."}]
-        return {"id": split, "messages": turns, "split": split}
-
-    (tmp_path / "text").mkdir()
-    records = [record(split) for split in ("train", "test", "mine")]
-    (tmp_path / "text/conversations.json").write_text(json.dumps(records))
-    line = {"id": "mine", "task": "text", "kind": "text", "reference": "hi.", "answer": "hi."}
-    write_lines(tmp_path / "predictions.jsonl", [line | {"split": "mine"} if known else line])
-    read: set[str] = set()
-    sample = IndexedFile._sample
-
-    def noted(self: IndexedFile, number: int) -> Sample:
-        found = sample(self, number)
-        read.add(found.split)
-        return found
-
-    monkeypatch.setattr(IndexedFile, "_sample", noted)
-    (exhibit,), _ = read_exhibits(tmp_path / "predictions.jsonl", tmp_path)
-    assert exhibit.question == "hello."
-    assert read == ({"mine"} if known else {"train", "test", "mine"})
+    told = [line | {"source": "text_only", "number": n} for n in (2, 0, 1, 3)]
+    write_lines(tmp_path / "predictions.jsonl", [*told, line, told[0] | {"reference": "ho."}])
+    found, _ = read_gallery(tmp_path / "predictions.jsonl", tmp_path)
+    asked = [e.question for e in found]
+    assert asked == ["say it, 2.", "say it, 0.", "say it, 1.", "", "", ""]

@@ -10,7 +10,7 @@ import soundfile
 from PIL import Image
 
 from omnitune.reporting import previews
-from omnitune.reporting.previews import GLANCE_SIDE, preview, show_media, spectrogram
+from omnitune.reporting.previews import GLANCE_SIDE, preview, show_media
 from omnitune.sample import Media
 
 RATE = 16_000
@@ -68,19 +68,3 @@ def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
 def test_a_medium_without_a_preview_is_named(tmp_path: Path) -> None:
     found = preview(Media("depth", tmp_path / "room.exr"), GLANCE_SIDE)
     assert (found.words, found.picture, found.sound) == ("room.exr", "", "")
-
-
-@pytest.mark.parametrize("pitch", [500, 2000, 6000])
-def test_spectrogram_shows_the_pitch(pitch: int) -> None:
-    wave = np.sin(2 * np.pi * pitch * np.arange(RATE) / RATE).astype(np.float32)
-    rows = np.asarray(spectrogram(wave).convert("L"), dtype=float).mean(axis=1)
-    expected = (1 - pitch / (RATE / 2)) * len(rows)
-    assert abs(int(rows.argmax()) - expected) <= 2
-
-
-def test_spectrogram_runs_from_left_to_right() -> None:
-    wave = np.concatenate([np.zeros(RATE), np.random.default_rng(0).normal(size=RATE)])
-    light = np.asarray(spectrogram(wave).convert("L"), dtype=float).mean(axis=0)
-    middle = len(light) // 2
-    assert light[: middle - 3].max() < light[middle + 3 :].min()
-    assert spectrogram(np.zeros(RATE)).height == spectrogram(wave).height

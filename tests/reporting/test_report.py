@@ -66,7 +66,7 @@ def cards(html: str) -> list[str]:
 
 def test_examples_to_try_are_kept(run_dir: Path, data_dir: Path) -> None:
     read_page(run_dir, data_dir)
-    found = read_examples(run_dir, data_dir)
+    found = read_examples(run_dir)
     assert len({e.media for e in found}) == len(found) == 2  # two media have right answers
     rows = json.loads((run_dir / EXAMPLES_FILE).read_text())
     assert [row["question"] for row in rows] == [e.question for e in found]
@@ -241,17 +241,6 @@ def test_answers_find_their_questions(run_dir: Path, data_dir: Path) -> None:
     (card,) = [card for card in cards(html) if "i0#0" in card]
     assert "what color is it?" in card
     assert "how many" not in card
-
-
-@pytest.mark.usefixtures("no_drawing")
-def test_a_sample_id_alone_is_enough(run_dir: Path, data_dir: Path) -> None:
-    """Where the number of the question is missing, task, kind and reference tell which it is."""
-    line = {"id": "i0", "task": "image_qa", "kind": "count", "reference": "1", "answer": "2"}
-    write_lines(run_dir / "predictions.jsonl", [line, {**line, "reference": "not in the data"}])
-    known, unknown = sorted(cards(read_page(run_dir, data_dir)), key=lambda card: "not in" in card)
-    assert "how many are there?" in known
-    assert "<img" in known
-    assert "<img" not in unknown
 
 
 @pytest.mark.usefixtures("no_drawing")
