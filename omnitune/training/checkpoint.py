@@ -27,7 +27,7 @@ def save(run: Run) -> None:
     Training waits for a copy in memory only; the file is written while it goes on.
     """
     finish_saving(run)  # no more than one copy at a time
-    run.state["log"] = run.log.sums()
+    run.state["log"] = run.log.sums
     path = run.config.out / f"{run.config.step_prefix}{run.step}.pt"
     values = {
         "step": run.step,
@@ -124,7 +124,7 @@ def restore(run: Run) -> bool:
         run.step = run.saved = values["step"]
         scored = run.state.get("scored") == run.step  # else that moment is scored once more
         run.log.truncate(run.step if scored else run.step - 1)
-        run.log.take_up(run.state.pop("log", None))
+        run.log.sums = run.state.pop("log", run.log.sums)
         return True
     run.log.truncate(-1)
     return False

@@ -15,10 +15,11 @@ from torch import nn
 
 from omnitune.distributed.protocol import Distributed
 from omnitune.training import checkpoint, precision
+from omnitune.training.mix import AMOUNTS, StepResult
 from omnitune.training.optim import rate_factor, set_rate
 from omnitune.training.prefetch import DeviceBatch, prefetch
 from omnitune.training.ranks import choose_ranks, open_ranks
-from omnitune.training.run import Run, StepResult
+from omnitune.training.run import Run
 
 
 def train(run: Run) -> None:
@@ -96,14 +97,13 @@ def _one_step(run: Run, fed: Callable[[int], DeviceBatch], ranks: Distributed) -
     run.updating, run.rng = False, None
     if not math.isfinite(found.norm):  # left out of the record too: a NaN would spoil every mean
         run.log.warn(f"step {run.step}: the gradient is not finite; the update is left out")
-        zeros = [0.0] * len(run.groups)
-        found = StepResult(zeros, zeros, 0.0, [*zeros, *zeros])
+        found = StepResult({name: [0.0] * len(run.groups) for name in AMOUNTS}, 0.0)
     elif run.strategy:
-        run.strategy.count(run.step, found)
+        run.strategy.count(run.step, found.amounts)
     run.log.step(
         run.step,
-        found.loss_sums,
-        found.counts,
+        found.amounts["loss"],
+        found.amounts["supervised"],
         grad_norm=found.norm,
         learning_rate=rate,
         seconds=time.perf_counter() - started,
@@ -129,27 +129,27 @@ def update(run: Run, fed: Callable[[int], DeviceBatch], ranks: Distributed) -> S
     config = run.config
     first = run.step * config.gradient_accumulation
     if run.strategy:
-        run.strategy.begin(run, announce=ranks.rank == 0)
+        started = run.strategy.phases.begin(run.step, run.model)
+        if started and ranks.rank == 0:
+            run.log.say(started)
     set_rate(run.optimizer, _rate_factor(run))
-    loss_sums, counts = torch.zeros(2, len(run.groups), device=run.device)
-    shown_2G = torch.zeros(2, len(run.groups), device=run.device)
+    amounts_4G = torch.zeros(len(AMOUNTS), len(run.groups), device=run.device)
+    shown_2G, counts_G, losses_G = amounts_4G[:2], amounts_4G[2], amounts_4G[3]
     targets = 0.0
     for n in range(config.gradient_accumulation):
         found = fed(first + n)
         if found.batch is None:
             continue
         with run.autocast():
-            sums_G, counts_G = run.model(found.batch)
-        sums_G.sum().backward()
-        loss_sums += sums_G.detach()
-        counts += counts_G
+            loss_G, count_G = run.model(found.batch)
+        loss_G.sum().backward()
+        losses_G += loss_G.detach()
+        counts_G += count_G
         targets += found.targets
         if run.strategy:
             shown_2G += run.strategy.shown(found.batch)
-    rows_G = (loss_sums, counts, *shown_2G)
-    summed = ranks.add_gradients([targets, *(x for row_G in rows_G for x in row_G.tolist())])
-    # The mean over the whole step's tokens, which only now is known.
-    targets, sums = max(1.0, summed[0]), summed[1:]
+    targets, *sums = ranks.add_gradients([targets, *amounts_4G.flatten().tolist()])
+    targets = max(1.0, targets)  # of the whole step, which only now are known
     gradients = [
         p.grad
         for group in run.optimizer.param_groups
@@ -164,14 +164,15 @@ def update(run: Run, fed: Callable[[int], DeviceBatch], ranks: Distributed) -> S
         torch._foreach_mul_(gradients, clip / targets)
         run.optimizer.step()
     run.optimizer.zero_grad(set_to_none=True)
-    groups = len(run.groups)
-    return StepResult(sums[:groups], sums[groups : 2 * groups], norm, sums[2 * groups :])
+    size = len(run.groups)
+    amounts = {name: sums[n * size : (n + 1) * size] for n, name in enumerate(AMOUNTS)}
+    return StepResult(amounts, norm)
 
 
 def _rate_factor(run: Run) -> float:
     config = run.config
     factor = rate_factor(run.step, run.plan.total_steps, config.warmup_steps, config.min_lr_ratio)
-    return factor * (run.strategy.rate(run.step) if run.strategy else 1.0)
+    return factor * (run.strategy.phases.rate(run.step) if run.strategy else 1.0)
 
 
 def _score_if_due(run: Run, ranks: Distributed) -> None:

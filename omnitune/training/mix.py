@@ -7,10 +7,23 @@ answers has more of the tokens and of the loss than that.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-MEASURES = ("asked", "samples", "tokens", "supervised", "loss")
+AMOUNTS = ("samples", "tokens", "supervised", "loss")
+MEASURES = ("asked", *AMOUNTS)
 NOTABLE = 0.05  # difference to what was asked that is worth a line
+
+
+class StepResult(NamedTuple):
+    """What a step did, over all its micro-batches and ranks.
+
+    Attributes:
+        amounts: by measure of ``AMOUNTS``, by group; samples and tokens are 0 without a strategy.
+        norm: of the gradient of the mean loss; not finite if the update was left out.
+    """
+
+    amounts: dict[str, list[float]]
+    norm: float
 
 
 def add_step(
@@ -24,7 +37,7 @@ def add_step(
     Args:
         sums: by source and measure; changed.
         asked: share of each source as configured.
-        amounts: by measure but ``asked``, by group.
+        amounts: by measure of ``AMOUNTS``, by group.
     """
     samples = sum(amounts["samples"])
     for n, name in enumerate(groups):

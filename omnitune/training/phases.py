@@ -19,7 +19,6 @@ from omnitune.data.schedule import Segment, warming_up
 from omnitune.encoders.base import Encoder
 from omnitune.sample import UserError
 from omnitune.training.optim import trainable, warmup_of
-from omnitune.training.run import Run
 
 FROZEN_HERE = "frozen_by_phase"  # attribute of a weight
 
@@ -101,15 +100,18 @@ class Phases:
         warmup = warmup_of(self.config.warmup_steps, end - self.firsts[n])
         return scale * min(1.0, (step - self.firsts[n] + 1) / max(1, warmup))
 
-    def begin(self, run: Run, announce: bool = True) -> None:
-        """Readies the parts for the coming step, and says so where a phase starts."""
-        n = self.at(run.step)
-        if n != self._entered:
-            self._entered = n
-            self.set_trainable([n])
-            run.model.train()  # frozen encoders stay as they are when scored
-            if self.named and announce:
-                run.log.say(self._describe(n, run))
+    def begin(self, step: int, model: nn.Module) -> str:
+        """Readies the model for the step after ``step`` steps; describes a phase that starts.
+
+        Every rank of a run calls it.
+        """
+        n = self.at(step)
+        if n == self._entered:
+            return ""
+        self._entered = n
+        self.set_trainable([n])
+        model.train()  # frozen encoders stay as they are when scored
+        return self._describe(n, model) if self.named else ""
 
     def set_trainable(self, phases: Iterable[int] | None = None) -> None:
         """Gives gradients to the parts that some phases (or any phase) train, to no others.
@@ -179,9 +181,9 @@ class Phases:
             )
         return easy
 
-    def _describe(self, n: int, run: Run) -> str:
+    def _describe(self, n: int, model: nn.Module) -> str:
         phase = self.phases[n]
-        count = sum(p.numel() for _, p in trainable(run.model))
+        count = sum(p.numel() for _, p in trainable(model))
         words = [
             f"phase {n + 1} of {len(self.phases)} from step {self.firsts[n] + 1}: training "
             f"{', '.join(name for name in self._parts if name in self.trained(n))} "

@@ -28,6 +28,9 @@ class RunLog:
         formatter: lines to print for a moment's scores.
         epochs: in the whole run.
         config: names the trackers and is shown in them; without it there is TensorBoard only.
+
+    Attributes:
+        sums: what was collected since the last scores; a checkpoint keeps it.
     """
 
     def __init__(
@@ -43,28 +46,11 @@ class RunLog:
         self._advance: Callable[..., None] = lambda n=1, note="": None
         self._trackers: Trackers | None = None
         self._printed_epoch = 0
-        self._reset()
+        self.sums = self._nothing()
 
-    def _reset(self) -> None:
-        self._loss = [0.0] * len(self.groups)
-        self._count = [0.0] * len(self.groups)
-        self._seconds = 0.0
-        self._latest: dict[str, float] = {}
-
-    def sums(self) -> dict[str, Any]:
-        """What was collected since the last scores, to be kept with a checkpoint."""
-        return {
-            "loss": self._loss,
-            "count": self._count,
-            "seconds": self._seconds,
-            "latest": self._latest,
-        }
-
-    def take_up(self, sums: Mapping[str, Any] | None) -> None:
-        """Goes on with what a checkpoint kept."""
-        if sums:
-            self._loss, self._count = list(sums["loss"]), list(sums["count"])
-            self._seconds, self._latest = sums["seconds"], dict(sums["latest"])
+    def _nothing(self) -> dict[str, Any]:
+        zeros = [0.0] * len(self.groups)
+        return {"loss": zeros, "count": zeros, "seconds": 0.0, "latest": {}}
 
     def truncate(self, step: int) -> None:
         """Drops what an interrupted run logged after the step that it goes on from."""
@@ -98,10 +84,13 @@ class RunLog:
         **latest: float,
     ) -> None:
         """Takes in one step's loss sums and counts, by group."""
-        self._loss = [a + b for a, b in zip(self._loss, loss_sums, strict=True)]
-        self._count = [a + b for a, b in zip(self._count, counts, strict=True)]
-        self._seconds += seconds
-        self._latest = latest
+        before = self.sums
+        self.sums = {
+            "loss": [a + b for a, b in zip(before["loss"], loss_sums, strict=True)],
+            "count": [a + b for a, b in zip(before["count"], counts, strict=True)],
+            "seconds": before["seconds"] + seconds,
+            "latest": latest,
+        }
         self._advance(1, f"loss {sum(loss_sums) / max(1.0, sum(counts)):.3f}")
 
     def scores(
@@ -127,22 +116,29 @@ class RunLog:
             **notes,
         }
         self._append(entry)
-        self._track(step, entry)
-        self._print(epoch, self.formatter(step, entry))
+        if self._trackers is not None:
+            values = {k: v for k, v in entry.items() if k not in ("step", "epoch_ended")}
+            self._trackers.write(step, dict(_flat(values)))
+        if epoch != self._printed_epoch:
+            self.say(f"Epoch {epoch}/{self.epochs}:")
+            self._printed_epoch = epoch
+        for line in self.formatter(step, entry):
+            self.say(line)
         for message in scores.get("warnings", ()):
             self.warn(message)
-        self._reset()
+        self.sums = self._nothing()
 
     def _trained(self) -> dict[str, Any]:
         """Means over the steps since the last scores; without a loss where there was none."""
+        sums = self.sums
         by_group = {
             name: {"loss": loss / count, "tokens": count}
-            for name, loss, count in zip(self.groups, self._loss, self._count, strict=True)
+            for name, loss, count in zip(self.groups, sums["loss"], sums["count"], strict=True)
             if count
         }
-        count = sum(self._count)
-        loss = {"loss": sum(self._loss) / count} if count else {}
-        return {**loss, "sources": by_group, "seconds": round(self._seconds, 3), **self._latest}
+        count = sum(sums["count"])
+        loss = {"loss": sum(sums["loss"]) / count} if count else {}
+        return {**loss, "sources": by_group, "seconds": round(sums["seconds"], 3), **sums["latest"]}
 
     def _append(self, entry: dict[str, Any]) -> None:
         """Writes a line; a disk that is full costs the line, not the run."""
@@ -163,20 +159,6 @@ class RunLog:
     def warn(self, message: str) -> None:
         """Prints a warning without disturbing the bar."""
         self.say(f"warning: {message}")
-
-    def _print(self, epoch: int, lines: list[str]) -> None:
-        if epoch != self._printed_epoch:
-            print(f"Epoch {epoch}/{self.epochs}:", flush=True)
-            self._printed_epoch = epoch
-        for line in lines:
-            print(line, flush=True)
-
-    def _track(self, step: int, entry: dict[str, Any]) -> None:
-        if self._trackers is not None:
-            values = {
-                key: part for key, part in entry.items() if key not in ("step", "epoch_ended")
-            }
-            self._trackers.write(step, dict(_flat(values)))
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,6 @@ from omnitune.tasks import headlines
 from omnitune.training import mix
 from omnitune.training.adaptive_mix import AdaptiveMix
 from omnitune.training.phases import Phases
-from omnitune.training.run import Plan, Run, StepResult
 
 
 @dataclass
@@ -41,18 +40,6 @@ class Strategy:
     state: dict[str, Any]
     probed: tuple[str, ...]
 
-    def rate(self, step: int) -> float:
-        """Factor on the rate of the step that is made after ``step`` steps."""
-        return self.phases.rate(step)
-
-    def begin(self, run: Run, announce: bool = True) -> None:
-        """Readies the model for the coming step; every process of a run calls it.
-
-        Args:
-            announce: whether to print a phase that starts.
-        """
-        self.phases.begin(run, announce)
-
     @property
     def decisions(self) -> list[Decision]:
         """What was decided on the mix; rank 0 decides and broadcasts it."""
@@ -66,15 +53,8 @@ class Strategy:
         """Samples and tokens of a batch by group: ``[2, G]``."""
         return batch.shown_2G
 
-    def count(self, step: int, found: StepResult) -> None:
-        """Takes in what step ``step`` (counted from 1) was made of."""
-        groups = len(self.schedule.names)
-        amounts = {
-            "samples": found.shown[:groups],
-            "tokens": found.shown[groups:],
-            "supervised": found.counts,
-            "loss": found.loss_sums,
-        }
+    def count(self, step: int, amounts: Mapping[str, Sequence[float]]) -> None:
+        """Takes in what step ``step`` (counted from 1) was made of, by measure and group."""
         asked = self.schedule.asked_at((step - 1) * self.samples_per_step)
         mix.add_step(self.state.setdefault("mix", {}), asked, self.schedule.names, amounts)
 
@@ -116,7 +96,7 @@ def plan_strategy(
     reader: SampleReader,
     samples: Mapping[str, Samples],
     stream: BatchStream,
-    plan: Plan,
+    total_steps: int,
 ) -> Strategy:
     """Makes the strategy of a configuration and lets the stream follow it.
 
@@ -124,7 +104,7 @@ def plan_strategy(
         samples: of every split, by source.
         stream: of the training samples; its mixture is replaced.
     """
-    phases = Phases(config, model.parts(), model.modalities, plan.total_steps)
+    phases = Phases(config, model.parts(), model.modalities, total_steps)
     state: dict[str, Any] = {}
     training = {source: split_of(found, "train") for source, found in samples.items()}
     per_step = stream.batch_size * config.gradient_accumulation
