@@ -67,9 +67,7 @@ class OutputDir:
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            if not self.keep:
-                _clear(self.folder)
-            _clear_half_written(self.folder)
+            _clear(self.folder, self.keep)
             write_json(self.folder / RUN_FILE, self.record)
         except OSError as error:
             raise UserError(
@@ -112,7 +110,7 @@ def prepare_output_dir(
             places = {name for name, value in config if isinstance(value, Path)}
             before = _defaults(config) | found["config"]  # older runs had fewer settings
             _compare(folder, "settings", before, settings, MAY_DIFFER_ON_RESUME | places)
-            _compare_inputs(folder, found.get("inputs", {}), digests)
+            _compare(folder, "inputs", found.get("inputs", {}), digests)
         if complete:
             print(f"{result} is there and complete; nothing to do (--overwrite trains again)")
             return None
@@ -151,12 +149,6 @@ def finish(config: RunConfig) -> None:
     write_json(config.out / RUN_FILE, run | {"finished": True})
 
 
-def _compare_inputs(folder: Path, found: dict[str, str], asked: dict[str, str]) -> None:
-    """Refuses other content; an older run noted its files under their paths."""
-    if sorted(found.values()) != sorted(asked.values()):
-        _compare(folder, "inputs", found, asked)
-
-
 def _compare(
     folder: Path,
     what: str,
@@ -174,20 +166,15 @@ def _compare(
         )
 
 
-def _clear(folder: Path) -> None:
-    """Takes away what an earlier run left, and nothing else."""
-    for path in [*step_files(folder), *(folder / name for name in RUN_ARTIFACTS)]:
+def _clear(folder: Path, keep: bool) -> None:
+    """Removes half-written files and, unless ``keep``, what an earlier run left; nothing else."""
+    names = (*RUN_ARTIFACTS, RUN_FILE, MANIFEST)
+    left = [p for p in folder.glob("*.tmp") if p.stem in names or is_step_file(p.stem)]
+    if not keep:
+        left += [*step_files(folder), *(folder / name for name in RUN_ARTIFACTS)]
+        left += folder.glob("tensorboard/events.out.*")
+    for path in left:
         path.unlink(missing_ok=True)
-    for events in (folder / "tensorboard").glob("events.out.*"):
-        events.unlink()
-
-
-def _clear_half_written(folder: Path) -> None:
-    """Takes away files of a run that was killed while it wrote them."""
-    for path in folder.glob("*.tmp"):
-        name = path.name.removesuffix(".tmp")
-        if name in (*RUN_ARTIFACTS, RUN_FILE, MANIFEST) or is_step_file(name):
-            path.unlink()
 
 
 def _read(path: Path) -> dict[str, Any] | None:
