@@ -8,7 +8,7 @@ Shape suffixes: N supervised tokens, V vocabulary, B prompts, P longest prompt, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -49,7 +49,7 @@ def check(thinker: Any, logits: Callable[[Batch], Tensor], predict: Callable[...
     thinker.eval()
     reason = None
     try:
-        with _narrowed(thinker), _in_fp32(thinker):
+        with _changed(_narrowed(thinker)), _changed(_in_fp32(thinker)):
             for seed in SEEDS:
                 reason = _difference(thinker, seed, logits, predict)
                 if reason is None:
@@ -180,31 +180,29 @@ def _noted() -> Iterator[set[str]]:
 
 
 @contextmanager
-def _in_fp32(thinker: Any) -> Iterator[None]:
-    """Weights of fewer bits would hide a small difference; buffers stay as they are."""
-    kept = [(p, p.data) for p in thinker.parameters() if p.dtype != torch.float32]
-    for weight, data in kept:
-        weight.data = data.float()
+def _changed(changes: Iterable[tuple[Any, str, Any]]) -> Iterator[None]:
+    """Sets attributes, given as (object, name, value), and puts back what they were."""
+    before = [(holder, name, getattr(holder, name), value) for holder, name, value in changes]
+    for holder, name, _, value in before:
+        setattr(holder, name, value)
     try:
         yield
     finally:
-        for weight, data in kept:
-            weight.data = data
-
-
-@contextmanager
-def _narrowed(thinker: Any) -> Iterator[None]:
-    """Narrows every sliding window, in the configuration and in the layers that copied it."""
-    changed: list[tuple[Any, str, int]] = []
-    configs = {id(m.config): m.config for m in thinker.modules() if hasattr(m, "config")}
-    for holder in (*configs.values(), *thinker.modules()):
-        for name in WINDOWS:
-            value = vars(holder).get(name)
-            if type(value) is int and value > WINDOW:
-                changed.append((holder, name, value))
-                setattr(holder, name, WINDOW)
-    try:
-        yield
-    finally:
-        for holder, name, value in changed:
+        for holder, name, value, _ in before:
             setattr(holder, name, value)
+
+
+def _in_fp32(thinker: Any) -> list[tuple[Any, str, Any]]:
+    """Weights of fewer bits would hide a small difference; buffers stay as they are."""
+    return [(p, "data", p.float()) for p in thinker.parameters() if p.dtype != torch.float32]
+
+
+def _narrowed(thinker: Any) -> list[tuple[Any, str, Any]]:
+    """Every sliding window, in the configuration and in the layers that copied it."""
+    configs = {id(m.config): m.config for m in thinker.modules() if hasattr(m, "config")}
+    return [
+        (holder, name, WINDOW)
+        for holder in (*configs.values(), *thinker.modules())
+        for name in WINDOWS
+        if type(value := vars(holder).get(name)) is int and value > WINDOW
+    ]

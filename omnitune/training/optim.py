@@ -151,16 +151,14 @@ def hidden_matrices(model: nn.Module) -> set[nn.Parameter]:
 
     Embeddings, output heads and convolutions of single channels are left to AdamW.
     """
-    tables = {m.weight for m in model.modules() if isinstance(m, nn.Embedding)}
-    found: set[nn.Parameter] = set()
-    for name, module in model.named_modules():
-        if "head" in name.rpartition(".")[2]:
-            continue
-        if isinstance(module, nn.Linear) or (
-            isinstance(module, nn.Conv1d | nn.Conv2d) and module.groups == 1
-        ):
-            found.add(cast(nn.Parameter, module.weight))
-    return found - tables
+    matrices = {
+        cast(nn.Parameter, module.weight)
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d)
+        and getattr(module, "groups", 1) == 1
+        and "head" not in name.rpartition(".")[2]
+    }
+    return matrices - {m.weight for m in model.modules() if isinstance(m, nn.Embedding)}
 
 
 def trainable(model: nn.Module) -> Iterable[tuple[str, nn.Parameter]]:
