@@ -16,7 +16,7 @@ from omnitune.sample import UserError
 from omnitune.storage import NoRoomError, edit_manifest, read_checkpoint, write_checkpoint
 from omnitune.training.run import Run
 
-_STEP_FILE = re.compile(r"(?:\w+_)?step_(\d+)\.pt")
+_STEP_FILE = re.compile(r"(?:\w+_)?step_\d+\.pt")
 # One thread, so that checkpoints are written one after the other.
 _WRITER = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
 
@@ -132,12 +132,8 @@ def restore(run: Run) -> bool:
 
 def step_files(folder: Path) -> list[Path]:
     """The step checkpoints of a folder, oldest first."""
-    numbered = []
-    for path in folder.glob("*step_*.pt"):
-        match = _STEP_FILE.fullmatch(path.name)
-        if match:
-            numbered.append((int(match[1]), path))
-    return [path for _, path in sorted(numbered)]
+    paths = (path for path in folder.glob("*step_*.pt") if is_step_file(path.name))
+    return sorted(paths, key=lambda path: (int(path.stem.rpartition("_")[2]), path))
 
 
 def is_step_file(name: str) -> bool:

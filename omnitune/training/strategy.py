@@ -131,16 +131,12 @@ def plan_strategy(
 
 def held_out_tasks(samples: Mapping[str, Samples]) -> dict[str, set[str]]:
     """The held-out tasks that judge each source: those that are probed, else all it has."""
-    tasks = {
-        source: {
-            task
-            for task_counts in all_task_counts(split_of(found, "validation"))
-            for task, _ in task_counts
-        }
-        for source, found in samples.items()
-    }
-    printed = set(headline_tasks())
-    return {source: found & printed or found for source, found in tasks.items()}
+    printed, tasks = set(headline_tasks()), {}
+    for source, found in samples.items():
+        counts = all_task_counts(split_of(found, "validation"))
+        own = {task for of_record in counts for task, _ in of_record}
+        tasks[source] = own & printed or own
+    return tasks
 
 
 def headline_tasks() -> tuple[str, ...]:
