@@ -31,8 +31,6 @@ from omnitune.distributed.protocol import Distributed
 from omnitune.sample import UserError
 
 VALUES = 64  # numbers that ranks add up beside the gradients
-
-
 # Of an optimiser's group and one of its weights, about how much work the update of it is.
 UpdateCost = Callable[[dict[str, Any], nn.Parameter], float]
 
@@ -49,10 +47,9 @@ def fork_ranks(
     cost: UpdateCost,
     work: Callable[[Distributed], None],
 ) -> Iterator[Distributed]:
-    """Forks the other ranks and yields rank 0.
+    """Forks the other ranks, one at least, and yields rank 0.
 
     Args:
-        world_size: ranks, this process among them; two at least.
         optimizer: its weights and its state move to shared memory; the state must be there.
         cost: decides which rank updates which weights.
         work: what the other ranks do: a step for each ``broadcast`` of rank 0, without end.

@@ -81,31 +81,22 @@ def _difference(
     if names:
         return f"its attention takes {', '.join(sorted(names))}, which packed rows do not know"
     offs = [_off(x, y[ANSWER - 1 : -1]) for x, y in zip(found, expected, strict=True)]
-    if max(offs) > TOLERANCE and offs[0] <= TOLERANCE:
-        return (
-            "its layers carry something from one sample of a packed row into the next "
-            f"(logits are off by {max(offs):.1g} of their length)"
-        )
-    if max(offs) > TOLERANCE:
-        return (
-            "a packed row does not give the logits of the library's own forward pass "
-            f"(off by {max(offs):.1g} of their length)"
-        )
-    off = _off_when_cached(thinker, rows, expected, predict)
-    if off > TOLERANCE:
-        return (
-            "answers written with a cache are not those of the library's own forward pass "
-            f"(logits are off by {off:.1g} of their length)"
-        )
-    return None
+    off = max(offs)
+    if offs[0] > TOLERANCE:
+        what = "a packed row does not give the logits of the library's own forward pass"
+    elif off > TOLERANCE:
+        what = "its layers carry something from one sample of a packed row into the next"
+    elif (off := _off_when_cached(thinker, rows, expected, predict)) > TOLERANCE:
+        what = "answers written with a cache are not those of the library's own forward pass"
+    else:
+        return None
+    return f"{what} (logits are off by {off:.1g} of their length)"
 
 
 def _samples(vocab_size: int, seed: int) -> list[list[int]]:
     draw = torch.Generator().manual_seed(seed)
-    samples = [
-        torch.randint(vocab_size, (length,), generator=draw, device="cpu").tolist()
-        for length in LENGTHS
-    ]
+    options: Any = {"generator": draw, "device": "cpu"}
+    samples = [torch.randint(vocab_size, (length,), **options).tolist() for length in LENGTHS]
     samples[1][:SHARED] = samples[0][:SHARED]
     return samples
 
@@ -129,19 +120,12 @@ def _off_when_cached(
     lengths = [row.shape[1] for row in rows]
     longest = max(lengths)
     embed = thinker.get_input_embeddings()
-    padded_BPE = torch.stack(
-        [
-            nn.functional.pad(embed(row)[0], (0, 0, longest - length, 0))
-            for row, length in zip(rows, lengths, strict=True)
-        ]
-    )
-    valid_BP = torch.stack(
-        [torch.arange(longest, device=embed.weight.device) >= longest - n for n in lengths]
-    )
+    embeds = [embed(row[0]) for row in rows]
+    padded_BPE = nn.utils.rnn.pad_sequence(embeds, batch_first=True, padding_side="left")
+    place_P = torch.arange(longest, device=embed.weight.device)
+    valid_BP = place_P >= longest - torch.tensor(lengths, device=place_P.device)[:, None]
     positions_BP = (valid_BP.cumsum(1) - 1).clamp(min=0)
-    cache = DynamicCache()
-    offs = []
-    begin = 0
+    cache, offs, begin = DynamicCache(), [], 0
     for end in range(longest - ONE_BY_ONE, longest + 1):
         found_BV = predict(
             padded_BPE[:, begin:end], valid_BP[:, :end], positions_BP[:, begin:end], cache

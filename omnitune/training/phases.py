@@ -27,10 +27,7 @@ class Phases:
     """The phases of a run; a run without any is one phase of everything.
 
     Args:
-        config: names them.
-        parts: of the model, by name.
-        modalities: of the model, to tell whose encoder is which part.
-        total_steps: of the run.
+        parts, modalities: of the model; modalities tell whose encoder is which part.
 
     Raises:
         UserError: a phase trains a part that the model does not have.
@@ -53,21 +50,20 @@ class Phases:
         self.starts = [0.0, *(phase.until or 1.0 for phase in self.phases[:-1])]
         self.firsts = [round(start * total_steps) for start in self.starts]
         self._parts = dict(parts)
-        self._check_names()
+        for n, phase in enumerate(self.phases):
+            self._check_names(n, phase.train or ())
         self._encoders = {m.medium.encoder_part: name for name, m in modalities.items()}
         self._entered: int | None = None
 
-    def _check_names(self) -> None:
-        """Raises UserError if a phase trains a part that the model does not have."""
-        for n, phase in enumerate(self.phases):
-            for name in phase.train or ():
-                if name not in self._parts:
-                    near = nearest(name, self._parts)
-                    hint = f"; did you mean {near}?" if near else ""
-                    raise UserError(
-                        f"phases.{n}.train: {name!r} is not one of this model's parts, which are "
-                        f"{', '.join(self._parts)}{hint}"
-                    )
+    def _check_names(self, n: int, names: Iterable[str]) -> None:
+        for name in names:
+            if name not in self._parts:
+                near = nearest(name, self._parts)
+                hint = f"; did you mean {near}?" if near else ""
+                raise UserError(
+                    f"phases.{n}.train: {name!r} is not one of this model's parts, which are "
+                    f"{', '.join(self._parts)}{hint}"
+                )
 
     def at(self, step: int) -> int:
         """Phase, counted from 0, of the step that is made after ``step`` steps."""
