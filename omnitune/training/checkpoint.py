@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from concurrent.futures import ThreadPoolExecutor
 from itertools import zip_longest
@@ -36,7 +35,7 @@ def save(run: Run) -> None:
         "torch_rng": torch.get_rng_state() if run.rng is None else run.rng,
         "gpu_rng": torch.cuda.get_rng_state() if run.device.type == "cuda" else None,
         "state": run.state,
-        "config": json.loads(run.config.model_dump_json()),
+        "config": run.config.model_dump(mode="json"),
     }
     run.snapshot = copied(values, run.snapshot)
     run.saving = _WRITER.submit(_write, path, run.snapshot, run.config.keep_checkpoints)

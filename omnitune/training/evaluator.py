@@ -92,11 +92,7 @@ def final_scores(
     samples: Mapping[str, Samples],
     state: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Scores of every held-out split but validation, which the run was watched on.
-
-    Args:
-        state: the run's.
-    """
+    """Scores of every held-out split but validation, which the run was watched on."""
     everything = join(samples.values())
     splits = final_splits(everything)
     model.eval()

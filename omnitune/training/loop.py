@@ -9,13 +9,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
+from typing import cast
 
 import torch
 from torch import nn
 
+from omnitune.data.packing import Batch
 from omnitune.distributed.protocol import Distributed
 from omnitune.training import checkpoint, precision
-from omnitune.training.mix import AMOUNTS, StepResult
+from omnitune.training.mix import AMOUNTS
 from omnitune.training.optim import rate_factor, set_rate
 from omnitune.training.prefetch import DeviceBatch, prefetch
 from omnitune.training.ranks import choose_ranks, open_ranks
@@ -90,21 +92,20 @@ def _one_step(run: Run, fed: Callable[[int], DeviceBatch], ranks: Distributed) -
     started = time.perf_counter()
     run.rng = torch.get_rng_state()
     rate = run.config.learning_rate * _rate_factor(run)
-    ranks.broadcast(run.strategy.decisions if run.strategy else None)
-    found = update(run, fed, ranks)
+    ranks.broadcast(run.state.get("weights"))  # what was decided on the mix
+    amounts, norm = update(run, fed, ranks)
     ranks.end_step()
     run.step += 1
     run.updating, run.rng = False, None
-    if not math.isfinite(found.norm):  # left out of the record too: a NaN would spoil every mean
+    if not math.isfinite(norm):  # left out of the record too: a NaN would spoil every mean
         run.log.warn(f"step {run.step}: the gradient is not finite; the update is left out")
-        found = StepResult({name: [0.0] * len(run.groups) for name in AMOUNTS}, 0.0)
+        amounts, norm = {name: [0.0] * len(run.groups) for name in AMOUNTS}, 0.0
     elif run.strategy:
-        run.strategy.count(run.step, found.amounts)
+        run.strategy.count(run.step, amounts)
     run.log.step(
-        run.step,
-        found.amounts["loss"],
-        found.amounts["supervised"],
-        grad_norm=found.norm,
+        amounts["loss"],
+        amounts["supervised"],
+        grad_norm=norm,
         learning_rate=rate,
         seconds=time.perf_counter() - started,
     )
@@ -114,9 +115,7 @@ def _follow(run: Run, ranks: Distributed) -> None:
     """The steps of a rank other than 0, until rank 0 ends."""
     with prefetch(run, ranks.shard) as fed:
         while True:
-            decisions = ranks.broadcast()
-            if run.strategy:
-                run.strategy.decisions = decisions
+            run.state["weights"] = ranks.broadcast() or []
             # What dropout draws must differ by rank, and not depend on where the run was started.
             torch.manual_seed(hash((run.config.seed, run.step, ranks.rank)))
             update(run, fed, ranks)
@@ -124,8 +123,16 @@ def _follow(run: Run, ranks: Distributed) -> None:
             run.step += 1
 
 
-def update(run: Run, fed: Callable[[int], DeviceBatch], ranks: Distributed) -> StepResult:
-    """Gradients of this rank's shard, their sum over the ranks, the update of what it owns."""
+def update(
+    run: Run, fed: Callable[[int], DeviceBatch], ranks: Distributed
+) -> tuple[dict[str, list[float]], float]:
+    """Gradients of this rank's shard, their sum over the ranks, the update of what it owns.
+
+    Returns:
+        what the step was made of on all ranks, by measure of ``AMOUNTS`` and group (samples and
+        tokens are 0 without a strategy), and the norm of the gradient of the mean loss: if that is
+        not finite, nothing was updated.
+    """
     config = run.config
     first = run.step * config.gradient_accumulation
     if run.strategy:
@@ -147,7 +154,7 @@ def update(run: Run, fed: Callable[[int], DeviceBatch], ranks: Distributed) -> S
         counts_G += count_G
         targets += found.targets
         if run.strategy:
-            shown_2G += run.strategy.shown(found.batch)
+            shown_2G += cast(Batch, found.batch).shown_2G
     targets, *sums = ranks.add_gradients([targets, *amounts_4G.flatten().tolist()])
     targets = max(1.0, targets)  # of the whole step, which only now are known
     gradients = [
@@ -166,7 +173,7 @@ def update(run: Run, fed: Callable[[int], DeviceBatch], ranks: Distributed) -> S
     run.optimizer.zero_grad(set_to_none=True)
     size = len(run.groups)
     amounts = {name: sums[n * size : (n + 1) * size] for n, name in enumerate(AMOUNTS)}
-    return StepResult(amounts, norm)
+    return amounts, norm
 
 
 def _rate_factor(run: Run) -> float:

@@ -7,23 +7,11 @@ answers has more of the tokens and of the loss than that.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-AMOUNTS = ("samples", "tokens", "supervised", "loss")
+AMOUNTS = ("samples", "tokens", "supervised", "loss")  # of a step, by group
 MEASURES = ("asked", *AMOUNTS)
 NOTABLE = 0.05  # difference to what was asked that is worth a line
-
-
-class StepResult(NamedTuple):
-    """What a step did, over all its micro-batches and ranks.
-
-    Attributes:
-        amounts: by measure of ``AMOUNTS``, by group; samples and tokens are 0 without a strategy.
-        norm: of the gradient of the mean loss; not finite if the update was left out.
-    """
-
-    amounts: dict[str, list[float]]
-    norm: float
 
 
 def add_step(

@@ -101,14 +101,15 @@ def prepare_output_dir(
     check_installed(config.trackers)
     check_ranks(config, pick_device(config.device))
     check_writable(folder)
-    settings: dict[str, Any] = json.loads(config.model_dump_json())
+    settings = config.model_dump(mode="json")
     digests = {name: sha256(path) for name, path in inputs.items() if path.is_file()}
     found = {} if overwrite else _read(folder / RUN_FILE) or {}
     complete = bool(found.get("finished")) and result.exists()
     if not overwrite and (complete or step_files(folder)):
         if found:
             places = {name for name, value in config if isinstance(value, Path)}
-            before = _defaults(config) | found["config"]  # older runs had fewer settings
+            defaults = type(config).model_construct().model_dump(mode="json")
+            before = defaults | found["config"]  # older runs had fewer settings
             _compare(folder, "settings", before, settings, MAY_DIFFER_ON_RESUME | places)
             _compare(folder, "inputs", found.get("inputs", {}), digests)
         if complete:
@@ -123,13 +124,6 @@ def prepare_output_dir(
     earlier = found.get("commands", []) if resume else []
     run |= {"environment": environment(), "commands": [*earlier, command()]}
     return OutputDir(folder, run, keep=resume)
-
-
-def _defaults(config: RunConfig) -> dict[str, Any]:
-    """The settings that a configuration of this kind has where nothing is said."""
-    fields = type(config).model_fields.items()
-    known = {name: field.default for name, field in fields if not field.is_required()}
-    return json.loads(config.model_copy(update=known).model_dump_json())
 
 
 def check_writable(folder: Path) -> None:

@@ -6,7 +6,6 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -23,26 +22,20 @@ class RunLog:
     """Collects a run's numbers between two moments of scoring and writes them out.
 
     Args:
-        folder: ``metrics.jsonl`` and the TensorBoard events go here.
+        config: names the folder of ``metrics.jsonl`` and the trackers, and is shown in them.
         groups: names of the loss groups.
         formatter: lines to print for a moment's scores.
         epochs: in the whole run.
-        config: names the trackers and is shown in them; without it there is TensorBoard only.
 
     Attributes:
         sums: what was collected since the last scores; a checkpoint keeps it.
     """
 
     def __init__(
-        self,
-        folder: Path,
-        groups: list[str],
-        formatter: Formatter,
-        epochs: int,
-        config: RunConfig | None = None,
+        self, config: RunConfig, groups: list[str], formatter: Formatter, epochs: int
     ) -> None:
-        self.folder, self.groups, self.formatter, self.epochs = folder, groups, formatter, epochs
-        self.config = config
+        self.config, self.groups, self.formatter, self.epochs = config, groups, formatter, epochs
+        self._path = config.out / "metrics.jsonl"
         self._advance: Callable[..., None] = lambda n=1, note="": None
         self._trackers: Trackers | None = None
         self._printed_epoch = 0
@@ -54,20 +47,19 @@ class RunLog:
 
     def truncate(self, step: int) -> None:
         """Drops what an interrupted run logged after the step that it goes on from."""
-        path = self.folder / "metrics.jsonl"
-        if path.exists():
-            lines = path.read_text(encoding="utf-8").splitlines()
+        if self._path.exists():
+            lines = self._path.read_text(encoding="utf-8").splitlines()
             kept = [line for line in lines if _step_of(line) <= step]
             if kept != lines:
-                write_lines(path, (line + "\n" for line in kept))
+                write_lines(self._path, (line + "\n" for line in kept))
 
     @contextmanager
     def training_bar(self, total: int, done: int) -> Iterator[None]:
         """Shows the live bar of the run."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        names = self.config.trackers if self.config else ["tensorboard"]
-        settings = json.loads(self.config.model_dump_json()) if self.config else {}
-        self._trackers = Trackers(names, self.folder, settings, done, self.warn)
+        config, folder = self.config, self.config.out
+        folder.mkdir(parents=True, exist_ok=True)
+        settings = config.model_dump(mode="json")
+        self._trackers = Trackers(config.trackers, folder, settings, done, self.warn)
         try:
             with progress_bar("training", total, done) as advance:
                 self._advance = advance
@@ -76,12 +68,7 @@ class RunLog:
             self._trackers.close()
 
     def step(
-        self,
-        step: int,
-        loss_sums: list[float],
-        counts: list[float],
-        seconds: float,
-        **latest: float,
+        self, loss_sums: list[float], counts: list[float], seconds: float, **latest: float
     ) -> None:
         """Takes in one step's loss sums and counts, by group."""
         before = self.sums
@@ -142,7 +129,7 @@ class RunLog:
 
     def _append(self, entry: dict[str, Any]) -> None:
         """Writes a line; a disk that is full costs the line, not the run."""
-        path = self.folder / "metrics.jsonl"
+        path = self._path
         whole = path.stat().st_size if path.exists() else 0
         try:
             with path.open("a", encoding="utf-8") as file:

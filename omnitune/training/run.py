@@ -54,8 +54,7 @@ class Plan:
         """The plan of a configuration."""
         steps = max(1, -(-batches_per_epoch // config.gradient_accumulation))
         epochs = steps * config.num_epochs
-        total = config.max_steps or epochs
-        notes = []
+        total, notes = config.max_steps or epochs, []
         if total > epochs:
             notes.append(
                 f"max_steps is {total}, and {config.num_epochs} epochs hold {epochs} steps: "

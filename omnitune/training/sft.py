@@ -238,7 +238,7 @@ def build_run(
         batch_at=stream,
         plan=plan,
         config=config,
-        log=RunLog(config.out, stream.groups, lines, max(config.num_epochs, plan.epochs), config),
+        log=RunLog(config, stream.groups, lines, max(config.num_epochs, plan.epochs)),
         groups=stream.groups,
         score=evaluator,
         rounded=round_up,

@@ -6,13 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
-
 from omnitune.config.sft import SftConfig
 from omnitune.data.index import Samples
 from omnitune.data.loader import WINDOW, BatchStream, SampleReader
 from omnitune.data.reading import all_task_counts, split_of
-from omnitune.data.schedule import Decision, SamplingSchedule
+from omnitune.data.schedule import SamplingSchedule
 from omnitune.models.omni import OmniModel
 from omnitune.tasks import headlines
 from omnitune.training import mix
@@ -39,19 +37,6 @@ class Strategy:
     adaptive_mix: AdaptiveMix | None
     state: dict[str, Any]
     probed: tuple[str, ...]
-
-    @property
-    def decisions(self) -> list[Decision]:
-        """What was decided on the mix; rank 0 decides and broadcasts it."""
-        return self.state.get("weights", [])
-
-    @decisions.setter
-    def decisions(self, found: list[Decision]) -> None:
-        self.state["weights"] = found
-
-    def shown(self, batch: Any) -> Tensor:
-        """Samples and tokens of a batch by group: ``[2, G]``."""
-        return batch.shown_2G
 
     def count(self, step: int, amounts: Mapping[str, Sequence[float]]) -> None:
         """Takes in what step ``step`` (counted from 1) was made of, by measure and group."""
