@@ -70,7 +70,7 @@ def _difference(
     samples = _samples(thinker.config.vocab_size, seed)
     device = thinker.get_input_embeddings().weight.device
     rows = [torch.tensor([tokens], device=device) for tokens in samples]
-    with operators.the_librarys_own(), _attention(thinker, "eager"):
+    with _changed([(operators, "replaced", False)]), _attention(thinker, "eager"):
         expected = [thinker(input_ids=row, use_cache=False).logits[0] for row in rows]
     if not all(x.isfinite().all() for x in expected):
         return None  # weights of no use; nothing can be said of the family
