@@ -89,8 +89,7 @@ class Phases:
         """
         n = self.at(step)
         scale = self.scale(n)
-        as_before = n > 0 and self.trained(n) == self.trained(n - 1) and scale == self.scale(n - 1)
-        if n == 0 or as_before:
+        if n == 0 or (self.trained(n), scale) == (self.trained(n - 1), self.scale(n - 1)):
             return scale
         end = self.firsts[n + 1] if n + 1 < len(self.firsts) else self.total_steps
         warmup = warmup_of(self.config.warmup_steps, end - self.firsts[n])
@@ -105,16 +104,16 @@ class Phases:
         if n == self._entered:
             return ""
         self._entered = n
-        self.set_trainable([n])
+        self.set_trainable(n)
         model.train()  # frozen encoders stay as they are when scored
         return self._describe(n, model) if self.named else ""
 
-    def set_trainable(self, phases: Iterable[int] | None = None) -> None:
-        """Gives gradients to the parts that some phases (or any phase) train, to no others.
+    def set_trainable(self, phase: int | None = None) -> None:
+        """Gives gradients to the parts that a phase (or any phase) trains, to no others.
 
         A weight that somebody else has frozen within a part stays as it is.
         """
-        chosen = range(len(self.phases)) if phases is None else phases
+        chosen = range(len(self.phases)) if phase is None else [phase]
         trained = set[str]().union(*(self.trained(n) for n in chosen))
         for name, part in self._parts.items():
             for parameter in part.parameters():
