@@ -53,7 +53,7 @@ def start(
         batch_at=stream,
         plan=Plan.of(config, len(stream)),
         config=config,
-        log=RunLog(config.out, stream.groups, lambda step, entry: [], config.num_epochs),
+        log=RunLog(config, stream.groups, lambda step, entry: [], config.num_epochs),
         groups=stream.groups,
         score=score,
     )

@@ -78,7 +78,7 @@ def test_attention_without_padding_is_as_with_padding(
     close(unpadded, results(model, batch))
 
 
-@pytest.mark.skipif(flash4.kernels is None, reason="flash-attn-4 is not there, or no Hopper GPU")
+@pytest.mark.skipif(flash4.load() is None, reason="flash-attn-4 is not there, or no Hopper GPU")
 def test_flash_attention_4_is_as_2() -> None:
     assert attention.varlen_attn is not None
     bounds = torch.tensor([0, 200, 201, 640, 640], dtype=torch.int32, device=GPU)

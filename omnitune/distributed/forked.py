@@ -16,9 +16,9 @@ import multiprocessing
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from itertools import pairwise
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import accumulate, pairwise
 from math import prod
 from multiprocessing.connection import Connection
 from typing import Any
@@ -31,8 +31,6 @@ from omnitune.distributed.protocol import Distributed
 from omnitune.sample import UserError
 
 VALUES = 64  # numbers that ranks add up beside the gradients
-
-
 # Of an optimiser's group and one of its weights, about how much work the update of it is.
 UpdateCost = Callable[[dict[str, Any], nn.Parameter], float]
 
@@ -49,10 +47,9 @@ def fork_ranks(
     cost: UpdateCost,
     work: Callable[[Distributed], None],
 ) -> Iterator[Distributed]:
-    """Forks the other ranks and yields rank 0.
+    """Forks the other ranks, one at least, and yields rank 0.
 
     Args:
-        world_size: ranks, this process among them; two at least.
         optimizer: its weights and its state move to shared memory; the state must be there.
         cost: decides which rank updates which weights.
         work: what the other ranks do: a step for each ``broadcast`` of rank 0, without end.
@@ -110,15 +107,9 @@ class _SharedMemory:
     def __init__(self, optimizer: torch.optim.Optimizer, count: int, cost: UpdateCost) -> None:
         bins = _deal(optimizer, count, cost)
         self.parameters = [p for mine in bins for p in mine]
-        bounds = [0]
-        for mine in bins:
-            bounds.append(bounds[-1] + len(mine))
-        self.owned = [slice(a, b) for a, b in pairwise(bounds)]
-        starts = [0]
-        for parameter in self.parameters:
-            starts.append(starts[-1] + parameter.numel())
-        self.places = [slice(a, b) for a, b in pairwise(starts)]
-        self.gradients_RP = _shared((count, starts[-1]))
+        self.owned = _slices(len(mine) for mine in bins)
+        self.places = _slices(p.numel() for p in self.parameters)
+        self.gradients_RP = _shared((count, sum(p.numel() for p in self.parameters)))
         self.values_RK = _shared((count, VALUES), torch.float64)
         self.used_RN = _shared((count, len(self.parameters)), torch.uint8)
         for parameter in self.parameters:
@@ -128,8 +119,8 @@ class _SharedMemory:
                 state[key] = _moved(value) if isinstance(value, Tensor) else value
 
 
-class _Rank:
-    """What is the same for all ranks (see :class:`Distributed`)."""
+class _Rank(Distributed):
+    """What is the same for all ranks."""
 
     def __init__(self, rank: int, world_size: int, memory: _SharedMemory) -> None:
         self.rank, self.world_size, self.memory = rank, world_size, memory
@@ -138,19 +129,6 @@ class _Rank:
     def shard(self) -> Shard:
         """One in ``world_size`` of each micro-batch."""
         return Shard(self.rank, self.world_size)
-
-    def broadcast(self, message: Any = None) -> Any:
-        """Sends the message of rank 0 to all ranks."""
-        raise NotImplementedError
-
-    def end_step(self) -> None:
-        """Lets rank 0 wait for all ranks."""
-        raise NotImplementedError
-
-    @contextmanager
-    def resting(self) -> Iterator[None]:
-        """Nothing changes for a rank that waits."""
-        yield
 
     def _meet(self) -> None:
         """Waits for all ranks."""
@@ -241,6 +219,10 @@ class _OtherRank(_Rank):
         """Tells rank 0 that it is done."""
         self.pipe.send(None)
 
+    def resting(self) -> AbstractContextManager[None]:
+        """Nothing changes for a rank that waits."""
+        return nullcontext()
+
 
 def _deal(
     optimizer: torch.optim.Optimizer, count: int, cost: UpdateCost
@@ -254,6 +236,11 @@ def _deal(
         bins[emptiest].append(parameter)
         filled[emptiest] += amount
     return bins
+
+
+def _slices(lengths: Iterable[int]) -> list[slice]:
+    """Slices of these lengths, end to end."""
+    return [slice(a, b) for a, b in pairwise(accumulate(lengths, initial=0))]
 
 
 def _shared(shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:

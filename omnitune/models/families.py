@@ -68,8 +68,7 @@ def build(settings: dict[str, Any]) -> Any:
         config = AutoConfig.for_model(kind, **settings)
     except Exception as error:  # the library has no class of its own for what it finds wrong
         raise refusal(kind, f"transformers has no such configuration ({_first(error)})") from None
-    reason = _obstacle(config)
-    if reason is not None:
+    if reason := _obstacle(config):
         raise refusal(kind, reason)
     try:
         thinker = AutoModelForCausalLM.from_config(config, attn_implementation=attention.NAME)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -63,16 +64,23 @@ def load_thinker(
         UserError: the file is no thinker, or one whose family cannot be trained in packed rows.
     """
     part = read_part(path, "thinker")
-    try:
+    with _named(path):
         model = OmniModel(OmniConfig(thinker=part["config"], encoders=encoders))
         model.thinker.load_state_dict(part["state"])
         model.check_thinker()
-    except RuntimeError as error:
+    model.match_projector_scales()
+    return model, _tokenizer_of(part, path)
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Names the file in what is raised by weights and settings that were read from it."""
+    try:
+        yield
+    except (KeyError, RuntimeError, TypeError) as error:
         raise UserError(f"{path}: its weights do not fit its configuration ({error})") from None
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
-    model.match_projector_scales()
-    return model, _tokenizer_of(part, path)
 
 
 def _tokenizer_of(part: Mapping[str, Any], path: Path) -> Tokenizer:
@@ -199,17 +207,13 @@ def load_omni(
     is_file = ckpt_dir.suffix == ".pt" or ckpt_dir.is_file()
     path = ckpt_dir if is_file else ckpt_dir / "omni.pt"
     values = read_part(path, "omni")
-    try:
+    with _named(path):
         model = OmniModel(OmniConfig(**values["config"]))
         model.thinker.load_state_dict(values["thinker"])
         for name, modality in model.modalities.items():
             model.projector(name).load_state_dict(values[modality.medium.projector_part])
             model.encoders[name].load_state_dict(values["encoders"][name])
         model.check_thinker()
-    except (KeyError, RuntimeError, TypeError) as error:
-        raise UserError(f"{path}: its weights do not fit its configuration ({error})") from None
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from None
     nn.Module.to(model, device or torch.device("cpu"))
     model.requires_grad_(False)
     model.eval()

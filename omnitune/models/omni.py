@@ -198,11 +198,9 @@ class OmniModel(PreTrainedModel):
         weight = self.word_embeddings()
         for name in self.modalities:
             projector = self.projector(name)
-            if not isinstance(projector, Projector):
-                continue
-            if self.readout(name) is not None:
+            if isinstance(projector, Projector) and self.readout(name) is not None:
                 projector.zero_init_()
-            else:
+            elif isinstance(projector, Projector):
                 projector.match_scale(weight)
 
     def freeze_encoders(self) -> None:
@@ -259,7 +257,9 @@ class OmniModel(PreTrainedModel):
                 if self.training:
                     embeds_TE = embeds_TE + self._zero_term(name)
                 continue
-            features_RD = self._features(name, rows)
+            features_RD = rows.features_RD
+            if features_RD is None:
+                features_RD = torch.cat(self.encode(name, rows.inputs))
             if features_RD.shape[0] != rows.slots_R.shape[0]:
                 raise UserError(
                     f"{features_RD.shape[0]} {name} feature rows for {rows.slots_R.shape[0]} slots"
@@ -288,11 +288,6 @@ class OmniModel(PreTrainedModel):
         trained = any(p.requires_grad for p in encoder.parameters())
         with torch.set_grad_enabled(torch.is_grad_enabled() and trained):
             return self.modalities[name].encode(encoder, inputs)
-
-    def _features(self, name: str, rows: MediaRows) -> Tensor:
-        if rows.features_RD is not None:
-            return rows.features_RD
-        return torch.cat(self.encode(name, rows.inputs))
 
     def _zero_term(self, name: str) -> Tensor:
         """Zero that depends on every trained weight of an unused projector and encoder.

@@ -8,7 +8,7 @@ Shape suffixes: N supervised tokens, V vocabulary, B prompts, P longest prompt, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -49,7 +49,7 @@ def check(thinker: Any, logits: Callable[[Batch], Tensor], predict: Callable[...
     thinker.eval()
     reason = None
     try:
-        with _narrowed(thinker), _in_fp32(thinker):
+        with _changed(_narrowed(thinker)), _changed(_in_fp32(thinker)):
             for seed in SEEDS:
                 reason = _difference(thinker, seed, logits, predict)
                 if reason is None:
@@ -70,7 +70,7 @@ def _difference(
     samples = _samples(thinker.config.vocab_size, seed)
     device = thinker.get_input_embeddings().weight.device
     rows = [torch.tensor([tokens], device=device) for tokens in samples]
-    with operators.the_librarys_own(), _attention(thinker, "eager"):
+    with _changed([(operators, "replaced", False)]), _attention(thinker, "eager"):
         expected = [thinker(input_ids=row, use_cache=False).logits[0] for row in rows]
     if not all(x.isfinite().all() for x in expected):
         return None  # weights of no use; nothing can be said of the family
@@ -81,31 +81,22 @@ def _difference(
     if names:
         return f"its attention takes {', '.join(sorted(names))}, which packed rows do not know"
     offs = [_off(x, y[ANSWER - 1 : -1]) for x, y in zip(found, expected, strict=True)]
-    if max(offs) > TOLERANCE and offs[0] <= TOLERANCE:
-        return (
-            "its layers carry something from one sample of a packed row into the next "
-            f"(logits are off by {max(offs):.1g} of their length)"
-        )
-    if max(offs) > TOLERANCE:
-        return (
-            "a packed row does not give the logits of the library's own forward pass "
-            f"(off by {max(offs):.1g} of their length)"
-        )
-    off = _off_when_cached(thinker, rows, expected, predict)
-    if off > TOLERANCE:
-        return (
-            "answers written with a cache are not those of the library's own forward pass "
-            f"(logits are off by {off:.1g} of their length)"
-        )
-    return None
+    off = max(offs)
+    if offs[0] > TOLERANCE:
+        what = "a packed row does not give the logits of the library's own forward pass"
+    elif off > TOLERANCE:
+        what = "its layers carry something from one sample of a packed row into the next"
+    elif (off := _off_when_cached(thinker, rows, expected, predict)) > TOLERANCE:
+        what = "answers written with a cache are not those of the library's own forward pass"
+    else:
+        return None
+    return f"{what} (logits are off by {off:.1g} of their length)"
 
 
 def _samples(vocab_size: int, seed: int) -> list[list[int]]:
     draw = torch.Generator().manual_seed(seed)
-    samples = [
-        torch.randint(vocab_size, (length,), generator=draw, device="cpu").tolist()
-        for length in LENGTHS
-    ]
+    options: Any = {"generator": draw, "device": "cpu"}
+    samples = [torch.randint(vocab_size, (length,), **options).tolist() for length in LENGTHS]
     samples[1][:SHARED] = samples[0][:SHARED]
     return samples
 
@@ -129,19 +120,12 @@ def _off_when_cached(
     lengths = [row.shape[1] for row in rows]
     longest = max(lengths)
     embed = thinker.get_input_embeddings()
-    padded_BPE = torch.stack(
-        [
-            nn.functional.pad(embed(row)[0], (0, 0, longest - length, 0))
-            for row, length in zip(rows, lengths, strict=True)
-        ]
-    )
-    valid_BP = torch.stack(
-        [torch.arange(longest, device=embed.weight.device) >= longest - n for n in lengths]
-    )
+    embeds = [embed(row[0]) for row in rows]
+    padded_BPE = nn.utils.rnn.pad_sequence(embeds, batch_first=True, padding_side="left")
+    place_P = torch.arange(longest, device=embed.weight.device)
+    valid_BP = place_P >= longest - torch.tensor(lengths, device=place_P.device)[:, None]
     positions_BP = (valid_BP.cumsum(1) - 1).clamp(min=0)
-    cache = DynamicCache()
-    offs = []
-    begin = 0
+    cache, offs, begin = DynamicCache(), [], 0
     for end in range(longest - ONE_BY_ONE, longest + 1):
         found_BV = predict(
             padded_BPE[:, begin:end], valid_BP[:, :end], positions_BP[:, begin:end], cache
@@ -180,31 +164,29 @@ def _noted() -> Iterator[set[str]]:
 
 
 @contextmanager
-def _in_fp32(thinker: Any) -> Iterator[None]:
-    """Weights of fewer bits would hide a small difference; buffers stay as they are."""
-    kept = [(p, p.data) for p in thinker.parameters() if p.dtype != torch.float32]
-    for weight, data in kept:
-        weight.data = data.float()
+def _changed(changes: Iterable[tuple[Any, str, Any]]) -> Iterator[None]:
+    """Sets attributes, given as (object, name, value), and puts back what they were."""
+    before = [(holder, name, getattr(holder, name), value) for holder, name, value in changes]
+    for holder, name, _, value in before:
+        setattr(holder, name, value)
     try:
         yield
     finally:
-        for weight, data in kept:
-            weight.data = data
-
-
-@contextmanager
-def _narrowed(thinker: Any) -> Iterator[None]:
-    """Narrows every sliding window, in the configuration and in the layers that copied it."""
-    changed: list[tuple[Any, str, int]] = []
-    configs = {id(m.config): m.config for m in thinker.modules() if hasattr(m, "config")}
-    for holder in (*configs.values(), *thinker.modules()):
-        for name in WINDOWS:
-            value = vars(holder).get(name)
-            if type(value) is int and value > WINDOW:
-                changed.append((holder, name, value))
-                setattr(holder, name, WINDOW)
-    try:
-        yield
-    finally:
-        for holder, name, value in changed:
+        for holder, name, value, _ in before:
             setattr(holder, name, value)
+
+
+def _in_fp32(thinker: Any) -> list[tuple[Any, str, Any]]:
+    """Weights of fewer bits would hide a small difference; buffers stay as they are."""
+    return [(p, "data", p.float()) for p in thinker.parameters() if p.dtype != torch.float32]
+
+
+def _narrowed(thinker: Any) -> list[tuple[Any, str, Any]]:
+    """Every sliding window, in the configuration and in the layers that copied it."""
+    configs = {id(m.config): m.config for m in thinker.modules() if hasattr(m, "config")}
+    return [
+        (holder, name, WINDOW)
+        for holder in (*configs.values(), *thinker.modules())
+        for name in WINDOWS
+        if type(value := vars(holder).get(name)) is int and value > WINDOW
+    ]

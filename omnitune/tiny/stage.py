@@ -178,7 +178,7 @@ def run_stage(stage: Stage, resume: bool) -> None:
         batch_at=stage.batch_at,
         plan=plan,
         config=config,
-        log=RunLog(config.out, stage.groups, lines, max(config.num_epochs, plan.epochs), config),
+        log=RunLog(config, stage.groups, lines, max(config.num_epochs, plan.epochs)),
         groups=stage.groups,
         score=score,
         rounded=stage.rounded,

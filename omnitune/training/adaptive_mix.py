@@ -6,7 +6,7 @@ It only decides. What it decided lies in a run's state as a list of (first sampl
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from omnitune.evaluation.metrics import ranked_metrics
@@ -33,14 +33,13 @@ class AdaptiveMix:
     def factors(self, scores: Mapping[str, Any]) -> dict[str, float]:
         """Takes in one moment's held-out scores; returns the factor on each source's weight.
 
-        A source that has no scores of its own this time keeps its lag; one that never had any
-        keeps its weight.
+        A source without scores this time keeps its lag; one that never had any keeps its weight.
         """
         own = self.state.setdefault("adaptive_mix", {"first": {}, "lag": {}})
-        lags = own["lag"]
-        for source in self.tasks:
-            lag = self._lag(source, scores.get("tasks", {}), own["first"])
-            if lag is not None:
+        lags, by_task = own["lag"], scores.get("tasks", {})
+        for source, names in self.tasks.items():
+            if found := [by_task[name] for name in names if name in by_task]:
+                lag = self._lag(source, found, own["first"])
                 before = lags.get(source, lag)
                 lags[source] = before + SMOOTHING * (lag - before)
         mean = sum(lags.values()) / max(1, len(lags))
@@ -50,11 +49,8 @@ class AdaptiveMix:
         return {s: round(min(high, max(low, lag / mean)), 3) for s, lag in lags.items()}
 
     def _lag(
-        self, source: str, scores: Mapping[str, Mapping[str, float]], first: dict[str, float]
-    ) -> float | None:
-        found = [scores[task] for task in self.tasks[source] if task in scores]
-        if not found:
-            return None
+        self, source: str, found: Sequence[Mapping[str, float]], first: dict[str, float]
+    ) -> float:
         if self.by == "score":
             return sum(distance(task) for task in found) / len(found)
         tokens = sum(task["tokens"] for task in found)

@@ -15,9 +15,6 @@ from omnitune.sample import Sample, UserError
 from omnitune.training.output_dir import CACHE_NOTE
 from omnitune.training.phases import Phases
 
-# Passes from which on the cache pays. To encode a medium in large batches and keep its rows takes
-# no longer than to encode it in the steps of one pass (docs/performance.md, "What gives what").
-REPAYING_PASSES = 1.0
 SPARED = 0.5  # of the free disk is left alone
 
 
@@ -40,23 +37,19 @@ def encode_media(
     Raises:
         UserError: it was asked for, and an encoder is trained from the first step on.
     """
-    passes = frozen_passes(config, model)
-    if config.feature_cache == "on" and len(passes) < len(model.modalities):
+    asked, passes = config.feature_cache, frozen_passes(config, model)
+    if asked == "on" and len(passes) < len(model.modalities):
         raise UserError(
             "feature_cache is on, but the encoders are trained; their features "
             "change with every step: freeze_encoders true, or feature_cache auto"
         )
-    root = config.data_dir / FEATURES_FOLDER
-    chosen, why = list(passes), "as configured"
-    note = config.out / CACHE_NOTE
-    if config.feature_cache == "off":
-        chosen = []
-    elif config.feature_cache == "auto":
-        if resume and note.exists():
-            chosen = read_json_object(note).get("modalities", chosen)
-            why = "as the run began"
-        else:
-            chosen, why = choose_cached(model, passes, slots, root)
+    root, note = config.data_dir / FEATURES_FOLDER, config.out / CACHE_NOTE
+    if asked != "auto":
+        chosen, why = list(passes) if asked == "on" else [], "as configured"
+    elif resume and note.exists():
+        chosen, why = read_json_object(note).get("modalities", list(passes)), "as the run began"
+    else:
+        chosen, why = choose_cached(model, passes, slots, root)
     print(f"feature cache: {', '.join(chosen) or 'off'} ({why})", flush=True)
     return encode_once(model, samples, root, chosen) if chosen else {}
 
@@ -72,14 +65,12 @@ def frozen_passes(config: SftConfig, model: OmniModel) -> dict[str, float]:
 def choose_cached(
     model: OmniModel, passes: Mapping[str, float], slots: Mapping[str, int], root: Path
 ) -> tuple[list[str], str]:
-    """The modalities whose media are encoded once, and why.
+    """The modalities whose media are encoded once, and why; ``root`` is the stores' folder.
 
-    Args:
-        passes: of :func:`frozen_passes`.
-        slots: feature rows of all media, at most, by modality.
-        root: folder of the stores.
+    To encode a medium in large batches and keep its rows takes no longer than to encode it in the
+    steps of one pass (docs/performance.md, "What gives what"): the cache pays from the second on.
     """
-    chosen = [name for name, count in passes.items() if count > REPAYING_PASSES]
+    chosen = [name for name, count in passes.items() if count > 1]
     if not chosen:
         return [], "no medium is met twice by a frozen encoder"
     # In half precision.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from concurrent.futures import ThreadPoolExecutor
 from itertools import zip_longest
@@ -16,7 +15,7 @@ from omnitune.sample import UserError
 from omnitune.storage import NoRoomError, edit_manifest, read_checkpoint, write_checkpoint
 from omnitune.training.run import Run
 
-_STEP_FILE = re.compile(r"(?:\w+_)?step_(\d+)\.pt")
+_STEP_FILE = re.compile(r"(?:\w+_)?step_\d+\.pt")
 # One thread, so that checkpoints are written one after the other.
 _WRITER = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
 
@@ -27,7 +26,7 @@ def save(run: Run) -> None:
     Training waits for a copy in memory only; the file is written while it goes on.
     """
     finish_saving(run)  # no more than one copy at a time
-    run.state["log"] = run.log.sums()
+    run.state["log"] = run.log.sums
     path = run.config.out / f"{run.config.step_prefix}{run.step}.pt"
     values = {
         "step": run.step,
@@ -36,7 +35,7 @@ def save(run: Run) -> None:
         "torch_rng": torch.get_rng_state() if run.rng is None else run.rng,
         "gpu_rng": torch.cuda.get_rng_state() if run.device.type == "cuda" else None,
         "state": run.state,
-        "config": json.loads(run.config.model_dump_json()),
+        "config": run.config.model_dump(mode="json"),
     }
     run.snapshot = copied(values, run.snapshot)
     run.saving = _WRITER.submit(_write, path, run.snapshot, run.config.keep_checkpoints)
@@ -124,7 +123,7 @@ def restore(run: Run) -> bool:
         run.step = run.saved = values["step"]
         scored = run.state.get("scored") == run.step  # else that moment is scored once more
         run.log.truncate(run.step if scored else run.step - 1)
-        run.log.take_up(run.state.pop("log", None))
+        run.log.sums = run.state.pop("log", run.log.sums)
         return True
     run.log.truncate(-1)
     return False
@@ -132,12 +131,8 @@ def restore(run: Run) -> bool:
 
 def step_files(folder: Path) -> list[Path]:
     """The step checkpoints of a folder, oldest first."""
-    numbered = []
-    for path in folder.glob("*step_*.pt"):
-        match = _STEP_FILE.fullmatch(path.name)
-        if match:
-            numbered.append((int(match[1]), path))
-    return [path for _, path in sorted(numbered)]
+    paths = (path for path in folder.glob("*step_*.pt") if is_step_file(path.name))
+    return sorted(paths, key=lambda path: (int(path.stem.rpartition("_")[2]), path))
 
 
 def is_step_file(name: str) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cached_property
 from typing import Any
 
 from omnitune.config.sft import SftConfig
@@ -15,7 +14,7 @@ from omnitune.evaluation.evaluate import score_splits, top_split
 from omnitune.evaluation.guard import TEXT_TASK, language_lost, text_guard, text_losses
 from omnitune.evaluation.priors import answer_priors
 from omnitune.evaluation.reliance import gains, ignored, make_trials, reliance
-from omnitune.evaluation.scoring import Priors, pick, scoreboard
+from omnitune.evaluation.scoring import pick, scoreboard
 from omnitune.models.omni import OmniModel
 from omnitune.sample import Sample
 from omnitune.training.run import Plan
@@ -35,6 +34,8 @@ class Evaluator:
     What is scored is chosen once, by the configuration's seed.
 
     Attributes:
+        probed, whole, texts: what is scored between epochs, after an epoch, and of that the text.
+        priors: the most frequent training answers.
         state: to be the run's: under ``text_start`` the text losses of the starting thinker, of
             the texts scored after each epoch and of those scored at the end.
     """
@@ -48,11 +49,15 @@ class Evaluator:
         plan: Plan,
     ) -> None:
         self.config, self.model, self.strategy, self.plan = config, model, strategy, plan
-        self.samples = join(samples.values())
-        self.held_out = split_of(self.samples, "validation")
+        everything = join(samples.values())
+        held_out = split_of(everything, "validation")
+        self.probed = pick(held_out, config.probe_questions, config.seed, strategy.probed)
+        self.whole = epoch_samples(config, everything)
+        self.texts = [single for single in self.whole if single.task == TEXT_TASK]
+        self.priors = answer_priors(split_of(everything, "train"))
         print("scoring the thinker as it begins", flush=True)
         model.eval()
-        texts = {"epoch": self.texts, "final": final_texts(config, self.samples)}
+        texts = {"epoch": self.texts, "final": final_texts(config, everything)}
         reader = strategy.reader_at(0)
         start = {when: text_losses(model, reader, found) for when, found in texts.items()}
         self.state = strategy.state
@@ -79,28 +84,6 @@ class Evaluator:
             warnings += language_lost(scores["text_guard"])
         return scores | {"warnings": warnings}
 
-    @cached_property
-    def probed(self) -> list[Sample]:
-        """What is scored between epochs."""
-        return pick(
-            self.held_out, self.config.probe_questions, self.config.seed, self.strategy.probed
-        )
-
-    @cached_property
-    def whole(self) -> list[Sample]:
-        """What is scored after an epoch."""
-        return epoch_samples(self.config, self.samples)
-
-    @cached_property
-    def texts(self) -> list[Sample]:
-        """What of that is text alone."""
-        return [single for single in self.whole if single.task == TEXT_TASK]
-
-    @cached_property
-    def priors(self) -> Priors:
-        """The most frequent training answers."""
-        return answer_priors(split_of(self.samples, "train"))
-
 
 def final_scores(
     config: SftConfig,
@@ -109,11 +92,7 @@ def final_scores(
     samples: Mapping[str, Samples],
     state: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Scores of every held-out split but validation, which the run was watched on.
-
-    Args:
-        state: the run's.
-    """
+    """Scores of every held-out split but validation, which the run was watched on."""
     everything = join(samples.values())
     splits = final_splits(everything)
     model.eval()

@@ -28,9 +28,8 @@ def interpolate_weights(
 
     Args:
         model: in evaluation mode.
-        start: weights of the starting thinker.
         items: held-out samples, none of them of the splits that are scored at the end.
-        largest: share of the starting weights up to which is tried.
+        largest: share of the starting weights ``start`` up to which is tried.
 
     Returns:
         the ``share`` that was taken, 0 for none, and the ``losses`` by share: means over the

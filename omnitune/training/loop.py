@@ -9,16 +9,19 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
+from typing import cast
 
 import torch
 from torch import nn
 
+from omnitune.data.packing import Batch
 from omnitune.distributed.protocol import Distributed
 from omnitune.training import checkpoint, precision
+from omnitune.training.mix import AMOUNTS
 from omnitune.training.optim import rate_factor, set_rate
 from omnitune.training.prefetch import DeviceBatch, prefetch
 from omnitune.training.ranks import choose_ranks, open_ranks
-from omnitune.training.run import Run, StepResult
+from omnitune.training.run import Run
 
 
 def train(run: Run) -> None:
@@ -89,22 +92,20 @@ def _one_step(run: Run, fed: Callable[[int], DeviceBatch], ranks: Distributed) -
     started = time.perf_counter()
     run.rng = torch.get_rng_state()
     rate = run.config.learning_rate * _rate_factor(run)
-    ranks.broadcast(run.strategy.decisions if run.strategy else None)
-    found = update(run, fed, ranks)
+    ranks.broadcast(run.state.get("weights"))  # what was decided on the mix
+    amounts, norm = update(run, fed, ranks)
     ranks.end_step()
     run.step += 1
     run.updating, run.rng = False, None
-    if not math.isfinite(found.norm):  # left out of the record too: a NaN would spoil every mean
+    if not math.isfinite(norm):  # left out of the record too: a NaN would spoil every mean
         run.log.warn(f"step {run.step}: the gradient is not finite; the update is left out")
-        zeros = [0.0] * len(run.groups)
-        found = StepResult(zeros, zeros, 0.0, [*zeros, *zeros])
+        amounts, norm = {name: [0.0] * len(run.groups) for name in AMOUNTS}, 0.0
     elif run.strategy:
-        run.strategy.count(run.step, found)
+        run.strategy.count(run.step, amounts)
     run.log.step(
-        run.step,
-        found.loss_sums,
-        found.counts,
-        grad_norm=found.norm,
+        amounts["loss"],
+        amounts["supervised"],
+        grad_norm=norm,
         learning_rate=rate,
         seconds=time.perf_counter() - started,
     )
@@ -114,9 +115,7 @@ def _follow(run: Run, ranks: Distributed) -> None:
     """The steps of a rank other than 0, until rank 0 ends."""
     with prefetch(run, ranks.shard) as fed:
         while True:
-            decisions = ranks.broadcast()
-            if run.strategy:
-                run.strategy.decisions = decisions
+            run.state["weights"] = ranks.broadcast() or []
             # What dropout draws must differ by rank, and not depend on where the run was started.
             torch.manual_seed(hash((run.config.seed, run.step, ranks.rank)))
             update(run, fed, ranks)
@@ -124,32 +123,40 @@ def _follow(run: Run, ranks: Distributed) -> None:
             run.step += 1
 
 
-def update(run: Run, fed: Callable[[int], DeviceBatch], ranks: Distributed) -> StepResult:
-    """Gradients of this rank's shard, their sum over the ranks, the update of what it owns."""
+def update(
+    run: Run, fed: Callable[[int], DeviceBatch], ranks: Distributed
+) -> tuple[dict[str, list[float]], float]:
+    """Gradients of this rank's shard, their sum over the ranks, the update of what it owns.
+
+    Returns:
+        what the step was made of on all ranks, by measure of ``AMOUNTS`` and group (samples and
+        tokens are 0 without a strategy), and the norm of the gradient of the mean loss: if that is
+        not finite, nothing was updated.
+    """
     config = run.config
     first = run.step * config.gradient_accumulation
     if run.strategy:
-        run.strategy.begin(run, announce=ranks.rank == 0)
+        started = run.strategy.phases.begin(run.step, run.model)
+        if started and ranks.rank == 0:
+            run.log.say(started)
     set_rate(run.optimizer, _rate_factor(run))
-    loss_sums, counts = torch.zeros(2, len(run.groups), device=run.device)
-    shown_2G = torch.zeros(2, len(run.groups), device=run.device)
+    amounts_4G = torch.zeros(len(AMOUNTS), len(run.groups), device=run.device)
+    shown_2G, counts_G, losses_G = amounts_4G[:2], amounts_4G[2], amounts_4G[3]
     targets = 0.0
     for n in range(config.gradient_accumulation):
         found = fed(first + n)
         if found.batch is None:
             continue
         with run.autocast():
-            sums_G, counts_G = run.model(found.batch)
-        sums_G.sum().backward()
-        loss_sums += sums_G.detach()
-        counts += counts_G
+            loss_G, count_G = run.model(found.batch)
+        loss_G.sum().backward()
+        losses_G += loss_G.detach()
+        counts_G += count_G
         targets += found.targets
         if run.strategy:
-            shown_2G += run.strategy.shown(found.batch)
-    rows_G = (loss_sums, counts, *shown_2G)
-    summed = ranks.add_gradients([targets, *(x for row_G in rows_G for x in row_G.tolist())])
-    # The mean over the whole step's tokens, which only now is known.
-    targets, sums = max(1.0, summed[0]), summed[1:]
+            shown_2G += cast(Batch, found.batch).shown_2G
+    targets, *sums = ranks.add_gradients([targets, *amounts_4G.flatten().tolist()])
+    targets = max(1.0, targets)  # of the whole step, which only now are known
     gradients = [
         p.grad
         for group in run.optimizer.param_groups
@@ -164,14 +171,15 @@ def update(run: Run, fed: Callable[[int], DeviceBatch], ranks: Distributed) -> S
         torch._foreach_mul_(gradients, clip / targets)
         run.optimizer.step()
     run.optimizer.zero_grad(set_to_none=True)
-    groups = len(run.groups)
-    return StepResult(sums[:groups], sums[groups : 2 * groups], norm, sums[2 * groups :])
+    size = len(run.groups)
+    amounts = {name: sums[n * size : (n + 1) * size] for n, name in enumerate(AMOUNTS)}
+    return amounts, norm
 
 
 def _rate_factor(run: Run) -> float:
     config = run.config
     factor = rate_factor(run.step, run.plan.total_steps, config.warmup_steps, config.min_lr_ratio)
-    return factor * (run.strategy.rate(run.step) if run.strategy else 1.0)
+    return factor * (run.strategy.phases.rate(run.step) if run.strategy else 1.0)
 
 
 def _score_if_due(run: Run, ranks: Distributed) -> None:

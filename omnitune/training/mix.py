@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-MEASURES = ("asked", "samples", "tokens", "supervised", "loss")
+AMOUNTS = ("samples", "tokens", "supervised", "loss")  # of a step, by group
+MEASURES = ("asked", *AMOUNTS)
 NOTABLE = 0.05  # difference to what was asked that is worth a line
 
 
@@ -24,7 +25,7 @@ def add_step(
     Args:
         sums: by source and measure; changed.
         asked: share of each source as configured.
-        amounts: by measure but ``asked``, by group.
+        amounts: by measure of ``AMOUNTS``, by group.
     """
     samples = sum(amounts["samples"])
     for n, name in enumerate(groups):

@@ -75,10 +75,9 @@ def begin_state(optimizer: torch.optim.Optimizer) -> None:
     if not isinstance(optimizer, torch.optim.AdamW):
         return
     for group in optimizer.param_groups:
+        moments = ("momentum",) if group["orthogonal"] else ("exp_avg", "exp_avg_sq")
         for parameter in group["params"]:
-            state = optimizer.state[parameter]
-            moments = ("momentum",) if group.get("orthogonal") else ("exp_avg", "exp_avg_sq")
-            if not state:
+            if not (state := optimizer.state[parameter]):
                 state["step"] = torch.zeros(())
                 state |= {name: torch.zeros_like(parameter) for name in moments}
 
@@ -93,11 +92,7 @@ def step_cost(group: dict[str, Any], parameter: nn.Parameter) -> float:
 
 
 def orthogonalize(matrices_BMN: Tensor, products: torch.dtype = torch.float32) -> Tensor:
-    """Brings every singular value of each matrix near 1, by Newton-Schulz iteration.
-
-    Args:
-        products: precision of the iteration.
-    """
+    """Brings every singular value of each matrix near 1, by Newton-Schulz in ``products``."""
     wide = matrices_BMN.shape[1] <= matrices_BMN.shape[2]
     x = matrices_BMN if wide else matrices_BMN.mT
     x = (x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)).to(products)
@@ -151,16 +146,14 @@ def hidden_matrices(model: nn.Module) -> set[nn.Parameter]:
 
     Embeddings, output heads and convolutions of single channels are left to AdamW.
     """
-    tables = {m.weight for m in model.modules() if isinstance(m, nn.Embedding)}
-    found: set[nn.Parameter] = set()
-    for name, module in model.named_modules():
-        if "head" in name.rpartition(".")[2]:
-            continue
-        if isinstance(module, nn.Linear) or (
-            isinstance(module, nn.Conv1d | nn.Conv2d) and module.groups == 1
-        ):
-            found.add(cast(nn.Parameter, module.weight))
-    return found - tables
+    matrices = {
+        cast(nn.Parameter, module.weight)
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d)
+        and getattr(module, "groups", 1) == 1
+        and "head" not in name.rpartition(".")[2]
+    }
+    return matrices - {m.weight for m in model.modules() if isinstance(m, nn.Embedding)}
 
 
 def trainable(model: nn.Module) -> Iterable[tuple[str, nn.Parameter]]:

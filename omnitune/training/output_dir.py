@@ -67,9 +67,7 @@ class OutputDir:
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            if not self.keep:
-                _clear(self.folder)
-            _clear_half_written(self.folder)
+            _clear(self.folder, self.keep)
             write_json(self.folder / RUN_FILE, self.record)
         except OSError as error:
             raise UserError(
@@ -103,16 +101,17 @@ def prepare_output_dir(
     check_installed(config.trackers)
     check_ranks(config, pick_device(config.device))
     check_writable(folder)
-    settings: dict[str, Any] = json.loads(config.model_dump_json())
+    settings = config.model_dump(mode="json")
     digests = {name: sha256(path) for name, path in inputs.items() if path.is_file()}
     found = {} if overwrite else _read(folder / RUN_FILE) or {}
     complete = bool(found.get("finished")) and result.exists()
     if not overwrite and (complete or step_files(folder)):
         if found:
             places = {name for name, value in config if isinstance(value, Path)}
-            before = _defaults(config) | found["config"]  # older runs had fewer settings
+            defaults = type(config).model_construct().model_dump(mode="json")
+            before = defaults | found["config"]  # older runs had fewer settings
             _compare(folder, "settings", before, settings, MAY_DIFFER_ON_RESUME | places)
-            _compare_inputs(folder, found.get("inputs", {}), digests)
+            _compare(folder, "inputs", found.get("inputs", {}), digests)
         if complete:
             print(f"{result} is there and complete; nothing to do (--overwrite trains again)")
             return None
@@ -125,13 +124,6 @@ def prepare_output_dir(
     earlier = found.get("commands", []) if resume else []
     run |= {"environment": environment(), "commands": [*earlier, command()]}
     return OutputDir(folder, run, keep=resume)
-
-
-def _defaults(config: RunConfig) -> dict[str, Any]:
-    """The settings that a configuration of this kind has where nothing is said."""
-    fields = type(config).model_fields.items()
-    known = {name: field.default for name, field in fields if not field.is_required()}
-    return json.loads(config.model_copy(update=known).model_dump_json())
 
 
 def check_writable(folder: Path) -> None:
@@ -151,12 +143,6 @@ def finish(config: RunConfig) -> None:
     write_json(config.out / RUN_FILE, run | {"finished": True})
 
 
-def _compare_inputs(folder: Path, found: dict[str, str], asked: dict[str, str]) -> None:
-    """Refuses other content; an older run noted its files under their paths."""
-    if sorted(found.values()) != sorted(asked.values()):
-        _compare(folder, "inputs", found, asked)
-
-
 def _compare(
     folder: Path,
     what: str,
@@ -174,20 +160,15 @@ def _compare(
         )
 
 
-def _clear(folder: Path) -> None:
-    """Takes away what an earlier run left, and nothing else."""
-    for path in [*step_files(folder), *(folder / name for name in RUN_ARTIFACTS)]:
+def _clear(folder: Path, keep: bool) -> None:
+    """Removes half-written files and, unless ``keep``, what an earlier run left; nothing else."""
+    names = (*RUN_ARTIFACTS, RUN_FILE, MANIFEST)
+    left = [p for p in folder.glob("*.tmp") if p.stem in names or is_step_file(p.stem)]
+    if not keep:
+        left += [*step_files(folder), *(folder / name for name in RUN_ARTIFACTS)]
+        left += folder.glob("tensorboard/events.out.*")
+    for path in left:
         path.unlink(missing_ok=True)
-    for events in (folder / "tensorboard").glob("events.out.*"):
-        events.unlink()
-
-
-def _clear_half_written(folder: Path) -> None:
-    """Takes away files of a run that was killed while it wrote them."""
-    for path in folder.glob("*.tmp"):
-        name = path.name.removesuffix(".tmp")
-        if name in (*RUN_ARTIFACTS, RUN_FILE, MANIFEST) or is_step_file(name):
-            path.unlink()
 
 
 def _read(path: Path) -> dict[str, Any] | None:

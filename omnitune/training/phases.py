@@ -19,7 +19,6 @@ from omnitune.data.schedule import Segment, warming_up
 from omnitune.encoders.base import Encoder
 from omnitune.sample import UserError
 from omnitune.training.optim import trainable, warmup_of
-from omnitune.training.run import Run
 
 FROZEN_HERE = "frozen_by_phase"  # attribute of a weight
 
@@ -28,10 +27,7 @@ class Phases:
     """The phases of a run; a run without any is one phase of everything.
 
     Args:
-        config: names them.
-        parts: of the model, by name.
-        modalities: of the model, to tell whose encoder is which part.
-        total_steps: of the run.
+        parts, modalities: of the model; modalities tell whose encoder is which part.
 
     Raises:
         UserError: a phase trains a part that the model does not have.
@@ -54,21 +50,20 @@ class Phases:
         self.starts = [0.0, *(phase.until or 1.0 for phase in self.phases[:-1])]
         self.firsts = [round(start * total_steps) for start in self.starts]
         self._parts = dict(parts)
-        self._check_names()
+        for n, phase in enumerate(self.phases):
+            self._check_names(n, phase.train or ())
         self._encoders = {m.medium.encoder_part: name for name, m in modalities.items()}
         self._entered: int | None = None
 
-    def _check_names(self) -> None:
-        """Raises UserError if a phase trains a part that the model does not have."""
-        for n, phase in enumerate(self.phases):
-            for name in phase.train or ():
-                if name not in self._parts:
-                    near = nearest(name, self._parts)
-                    hint = f"; did you mean {near}?" if near else ""
-                    raise UserError(
-                        f"phases.{n}.train: {name!r} is not one of this model's parts, which are "
-                        f"{', '.join(self._parts)}{hint}"
-                    )
+    def _check_names(self, n: int, names: Iterable[str]) -> None:
+        for name in names:
+            if name not in self._parts:
+                near = nearest(name, self._parts)
+                hint = f"; did you mean {near}?" if near else ""
+                raise UserError(
+                    f"phases.{n}.train: {name!r} is not one of this model's parts, which are "
+                    f"{', '.join(self._parts)}{hint}"
+                )
 
     def at(self, step: int) -> int:
         """Phase, counted from 0, of the step that is made after ``step`` steps."""
@@ -94,29 +89,31 @@ class Phases:
         """
         n = self.at(step)
         scale = self.scale(n)
-        as_before = n > 0 and self.trained(n) == self.trained(n - 1) and scale == self.scale(n - 1)
-        if n == 0 or as_before:
+        if n == 0 or (self.trained(n), scale) == (self.trained(n - 1), self.scale(n - 1)):
             return scale
         end = self.firsts[n + 1] if n + 1 < len(self.firsts) else self.total_steps
         warmup = warmup_of(self.config.warmup_steps, end - self.firsts[n])
         return scale * min(1.0, (step - self.firsts[n] + 1) / max(1, warmup))
 
-    def begin(self, run: Run, announce: bool = True) -> None:
-        """Readies the parts for the coming step, and says so where a phase starts."""
-        n = self.at(run.step)
-        if n != self._entered:
-            self._entered = n
-            self.set_trainable([n])
-            run.model.train()  # frozen encoders stay as they are when scored
-            if self.named and announce:
-                run.log.say(self._describe(n, run))
+    def begin(self, step: int, model: nn.Module) -> str:
+        """Readies the model for the step after ``step`` steps; describes a phase that starts.
 
-    def set_trainable(self, phases: Iterable[int] | None = None) -> None:
-        """Gives gradients to the parts that some phases (or any phase) train, to no others.
+        Every rank of a run calls it.
+        """
+        n = self.at(step)
+        if n == self._entered:
+            return ""
+        self._entered = n
+        self.set_trainable(n)
+        model.train()  # frozen encoders stay as they are when scored
+        return self._describe(n, model) if self.named else ""
+
+    def set_trainable(self, phase: int | None = None) -> None:
+        """Gives gradients to the parts that a phase (or any phase) trains, to no others.
 
         A weight that somebody else has frozen within a part stays as it is.
         """
-        chosen = range(len(self.phases)) if phases is None else phases
+        chosen = range(len(self.phases)) if phase is None else [phase]
         trained = set[str]().union(*(self.trained(n) for n in chosen))
         for name, part in self._parts.items():
             for parameter in part.parameters():
@@ -179,9 +176,9 @@ class Phases:
             )
         return easy
 
-    def _describe(self, n: int, run: Run) -> str:
+    def _describe(self, n: int, model: nn.Module) -> str:
         phase = self.phases[n]
-        count = sum(p.numel() for _, p in trainable(run.model))
+        count = sum(p.numel() for _, p in trainable(model))
         words = [
             f"phase {n + 1} of {len(self.phases)} from step {self.firsts[n] + 1}: training "
             f"{', '.join(name for name in self._parts if name in self.trained(n))} "

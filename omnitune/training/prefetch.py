@@ -16,10 +16,7 @@ T = TypeVar("T")
 
 
 class DeviceBatch(NamedTuple):
-    """A batch on the device, and its number of targets as counted before it was sent there.
-
-    None of a batch that has nothing for this rank.
-    """
+    """A batch on the device, None if it has nothing for this rank, and its number of targets."""
 
     batch: LossBatch | None
     targets: float
@@ -39,7 +36,8 @@ def prefetch(run: Run, shard: Shard = WHOLE) -> Iterator[Callable[[int], DeviceB
         batch = run.batch_at(number, shard)
         if batch is None:
             return DeviceBatch(None, 0.0)
-        if run.rounded and (device.type == "cuda" or _costly_shapes(run)):
+        costly_shapes = run.state.get("precision") == "bf16" or run.state.get("compile")
+        if run.rounded and (device.type == "cuda" or costly_shapes):
             batch = run.rounded(batch)
         return DeviceBatch(batch.to(device), batch.num_targets)
 
@@ -64,13 +62,9 @@ def prefetch(run: Run, shard: Shard = WHOLE) -> Iterator[Callable[[int], DeviceB
 
 
 class Prefetcher(Generic[T]):
-    """A function of consecutive numbers, computed one ahead in a thread.
+    """A function of consecutive numbers below ``stop``, computed one ahead in a thread.
 
     What it raises is raised where its number is asked for.
-
-    Args:
-        make: the function; it must not depend on when it is called.
-        stop: number that is not reached.
     """
 
     def __init__(self, make: Callable[[int], T], stop: int) -> None:
@@ -93,7 +87,3 @@ class Prefetcher(Generic[T]):
 
     def __exit__(self, *_: object) -> None:
         self._pool.shutdown(cancel_futures=True)
-
-
-def _costly_shapes(run: Run) -> bool:
-    return run.state.get("precision") == "bf16" or bool(run.state.get("compile"))

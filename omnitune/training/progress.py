@@ -6,7 +6,6 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -23,65 +22,44 @@ class RunLog:
     """Collects a run's numbers between two moments of scoring and writes them out.
 
     Args:
-        folder: ``metrics.jsonl`` and the TensorBoard events go here.
+        config: names the folder of ``metrics.jsonl`` and the trackers, and is shown in them.
         groups: names of the loss groups.
         formatter: lines to print for a moment's scores.
         epochs: in the whole run.
-        config: names the trackers and is shown in them; without it there is TensorBoard only.
+
+    Attributes:
+        sums: what was collected since the last scores; a checkpoint keeps it.
     """
 
     def __init__(
-        self,
-        folder: Path,
-        groups: list[str],
-        formatter: Formatter,
-        epochs: int,
-        config: RunConfig | None = None,
+        self, config: RunConfig, groups: list[str], formatter: Formatter, epochs: int
     ) -> None:
-        self.folder, self.groups, self.formatter, self.epochs = folder, groups, formatter, epochs
-        self.config = config
+        self.config, self.groups, self.formatter, self.epochs = config, groups, formatter, epochs
+        self._path = config.out / "metrics.jsonl"
         self._advance: Callable[..., None] = lambda n=1, note="": None
         self._trackers: Trackers | None = None
         self._printed_epoch = 0
-        self._reset()
+        self.sums = self._nothing()
 
-    def _reset(self) -> None:
-        self._loss = [0.0] * len(self.groups)
-        self._count = [0.0] * len(self.groups)
-        self._seconds = 0.0
-        self._latest: dict[str, float] = {}
-
-    def sums(self) -> dict[str, Any]:
-        """What was collected since the last scores, to be kept with a checkpoint."""
-        return {
-            "loss": self._loss,
-            "count": self._count,
-            "seconds": self._seconds,
-            "latest": self._latest,
-        }
-
-    def take_up(self, sums: Mapping[str, Any] | None) -> None:
-        """Goes on with what a checkpoint kept."""
-        if sums:
-            self._loss, self._count = list(sums["loss"]), list(sums["count"])
-            self._seconds, self._latest = sums["seconds"], dict(sums["latest"])
+    def _nothing(self) -> dict[str, Any]:
+        zeros = [0.0] * len(self.groups)
+        return {"loss": zeros, "count": zeros, "seconds": 0.0, "latest": {}}
 
     def truncate(self, step: int) -> None:
         """Drops what an interrupted run logged after the step that it goes on from."""
-        path = self.folder / "metrics.jsonl"
-        if path.exists():
-            lines = path.read_text(encoding="utf-8").splitlines()
+        if self._path.exists():
+            lines = self._path.read_text(encoding="utf-8").splitlines()
             kept = [line for line in lines if _step_of(line) <= step]
             if kept != lines:
-                write_lines(path, (line + "\n" for line in kept))
+                write_lines(self._path, (line + "\n" for line in kept))
 
     @contextmanager
     def training_bar(self, total: int, done: int) -> Iterator[None]:
         """Shows the live bar of the run."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        names = self.config.trackers if self.config else ["tensorboard"]
-        settings = json.loads(self.config.model_dump_json()) if self.config else {}
-        self._trackers = Trackers(names, self.folder, settings, done, self.warn)
+        config, folder = self.config, self.config.out
+        folder.mkdir(parents=True, exist_ok=True)
+        settings = config.model_dump(mode="json")
+        self._trackers = Trackers(config.trackers, folder, settings, done, self.warn)
         try:
             with progress_bar("training", total, done) as advance:
                 self._advance = advance
@@ -90,18 +68,16 @@ class RunLog:
             self._trackers.close()
 
     def step(
-        self,
-        step: int,
-        loss_sums: list[float],
-        counts: list[float],
-        seconds: float,
-        **latest: float,
+        self, loss_sums: list[float], counts: list[float], seconds: float, **latest: float
     ) -> None:
         """Takes in one step's loss sums and counts, by group."""
-        self._loss = [a + b for a, b in zip(self._loss, loss_sums, strict=True)]
-        self._count = [a + b for a, b in zip(self._count, counts, strict=True)]
-        self._seconds += seconds
-        self._latest = latest
+        before = self.sums
+        self.sums = {
+            "loss": [a + b for a, b in zip(before["loss"], loss_sums, strict=True)],
+            "count": [a + b for a, b in zip(before["count"], counts, strict=True)],
+            "seconds": before["seconds"] + seconds,
+            "latest": latest,
+        }
         self._advance(1, f"loss {sum(loss_sums) / max(1.0, sum(counts)):.3f}")
 
     def scores(
@@ -127,26 +103,33 @@ class RunLog:
             **notes,
         }
         self._append(entry)
-        self._track(step, entry)
-        self._print(epoch, self.formatter(step, entry))
+        if self._trackers is not None:
+            values = {k: v for k, v in entry.items() if k not in ("step", "epoch_ended")}
+            self._trackers.write(step, dict(_flat(values)))
+        if epoch != self._printed_epoch:
+            self.say(f"Epoch {epoch}/{self.epochs}:")
+            self._printed_epoch = epoch
+        for line in self.formatter(step, entry):
+            self.say(line)
         for message in scores.get("warnings", ()):
             self.warn(message)
-        self._reset()
+        self.sums = self._nothing()
 
     def _trained(self) -> dict[str, Any]:
         """Means over the steps since the last scores; without a loss where there was none."""
+        sums = self.sums
         by_group = {
             name: {"loss": loss / count, "tokens": count}
-            for name, loss, count in zip(self.groups, self._loss, self._count, strict=True)
+            for name, loss, count in zip(self.groups, sums["loss"], sums["count"], strict=True)
             if count
         }
-        count = sum(self._count)
-        loss = {"loss": sum(self._loss) / count} if count else {}
-        return {**loss, "sources": by_group, "seconds": round(self._seconds, 3), **self._latest}
+        count = sum(sums["count"])
+        loss = {"loss": sum(sums["loss"]) / count} if count else {}
+        return {**loss, "sources": by_group, "seconds": round(sums["seconds"], 3), **sums["latest"]}
 
     def _append(self, entry: dict[str, Any]) -> None:
         """Writes a line; a disk that is full costs the line, not the run."""
-        path = self.folder / "metrics.jsonl"
+        path = self._path
         whole = path.stat().st_size if path.exists() else 0
         try:
             with path.open("a", encoding="utf-8") as file:
@@ -163,20 +146,6 @@ class RunLog:
     def warn(self, message: str) -> None:
         """Prints a warning without disturbing the bar."""
         self.say(f"warning: {message}")
-
-    def _print(self, epoch: int, lines: list[str]) -> None:
-        if epoch != self._printed_epoch:
-            print(f"Epoch {epoch}/{self.epochs}:", flush=True)
-            self._printed_epoch = epoch
-        for line in lines:
-            print(line, flush=True)
-
-    def _track(self, step: int, entry: dict[str, Any]) -> None:
-        if self._trackers is not None:
-            values = {
-                key: part for key, part in entry.items() if key not in ("step", "epoch_ended")
-            }
-            self._trackers.write(step, dict(_flat(values)))
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:

@@ -24,11 +24,7 @@ SAMPLES_A_RANK = 4
 
 
 def choose_ranks(run: Run) -> int:
-    """How many processes share a step of a run, of which it is known whether it is compiled.
-
-    Raises:
-        UserError: more were asked for than there can be.
-    """
+    """How many processes share a step of a run, of which it is known whether it is compiled."""
     config = run.config
     forks = check_ranks(config, run.device)
     if config.workers is not None:
@@ -65,11 +61,7 @@ def check_ranks(config: RunConfig, device: torch.device) -> bool:
 def open_ranks(
     count: int, optimizer: torch.optim.Optimizer, work: Callable[[Distributed], None]
 ) -> Iterator[Distributed]:
-    """Yields rank 0 of so many processes.
-
-    Args:
-        work: what the other ranks do, without end.
-    """
+    """Yields rank 0 of so many processes; the others do ``work``, without end."""
     if count == 1:
         yield SingleProcess()
         return

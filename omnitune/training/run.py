@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from omnitune.config.run import RunConfig
 from omnitune.data.packing import Shard
-from omnitune.data.schedule import Decision
 from omnitune.training.optim import warmup_of
 from omnitune.training.progress import RunLog
+from omnitune.training.strategy import Strategy
 
 
 class LossBatch(Protocol):
@@ -33,46 +33,6 @@ class BatchAt(Protocol):
 
     def __call__(self, number: int, shard: Shard = ..., /) -> LossBatch | None:
         """A micro-batch, counted over the whole run, or a rank's shard; None for an empty one."""
-
-
-class StepResult(NamedTuple):
-    """What a step did, over all its micro-batches and ranks.
-
-    Attributes:
-        loss_sums, counts: by group.
-        shown: samples, then tokens, by group; zeros where no strategy counts them.
-        norm: of the gradient of the mean loss; not finite if the update was left out.
-    """
-
-    loss_sums: list[float]
-    counts: list[float]
-    norm: float
-    shown: list[float]
-
-
-class RunStrategy(Protocol):
-    """What changes in the course of a run (parts that train, rates, the mix), as the loop sees it.
-
-    Attributes:
-        decisions: what was decided on the mix; rank 0 decides and broadcasts it.
-    """
-
-    decisions: list[Decision]
-
-    def rate(self, step: int) -> float:
-        """Factor on the learning rate of the step that follows ``step`` steps."""
-
-    def begin(self, run: Run, announce: bool = True) -> None:
-        """Readies the model for the coming step, on every rank; may announce a new phase."""
-
-    def shown(self, batch: Any) -> Tensor:
-        """Samples and tokens of a batch by group: ``[2, G]``."""
-
-    def count(self, step: int, found: StepResult) -> None:
-        """Takes in what step ``step`` (counted from 1) was made of."""
-
-    def notes(self, step: int, scores: Mapping[str, Any]) -> dict[str, Any]:
-        """What the log says of a moment beside its scores."""
 
 
 @dataclass
@@ -94,8 +54,7 @@ class Plan:
         """The plan of a configuration."""
         steps = max(1, -(-batches_per_epoch // config.gradient_accumulation))
         epochs = steps * config.num_epochs
-        total = config.max_steps or epochs
-        notes = []
+        total, notes = config.max_steps or epochs, []
         if total > epochs:
             notes.append(
                 f"max_steps is {total}, and {config.num_epochs} epochs hold {epochs} steps: "
@@ -149,7 +108,7 @@ class Run:
     score: Callable[[int, bool], dict[str, Any]]
     rounded: Callable[[Any], LossBatch] | None = None
     compile: Callable[[], None] | None = None
-    strategy: RunStrategy | None = None
+    strategy: Strategy | None = None
     state: dict[str, Any] = field(default_factory=dict)
     step: int = 0
     updating: bool = False

@@ -142,7 +142,7 @@ def build_training(config: SftConfig, resume: bool = False) -> TrainingSetup:
     run = build_run(config, model, reader, samples)
     if resume and checkpoint.restore(run):
         print(f"going on from step {run.step} of {run.plan.total_steps}")
-    assert isinstance(run.strategy, Strategy)
+    assert run.strategy is not None
     reader = run.strategy.reader_at(run.plan.total_steps)
     return TrainingSetup(
         model, start, tokenizer, reader, samples, run, run.strategy, truncation, list(features)
@@ -225,7 +225,7 @@ def build_run(
         tokens_per_batch=config.tokens_per_batch,
     )
     plan = Plan.of(config, len(stream))
-    strategy = plan_strategy(config, model, reader, samples, stream, plan)
+    strategy = plan_strategy(config, model, reader, samples, stream, plan.total_steps)
     rates = learning_rates(config, model.thinker.config.hidden_size)
     evaluator = Evaluator(config, model, strategy, samples, plan)
 
@@ -238,7 +238,7 @@ def build_run(
         batch_at=stream,
         plan=plan,
         config=config,
-        log=RunLog(config.out, stream.groups, lines, max(config.num_epochs, plan.epochs), config),
+        log=RunLog(config, stream.groups, lines, max(config.num_epochs, plan.epochs)),
         groups=stream.groups,
         score=evaluator,
         rounded=round_up,

@@ -53,5 +53,4 @@ def require_splits(config: SftConfig, samples: Mapping[str, Samples]) -> None:
 def its_splits(samples: Samples) -> str:
     """The splits that there are, and those that may be meant as another."""
     names = sorted(samples.splits)
-    doubted = "".join(f"; {doubt}" for doubt in doubts(names))
-    return f" (splits there: {', '.join(names)}{doubted})"
+    return f" (splits there: {'; '.join([', '.join(names), *doubts(names)])})"

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-
-from torch import Tensor
 
 from omnitune.config.sft import SftConfig
 from omnitune.data.index import Samples
 from omnitune.data.loader import WINDOW, BatchStream, SampleReader
 from omnitune.data.reading import all_task_counts, split_of
-from omnitune.data.schedule import Decision, SamplingSchedule
+from omnitune.data.schedule import SamplingSchedule
 from omnitune.models.omni import OmniModel
 from omnitune.tasks import headlines
 from omnitune.training import mix
 from omnitune.training.adaptive_mix import AdaptiveMix
 from omnitune.training.phases import Phases
-from omnitune.training.run import Plan, Run, StepResult
 
 
 @dataclass
@@ -41,40 +38,8 @@ class Strategy:
     state: dict[str, Any]
     probed: tuple[str, ...]
 
-    def rate(self, step: int) -> float:
-        """Factor on the rate of the step that is made after ``step`` steps."""
-        return self.phases.rate(step)
-
-    def begin(self, run: Run, announce: bool = True) -> None:
-        """Readies the model for the coming step; every process of a run calls it.
-
-        Args:
-            announce: whether to print a phase that starts.
-        """
-        self.phases.begin(run, announce)
-
-    @property
-    def decisions(self) -> list[Decision]:
-        """What was decided on the mix; rank 0 decides and broadcasts it."""
-        return self.state.get("weights", [])
-
-    @decisions.setter
-    def decisions(self, found: list[Decision]) -> None:
-        self.state["weights"] = found
-
-    def shown(self, batch: Any) -> Tensor:
-        """Samples and tokens of a batch by group: ``[2, G]``."""
-        return batch.shown_2G
-
-    def count(self, step: int, found: StepResult) -> None:
-        """Takes in what step ``step`` (counted from 1) was made of."""
-        groups = len(self.schedule.names)
-        amounts = {
-            "samples": found.shown[:groups],
-            "tokens": found.shown[groups:],
-            "supervised": found.counts,
-            "loss": found.loss_sums,
-        }
+    def count(self, step: int, amounts: Mapping[str, Sequence[float]]) -> None:
+        """Takes in what step ``step`` (counted from 1) was made of, by measure and group."""
         asked = self.schedule.asked_at((step - 1) * self.samples_per_step)
         mix.add_step(self.state.setdefault("mix", {}), asked, self.schedule.names, amounts)
 
@@ -116,7 +81,7 @@ def plan_strategy(
     reader: SampleReader,
     samples: Mapping[str, Samples],
     stream: BatchStream,
-    plan: Plan,
+    total_steps: int,
 ) -> Strategy:
     """Makes the strategy of a configuration and lets the stream follow it.
 
@@ -124,7 +89,7 @@ def plan_strategy(
         samples: of every split, by source.
         stream: of the training samples; its mixture is replaced.
     """
-    phases = Phases(config, model.parts(), model.modalities, plan.total_steps)
+    phases = Phases(config, model.parts(), model.modalities, total_steps)
     state: dict[str, Any] = {}
     training = {source: split_of(found, "train") for source, found in samples.items()}
     per_step = stream.batch_size * config.gradient_accumulation
@@ -151,16 +116,12 @@ def plan_strategy(
 
 def held_out_tasks(samples: Mapping[str, Samples]) -> dict[str, set[str]]:
     """The held-out tasks that judge each source: those that are probed, else all it has."""
-    tasks = {
-        source: {
-            task
-            for task_counts in all_task_counts(split_of(found, "validation"))
-            for task, _ in task_counts
-        }
-        for source, found in samples.items()
-    }
-    printed = set(headline_tasks())
-    return {source: found & printed or found for source, found in tasks.items()}
+    printed, tasks = set(headline_tasks()), {}
+    for source, found in samples.items():
+        counts = all_task_counts(split_of(found, "validation"))
+        own = {task for of_record in counts for task, _ in of_record}
+        tasks[source] = own & printed or own
+    return tasks
 
 
 def headline_tasks() -> tuple[str, ...]:

@@ -7,10 +7,9 @@ import importlib.util
 import os
 import sys
 import uuid
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple
 
 from omnitune.config.settings import read_json_object
 from omnitune.sample import UserError
@@ -20,95 +19,65 @@ TRACKER_FILE = "trackers.json"
 PROJECT = "omnitune"
 
 
-class Tracker(Protocol):
-    """Takes the numbers of one moment after the other."""
+class Tracker(NamedTuple):
+    """What takes the numbers of one step after the other, and what ends it."""
 
-    def write(self, step: int, values: dict[str, float]) -> None:
-        """Takes the numbers of a step."""
-
-    def close(self) -> None:
-        """Called once, at the end or when the run is stopped."""
+    write: Callable[[int, dict[str, float]], Any]
+    close: Callable[[], Any]
 
 
-class TensorBoard:
-    """Event files in the run's folder; what was written after the step begun at is dropped."""
+def open_tensorboard(folder: Path, settings: dict[str, Any], done: int) -> Tracker:
+    """Event files in the run's folder; what was written after step ``done`` is dropped."""
+    from torch.utils.tensorboard import SummaryWriter
 
-    def __init__(self, folder: Path, settings: dict[str, Any], done: int) -> None:
-        from torch.utils.tensorboard import SummaryWriter
+    board = SummaryWriter(str(folder / "tensorboard"), purge_step=done)
 
-        self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=done)
-
-    def write(self, step: int, values: dict[str, float]) -> None:
-        """Adds a point to each curve."""
+    def write(step: int, values: dict[str, float]) -> None:
         for name, value in values.items():
-            self.board.add_scalar(name, value, step)
+            board.add_scalar(name, value, step)
 
-    def close(self) -> None:
-        """Writes what is left."""
-        self.board.close()
+    return Tracker(write, board.close)
 
 
-class Wandb:
+def open_wandb(folder: Path, settings: dict[str, Any], done: int) -> Tracker:
     """Weights & Biases: ``WANDB_MODE``, ``WANDB_PROJECT`` and ``WANDB_ENTITY`` hold as usual.
 
     Without an account or a network the run is kept offline, for ``wandb sync``.
     """
-
-    def __init__(self, folder: Path, settings: dict[str, Any], done: int) -> None:
-        wandb = importlib.import_module("wandb")
-        options: dict[str, Any] = {
-            "project": os.environ.get("WANDB_PROJECT", PROJECT),
-            "name": folder.name,
-            "id": run_id(folder),
-            "resume": "allow",
-            "dir": str(folder),
-            "config": settings,
-        }
-        try:
-            self.run = wandb.init(**options)
-        except Exception as error:  # of many kinds: no key, no network, a server's refusal
-            print(
-                f"wandb: {error}\nwandb: the run is kept offline; "
-                f"`wandb sync {folder / 'wandb'}/offline-run-*` uploads it",
-                file=sys.stderr,
-            )
-            self.run = wandb.init(**options, mode="offline")
-        # A step of its own: wandb's may not go back to that of a checkpoint.
-        self.run.define_metric("*", step_metric="step")
-
-    def write(self, step: int, values: dict[str, float]) -> None:
-        """Logs a row."""
-        self.run.log({"step": step, **values})
-
-    def close(self) -> None:
-        """Ends the run."""
-        self.run.finish()
+    wandb = importlib.import_module("wandb")
+    options: dict[str, Any] = {
+        "project": os.environ.get("WANDB_PROJECT", PROJECT),
+        "name": folder.name,
+        "id": run_id(folder),
+        "resume": "allow",
+        "dir": str(folder),
+        "config": settings,
+    }
+    try:
+        run = wandb.init(**options)
+    except Exception as error:  # of many kinds: no key, no network, a server's refusal
+        print(
+            f"wandb: {error}\nwandb: the run is kept offline; "
+            f"`wandb sync {folder / 'wandb'}/offline-run-*` uploads it",
+            file=sys.stderr,
+        )
+        run = wandb.init(**options, mode="offline")
+    # A step of its own: wandb's may not go back to that of a checkpoint.
+    run.define_metric("*", step_metric="step")
+    return Tracker(lambda step, values: run.log({"step": step, **values}), run.finish)
 
 
-class Trackio:
+def open_trackio(folder: Path, settings: dict[str, Any], done: int) -> Tracker:
     """trackio: a local database, shown by ``trackio show``."""
-
-    def __init__(self, folder: Path, settings: dict[str, Any], done: int) -> None:
-        trackio = importlib.import_module("trackio")
-        # It knows a run by its name alone, so that this must be unlike any other folder's.
-        name = f"{folder.name}-{run_id(folder)}"
-        project = os.environ.get("TRACKIO_PROJECT", PROJECT)
-        self.run = trackio.init(project=project, name=name, resume="allow", config=settings)
-
-    def write(self, step: int, values: dict[str, float]) -> None:
-        """Logs a row."""
-        self.run.log(values, step=step)
-
-    def close(self) -> None:
-        """Ends the run."""
-        self.run.finish()
+    trackio = importlib.import_module("trackio")
+    # It knows a run by its name alone, so that this must be unlike any other folder's.
+    name = f"{folder.name}-{run_id(folder)}"
+    project = os.environ.get("TRACKIO_PROJECT", PROJECT)
+    run = trackio.init(project=project, name=name, resume="allow", config=settings)
+    return Tracker(lambda step, values: run.log(values, step=step), run.finish)
 
 
-TRACKERS: dict[str, Callable[[Path, dict[str, Any], int], Tracker]] = {
-    "tensorboard": TensorBoard,
-    "wandb": Wandb,
-    "trackio": Trackio,
-}
+TRACKERS = {"tensorboard": open_tensorboard, "wandb": open_wandb, "trackio": open_trackio}
 
 
 def check_installed(names: Iterable[str]) -> None:
@@ -124,10 +93,9 @@ def check_installed(names: Iterable[str]) -> None:
 def run_id(folder: Path) -> str:
     """The name of this run for trackers; a resumed run keeps it."""
     path = folder / TRACKER_FILE
-    if path.is_file():
-        found = read_json_object(path).get("id")
-        if isinstance(found, str) and found:
-            return found
+    found = read_json_object(path).get("id") if path.is_file() else None
+    if isinstance(found, str) and found:
+        return found
     fresh = uuid.uuid4().hex[:12]
     write_json(path, {"id": fresh})
     return fresh
@@ -137,8 +105,7 @@ class Trackers:
     """The trackers of a run; one that fails is dropped with a warning, training goes on.
 
     Args:
-        folder: of the run.
-        settings: its configuration.
+        settings: the run's configuration.
         done: steps that were done before.
         warn: says something to the user.
     """
@@ -151,30 +118,28 @@ class Trackers:
         done: int,
         warn: Callable[[str], None],
     ) -> None:
-        self.warn = warn
-        self.open: dict[str, Tracker] = {}
+        self._warn = warn
+        self._open: dict[str, Tracker] = {}
         for name in names:
-            with self._spared(name):
-                self.open[name] = TRACKERS[name](folder.resolve(), settings, done)
+            tracker = self._spare(name, TRACKERS[name], folder.resolve(), settings, done)
+            if tracker:
+                self._open[name] = tracker
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """Sends the numbers of a step to each."""
-        for name, tracker in list(self.open.items()):
-            with self._spared(name):
-                tracker.write(step, values)
+        for name, tracker in list(self._open.items()):
+            self._spare(name, tracker.write, step, values)
 
     def close(self) -> None:
         """Ends them all."""
-        for name, tracker in list(self.open.items()):
-            with self._spared(name):
-                tracker.close()
-        self.open = {}
+        for name, tracker in list(self._open.items()):
+            self._spare(name, tracker.close)
 
-    @contextmanager
-    def _spared(self, name: str) -> Iterator[None]:
-        """Keeps a failure in other people's code from ending the run."""
+    def _spare(self, name: str, call: Callable[..., Any], *inputs: Any) -> Any:
+        """Calls other people's code, whose failure must not end the run; None if it fails."""
         try:
-            yield
+            return call(*inputs)
         except Exception as error:
-            self.open.pop(name, None)
-            self.warn(f"{name} is left out from here on: {error}")
+            self._open.pop(name, None)
+            self._warn(f"{name} is left out from here on: {error}")
+            return None

@@ -60,7 +60,7 @@ def start(config: SftConfig) -> Run:
         batch_at=lambda n, part: Point(n),
         plan=Plan(20, 9),
         config=config,
-        log=RunLog(config.out, ["all"], lambda step, entry: [], 1),
+        log=RunLog(config, ["all"], lambda step, entry: [], 1),
         groups=["all"],
         score=lambda step, ended: {"loss": float(step)},
     )

@@ -121,6 +121,6 @@ def test_final_scores_are_of_the_test_split(samples: dict[str, Samples], tmp_pat
 def test_warnings_are_printed_after_the_scores(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    log = RunLog(tmp_path, ["all"], lambda step, entry: ["the scores"], 1)
+    log = RunLog(SftConfig(output_dir=tmp_path), ["all"], lambda step, entry: ["the scores"], 1)
     log.scores(1, 1, {"loss": 1.0, "warnings": ["look here"]}, True)
     assert capsys.readouterr().out.endswith("the scores\nwarning: look here\n")

@@ -282,7 +282,7 @@ def test_gradient_that_is_not_finite_skips_the_update(
         batch_at=lambda n, part: Number(bad if n == 2 else 1.0),
         plan=Plan(10, 4),
         config=config,
-        log=RunLog(tmp_path, ["all"], lambda step, entry: [], 1),
+        log=RunLog(config, ["all"], lambda step, entry: [], 1),
         groups=["all"],
         score=score,
     )

@@ -59,7 +59,7 @@ def test_a_weight_that_somebody_else_has_frozen_stays_frozen() -> None:
     trained = []
     for made in (first, Phases(config, model.parts(), model.modalities, 10)):  # as a run makes two
         for phase in (0, 1):
-            made.set_trainable([phase])
+            made.set_trainable(phase)
             trained.append({n for n, p in model.named_parameters() if p.requires_grad})
     assert trained[0] == trained[2] == {n for n in trained[0] if n.startswith("proj_v.")}
     rest = {n for n, p in model.named_parameters() if n.startswith("thinker.") and p is not base}
@@ -116,7 +116,7 @@ def test_gradients_go_to_what_is_trained() -> None:
 
     made.set_trainable()
     assert open_parts() == {"proj_v", "audio_encoder"}
-    made.set_trainable([0])
+    made.set_trainable(0)
     assert open_parts() == {"proj_v"}
 
 

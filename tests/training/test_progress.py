@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from omnitune.config.sft import SftConfig
 from omnitune.training.progress import RunLog
 
 
 def log_of(folder: Path) -> RunLog:
-    return RunLog(folder, ["all"], lambda step, entry: [], 1)
+    return RunLog(SftConfig(output_dir=folder), ["all"], lambda step, entry: [], 1)
 
 
 def steps(folder: Path) -> list[int]:

@@ -58,12 +58,12 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> dict[str, FakeModule]:
 
 def log_of(folder: Path, *trackers: str, groups: int = 1) -> RunLog:
     config = SftConfig(output_dir=folder, trackers=list(trackers), seed=5)  # type: ignore[arg-type]
-    return RunLog(folder, ["all"] * groups, lambda step, entry: [], 1, config)
+    return RunLog(config, ["all"] * groups, lambda step, entry: [], 1)
 
 
 def one_moment(log: RunLog, step: int, done: int = 0) -> None:
     with log.training_bar(10, done):
-        log.step(step, [6.0], [2.0], 0.1, learning_rate=0.5)
+        log.step([6.0], [2.0], 0.1, learning_rate=0.5)
         log.scores(step, 1, {"loss": 1.5, "tasks": {"text": {"loss": 2.5}}}, epoch_ended=True)
 
 

@@ -13,8 +13,7 @@ Shape suffixes: D width that is normalised, ``x`` any number of dimensions befor
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any
 
@@ -23,7 +22,7 @@ from torch import Tensor, nn
 
 ROTARY = "apply_rotary_pos_emb"  # its name in every modeling file of the library that has one
 
-_replaced = True  # whether the operators in place of the library's are used
+replaced = True  # whether these operators are used, or the library's own
 
 
 class RmsNorm(torch.autograd.Function):
@@ -97,17 +96,6 @@ def install_cpu_kernels(thinker: nn.Module) -> None:
             setattr(file, ROTARY, _rotary(rotary))
 
 
-@contextmanager
-def the_librarys_own() -> Iterator[None]:
-    """Within it the replaced operators run as the library wrote them."""
-    global _replaced
-    _replaced = False
-    try:
-        yield
-    finally:
-        _replaced = True
-
-
 def _same_norm(module: Any) -> bool:
     """Whether a norm is ``RmsNorm``, in fp32 and in what it makes of bf16."""
     if [name for name, _ in module.named_parameters()] != ["weight"] or module.weight.dim() != 1:
@@ -164,7 +152,7 @@ def _alike(library: Callable[..., Any], ours: Callable[..., Any], inputs: Sequen
 
 def _one_by_one(x: Tensor) -> bool:
     """Whether operators run one by one, on a processor."""
-    return x.device.type == "cpu" and _replaced and not torch.compiler.is_compiling()
+    return x.device.type == "cpu" and replaced and not torch.compiler.is_compiling()
 
 
 def _norm(library: Callable[..., Tensor]) -> Callable[..., Tensor]:

@@ -9,6 +9,9 @@ Shape suffixes: P tokens of all segments, B segments, H heads, K key-value heads
 
 from __future__ import annotations
 
+import importlib
+from contextlib import suppress
+from functools import cache
 from typing import Any
 
 import torch
@@ -17,34 +20,20 @@ from torch import Tensor
 HOPPER = (9, 0)
 WIDTH = 128  # of a head: what the kernels were tried with here
 
-kernels: Any  # what ``load`` finds
+kernels: Any = None  # what ``load`` finds
 
 
-def _load_kernels() -> Any:
-    if not torch.cuda.is_available() or torch.cuda.get_device_capability() != HOPPER:
-        return None
-    try:
-        from flash_attn.cute import interface
-    except ImportError:
-        return None
-    return interface
-
-
+@cache
 def load() -> Any:
-    """The package's module, or None; looked for the first time, then kept as ``kernels``.
+    """The package's module, or None; looked for once, then kept as ``kernels``.
 
     Not at import: to ask which GPU there is initialises CUDA, and a run may be meant for the CPU.
     """
     global kernels
-    if "kernels" not in globals():
-        kernels = _load_kernels()
+    if torch.cuda.is_available() and torch.cuda.get_device_capability() == HOPPER:
+        with suppress(ImportError):
+            kernels = importlib.import_module("flash_attn.cute.interface")
     return kernels
-
-
-def __getattr__(name: str) -> Any:
-    if name == "kernels":
-        return load()
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def suits(q_PHD: Tensor) -> bool:
@@ -63,8 +52,8 @@ def attend(
         bounds_B: where each segment begins, and where the last ends (int32).
         longest: tokens of the longest segment, or more.
     """
-    inputs = (q_PHD.contiguous(), k_PKD.contiguous(), v_PKD.contiguous())
-    return _forward(*inputs, bounds_B, longest, scale)[0]
+    rows = (x.contiguous() for x in (q_PHD, k_PKD, v_PKD))
+    return _forward(*rows, bounds_B, longest, scale)[0]
 
 
 def _segments(bounds_B: Tensor, longest: int, scale: float) -> dict[str, Any]:
