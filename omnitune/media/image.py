@@ -16,7 +16,7 @@ from omnitune.sample import UserError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 MAX_PIXELS = 50_000_000
-PREVIEW, MASK = 1, 4  # bits of a TIFF page's kind (NewSubfileType)
+SUBFILE_TYPE = 254  # tag of a TIFF page; bit 0: it is a smaller copy of another
 LOOK_SIDE = 9  # three colours of 9 x 9 comparisons fill four words of 64 bits
 LOOK_STEP = 8  # of 255: a smaller rise is noise of the file format
 THUMBNAIL = 16
@@ -83,7 +83,7 @@ class ImageMedium(Medium):
 def dimensions(path: Path) -> tuple[int, int, int]:
     """Width and height of a file's first picture, and the pixels of its others; by the header."""
     with _open(path) as image:
-        return (*image.size, _not_shown(path, image)[1])
+        return (*image.size, _not_shown(path, image) * image.width * image.height)
 
 
 def _check_size(path: Path, image: Image.Image) -> None:
@@ -93,40 +93,21 @@ def _check_size(path: Path, image: Image.Image) -> None:
         raise UserError(f"{size}; there is nothing to see")
     if image.width * image.height > MAX_PIXELS:
         raise UserError(f"{size}, the limit is {MAX_PIXELS // 10**6} megapixels; reduce it")
-    if _page_kind(image) & PREVIEW:
+    if getattr(image, "tag_v2", {}).get(SUBFILE_TYPE, 0) == 1:
         raise UserError(
             f"{path}: its first page is only a preview of the picture (a camera's raw file?); "
             "save the picture itself as PNG or JPEG"
         )
 
 
-def _page_kind(image: Image.Image) -> int:
-    """What the page of a TIFF is besides a picture of its own, as bits; 0 in other formats."""
-    kind = getattr(image, "tag_v2", {}).get(254, 0)
-    return kind if isinstance(kind, int) else 0
+def _not_shown(path: Path, image: Image.Image) -> int:
+    """How many pictures a file holds beside its first.
 
-
-def _not_shown(path: Path, image: Image.Image) -> tuple[int, int]:
-    """How many pictures a file holds beside its first, and their pixels.
-
-    A page that only repeats another (smaller, or as its mask) is none, nor is what a camera puts
-    beside a photograph (a preview, a map of its depth or light): it is of another size.
+    What a camera puts beside a photograph (MPO: a preview, a map of its depth or light) is none.
     """
     try:
-        count = getattr(image, "n_frames", 1) - 1
-        size = image.size
-        if image.format not in ("TIFF", "MPO"):
-            return count, count * size[0] * size[1]
-        pixels = []
-        for number in range(1, count + 1):
-            image.seek(number)
-            beside = image.format == "MPO" and image.size != size
-            if not beside and not _page_kind(image) & (PREVIEW | MASK):
-                pixels.append(image.width * image.height)
-        return len(pixels), sum(pixels)
+        return 0 if image.format == "MPO" else getattr(image, "n_frames", 1) - 1
     except Exception as error:  # as in decode
-        if image.format == "MPO":  # a photograph that lost what a camera put beside it
-            return 0, 0
         raise UserError(f"{path}: the image is damaged ({reason(error)})") from None
 
 
@@ -136,7 +117,7 @@ def _remarks(path: Path) -> tuple[str, ...]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         with _open(path) as image:
-            more = _not_shown(path, image)[0]
+            more = _not_shown(path, image)
         with _open(path) as image:
             try:
                 dict(image.getexif() if "exif" in image.info else {})
@@ -153,28 +134,12 @@ def decode(path: Path) -> Image.Image:
     with _open(path) as image:
         try:
             ImageFile.LOAD_TRUNCATED_IMAGES = False  # whatever else in this process has set it
-            _spread_key(image)
             image.load()
             return _to_rgb(_upright(image))
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
         except Exception as error:  # decoders raise nearly everything over a damaged file
             raise UserError(f"{path}: the image is damaged ({reason(error)})") from None
-
-
-def _spread_key(image: Image.Image) -> None:
-    """Brings the transparent shade or colour of a PNG to the eight bits that its pixels get.
-
-    Pillow leaves it in the file's 2, 4 or 16 bits a channel, where it stands for other pixels.
-    """
-    key = image.info.get("transparency")
-    if key is None or image.format != "PNG" or not isinstance(image, ImageFile.ImageFile):
-        return
-    raw = image.tile[0][3]
-    if raw in ("L;2", "L;4"):
-        image.info["transparency"] = key * (85 if raw == "L;2" else 17)
-    elif raw == "RGB;16B":
-        image.info["transparency"] = tuple(channel >> 8 for channel in key)
 
 
 def _upright(image: Image.Image) -> Image.Image:
