@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,36 +18,20 @@ ANSWER_KEYS = (*TURN_KEYS, "weight", "kind", "task")
 TEXT_KEYS = ("type", "text")
 # Keys that are the user's own, as are those that begin with "_".
 FREE_KEYS = ("meta", "metadata")
-# What other formats call our keys; for those of media see ``Medium.aliases``.
+# By our keys and roles, what other formats call them; for those of media see ``Medium.aliases``.
 MEANT = {
-    "conversations": "messages",
-    "conversation": "messages",
-    "dialog": "messages",
-    "dialogue": "messages",
-    "turns": "messages",
-    "from": "role",
-    "value": "content",
-    "text": "content",
-    "instruction": "question",
-    "prompt": "question",
-    "query": "question",
-    "input": "question",
-    "output": "answer",
-    "response": "answer",
-    "completion": "answer",
-    "target": "answer",
-    "label": "answer",
-    "url": "path",
-    "file": "path",
-    "lang": "language",
-    "transcription": "transcript",
-    "type": "kind",
-    "category": "kind",
-    "loss_weight": "weight",
-    "human": "user",
-    "gpt": "assistant",
-    "bot": "assistant",
-    "model": "assistant",
+    "messages": ("conversations", "conversation", "dialog", "dialogue", "turns"),
+    "role": ("from",),
+    "content": ("value", "text"),
+    "question": ("instruction", "prompt", "query", "input"),
+    "answer": ("output", "response", "completion", "target", "label"),
+    "path": ("url", "file"),
+    "language": ("lang",),
+    "transcript": ("transcription",),
+    "kind": ("type", "category"),
+    "weight": ("loss_weight",),
+    "user": ("human",),
+    "assistant": ("gpt", "bot", "model"),
 }
 
 
@@ -133,14 +117,9 @@ def _as_set(keys: tuple[str, ...]) -> frozenset[str]:
 def hint(name: str, known: Sequence[str]) -> str:
     """The known name that may be meant by another, as a question."""
     name = name.casefold()
-    meant = next((word for word in _meant(name) if word in known), "") or nearest(name, known)
-    return f" (did you mean {quoted(meant)}?)" if meant else ""
-
-
-def _meant(name: str) -> Iterator[str]:
-    """What our words are for a word of others."""
-    if name in MEANT:
-        yield MEANT[name]
+    ours = [word for word, others in MEANT.items() if name in others]
     for medium in MEDIA.values():
         if name in (medium.name, *medium.aliases):
-            yield from (medium.name, "path")  # of a part: {"type": "image", "image": ...}
+            ours += [medium.name, "path"]  # of a part: {"type": "image", "image": ...}
+    meant = next((word for word in ours if word in known), "") or nearest(name, known)
+    return f" (did you mean {quoted(meant)}?)" if meant else ""
