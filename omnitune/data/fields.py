@@ -48,10 +48,6 @@ class Fields:
         """An error that says where."""
         return UserError(f"{self.path}: record {self.number + 1}: {what}")
 
-    def has(self, key: str) -> bool:
-        """Whether the record has a key."""
-        return key in self.values
-
     def check_keys(self, values: Mapping[str, Any], known: tuple[str, ...], at: str = "") -> None:
         """Refuses keys that nothing reads, and those that are given twice."""
         if isinstance(values, Repeated):
@@ -65,6 +61,12 @@ class Fields:
                 f"{at}unknown key{'s' * (len(unknown) > 1)} {named}; known here: "
                 f'{", ".join(known)}; keys of your own begin with "_" or stand under "meta"'
             )
+
+    def required(self, values: Mapping[str, Any], key: str, at: str, expected: str = "text") -> Any:
+        """The value under a key that has to be there."""
+        if key not in values:
+            raise self.wrong(f'{at}the key "{key}" is missing, expected {expected}')
+        return values[key]
 
     def text(self, key: str, values: Mapping[str, Any] | None = None, at: str = "") -> str:
         """The text under a key; "" without it."""
