@@ -14,7 +14,6 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
@@ -119,7 +118,7 @@ class FeatureStore:
             sizes = [self.modality.size(inputs[path]) for path in read]
             for numbers in of_like_length(sizes, ENCODE_BATCH):
                 chunk = [read[n] for n in numbers]
-                with torch.inference_mode(), _tf32(device):
+                with torch.inference_mode():
                     batch = [inputs[path].to(device) for path in chunk]
                     rows = self.modality.encode(self.encoder, batch)
                 yield chunk, [r.half().cpu().numpy() for r in rows]
@@ -222,20 +221,6 @@ class FeatureStore:
         """A full or read-only disk costs time on the next run only."""
         print(f"warning: {self.folder}: features cannot be kept ({error.strerror})")
         self._writable = False
-
-
-@contextmanager
-def _tf32(device: torch.device) -> Iterator[None]:
-    """A GPU's products in tf32, which has the ten bits of mantissa that rows are kept in."""
-    if device.type != "cuda":
-        yield
-        return
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("high")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
 
 
 def _key(text: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +51,6 @@ class Fields:
         """Refuses keys that nothing reads, and those that are given twice."""
         if isinstance(values, Repeated):
             raise self.wrong(f"{at}the key {quoted(values.key)} is given twice; keep one of them")
-        if values.keys() <= _as_set(known):
-            return
         others = [key for key in values if key not in known and key not in FREE_KEYS]
         if unknown := [key for key in others if not key.startswith("_")]:
             named = ", ".join(f"{quoted(key)}{hint(key, known)}" for key in unknown)
@@ -100,20 +97,9 @@ class Fields:
 
 def record_keys(source: str) -> tuple[str, ...]:
     """The keys that a record of a source may have."""
-    media = tuple([(medium.name, medium.caption_key) for medium in MEDIA.values()])
-    return _record_keys(media, SOURCES[source].keys)
-
-
-@lru_cache(maxsize=32)
-def _record_keys(media: tuple[tuple[str, str], ...], more: tuple[str, ...]) -> tuple[str, ...]:
-    names, captions = zip(*media, strict=True)
-    keys = ("id", *names, *captions, "messages", "qa", *PAIR_KEYS, "split", "difficulty")
-    return tuple(dict.fromkeys((*keys, "language", *more)))
-
-
-@lru_cache(maxsize=32)
-def _as_set(keys: tuple[str, ...]) -> frozenset[str]:
-    return frozenset(keys)
+    media = [key for medium in MEDIA.values() for key in (medium.name, medium.caption_key)]
+    keys = ("id", *media, "messages", "qa", *PAIR_KEYS, "split", "difficulty", "language")
+    return (*keys, *SOURCES[source].keys)
 
 
 def hint(name: str, known: Sequence[str]) -> str:

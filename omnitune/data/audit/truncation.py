@@ -27,6 +27,7 @@ from omnitune.data.index import INDEX_FOLDER, MANY_MEDIA, IndexedFile, Samples
 from omnitune.data.template import ChatRenderer
 from omnitune.encoders.base import Encoder
 from omnitune.sample import Sample, UserError
+from omnitune.storage import replacing
 
 TRUNCATION_FILE = "truncation.json"
 NAMED = 20  # samples that lost most
@@ -311,10 +312,9 @@ def _kept(path: Path, make: Callable[[], np.ndarray]) -> np.ndarray:
         return np.load(path, mmap_mode="r")
     except (OSError, EOFError, ValueError):
         made = make()
-    temporary = path.with_name(f"{path.stem}.{os.getpid()}.tmp.npy")
     try:
-        np.save(temporary, made)
-        os.replace(temporary, path)
+        with replacing(path, f".{os.getpid()}.tmp") as file:
+            np.save(file, made)
     except OSError:  # a read-only or full folder: it is made again
-        temporary.unlink(missing_ok=True)
+        pass
     return made
