@@ -56,9 +56,9 @@ class FeatureStore:
         self._digest = lru_cache(maxsize=1 << 16)(_digest)
         self._kept = time.monotonic()
         self._table = Table(self.folder / "places.bin" if self.folder else None)
-        if self.folder and self._table.furthest() * self._row_bytes > self._size():
-            # Half deleted: everything is encoded anew.
-            self._table.clear()
+        size = self._file.stat().st_size if self.folder and self._file.exists() else 0
+        if self._table.furthest() * self._row_bytes > size:
+            self._table.clear()  # half deleted: everything is encoded anew
 
     def __call__(self, path: Path) -> Tensor:
         """Feature rows ``[R, D]`` (float32) of a medium; encodes it if it is new."""
@@ -175,9 +175,6 @@ class FeatureStore:
     def _file(self) -> Path:
         assert self.folder is not None
         return self.folder / "rows-f16.bin"
-
-    def _size(self) -> int:
-        return self._file.stat().st_size if self._file.exists() else 0
 
     def _add(self, paths: list[Path], features: list[np.ndarray]) -> None:
         """Appends the rows of some media to the file, or to what is in memory."""

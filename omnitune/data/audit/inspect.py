@@ -86,9 +86,7 @@ def _read_texts(
     sources: dict[str, Any] = {name: {} for name in samples}
     with progress_bar("reading records", len(everything)) as advance:
         for number, sample in enumerate(everything):
-            _count(
-                sources[sample.source].setdefault(sample.split, _entry(reading)), sample, reading
-            )
+            _count(sources[sample.source].setdefault(sample.split, {}), sample, reading)
             if sample.split != "train" and text.add(sample):
                 compared.append(number)
             advance()
@@ -121,18 +119,13 @@ def _text_pair(held_out: Sample, everything: Samples, same: int, most: int) -> S
     return Shared(how, training, held_out, 1.0 if same >= 0 else overlap(held_out, training))
 
 
-def _entry(reading: ReadLimits | None) -> dict[str, Any]:
-    entry: dict[str, Any] = {"records": 0, "questions": 0, "kinds": Counter()}
-    return entry | ({"tokens": 0} if reading else {})
-
-
 def _count(entry: dict[str, Any], sample: Sample, reading: ReadLimits | None) -> None:
     answers = [message for message in sample.messages if message.learnt]
-    entry["records"] += 1
-    entry["questions"] += len(answers)
-    entry["kinds"].update(answer.kind or answer.task for answer in answers)
+    entry["records"] = entry.get("records", 0) + 1
+    entry["questions"] = entry.get("questions", 0) + len(answers)
+    entry.setdefault("kinds", Counter()).update(answer.kind or answer.task for answer in answers)
     if reading:
-        entry["tokens"] += count_tokens(sample, reading.renderer)
+        entry["tokens"] = entry.get("tokens", 0) + count_tokens(sample, reading.renderer)
 
 
 def _amounts(fingerprints: Iterable[Fingerprints], source: int, split: str) -> dict[str, Any]:

@@ -117,15 +117,22 @@ def audit_truncation(
         UserError: a medium cannot be used, or a sample is too long; names it.
     """
     found = [_hold(held, reading, data_dir) for held in samples.values()]
-    if not leave_out:
-        _refuse_long(found, reading)
+    long = [(held.source, *row) for held in found for row in held.long_K2.tolist()]
+    long.sort(key=lambda row: -row[2])
+    if long and not leave_out:
+        source, number, tokens = long[0]
+        raise UserError(
+            f"sample {source.sample(number).id}: {tokens} tokens, the limit is "
+            f"{reading.max_tokens}, and {len(long)} sample(s) in all are above it; shorten them, "
+            "raise max_tokens, or leave them out with too_long leave_out"
+        )
     kept = {name: held.kept for name, held in zip(samples, found, strict=True)}
     ledger = {
         name: _media_entry(found, name, modality, data_dir)
         for name, modality in reading.modalities.items()
         if any(name in held.source.index.modalities for held in found)
     }
-    return kept, {**ledger, "text": _text_entry(found, data_dir)}
+    return kept, {**ledger, "text": _text_entry(found, long, data_dir)}
 
 
 def summary(ledger: Mapping[str, Any]) -> str:
@@ -222,18 +229,6 @@ def _longest(sample: Sample, reading: ReadLimits, least: int, most: int) -> int:
     return text + sum(modality.num_slots(modality.read(path)) for modality, path in modalities)
 
 
-def _refuse_long(found: Iterable[SourceAudit], reading: ReadLimits) -> None:
-    long = [(held, *row) for held in found for row in held.long_K2.tolist()]
-    if not long:
-        return
-    held, number, tokens = max(long, key=lambda row: row[2])
-    raise UserError(
-        f"sample {held.source.sample(number).id}: {tokens} tokens, the limit is "
-        f"{reading.max_tokens}, and {len(long)} sample(s) in all are above it; shorten them, raise "
-        "max_tokens, or leave them out with too_long leave_out"
-    )
-
-
 def _media_entry(
     found: Iterable[SourceAudit], name: str, modality: Encoder, data_dir: Path
 ) -> dict[str, Any]:
@@ -276,11 +271,10 @@ def _gone(held: SourceAudit) -> np.ndarray:
     return np.bincount(index.shown_R, staying_R, minlength=len(index.media_M3)) == 0
 
 
-def _text_entry(found: Iterable[SourceAudit], data_dir: Path) -> dict[str, Any]:
-    """The tokens of samples that are left out, their media's slots included."""
-    found = list(found)
-    long = [(held.source, *row) for held in found for row in held.long_K2.tolist()]
-    worst = sorted(long, key=lambda row: -row[2])[:NAMED]
+def _text_entry(
+    found: Iterable[SourceAudit], long: list[tuple[IndexedFile, int, int]], data_dir: Path
+) -> dict[str, Any]:
+    """The tokens of samples that are left out, longest first, their media's slots included."""
     return {
         "unit": "tokens",
         "whole": sum(held.tokens for held in found),
@@ -293,7 +287,7 @@ def _text_entry(found: Iterable[SourceAudit], data_dir: Path) -> dict[str, Any]:
                 "file": source.path.relative_to(data_dir).as_posix(),
                 "lost": tokens,
             }
-            for source, n, tokens in worst
+            for source, n, tokens in long[:NAMED]
         ],
     }
 
