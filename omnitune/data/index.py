@@ -166,12 +166,15 @@ def build_index(
     aside = _set_aside(path, format, tally.splits) if enough else []
     for number in aside:
         tally.split_N[number] = tally.splits[VALIDATION]
-    arrays = {name: np.array(getattr(tally, name)) for name in _ARRAYS if hasattr(tally, name)}
+    arrays: dict[str, Any] = {
+        name: np.array(getattr(tally, name)) for name in _ARRAYS if hasattr(tally, name)
+    }
     arrays["place_N2"] = arrays["place_N2"].reshape(-1, 2)
     arrays["media_M3"] = arrays["media_M3"].reshape(-1, 3)
+    names: dict[str, Any] = {name: list(getattr(tally, name)) for name in _NAMES}
     return Index(
         **arrays,
-        **{name: list(getattr(tally, name)) for name in _NAMES},
+        **names,
         order_N=np.argsort(arrays["split_N"], kind="stable"),
         difficulty_N=difficulties(np.array(tally.given_N), np.array(tally.effort_N)),
         aside_A=np.array(aside, dtype=np.int64),
@@ -205,11 +208,7 @@ def open_index(path: Path, format: Format, source: str, root: Path, parse: Parse
         with progress_bar(f"indexing {source} (MB)", -(-size // 10**6)) as advance:
             index = build_index(path, format, folder.name, parse, lambda n: advance(n / 1e6))
     after = path.stat()
-    if (after.st_size, after.st_mtime_ns, after.st_ino) != (
-        size,
-        before.st_mtime_ns,
-        before.st_ino,
-    ):
+    if any(getattr(after, name) != getattr(before, name) for name in IDENTITY):
         raise UserError(f"{path}: was changed while it was read; start again when it is whole")
     if size < KEEP_FROM:
         return index

@@ -30,7 +30,7 @@ TURNS = {  # by what EXIF calls the orientation
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-# What Pillow finds odd about a picture that it reads all the same is told by `fingerprint`.
+# Pillow reads a picture whose metadata it finds odd all the same.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
@@ -55,11 +55,14 @@ class ImageMedium(Medium):
     def fingerprint(self, path: Path) -> Fingerprint:
         """Hash of the pixels; its look is where each colour rises from left to right (dHash)."""
         rgb = decode(path)
-        remarks = _remarks(path)
-        if rgb.getcolors(1):
-            with _open(path) as image:
+        remarks = []
+        with _open(path) as image:
+            if more := _not_shown(path, image):
+                told = f"{more + 1} frames or pages; only the first is shown to the model"
+                remarks.append(f"{path}: {told}")
+            if rgb.getcolors(1):
                 why = " (transparent parts are laid on white)" * image.has_transparency_data
-            remarks += (f"{path}: one colour all over{why}",)
+                remarks.append(f"{path}: one colour all over{why}")
         content = hashlib.blake2b(f"{rgb.size}".encode(), digest_size=8)
         content.update(rgb.tobytes())
         small = rgb.resize((LOOK_SIDE + 1, LOOK_SIDE), Image.Resampling.BILINEAR)
@@ -68,7 +71,7 @@ class ImageMedium(Medium):
         bits[: rises.size] = rises.ravel()
         perceptual_hash = np.packbits(bits).view(np.uint64)
         digest, amount = int.from_bytes(content.digest(), "big"), rgb.width * rgb.height
-        return Fingerprint(digest, amount, tuple(perceptual_hash.tolist()), remarks)
+        return Fingerprint(digest, amount, tuple(perceptual_hash.tolist()), tuple(remarks))
 
     def similarity(self, path: Path, other: Path) -> float:
         """By the largest difference between two thumbnails."""
@@ -109,24 +112,6 @@ def _not_shown(path: Path, image: Image.Image) -> int:
         return 0 if image.format == "MPO" else getattr(image, "n_frames", 1) - 1
     except Exception as error:  # as in decode
         raise UserError(f"{path}: the image is damaged ({reason(error)})") from None
-
-
-def _remarks(path: Path) -> tuple[str, ...]:
-    """What is not shown of a picture that can be used, and what Pillow finds wrong with it."""
-    told = []
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        with _open(path) as image:
-            more = _not_shown(path, image)
-        with _open(path) as image:
-            try:
-                dict(image.getexif() if "exif" in image.info else {})
-            except Exception as error:  # as in _upright
-                told.append(f"{path}: its EXIF block cannot be read ({reason(error)})")
-    if more:
-        told.append(f"{path}: {more + 1} frames or pages; only the first is shown to the model")
-    told += [f"{path}: {' '.join(str(one.message).split())}" for one in caught]
-    return tuple(dict.fromkeys(told))
 
 
 def decode(path: Path) -> Image.Image:

@@ -130,14 +130,11 @@ def _count(entry: dict[str, Any], sample: Sample, reading: ReadLimits | None) ->
 
 def _amounts(fingerprints: Iterable[Fingerprints], source: int, split: str) -> dict[str, Any]:
     """Number of media that a source's split shows, and how much is in them."""
-    shown = {found.name: found.shown(split, source) for found in fingerprints}
+    shown = {found.name: found.amount_M[found.shown(split, source)] for found in fingerprints}
+    shown = {name: amounts for name, amounts in shown.items() if len(amounts)}
     return {
-        "media": {name: len(rows) for name, rows in shown.items() if len(rows)},
-        "amounts": {
-            found.name: round(float(found.amount_M[shown[found.name]].sum()), 1)
-            for found in fingerprints
-            if len(shown[found.name])
-        },
+        "media": {name: len(amounts) for name, amounts in shown.items()},
+        "amounts": {name: round(float(amounts.sum()), 1) for name, amounts in shown.items()},
     }
 
 
