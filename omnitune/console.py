@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -12,7 +11,6 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
-    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -40,29 +38,14 @@ def progress_bar(title: str, total: int, done: int = 0) -> Iterator[Callable[...
         redirect_stdout=sys.stdout.isatty(),  # else lines for a file would end in the terminal
         refresh_per_second=4,
     ) as bars:
-        task = bars.add_task(title, total=total, completed=done, note="")
-        yield _advancer(bars, task, title, console)
+        bars.add_task(title, total=total, completed=done, note="")
+        task = bars.tasks[0]
 
+        def advance(n: float = 1, note: str = "") -> None:
+            tenth = 10 * task.completed // max(1, total)
+            bars.update(task.id, advance=n, note=note)
+            if not console.is_terminal and 10 * task.completed // max(1, total) > tenth:
+                told = f"{title}: {task.completed:.0f}/{total:.0f}, {task.time_remaining or 0:.0f}"
+                print(f"{told} s left {note}", file=sys.stderr, flush=True)
 
-def _advancer(bars: Progress, task: TaskID, title: str, console: Console) -> Callable[..., None]:
-    total = bars.tasks[task].total or 1
-    state = {"done": bars.tasks[task].completed, "tenth": 0.0}
-    state["tenth"] = state["done"] * 10 // total
-    started, first = time.monotonic(), state["done"]
-
-    def advance(n: int = 1, note: str = "") -> None:
-        state["done"] += n
-        bars.update(task, advance=n, note=note)
-        tenth = state["done"] * 10 // total
-        if console.is_terminal or tenth == state["tenth"]:
-            return
-        state["tenth"] = tenth
-        rate = (state["done"] - first) / max(1e-9, time.monotonic() - started)
-        left = (total - state["done"]) / max(1e-9, rate)
-        print(
-            f"{title}: {state['done']:.0f}/{total:.0f}, {left:.0f} s left {note}",
-            file=sys.stderr,
-            flush=True,
-        )
-
-    return advance
+        yield advance

@@ -24,12 +24,7 @@ class ContentPart:
     def positions(
         self, encode: Callable[[str], Sequence[int]], id_of: Callable[[str], int]
     ) -> Iterable[Sequence[int]]:
-        """The token ids at each position that it takes: of several the first is the row's own.
-
-        Args:
-            encode: a text to ids.
-            id_of: a special token to its id.
-        """
+        """The token ids at each position that it takes: of several the first is the row's own."""
         return ()
 
 

@@ -12,10 +12,11 @@ import os
 import pickle
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
@@ -33,24 +34,44 @@ class NoRoomError(UserError):
     """A file could not be written because the disk, a quota or a limit is full."""
 
 
+@contextmanager
+def replacing(path: Path, ending: str = ".tmp") -> Iterator[BinaryIO]:
+    """A file that takes another's place when it is whole and synced; else nothing is left of it.
+
+    Args:
+        ending: of the temporary name; one of the process where several may write the same file.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ending)
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except (
+        BaseException
+    ):  # Ctrl-C too leaves no half file, which would keep the room that is missing
+        temporary.unlink(missing_ok=True)
+        raise
+
+
 def write_checkpoint(path: Path, values: dict[str, Any]) -> None:
     """Writes a dictionary of tensors and JSON-able values so that no half file is ever seen.
 
     Raises:
         NoRoomError: the disk is full. UserError: the folder cannot be written to.
     """
-    temporary = path.with_name(path.name + ".tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
+        with replacing(path) as file:
             torch.save(values, file)
             file.flush()
-            os.fsync(file.fileno())
-        digest = sha256(temporary)
-        os.replace(temporary, path)
+            digest = sha256(Path(file.name))
         edit_manifest(path.parent, path.name, digest)
     except (OSError, RuntimeError) as error:  # torch's writer tells of a full disk in its own way
-        temporary.unlink(missing_ok=True)  # half a file would keep the room that is missing
         full = isinstance(error, RuntimeError) or error.errno in NO_ROOM
         told = error.strerror if isinstance(error, OSError) else "the disk seems to be full"
         reason = told or str(error)
@@ -58,9 +79,6 @@ def write_checkpoint(path: Path, values: dict[str, Any]) -> None:
         raise (NoRoomError if full else UserError)(
             f"{path}: cannot be written ({reason}); {mend}"
         ) from None
-    except BaseException:  # Ctrl-C too leaves no half file
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def read_checkpoint(path: Path, command: str = "") -> dict[str, Any]:
@@ -143,17 +161,8 @@ def write_json_lines(path: Path, rows: Iterable[Any]) -> None:
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:
     """Writes text under a temporary name, syncs it, then renames it; raises OSError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.writelines(lines)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:  # Ctrl-C too leaves no half file
-        temporary.unlink(missing_ok=True)
-        raise
+    with replacing(path) as file:
+        file.writelines(line.encode() for line in lines)
 
 
 def cores() -> list[int]:

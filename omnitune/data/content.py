@@ -19,14 +19,14 @@ class Content(Fields):
 
     def listed_media(self) -> dict[str, list[Media]]:
         """By kind, the media under keys of their own: one path, or a list of them."""
-        return {m.name: self._listed(m) for m in MEDIA.values() if self.has(m.name)}
+        return {m.name: self._listed(m) for m in MEDIA.values() if m.name in self.values}
 
     def described_media(self) -> dict[str, list[Described]]:
         """By kind, the captions that a record without media is asked about instead."""
         return {
             medium.name: [Described.of(medium.name, words) for words in self._captions(medium)]
             for medium in MEDIA.values()
-            if self.has(medium.caption_key)
+            if medium.caption_key in self.values
         }
 
     def message_parts(self, given: Any, role: str, at: str) -> Sequence[Written | Media]:
@@ -35,7 +35,7 @@ class Content(Fields):
         Texts that follow each other are one text.
         """
         if isinstance(given, str):
-            parts: list[Written | Media] = [self._written(given, at)]
+            parts: list[Written | Media] = [self.written(given, at)]
         elif isinstance(given, list) and given:
             parts = []
             for n, value in enumerate(given):
@@ -56,9 +56,7 @@ class Content(Fields):
         known = ("text", *MEDIA)
         if not isinstance(part, dict):
             raise self.wrong(f'{at}is {as_found(part)}, expected an object with a "type"')
-        if "type" not in part:
-            raise self.wrong(f'{at}the key "type" is missing, expected {" or ".join(known)}')
-        kind = part["type"]
+        kind = self.required(part, "type", at, " or ".join(known))
         if not isinstance(kind, str) or kind not in known:
             meant = hint(kind, known) if isinstance(kind, str) else ""
             raise self.wrong(
@@ -66,25 +64,20 @@ class Content(Fields):
             )
         if kind == "text":
             self.check_keys(part, TEXT_KEYS, at)
-            if "text" not in part:
-                raise self.wrong(f'{at}the key "text" is missing, expected text')
-            return self._written(part["text"], f'{at}"text"')
+            return self.written(self.required(part, "text", at), f'{at}"text"')
         if role != "user":
             raise self.wrong(
                 f"{at}is of the type {quoted(kind)}, but the message is the {role}'s; media stand "
                 "in what the user says"
             )
-        return self._typed(part, MEDIA[kind], at)
-
-    def _typed(self, part: dict[str, Any], medium: Medium, at: str) -> Media:
-        key = medium.caption_key
+        key = MEDIA[kind].caption_key
         self.check_keys(part, ("type", "path", key), at)
-        if "path" not in part:
-            raise self.wrong(f'{at}the key "path" is missing, expected a relative path')
+        path = self.required(part, "path", at, "a relative path")
         caption = self._caption(part[key], f'{at}"{key}"') if key in part else ""
-        return Media(medium.name, self._path(part["path"], f'{at}"path"'), caption)
+        return Media(kind, self._path(path, f'{at}"path"'), caption)
 
-    def _written(self, text: Any, at: str) -> Written:
+    def written(self, text: Any, at: str) -> Written:
+        """A text in which tags may stand."""
         if not isinstance(text, str):
             raise self.wrong(f"{at} is {as_found(text)}, expected text")
         return Written(self.checked(text, at), at)
@@ -97,7 +90,7 @@ class Content(Fields):
         items = enumerate(given) if isinstance(given, list) else ()
         paths = [self._path(item, f'"{name}": item {n + 1}') for n, item in items]
         paths = paths or [self._path(given, f'"{name}"')]
-        captions = self._captions(medium) if self.has(key) else [""] * len(paths)
+        captions = self._captions(medium) if key in self.values else [""] * len(paths)
         if len(captions) != len(paths):
             raise self.wrong(
                 f'"{key}" holds {len(captions)} and "{name}" {len(paths)}; expected one text for '

@@ -14,7 +14,6 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
@@ -57,9 +56,9 @@ class FeatureStore:
         self._digest = lru_cache(maxsize=1 << 16)(_digest)
         self._kept = time.monotonic()
         self._table = Table(self.folder / "places.bin" if self.folder else None)
-        if self.folder and self._table.furthest() * self._row_bytes > self._size():
-            # Half deleted: everything is encoded anew.
-            self._table.clear()
+        size = self._file.stat().st_size if self.folder and self._file.exists() else 0
+        if self._table.furthest() * self._row_bytes > size:
+            self._table.clear()  # half deleted: everything is encoded anew
 
     def __call__(self, path: Path) -> Tensor:
         """Feature rows ``[R, D]`` (float32) of a medium; encodes it if it is new."""
@@ -119,7 +118,7 @@ class FeatureStore:
             sizes = [self.modality.size(inputs[path]) for path in read]
             for numbers in of_like_length(sizes, ENCODE_BATCH):
                 chunk = [read[n] for n in numbers]
-                with torch.inference_mode(), _tf32(device):
+                with torch.inference_mode():
                     batch = [inputs[path].to(device) for path in chunk]
                     rows = self.modality.encode(self.encoder, batch)
                 yield chunk, [r.half().cpu().numpy() for r in rows]
@@ -177,9 +176,6 @@ class FeatureStore:
         assert self.folder is not None
         return self.folder / "rows-f16.bin"
 
-    def _size(self) -> int:
-        return self._file.stat().st_size if self._file.exists() else 0
-
     def _add(self, paths: list[Path], features: list[np.ndarray]) -> None:
         """Appends the rows of some media to the file, or to what is in memory."""
         digests = [self._content(path) for path in paths]
@@ -222,20 +218,6 @@ class FeatureStore:
         """A full or read-only disk costs time on the next run only."""
         print(f"warning: {self.folder}: features cannot be kept ({error.strerror})")
         self._writable = False
-
-
-@contextmanager
-def _tf32(device: torch.device) -> Iterator[None]:
-    """A GPU's products in tf32, which has the ten bits of mantissa that rows are kept in."""
-    if device.type != "cuda":
-        yield
-        return
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("high")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
 
 
 def _key(text: str) -> str:

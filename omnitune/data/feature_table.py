@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from omnitune.storage import replacing
+
 KEY = np.dtype("S32")
 
 
@@ -62,17 +64,9 @@ class Table:
         keys = np.concatenate([np.array(list(self._new), KEY), self._keys])
         pairs = np.concatenate([np.array(list(self._new.values())).reshape(-1, 2), self._pairs])
         keys, first = np.unique(keys, return_index=True)  # of equal keys the newer comes first
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_name(f"{self.path.name}.{os.getpid()}.tmp")
-        try:
-            with temporary.open("wb") as file:
-                file.write(keys.data)
-                file.write(np.ascontiguousarray(pairs[first], np.int64).data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, self.path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with replacing(self.path, f".{os.getpid()}.tmp") as file:
+            file.write(keys.data)
+            file.write(np.ascontiguousarray(pairs[first], np.int64).data)
         self._new = {}
         self._map()
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,36 +17,20 @@ ANSWER_KEYS = (*TURN_KEYS, "weight", "kind", "task")
 TEXT_KEYS = ("type", "text")
 # Keys that are the user's own, as are those that begin with "_".
 FREE_KEYS = ("meta", "metadata")
-# What other formats call our keys; for those of media see ``Medium.aliases``.
+# By our keys and roles, what other formats call them; for those of media see ``Medium.aliases``.
 MEANT = {
-    "conversations": "messages",
-    "conversation": "messages",
-    "dialog": "messages",
-    "dialogue": "messages",
-    "turns": "messages",
-    "from": "role",
-    "value": "content",
-    "text": "content",
-    "instruction": "question",
-    "prompt": "question",
-    "query": "question",
-    "input": "question",
-    "output": "answer",
-    "response": "answer",
-    "completion": "answer",
-    "target": "answer",
-    "label": "answer",
-    "url": "path",
-    "file": "path",
-    "lang": "language",
-    "transcription": "transcript",
-    "type": "kind",
-    "category": "kind",
-    "loss_weight": "weight",
-    "human": "user",
-    "gpt": "assistant",
-    "bot": "assistant",
-    "model": "assistant",
+    "messages": ("conversations", "conversation", "dialog", "dialogue", "turns"),
+    "role": ("from",),
+    "content": ("value", "text"),
+    "question": ("instruction", "prompt", "query", "input"),
+    "answer": ("output", "response", "completion", "target", "label"),
+    "path": ("url", "file"),
+    "language": ("lang",),
+    "transcript": ("transcription",),
+    "kind": ("type", "category"),
+    "weight": ("loss_weight",),
+    "user": ("human",),
+    "assistant": ("gpt", "bot", "model"),
 }
 
 
@@ -64,16 +47,10 @@ class Fields:
         """An error that says where."""
         return UserError(f"{self.path}: record {self.number + 1}: {what}")
 
-    def has(self, key: str) -> bool:
-        """Whether the record has a key."""
-        return key in self.values
-
     def check_keys(self, values: Mapping[str, Any], known: tuple[str, ...], at: str = "") -> None:
         """Refuses keys that nothing reads, and those that are given twice."""
         if isinstance(values, Repeated):
             raise self.wrong(f"{at}the key {quoted(values.key)} is given twice; keep one of them")
-        if values.keys() <= _as_set(known):
-            return
         others = [key for key in values if key not in known and key not in FREE_KEYS]
         if unknown := [key for key in others if not key.startswith("_")]:
             named = ", ".join(f"{quoted(key)}{hint(key, known)}" for key in unknown)
@@ -81,6 +58,12 @@ class Fields:
                 f"{at}unknown key{'s' * (len(unknown) > 1)} {named}; known here: "
                 f'{", ".join(known)}; keys of your own begin with "_" or stand under "meta"'
             )
+
+    def required(self, values: Mapping[str, Any], key: str, at: str, expected: str = "text") -> Any:
+        """The value under a key that has to be there."""
+        if key not in values:
+            raise self.wrong(f'{at}the key "{key}" is missing, expected {expected}')
+        return values[key]
 
     def text(self, key: str, values: Mapping[str, Any] | None = None, at: str = "") -> str:
         """The text under a key; "" without it."""
@@ -114,33 +97,17 @@ class Fields:
 
 def record_keys(source: str) -> tuple[str, ...]:
     """The keys that a record of a source may have."""
-    media = tuple([(medium.name, medium.caption_key) for medium in MEDIA.values()])
-    return _record_keys(media, SOURCES[source].keys)
-
-
-@lru_cache(maxsize=32)
-def _record_keys(media: tuple[tuple[str, str], ...], more: tuple[str, ...]) -> tuple[str, ...]:
-    names, captions = zip(*media, strict=True)
-    keys = ("id", *names, *captions, "messages", "qa", *PAIR_KEYS, "split", "difficulty")
-    return tuple(dict.fromkeys((*keys, "language", *more)))
-
-
-@lru_cache(maxsize=32)
-def _as_set(keys: tuple[str, ...]) -> frozenset[str]:
-    return frozenset(keys)
+    media = [key for medium in MEDIA.values() for key in (medium.name, medium.caption_key)]
+    keys = ("id", *media, "messages", "qa", *PAIR_KEYS, "split", "difficulty", "language")
+    return (*keys, *SOURCES[source].keys)
 
 
 def hint(name: str, known: Sequence[str]) -> str:
     """The known name that may be meant by another, as a question."""
     name = name.casefold()
-    meant = next((word for word in _meant(name) if word in known), "") or nearest(name, known)
-    return f" (did you mean {quoted(meant)}?)" if meant else ""
-
-
-def _meant(name: str) -> Iterator[str]:
-    """What our words are for a word of others."""
-    if name in MEANT:
-        yield MEANT[name]
+    ours = [word for word, others in MEANT.items() if name in others]
     for medium in MEDIA.values():
         if name in (medium.name, *medium.aliases):
-            yield from (medium.name, "path")  # of a part: {"type": "image", "image": ...}
+            ours += [medium.name, "path"]  # of a part: {"type": "image", "image": ...}
+    meant = next((word for word in ours if word in known), "") or nearest(name, known)
+    return f" (did you mean {quoted(meant)}?)" if meant else ""

@@ -15,7 +15,6 @@ import hashlib
 import json
 import os
 import shutil
-from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
@@ -31,7 +30,7 @@ from omnitune.console import progress_bar
 from omnitune.data.faults import Faults
 from omnitune.data.sources.base import Format
 from omnitune.data.splits import TRAIN, VALIDATION, likely, one_to_set_aside
-from omnitune.data.tally import Codes, MediaTally, QuestionTally
+from omnitune.data.tally import Tally
 from omnitune.data.tally import difficulties as difficulties
 from omnitune.sample import Media, Sample, UserError
 from omnitune.storage import sha256, write_json
@@ -42,6 +41,7 @@ INDEX_FOLDER = ".index"  # within the data folder
 KEEP_FROM = 2 << 20
 BAR_FROM = 32 << 20
 KEPT_RECORDS = 1 << 14
+IDENTITY = ("st_size", "st_mtime_ns", "st_ino")  # what changes with a file's content
 # More distinct media than this are looked at once and not at every start.
 MANY_MEDIA = 20_000
 
@@ -149,9 +149,7 @@ def build_index(
         OSError: the file cannot be read.
         UserError: the file is not of its format, or a record of it is wrong.
     """
-    places, prints, splits = array("q"), array("I"), array("i")
-    given, efforts = array("d"), array("d")
-    questions, media, faults, split_codes = QuestionTally(), MediaTally(), Faults(path), Codes()
+    tally, faults = Tally(), Faults(path)
     read, free = 0, 0
     with path.open("rb", buffering=0) as file:
         for number, (start, length, values) in enumerate(format.scan(path)):
@@ -159,37 +157,27 @@ def build_index(
                 sample = parse(number, values)
             if faults:  # all that is told now is what else is wrong
                 continue
-            places.extend((start, length))
-            prints.append(crc32(format.content(file, start, length)))
-            splits.append(split_codes[sample.split])
+            tally.add(sample, (start, length), crc32(format.content(file, start, length)))
             free += "split" not in values
-            given.append(np.nan if sample.difficulty is None else sample.difficulty)
-            efforts.append(sample.length_score())
-            questions.add(sample)
-            media.add(number, sample)
             advance(start + length - read)
             read = start + length
     faults.tell()
-    enough = free > 0 and splits.count(split_codes.get(TRAIN, -1)) > 1
-    for number in (aside := _set_aside(path, format, split_codes) if enough else []):
-        splits[number] = split_codes[VALIDATION]
-    split_N = np.array(splits)
+    enough = free > 0 and tally.split_N.count(tally.splits.get(TRAIN, -1)) > 1
+    aside = _set_aside(path, format, tally.splits) if enough else []
+    for number in aside:
+        tally.split_N[number] = tally.splits[VALIDATION]
+    arrays: dict[str, Any] = {
+        name: np.array(getattr(tally, name)) for name in _ARRAYS if hasattr(tally, name)
+    }
+    arrays["place_N2"] = arrays["place_N2"].reshape(-1, 2)
+    arrays["media_M3"] = arrays["media_M3"].reshape(-1, 3)
+    names: dict[str, Any] = {name: list(getattr(tally, name)) for name in _NAMES}
     return Index(
-        place_N2=np.array(places).reshape(-1, 2),
-        print_N=np.array(prints, dtype=np.uint32),
-        split_N=split_N,
-        order_N=np.argsort(split_N, kind="stable"),
-        single_N=np.array(questions.ends),
-        task_S=np.array(questions.tasks),
-        questions_S=np.array(questions.counts),
-        media_M3=np.array(media.first).reshape(-1, 3),
-        show_N=np.array(media.ends),
-        shown_R=np.array(media.shown),
-        difficulty_N=difficulties(np.array(given), np.array(efforts)),
+        **arrays,
+        **names,
+        order_N=np.argsort(arrays["split_N"], kind="stable"),
+        difficulty_N=difficulties(np.array(tally.given_N), np.array(tally.effort_N)),
         aside_A=np.array(aside, dtype=np.int64),
-        splits=list(split_codes),
-        tasks=list(questions.codes),
-        modalities=list(media.codes),
         name=name,
     )
 
@@ -209,8 +197,8 @@ def open_index(path: Path, format: Format, source: str, root: Path, parse: Parse
         format: of the file.
         root: folder of the indices; a small file's index is not kept.
     """
-    before = _identity(path)
-    size = path.stat().st_size
+    before = path.stat()
+    size = before.st_size
     folder = root / f"{source}-{VERSION}-{sha256(path)[:24]}"
     if size >= KEEP_FROM and (kept := Index.load(folder)):
         return kept
@@ -219,7 +207,8 @@ def open_index(path: Path, format: Format, source: str, root: Path, parse: Parse
     else:
         with progress_bar(f"indexing {source} (MB)", -(-size // 10**6)) as advance:
             index = build_index(path, format, folder.name, parse, lambda n: advance(n / 1e6))
-    if _identity(path) != before:
+    after = path.stat()
+    if any(getattr(after, name) != getattr(before, name) for name in IDENTITY):
         raise UserError(f"{path}: was changed while it was read; start again when it is whole")
     if size < KEEP_FROM:
         return index
@@ -231,12 +220,6 @@ def open_index(path: Path, format: Format, source: str, root: Path, parse: Parse
         if not folder.exists():  # else another process was faster
             print(f"warning: {folder}: the index cannot be kept ({error.strerror})")
     return Index.load(folder) or index
-
-
-def _identity(path: Path) -> tuple[int, int, int]:
-    """What changes with a file's content."""
-    stat = path.stat()
-    return stat.st_size, stat.st_mtime_ns, stat.st_ino
 
 
 class IndexedFile:

@@ -164,8 +164,10 @@ class BatchStream:
 
         The parts of a batch hold its samples once each, and about as many tokens.
         """
-        samples = take(self._samples(number), part)
-        return self._pack(samples) if samples else None
+        items = [item for found in take(self._samples(number), part) for item in found]
+        if not items:
+            return None
+        return pack(items, len(self.groups), self.prompt_weight, self.loss_length_exponent)
 
     def _samples(self, number: int) -> list[list[Item]]:
         first = number * self.batch_size
@@ -182,10 +184,6 @@ class BatchStream:
         begin, end = self.mixture.bounds(k)
         start = k - (k - begin) % size
         return start, min(start + size, end)
-
-    def _pack(self, samples: list[list[Item]]) -> Batch:
-        items = [item for found in samples for item in found]
-        return pack(items, len(self.groups), self.prompt_weight, self.loss_length_exponent)
 
     def _make_window(self, start: int, stop: int) -> list[list[list[Item]]]:
         """The samples of some batches, dealt out so that each has about as many tokens."""
@@ -231,8 +229,6 @@ def pack_into_bins(lengths: Sequence[int], bins: int) -> list[list[int]]:
 
 def take(samples: list[list[Item]], part: Shard) -> list[list[Item]]:
     """A part of a batch's samples: each is in one of the parts, which have about as many tokens."""
-    if part.of == 1:
-        return samples
     dealt = pack_into_bins([_tokens(items) for items in samples], part.of)
     return [samples[n] for n in dealt[part.rank]]
 

@@ -6,11 +6,10 @@ each), B segments, L longest segment, N supervised tokens, R feature rows, D fea
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -134,8 +133,8 @@ def pack(
     row_P = np.concatenate(rows)
     place_P = np.concatenate([np.arange(count) for count in each_B])
     shared_P = np.repeat([item.shared for item in items], each_B)
-    token_P = _flat(items, lambda rendered: rendered.tokens, np.int64)
-    answer_P = _flat(items, lambda rendered: rendered.supervised, np.bool_)
+    token_P = np.concatenate([np.array(item.rendered.tokens) for item in items])
+    answer_P = np.concatenate([np.array(item.rendered.supervised) for item in items])
     own_P = place_P >= shared_P
     starts_B = each_B.cumsum() - each_B
     wanted_P = own_P & (place_P > 0) & (answer_P | (prompt_weight > 0))
@@ -191,14 +190,6 @@ def of_like_length(
         batch.append(number)
     if batch:
         yield batch
-
-
-def _flat(
-    items: Sequence[Item], column: Callable[[Rendered], Sequence[int]], kind: Any
-) -> np.ndarray:
-    """A value of each token of all segments, end to end."""
-    values = itertools.chain.from_iterable(column(item.rendered) for item in items)
-    return np.fromiter(values, kind)
 
 
 def _weigh(

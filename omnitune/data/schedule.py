@@ -77,7 +77,7 @@ class SamplingSchedule:
         self.decisions = decisions
         self._ranked = lru_cache(maxsize=None)(ranked) if ranked else None
         self._mixture = lru_cache(maxsize=256)(self._make_mixture)
-        self._known: tuple[int, list[_Piece]] = (-1, [])
+        self._cut = lru_cache(maxsize=1)(self._make_pieces)
 
     @property
     def epoch_size(self) -> int:
@@ -118,14 +118,10 @@ class SamplingSchedule:
 
     def _pieces(self) -> list[_Piece]:
         """All pieces; made anew when something was decided, the old ones as they were."""
-        decisions = list(self.decisions())
-        known, pieces = self._known
-        if known != len(decisions):
-            pieces = self._cut(decisions)
-            self._known = (len(decisions), pieces)
-        return pieces
+        return self._cut(len(self.decisions()))
 
-    def _cut(self, decisions: list[Decision]) -> list[_Piece]:
+    def _make_pieces(self, count: int) -> list[_Piece]:
+        decisions = self.decisions()[:count]
         firsts = sorted({s.first for s in self.stretches} | {first for first, _ in decisions})
         drawn: Counter[tuple[str, int]] = Counter()
         pieces: list[_Piece] = []

@@ -9,9 +9,9 @@ from omnitune.config.settings import as_found, quoted
 from omnitune.data.content import Content
 from omnitune.data.fields import ANSWER_KEYS, PAIR_KEYS, TURN_KEYS, hint, record_keys
 from omnitune.data.splits import by_content, mistaken
-from omnitune.data.tags import Placing, Turn, Written
+from omnitune.data.tags import Placing, Turn
 from omnitune.media.registry import MEDIA
-from omnitune.sample import LANGUAGE_CODE, ROLES, Described, Media, Message, Sample
+from omnitune.sample import LANGUAGE_CODE, ROLES, Described, Media, Sample
 from omnitune.sources import SOURCES
 from omnitune.tasks import TASKS, task_names, task_of
 
@@ -25,13 +25,12 @@ class Record(Content):
         listed = self.listed_media()
         turns = self._turns()
         media = self._kinds(listed, turns)
-        kind, record_task = self.text("kind"), self._task(self.values, media)
-        self._group_answers(turns, media)
+        kind = self.text("kind")
+        self._group_answers(turns, media, kind, self._task(self.values, media))
         independent = "messages" not in self.values
         shown: Mapping[str, Sequence[Media | Described]]
         shown = listed if media else self.described_media()
         messages = Placing(self.wrong, shown, independent).messages(turns)
-        messages = [self._score_group(m, media, record_task, kind) for m in messages]
         return Sample(
             id=self.text("id") or f"{self.source}/{self.number}",
             source=self.source,
@@ -54,7 +53,7 @@ class Record(Content):
                     f'the key "{name}" is missing; expected a relative path, or a list of them'
                 )
         for name in typed - listed.keys():
-            if self.has(key := MEDIA[name].caption_key):
+            if (key := MEDIA[name].caption_key) in self.values:
                 raise self.wrong(
                     f'"{key}" is a key of the record, but its {name} is a part of a message; give '
                     f'that part the "{key}"'
@@ -83,24 +82,20 @@ class Record(Content):
 
     def _pair(self, pair: Mapping[str, Any], at: str) -> list[Turn]:
         """A question and its answer."""
-        question, answer = pair.get("question", ""), pair.get("answer")
-        if "answer" not in pair:
-            raise self.wrong(f'{at}the key "answer" is missing, expected text')
-        if not isinstance(question, str):
-            raise self.wrong(f'{at}"question" is {as_found(question)}, expected text')
-        if not isinstance(answer, str) or not answer.strip():
+        answer = self.required(pair, "answer", at)
+        asked = self.written(pair.get("question", ""), f'{at}"question"')
+        given = self.written(answer, f'{at}"answer"')
+        if not answer.strip():
             raise self.wrong(f'{at}"answer" is {as_found(answer)}, expected text')
-        asked, given = Written(question, f'{at}"question"'), Written(answer, f'{at}"answer"')
-        for text in (asked, given):
-            self.checked(*text)
         return [Turn("user", [asked], pair, at), Turn("assistant", [given], pair, at)]
 
-    def _group_answers(self, turns: Sequence[Turn], media: set[str]) -> None:
-        """Enters kind and task of the answers that have their own."""
+    def _group_answers(self, turns: Sequence[Turn], media: set[str], kind: str, task: str) -> None:
+        """Enters kind and task of the answers: their own, else the record's."""
         for turn in turns:
-            if turn.role == "assistant" and turn.values is not self.values:
-                turn.kind = self.text("kind", turn.values, turn.at)
-                turn.task = self._task(turn.values, media, turn.at)
+            if turn.role == "assistant":
+                turn.kind = self.text("kind", turn.values, turn.at) or kind
+                turn.task = self._task(turn.values, media, turn.at) or task
+                turn.task = task_of(media, turn.task, turn.kind)
 
     def _check_roles(self, messages: list[dict[str, Any]]) -> list[Turn]:
         expected = "user"
@@ -128,14 +123,12 @@ class Record(Content):
                 "nothing is learnt of it anyway, so take the key out"
             )
         self.check_keys(message, known if role in ROLES else ANSWER_KEYS, at)
-        if "role" not in message:
-            raise self.wrong(f'{at}the key "role" is missing, expected {", ".join(ROLES)}')
+        self.required(message, "role", at, ", ".join(ROLES))
         if not isinstance(role, str) or role not in ROLES:
             meant = hint(role, ROLES) if isinstance(role, str) else ""
             raise self.wrong(f'{at}"role" is {as_found(role)}, expected {", ".join(ROLES)}{meant}')
-        if "content" not in message:
-            raise self.wrong(f'{at}the key "content" is missing, expected text')
-        content = self.message_parts(message["content"], role, f'{at}"content"')
+        given = self.required(message, "content", at)
+        content = self.message_parts(given, role, f'{at}"content"')
         return Turn(role, content, message, at, self._weight(message, at))
 
     def _weight(self, turn: Mapping[str, Any], at: str) -> int:
@@ -156,13 +149,6 @@ class Record(Content):
             if not isinstance(item, dict):
                 raise self.wrong(f'"{key}": item {n + 1} is {as_found(item)}, expected an object')
         return items
-
-    def _score_group(self, message: Message, media: set[str], task: str, kind: str) -> Message:
-        if message.role != "assistant":
-            return message
-        kind = message.kind or kind
-        task = task_of(media, message.task or task, kind)
-        return Message(message.role, message.parts, kind, task, message.weight)
 
     def _task(self, values: Mapping[str, Any], media: set[str], at: str = "") -> str:
         task = self.text("task", values, at)

@@ -20,37 +20,35 @@ class Codes(dict[str, int]):
         return self[name]
 
 
-class QuestionTally:
-    """The questions of a file while it is indexed: task and number of each single's."""
+class Tally:
+    """What an index holds of a file's records, under the names that it has there."""
 
     def __init__(self) -> None:
-        self.tasks, self.counts, self.ends = array("h"), array("i"), array("q", [0])
-        self.codes = Codes()
+        self.splits, self.tasks, self.modalities = Codes(), Codes(), Codes()
+        self.place_N2, self.print_N, self.split_N = array("q"), array("I"), array("i")
+        self.single_N, self.task_S, self.questions_S = array("q", [0]), array("h"), array("i")
+        self.media_M3, self.show_N, self.shown_R = array("q"), array("q", [0]), array("i")
+        self.given_N, self.effort_N = array("d"), array("d")
+        self._media: dict[int, int] = {}  # by hash: a million paths would not be small
 
-    def add(self, sample: Sample) -> None:
-        """Takes in the questions of a record."""
+    def add(self, sample: Sample, place: tuple[int, int], checksum: int) -> None:
+        """Takes in the next record."""
+        number = len(self.print_N)
+        self.place_N2.extend(place)
+        self.print_N.append(checksum)
+        self.split_N.append(self.splits[sample.split])
+        self.given_N.append(np.nan if sample.difficulty is None else sample.difficulty)
+        self.effort_N.append(sample.length_score())
         for task, count in sample.task_counts():
-            self.tasks.append(self.codes[task])
-            self.counts.append(count)
-        self.ends.append(len(self.tasks))
-
-
-class MediaTally:
-    """The media of a file while it is indexed: each once, and which of them a record shows."""
-
-    def __init__(self) -> None:
-        self.first, self.ends, self.shown = array("q"), array("q", [0]), array("i")
-        self.codes = Codes()
-        self._seen: dict[int, int] = {}  # by hash: a million paths would not be small
-
-    def add(self, number: int, sample: Sample) -> None:
-        """Takes in the media of a record."""
+            self.task_S.append(self.tasks[task])
+            self.questions_S.append(count)
+        self.single_N.append(len(self.task_S))
         for which, medium in enumerate(sample.media):
-            place = self._seen.setdefault(hash(medium), len(self._seen))
-            if 3 * place == len(self.first):
-                self.first.extend((number, which, self.codes[medium.modality]))
-            self.shown.append(place)
-        self.ends.append(len(self.shown))
+            media = self._media.setdefault(hash(medium), len(self._media))
+            if 3 * media == len(self.media_M3):
+                self.media_M3.extend((number, which, self.modalities[medium.modality]))
+            self.shown_R.append(media)
+        self.show_N.append(len(self.shown_R))
 
 
 def difficulties(given_N: np.ndarray, effort_N: np.ndarray) -> np.ndarray:

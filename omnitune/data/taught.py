@@ -7,7 +7,7 @@ model that never saw two goes on about the first.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -44,11 +44,7 @@ class Taught:
 
     def values(self) -> dict[str, Any]:
         """For ``omni.pt``."""
-        return {
-            "media_per_sample": dict(self.media_per_sample),
-            "media_after_text": self.media_after_text,
-            "media_together": self.media_together,
-        }
+        return asdict(self)
 
     def most(self, modality: str) -> int:
         """How many media of a kind may stand in a conversation."""

@@ -14,7 +14,7 @@ import torch
 
 from omnitune.console import progress_bar
 from omnitune.data.feature_cache import FeatureStore
-from omnitune.data.index import MANY_MEDIA
+from omnitune.data.index import MANY_MEDIA, Samples
 from omnitune.data.loader import SampleReader
 from omnitune.data.reading import (
     all_task_counts,
@@ -37,6 +37,7 @@ from omnitune.sample import Sample, UserError
 from omnitune.sources import SOURCES
 from omnitune.storage import write_json_lines
 
+LINE_BYTES, MOST_TRIED = 256, 1 << 26  # of a prediction, about; of the trial whether they fit
 FOLLOW_UPS = 600  # questions that are asked again after another
 
 
@@ -78,7 +79,7 @@ def evaluate_checkpoint(
             raise UserError(f"{data_dir}: no samples in the split {name!r}; there are: {there}")
         check_media(found)
     if predictions:
-        _try_to_write(predictions)
+        _try_to_write(predictions, join(chosen.values()))
     features = encode_once(model, join(chosen.values()), None)
     reader = SampleReader(ChatRenderer(tokenizer), model.modalities, features, limit)
     priors = answer_priors(split_of(samples, "train"))
@@ -93,15 +94,18 @@ def evaluate_checkpoint(
     return results
 
 
-def _try_to_write(path: Path) -> None:
+def _try_to_write(path: Path, samples: Samples) -> None:
     """Finds out before the scoring whether the answers can be written; raises UserError."""
+    questions = sum(count for tasks in all_task_counts(samples) for _, count in tasks)
     trial = path.with_name(path.name + ".tmp")
     try:
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         path.parent.mkdir(parents=True, exist_ok=True)
-        trial.touch()
-        trial.unlink()
+        try:  # a full disk is noticed by filling it only
+            trial.write_bytes(bytes(min(questions * LINE_BYTES, MOST_TRIED)))
+        finally:
+            trial.unlink(missing_ok=True)
     except OSError as error:
         raise _unwritable(path, error) from None
 

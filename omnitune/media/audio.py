@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import math
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +18,6 @@ from omnitune.sample import UserError
 SAMPLE_RATE = 16_000
 SHORTEST = 400  # samples: the usual window of a spectrum of speech, 25 ms
 QUIET = SAMPLE_RATE // 20  # samples of a pause that is long enough to cut in
-BLOCK = 1 << 18  # samples of each channel that are decoded at a time
 # Of a spectrogram: from black to white, and in colours from quiet to loud.
 DECIBELS = 70.0
 COLOURS = ((13, 8, 45), (96, 26, 128), (190, 55, 84), (249, 142, 9), (252, 255, 200))
@@ -44,17 +41,13 @@ class AudioMedium(Medium):
     def fingerprint(self, path: Path) -> Fingerprint:
         """Hash of the samples."""
         seconds = duration(path)
-        content = hashlib.blake2b(digest_size=8)
-        levels = Levels()
-        with open_sound(path) as sound:
-            content.update(f"{sound.samplerate}/{sound.channels}".encode())
-            for block_SC in _blocks(path, sound):
-                levels.add(block_SC)
-                content.update(np.ascontiguousarray(block_SC).data)
+        wave_SC, rate = _decode(path)
+        content = hashlib.blake2b(f"{rate}/{wave_SC.shape[1]}".encode(), digest_size=8)
+        content.update(wave_SC.data)
         remarks = []
-        if levels.silent:
+        if wave_SC.max() - wave_SC.min() < 2**-15:  # the smallest step of 16 bits
             remarks.append(f"{path}: silent from end to end")
-        elif levels.cancels:
+        elif _cancels(wave_SC):
             remarks.append(
                 f"{path}: its channels cancel each other out; the loudest is heard in their place"
             )
@@ -86,15 +79,13 @@ def duration(path: Path) -> float:
 def read_wave(path: Path) -> np.ndarray:
     """Reads a sound file to mono float32 at 16 kHz, ``[samples]`` in [-1, 1]; raises UserError.
 
-    Channels are averaged, unless that leaves nearly nothing of them (``Levels.cancels``): then
-    the loudest is taken.
+    Channels are averaged, unless that leaves nearly nothing of them: then the loudest is taken.
     """
-    with open_sound(path) as sound:
-        rate = sound.samplerate
-        wave_SC = np.concatenate(list(_blocks(path, sound)))
-    levels = Levels()
-    levels.add(wave_SC)
-    mono = wave_SC[:, levels.loudest] if levels.cancels else wave_SC.mean(axis=1)
+    wave_SC, rate = _decode(path)
+    if _cancels(wave_SC):
+        mono = wave_SC[:, np.square(wave_SC, dtype=np.float64).sum(axis=0).argmax()]
+    else:
+        mono = wave_SC.mean(axis=1)
     if (peak := np.abs(mono).max()) > 1:  # floating-point files may hold anything
         mono = mono / peak
     if rate != SAMPLE_RATE:
@@ -120,58 +111,31 @@ def spectrogram(wave: np.ndarray) -> Image.Image:
     return picture.resize((min(picture.width, 480), 96), Image.Resampling.BOX)
 
 
-class Levels:
-    """How loud a clip's channels are, and their mean, as its blocks come in."""
+def _cancels(wave_SC: np.ndarray) -> bool:
+    """Whether the mean of C channels has 20 dB less energy than if they had nothing in common.
 
-    def __init__(self) -> None:
-        self._channels_C: np.ndarray | float = 0.0
-        self._mean = 0.0
-        self._least, self._most = math.inf, -math.inf
-
-    def add(self, block_SC: np.ndarray) -> None:
-        """Takes in samples S of C channels."""
-        self._channels_C = self._channels_C + np.square(block_SC, dtype=np.float64).sum(axis=0)
-        if block_SC.shape[1] > 1:
-            mean_S = block_SC.mean(axis=1, dtype=np.float64)
-            self._mean += float(np.square(mean_S).sum())
-        self._least = min(self._least, float(block_SC.min()))
-        self._most = max(self._most, float(block_SC.max()))
-
-    @property
-    def silent(self) -> bool:
-        """Whether nothing moves by as much as the smallest step of 16 bits."""
-        return self._most - self._least < 2**-15
-
-    @property
-    def loudest(self) -> int:
-        """Number of the channel that has most energy."""
-        return int(np.argmax(self._channels_C))
-
-    @property
-    def cancels(self) -> bool:
-        """Whether the mean of C channels has 20 dB less energy than if they had nothing in common.
-
-        That would be a C-th of their mean energy. One channel with its poles swapped does this.
-        """
-        channels_C = np.atleast_1d(self._channels_C)
-        independent = channels_C.mean() / len(channels_C)
-        return len(channels_C) > 1 and bool(self._mean < 0.01 * independent)
+    That would be a C-th of their mean energy. One channel with its poles swapped does this.
+    """
+    channels = wave_SC.shape[1]
+    mean_S = wave_SC.mean(axis=1, dtype=np.float64)
+    independent = np.square(wave_SC, dtype=np.float64).sum() / channels**2
+    return channels > 1 and bool(np.square(mean_S).sum() < 0.01 * independent)
 
 
-def _blocks(path: Path, sound: soundfile.SoundFile) -> Iterator[np.ndarray]:
-    """Decodes samples ``[S, C]`` block by block, all that the header says are there."""
-    count = 0
-    while len(block_SC := sound.read(BLOCK, dtype="float32", always_2d=True)):
-        if not np.isfinite(block_SC).all():
-            raise UserError(f"{path}: holds values that are not numbers (NaN or infinity)")
-        count += len(block_SC)
-        yield block_SC
-    if count < sound.frames:
-        told, there = (number / sound.samplerate for number in (sound.frames, count))
+def _decode(path: Path) -> tuple[np.ndarray, int]:
+    """All samples that the header says are there ``[S, C]``, and their number a second."""
+    with open_sound(path) as sound:
+        wave_SC = sound.read(dtype="float32", always_2d=True)
+        rate, frames = sound.samplerate, sound.frames
+    if not np.isfinite(wave_SC).all():
+        raise UserError(f"{path}: holds values that are not numbers (NaN or infinity)")
+    if len(wave_SC) < frames:
+        told, there = (number / rate for number in (frames, len(wave_SC)))
         raise UserError(
             f"{path}: the sound is damaged: its header says {told:.2f} s, {there:.2f} s can be "
             "decoded; get the file again"
         )
+    return wave_SC, rate
 
 
 def cut(wave: np.ndarray, limit: int) -> list[np.ndarray]:

@@ -12,13 +12,9 @@ from typing import BinaryIO, NamedTuple
 from omnitune.sample import UserError
 
 _RATES = (44_100, 48_000, 32_000)
-_KBITS = {  # by whether it is MPEG-1, and by layer
-    (True, 1): (0, 32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
-    (True, 2): (0, 32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
-    (True, 3): (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
-    (False, 1): (0, 32, 48, 56, 64, 80, 96, 112, 128, 144, 160, 176, 192, 224, 256),
-    (False, 2): (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
-    (False, 3): (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+_KBITS = {  # by whether it is MPEG-1
+    True: (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
+    False: (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
 }
 TRAILER = 4096  # bytes after the last frame that tags usually have, at most
 SEARCHED = 1 << 16  # bytes in which the first frame is looked for
@@ -28,7 +24,7 @@ class Frame(NamedTuple):
     """The header of a frame: its bytes in all, and what all frames of a file share."""
 
     length: int
-    kind: tuple[int, int, int]  # version, layer, rate
+    kind: tuple[int, int]  # version, rate
     mono: bool
 
 
@@ -61,7 +57,6 @@ def count_frames(file: BinaryIO, size: int) -> Frames | None:
         if _frame(_at(file, end)) is None:  # else another recording was put behind it
             return None
     places, cut = _walk(file, start, size)
-    layer = places[0][1].kind[1] if places else 0
     if tag:
         places = places[1:]
     if tag and tag.frames:
@@ -75,7 +70,7 @@ def count_frames(file: BinaryIO, size: int) -> Frames | None:
             return None
     elif cut:
         raise UserError("the file is cut off in its last frame; get it again")
-    return places if layer == 3 else None  # others have no such tag, and one bit rate
+    return places
 
 
 def with_table(file: BinaryIO, frames: Frames) -> bytes:
@@ -93,23 +88,18 @@ def with_table(file: BinaryIO, frames: Frames) -> bytes:
 
 
 def _frame(header: bytes) -> Frame | None:
-    """Reads the four bytes that a frame begins with; None if they are something else."""
+    """Reads the four bytes that a frame of layer 3 begins with; None if they are others."""
     if len(header) < 4 or header[0] != 0xFF or header[1] < 0xE0:
         return None
-    version, layer = header[1] >> 3 & 3, 4 - (header[1] >> 1 & 3)
+    version, layer_3 = header[1] >> 3 & 3, header[1] >> 1 & 3 == 1
     kbits, rate = header[2] >> 4, header[2] >> 2 & 3
-    if version == 1 or layer == 4 or kbits in (0, 15) or rate == 3:
+    if version == 1 or not layer_3 or kbits in (0, 15) or rate == 3:
         return None
     first = version == 3
     hertz = _RATES[rate] >> (0 if first else 1 if version == 2 else 2)
-    bits = _KBITS[first, layer][kbits] * 1000
-    padding = header[2] >> 1 & 1
-    if layer == 1:
-        length = (12 * bits // hertz + padding) * 4
-    else:
-        samples = 576 if layer == 3 and not first else 1152
-        length = samples // 8 * bits // hertz + padding
-    return Frame(length, (version, layer, rate), header[3] >> 6 == 3)
+    bits, padding = _KBITS[first][kbits] * 1000, header[2] >> 1 & 1
+    length = (144 if first else 72) * bits // hertz + padding
+    return Frame(length, (version, rate), header[3] >> 6 == 3)
 
 
 def _at(file: BinaryIO, place: int, count: int = 4) -> bytes:

@@ -1,34 +1,39 @@
 """Sound files: opened safely, and whole.
 
-libsndfile takes what is left of a file that was cut off, and of joined files the first, without a
-word. So the header is held against the file's size before it is asked; a few bytes are read for it.
+libsndfile takes what is left of a file that was cut off, and of joined files the first. Of some
+formats its log tells; of the others a few bytes of the file are looked at here.
 """
 
 from __future__ import annotations
 
 import io
 import os
+import re
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 import soundfile
 
 from omnitune.media.base import open_file, reason
-from omnitune.media.mpeg import Frames, count_frames, with_table
+from omnitune.media.mpeg import count_frames, with_table
 from omnitune.sample import UserError
 
 # Those whose length is held against the file's, here or by their decoder.
 FORMATS = frozenset(
-    ("WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "CAF", "SVX", "NIST", "FLAC", "OGG", "MP3")
+    ("WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "CAF", "NIST", "FLAC", "OGG", "MP3")
 )
+UNCHECKED = ("MPEG_LAYER_I", "MPEG_LAYER_II")
 RATES = (1_000, 768_000)  # of heart sounds, and the finest recorders
 MAX_CHANNELS = 64
 UNKNOWN_LENGTH = 1 << 50  # samples; libsndfile says so of a stream that does not tell
 MAX_CHUNKS = 10_000
+# A line of libsndfile's log: the bytes of sound that a header tells, and those that are there.
+_TOLD_AND_THERE = re.compile(
+    r"^ *(?:data|SSND|Data Size|Riff size|riff) *: (\d+) \(should be (\d+)\)", re.MULTILINE
+)
 
 
 @contextmanager
@@ -42,22 +47,21 @@ def open_sound(path: Path) -> Iterator[soundfile.SoundFile]:
     """
     with open_file(path, "sound file") as file:
         try:
-            frames = check_whole(file)
-            repaired = with_table(file, frames) if frames else _with_length(file)
+            repaired = _check_whole(file)
             os.lseek(file.fileno(), 0, os.SEEK_SET)
             # By number: of a name libsndfile would believe the ending, not the content.
             source = io.BytesIO(repaired) if repaired else file.fileno()
             sound = soundfile.SoundFile(source, closefd=False)
+            _check_header(sound)
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
         except Exception as error:  # OSError, or what libsndfile's errors are told as
             if isinstance(error, OSError):
                 raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
             raise UserError(
-                f"{path}: is not a sound file (WAV, FLAC, OGG and MP3 are read)"
+                f"{path}: is not a sound file (WAV, FLAC, OGG and MP3 are read), or is damaged"
             ) from None
         with sound:
-            _check_header(path, sound)
             try:
                 yield sound
             except UserError:
@@ -66,57 +70,59 @@ def open_sound(path: Path) -> Iterator[soundfile.SoundFile]:
                 raise UserError(f"{path}: the sound is damaged ({reason(error)})") from None
 
 
-def _check_header(path: Path, sound: soundfile.SoundFile) -> None:
-    """Refuses what a header may promise and no sound for speech holds."""
-    if sound.format not in FORMATS:
-        raise UserError(
-            f"{path}: {sound.format_info} is not read (WAV, FLAC, OGG and MP3 are); convert it"
-        )
+def _check_header(sound: soundfile.SoundFile) -> None:
+    """Refuses what a header may promise and no sound for speech holds, and a file cut off."""
+    if sound.format not in FORMATS or sound.subtype in UNCHECKED:
+        raise UserError(f"{sound.format_info} is not read (WAV, FLAC, OGG and MP3 are); convert it")
     if not RATES[0] <= sound.samplerate <= RATES[1]:
         raise UserError(
-            f"{path}: {sound.samplerate:,} samples a second; {RATES[0]:,} to {RATES[1]:,} are read"
+            f"{sound.samplerate:,} samples a second; {RATES[0]:,} to {RATES[1]:,} are read"
         )
     if sound.channels > MAX_CHANNELS:
-        raise UserError(f"{path}: {sound.channels} channels; {MAX_CHANNELS} at most are read")
+        raise UserError(f"{sound.channels} channels; {MAX_CHANNELS} at most are read")
     if sound.frames >= UNKNOWN_LENGTH:
         raise UserError(
-            f"{path}: its header does not say how long it is; write it anew, into a file and not "
+            "its header does not say how long it is; write it anew, into a file and not "
             "through a pipe (ffmpeg -i in.flac out.wav)"
         )
     if sound.frames == 0:
-        raise UserError(f"{path}: holds no sound (0 samples)")
+        raise UserError("holds no sound (0 samples)")
+    for told, there in _TOLD_AND_THERE.findall(sound.extra_info):
+        if not _is_unknown(int(told)):
+            _check_length(int(told), int(there))
 
 
-def check_whole(file: BinaryIO) -> Frames | None:
-    """Checks that a file is not shorter than its header says, for all formats but FLAC.
+def _is_unknown(told: int) -> bool:
+    """Whether a length is what programs write who cannot know it: ffmpeg, SoX, arecord."""
+    return told >= 0xFFFFFF00 or 0x7FFFE000 <= told <= 0x80000000
+
+
+def _check_whole(file: BinaryIO) -> bytes | None:
+    """Checks, where libsndfile does not, that a file is as long as its header says.
 
     A FLAC file that was cut off is met in decoding.
 
     Returns:
-        the frames of an MP3 whose tag does not tell how many there are, else None.
+        the file with its length told, where libsndfile would take it for shorter; else None.
 
     Raises:
         UserError: it is cut off, or holds several recordings of which one would be heard.
     """
     size = os.fstat(file.fileno()).st_size
-    start = file.read(64)
-    kind = start[:4]
-    if kind in CHUNKED:
-        _check_chunks(file, size, CHUNKED[kind])
-    elif kind in (b".snd", b"dns.") and len(start) >= 12:
-        offset, told = struct.unpack(">II" if kind == b".snd" else "<II", start[4:12])
-        if told != 0xFFFFFFFF:
-            _compare(told, size - offset)
-    elif kind == b"NIST":
+    kind = file.read(4)
+    if kind == b"RIFF":
+        return _check_riff(file, size)
+    if kind == b"NIST":
         _check_nist(file, size)
     elif kind == b"OggS":
         _check_ogg(file, size)
     elif kind[:3] == b"ID3" or (len(kind) == 4 and kind[0] == 0xFF and kind[1] >= 0xE0):
-        return count_frames(file, size)
+        frames = count_frames(file, size)
+        return with_table(file, frames) if frames else None
     return None
 
 
-def _compare(told: int, there: int) -> None:
+def _check_length(told: int, there: int) -> None:
     if told > there:
         raise UserError(
             f"the file is cut off: its header says {told:,} bytes of sound, {max(there, 0):,} are "
@@ -124,123 +130,53 @@ def _compare(told: int, there: int) -> None:
         )
 
 
-@dataclass(frozen=True)
-class Chunks:
-    """How a format of chunks is laid out.
-
-    Attributes:
-        first: where its first chunk begins. name: bytes of a chunk's name. size: of its length.
-        sound: name of the chunk that holds the sound.
-        own: whether a length counts the chunk's own header. even: what chunks begin at a
-            multiple of.
-    """
-
-    first: int
-    name: int
-    size: str
-    sound: bytes
-    own: bool = False
-    even: int = 2
-
-
-_RIFF = Chunks(12, 4, "<I", b"data")
-_IFF = Chunks(12, 4, ">I", b"SSND")
-CHUNKED = {
-    b"RIFF": _RIFF,
-    b"RF64": _RIFF,
-    b"BW64": _RIFF,
-    b"RIFX": Chunks(12, 4, ">I", b"data"),
-    b"FORM": _IFF,
-    b"caff": Chunks(8, 4, ">q", b"data", even=1),
-    b"riff": Chunks(40, 16, "<q", b"data", own=True, even=8),
-}
-
-
-def _chunks(file: BinaryIO, size: int, layout: Chunks) -> Iterator[tuple[bytes, int, int]]:
-    """Name, place of the content and length as told of each chunk that begins in a file."""
-    place = layout.first
-    header = layout.name + struct.calcsize(layout.size)
+def _chunks(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
+    """Name, place of the content and length as told of each chunk of a WAV file."""
+    place = 12
     for _ in range(MAX_CHUNKS):
         file.seek(place)
-        found = file.read(header)
-        if len(found) < header:
+        header = file.read(8)
+        if len(header) < 8:
             return
-        (told,) = struct.unpack(layout.size, found[layout.name :])
-        told -= header if layout.own else 0
-        yield found[:4], place + header, told
-        if told < 0 or place + header + told > size:
-            return
-        place += header + told
-        place += -place % layout.even
+        told = int.from_bytes(header[4:], "little")
+        yield header[:4], place + 8, told
+        place += 8 + told + told % 2
 
 
-def _check_chunks(file: BinaryIO, size: int, layout: Chunks) -> None:
-    wide = None  # what a 64-bit file says in another chunk
-    for name, place, told in _chunks(file, size, layout):
-        if name == b"ds64":
-            file.seek(place + 8)
-            wide = int.from_bytes(file.read(8), "little")
-        if name in (layout.sound, b"BODY"):
-            if told == 0xFFFFFFFF and wide is not None:
-                told = wide
-            if not _unknown(told, layout):
-                _compare(told, size - place)
-                if layout is _RIFF and told:  # 0 is written by who cannot know it
-                    _check_rest(file, told, place + told + told % 2, size)
-            break
-    file.seek(4)
+def _check_riff(file: BinaryIO, size: int) -> bytes | None:
+    """WAV: nothing follows its sound but other chunks, or some bytes of any kind.
+
+    Returns:
+        the file with its length set, if its recorder was stopped before it could say it: its sound
+        is said to be 0 bytes long, and what follows is no row of chunks.
+    """
     end = 8 + int.from_bytes(file.read(4), "little")
     file.seek(end)
-    if layout is _RIFF and 12 < end < size and file.read(4) == b"RIFF":
+    if 12 < end < size and file.read(4) == b"RIFF":
         raise UserError(
             "two WAV files lie one after the other in it, of which only the first would be heard; "
             "write them anew as one"
         )
-
-
-def _check_rest(file: BinaryIO, told: int, end: int, size: int) -> None:
-    """Refuses a header that says less than is there: what follows the sound is sound too.
-
-    Other chunks may follow, or some bytes of any kind.
-    """
-    file.seek(end)
-    name = file.read(4)
-    if size - end > max(told, 4096) and not all(32 <= byte < 127 for byte in name):
+    chunks = list(_chunks(file))
+    number = next((n for n, (name, _, _) in enumerate(chunks) if name == b"data"), None)
+    if number is None:
+        return None
+    _, place, told = chunks[number]
+    rest = chunks[number + 1 :]
+    named = all(name.isascii() and name.decode().isprintable() for name, _, _ in rest)
+    follows = size - (place + told + told % 2)
+    if told and follows > max(told, 4096) and not named:
         raise UserError(
-            f"its header says {told:,} bytes of sound, and {size - end:,} more follow that would "
+            f"its header says {told:,} bytes of sound, and {follows:,} more follow that would "
             "not be heard; write it anew (ffmpeg -i in.wav out.wav)"
         )
-
-
-def _unknown(told: int, layout: Chunks) -> bool:
-    """Whether a length is what programs write who cannot know it: ffmpeg, SoX, arecord."""
-    if struct.calcsize(layout.size) == 8:
-        return told < 0 or told >= UNKNOWN_LENGTH
-    return told >= 0xFFFFFF00 or 0x7FFFE000 <= told <= 0x80000000 or told >= UNKNOWN_LENGTH
-
-
-def _with_length(file: BinaryIO) -> bytes | None:
-    """A WAV whose recorder was stopped before it could say its length, with the length set.
-
-    Its sound is said to be 0 bytes long, and what follows is no row of chunks. None for others.
-    """
-    file.seek(0)
-    if file.read(4) != b"RIFF":
+    whole = rest and named and size - 8 < rest[-1][1] + rest[-1][2] <= size
+    if told or not follows or whole:
         return None
-    size = os.fstat(file.fileno()).st_size
-    chunks = list(_chunks(file, size, _RIFF))
-    for number, (name, place, told) in enumerate(chunks):
-        if name != b"data" or told or size <= place:
-            continue
-        rest = chunks[number + 1 :]
-        named = all(name.isascii() and name.decode().isprintable() for name, _, _ in rest)
-        if rest and named and size - 8 < rest[-1][1] + rest[-1][2] <= size:
-            return None
-        file.seek(0)
-        content = bytearray(file.read())
-        content[place - 4 : place] = struct.pack("<I", min(size - place, 0xFFFFFFFF))
-        return bytes(content)
-    return None
+    file.seek(0)
+    content = bytearray(file.read())
+    content[place - 4 : place] = struct.pack("<I", min(follows, 0xFFFFFFFF))
+    return bytes(content)
 
 
 def _check_nist(file: BinaryIO, size: int) -> None:
@@ -251,7 +187,7 @@ def _check_nist(file: BinaryIO, size: int) -> None:
     names = (b"sample_count", b"sample_n_bytes", b"channel_count")
     if all(fields.get(name, b"").isdigit() for name in names) and lines[1].strip().isdigit():
         count, width, channels = (int(fields[name]) for name in names)
-        _compare(count * width * channels, size - int(lines[1]))
+        _check_length(count * width * channels, size - int(lines[1]))
 
 
 def _check_ogg(file: BinaryIO, size: int) -> None:

@@ -6,7 +6,6 @@ show a medium.
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,20 +23,12 @@ from omnitune.sample import Media, Sample, UserError
 NOTHING = 0.0  # the amount of a broken medium
 
 
-class Broken(NamedTuple):
-    """A medium that cannot be used, the first sample that shows it, and what is wrong."""
+class Finding(NamedTuple):
+    """A medium, the first sample that shows it, and what is wrong with it or odd about it."""
 
     medium: Media
     sample: Sample
-    problem: str
-
-
-class Remark(NamedTuple):
-    """A medium that can be used, the first sample that shows it, and what to know of it."""
-
-    medium: Media
-    sample: Sample
-    remark: str
+    what: str
 
 
 class Shared(NamedTuple):
@@ -55,98 +46,82 @@ class Fingerprints:
 
     Attributes:
         name: of the modality.
-        content_M: hash of the content. look_MW: words of the look. amount_M: in the modality's
-            unit. whole_M: False for a broken one, of which the rest is 0.
-        sources: all of them. places: of each, where its media are in its index.
-        remarks: on its media, in that order.
+        sources: all of them.
+        source_M: place in ``sources``. place_M: place in the index of that.
+        content_M: hash of the content. hash_MW: words of the look. amount_M: in the modality's
+            unit; 0 for a broken one.
     """
 
     name: str
+    sources: list[IndexedFile]
+    source_M: np.ndarray
+    place_M: np.ndarray
     content_M: np.ndarray
     hash_MW: np.ndarray
     amount_M: np.ndarray
-    whole_M: np.ndarray
-    sources: list[IndexedFile]
-    places: list[np.ndarray]
-    remarks: list[Remark]
 
     def shown(self, split: str, source: int | None = None) -> np.ndarray:
         """Which media the samples of a split show, in order; of all sources or of one."""
-        some = range(len(self.sources)) if source is None else [source]
-        return np.concatenate([self._shown(n, split) for n in some])
-
-    def _shown(self, number: int, split: str) -> np.ndarray:
-        """The same of one source."""
-        index = self.sources[number].index
-        if split not in index.splits:
-            return np.zeros(0, dtype=np.int64)
-        split_R = np.repeat(index.split_N, np.diff(index.show_N))
-        places = np.unique(index.shown_R[split_R == index.splits.index(split)])
-        own = np.isin(self.places[number], places)
-        return np.flatnonzero(own) + self._first(number)
-
-    def _first(self, number: int) -> int:
-        return sum(len(places) for places in self.places[:number])
+        shown_M = np.zeros(len(self.place_M), dtype=bool)
+        for number, index in enumerate(file.index for file in self.sources):
+            if source in (None, number) and split in index.splits:
+                split_R = np.repeat(index.split_N, np.diff(index.show_N))
+                places = np.unique(index.shown_R[split_R == index.splits.index(split)])
+                shown_M |= (self.source_M == number) & np.isin(self.place_M, places)
+        return np.flatnonzero(shown_M)
 
     def sample(self, medium: int, split: str) -> Sample:
         """The first sample of a split that shows a medium."""
-        source, place = self._locate(medium)
-        shown = np.flatnonzero(source.index.shown_R == place)
+        source = self.sources[self.source_M[medium]]
+        shown = np.flatnonzero(source.index.shown_R == self.place_M[medium])
         records = np.searchsorted(source.index.show_N, shown, side="right") - 1
         code = source.index.splits.index(split)
         return source.sample(int(records[source.index.split_N[records] == code][0]))
 
     def path(self, medium: int) -> Path:
         """The file of a medium."""
-        source, place = self._locate(medium)
-        return source.medium(place)[0].path
-
-    def _locate(self, medium: int) -> tuple[IndexedFile, int]:
-        """The file whose records show a medium, and its place in the index of that."""
-        number = 0
-        while medium >= self._first(number + 1):
-            number += 1
-        return self.sources[number], int(self.places[number][medium - self._first(number)])
+        return self.sources[self.source_M[medium]].medium(int(self.place_M[medium]))[0].path
 
 
-def decode(samples: Mapping[str, Samples]) -> tuple[dict[str, Fingerprints], list[Broken]]:
-    """Decodes every distinct medium once, with a bar; also gives all that are broken."""
+def decode(
+    samples: Mapping[str, Samples],
+) -> tuple[dict[str, Fingerprints], list[Finding], list[Finding]]:
+    """Decodes every distinct medium once, with a bar.
+
+    Returns:
+        the fingerprints by modality; the broken media; remarks on those that can be used.
+    """
     sources = [held.pieces[0][0] for held in samples.values()]
     total = sum(len(source.index.media_M3) for source in sources)
-    broken: list[Broken] = []
-    remarks: dict[str, list[Remark]] = {name: [] for name in MEDIA}
-    content, perceptual_hash = ({name: array("Q") for name in MEDIA} for _ in range(2))
-    amount = {name: array("d") for name in MEDIA}
+    broken: list[Finding] = []
+    remarks: list[Finding] = []
+    rows: dict[str, list[tuple[int, int, Fingerprint]]] = {name: [] for name in MEDIA}
     with progress_bar("decoding media", total) as advance:
-        for medium, sample in (pair for held in samples.values() for pair in held.media()):
-            modality = MEDIA[medium.modality]
-            try:
-                found = modality.fingerprint(medium.path)
-            except UserError as error:
-                found = Fingerprint(0, NOTHING, (0,) * modality.hash_words)
-                broken.append(Broken(medium, sample, str(error)))
-            remarks[medium.modality] += [Remark(medium, sample, told) for told in found.remarks]
-            content[medium.modality].append(found.content)
-            perceptual_hash[medium.modality].extend(found.perceptual_hash)
-            amount[medium.modality].append(found.amount)
-            advance()
+        for number, held in enumerate(samples.values()):
+            for place, (medium, sample) in enumerate(held.media()):
+                modality = MEDIA[medium.modality]
+                try:
+                    found = modality.fingerprint(medium.path)
+                except UserError as error:
+                    found = Fingerprint(0, NOTHING, (0,) * modality.hash_words)
+                    broken.append(Finding(medium, sample, str(error)))
+                remarks += [Finding(medium, sample, told) for told in found.remarks]
+                rows[medium.modality].append((number, place, found))
+                advance()
     fingerprints = {
         name: Fingerprints(
             name,
-            content_M=np.array(content[name]),
-            hash_MW=np.array(perceptual_hash[name]).reshape(
-                len(content[name]), MEDIA[name].hash_words
-            ),
-            amount_M=np.array(amount[name]),
-            whole_M=np.array(amount[name]) > NOTHING,
-            sources=sources,
-            places=[_places(name, source) for source in sources],
-            remarks=remarks[name],
+            sources,
+            source_M=np.array([number for number, _, _ in found]),
+            place_M=np.array([place for _, place, _ in found]),
+            content_M=np.array([one.content for _, _, one in found], dtype=np.uint64),
+            hash_MW=np.array([one.perceptual_hash for _, _, one in found], dtype=np.uint64),
+            amount_M=np.array([one.amount for _, _, one in found]),
         )
-        for name in MEDIA
-        if content[name]
+        for name, found in rows.items()
+        if found
     }
-    return fingerprints, broken
+    return fingerprints, broken, remarks
 
 
 def shared(fingerprints: Fingerprints, split: str) -> list[Shared]:
@@ -158,7 +133,9 @@ def shared(fingerprints: Fingerprints, split: str) -> list[Shared]:
     held, train = fingerprints.shown(split), fingerprints.shown("train")
     same_file = np.isin(held, train)
     found = [("same file", n, n, 1.0) for n in held[same_file].tolist()]
-    held, train = (some[fingerprints.whole_M[some]] for some in (held[~same_file], train))
+    held, train = (
+        some[fingerprints.amount_M[some] > NOTHING] for some in (held[~same_file], train)
+    )
     if len(train):
         order = train[np.argsort(fingerprints.content_M[train], kind="stable")]
         places = np.searchsorted(fingerprints.content_M[order], fingerprints.content_M[held])
@@ -190,10 +167,3 @@ def _copies(
         if best > 0:
             found.append(("changed copy", others[scores.index(best)], medium, best))
     return found
-
-
-def _places(name: str, source: IndexedFile) -> np.ndarray:
-    """Where in its index the media of a modality are."""
-    names = source.index.modalities
-    code = names.index(name) if name in names else -1
-    return np.flatnonzero(source.index.media_M3[:, 2] == code)

@@ -9,7 +9,7 @@ from typing import Any
 
 from omnitune.console import progress_bar
 from omnitune.data.audit.contamination import NEAR_TEXT, HeldOutText, overlap
-from omnitune.data.audit.fingerprints import Broken, Fingerprints, Shared, decode, shared
+from omnitune.data.audit.fingerprints import NOTHING, Finding, Fingerprints, Shared, decode, shared
 from omnitune.data.audit.truncation import ReadLimits, audit_truncation, count_tokens, summary
 from omnitune.data.index import Samples
 from omnitune.data.reading import join, read_available, remarks
@@ -48,13 +48,13 @@ def inspect_folder(data_dir: Path, reading: ReadLimits | None = None) -> dict[st
     """
     samples = read_available(data_dir)
     sources, pairs, leaks = _read_texts(samples, reading)
-    fingerprints, broken = decode(samples)
+    fingerprints, broken, remarked = decode(samples)
     for name, source in sources.items():
         for split, entry in source.items():
             entry |= _amounts(fingerprints.values(), list(samples).index(name), split)
     for split, entry in leaks.items():
         for name, found in fingerprints.items():
-            compared = int(found.whole_M[found.shown(split)].sum())
+            compared = int((found.amount_M[found.shown(split)] > NOTHING).sum())
             if compared:
                 ways = shared(found, split)
                 entry[name] = {"compared": compared, **Counter(one.how for one in ways)}
@@ -63,8 +63,8 @@ def inspect_folder(data_dir: Path, reading: ReadLimits | None = None) -> dict[st
         "data_dir": str(data_dir),
         "sources": sources,
         "notes": remarks(samples.values()),
-        "broken": _broken(broken),
-        "remarks": _remarks(fingerprints.values()),
+        "broken": _named(broken, "problem"),
+        "remarks": _named(remarked, "remark"),
         "leaks": leaks,
         "pairs": _worst(pairs),
         "leaking": any(one.how in LEAKS for found in pairs.values() for one in found),
@@ -86,13 +86,10 @@ def _read_texts(
     sources: dict[str, Any] = {name: {} for name in samples}
     with progress_bar("reading records", len(everything)) as advance:
         for number, sample in enumerate(everything):
-            _count(
-                sources[sample.source].setdefault(sample.split, _entry(reading)), sample, reading
-            )
+            _count(sources[sample.source].setdefault(sample.split, {}), sample, reading)
             if sample.split != "train" and text.add(sample):
                 compared.append(number)
             advance()
-    text.close()
     with progress_bar("comparing texts", len(everything)) as advance:
         for number, sample in enumerate(everything):
             if sample.split == "train":
@@ -122,48 +119,32 @@ def _text_pair(held_out: Sample, everything: Samples, same: int, most: int) -> S
     return Shared(how, training, held_out, 1.0 if same >= 0 else overlap(held_out, training))
 
 
-def _entry(reading: ReadLimits | None) -> dict[str, Any]:
-    entry: dict[str, Any] = {"records": 0, "questions": 0, "kinds": Counter()}
-    return entry | ({"tokens": 0} if reading else {})
-
-
 def _count(entry: dict[str, Any], sample: Sample, reading: ReadLimits | None) -> None:
     answers = [message for message in sample.messages if message.learnt]
-    entry["records"] += 1
-    entry["questions"] += len(answers)
-    entry["kinds"].update(answer.kind or answer.task for answer in answers)
+    entry["records"] = entry.get("records", 0) + 1
+    entry["questions"] = entry.get("questions", 0) + len(answers)
+    entry.setdefault("kinds", Counter()).update(answer.kind or answer.task for answer in answers)
     if reading:
-        entry["tokens"] += count_tokens(sample, reading.renderer)
+        entry["tokens"] = entry.get("tokens", 0) + count_tokens(sample, reading.renderer)
 
 
 def _amounts(fingerprints: Iterable[Fingerprints], source: int, split: str) -> dict[str, Any]:
     """Number of media that a source's split shows, and how much is in them."""
-    shown = {found.name: found.shown(split, source) for found in fingerprints}
+    shown = {found.name: found.amount_M[found.shown(split, source)] for found in fingerprints}
+    shown = {name: amounts for name, amounts in shown.items() if len(amounts)}
     return {
-        "media": {name: len(rows) for name, rows in shown.items() if len(rows)},
-        "amounts": {
-            found.name: round(float(found.amount_M[shown[found.name]].sum()), 1)
-            for found in fingerprints
-            if len(shown[found.name])
-        },
+        "media": {name: len(amounts) for name, amounts in shown.items()},
+        "amounts": {name: round(float(amounts.sum()), 1) for name, amounts in shown.items()},
     }
 
 
-def _broken(broken: list[Broken]) -> dict[str, Any]:
+def _named(findings: list[Finding], key: str) -> dict[str, Any]:
+    """How many media there are, and the first of them with what is said of each under a key."""
     named = [
-        {"id": one.sample.id, "file": str(one.medium.path), "problem": one.problem}
-        for one in broken[:NAMED]
+        {"id": one.sample.id, "file": str(one.medium.path), key: one.what}
+        for one in findings[:NAMED]
     ]
-    return {"count": len(broken), "media": named}
-
-
-def _remarks(fingerprints: Iterable[Fingerprints]) -> dict[str, Any]:
-    remarks = [one for found in fingerprints for one in found.remarks]
-    named = [
-        {"id": one.sample.id, "file": str(one.medium.path), "remark": one.remark}
-        for one in remarks[:NAMED]
-    ]
-    return {"count": len(remarks), "media": named}
+    return {"count": len(findings), "media": named}
 
 
 def _worst(pairs: Mapping[str, list[Shared]]) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 from array import array
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -26,11 +27,11 @@ from omnitune.data.index import INDEX_FOLDER, MANY_MEDIA, IndexedFile, Samples
 from omnitune.data.template import ChatRenderer
 from omnitune.encoders.base import Encoder
 from omnitune.sample import Sample, UserError
+from omnitune.storage import replacing
 
 TRUNCATION_FILE = "truncation.json"
 NAMED = 20  # samples that lost most
 PROBED = 200  # records of a source from which the number of all its tokens is estimated
-BAR_FROM = 20_000
 # Bytes of text that a tokenizer with a normaliser may see in place of one (NFC: at most 3).
 NORMALISED = 3
 
@@ -116,15 +117,22 @@ def audit_truncation(
         UserError: a medium cannot be used, or a sample is too long; names it.
     """
     found = [_hold(held, reading, data_dir) for held in samples.values()]
-    if not leave_out:
-        _refuse_long(found, reading)
+    long = [(held.source, *row) for held in found for row in held.long_K2.tolist()]
+    long.sort(key=lambda row: -row[2])
+    if long and not leave_out:
+        source, number, tokens = long[0]
+        raise UserError(
+            f"sample {source.sample(number).id}: {tokens} tokens, the limit is "
+            f"{reading.max_tokens}, and {len(long)} sample(s) in all are above it; shorten them, "
+            "raise max_tokens, or leave them out with too_long leave_out"
+        )
     kept = {name: held.kept for name, held in zip(samples, found, strict=True)}
     ledger = {
         name: _media_entry(found, name, modality, data_dir)
         for name, modality in reading.modalities.items()
         if any(name in held.source.index.modalities for held in found)
     }
-    return kept, {**ledger, "text": _text_entry(found, data_dir)}
+    return kept, {**ledger, "text": _text_entry(found, long, data_dir)}
 
 
 def summary(ledger: Mapping[str, Any]) -> str:
@@ -137,40 +145,6 @@ def summary(ledger: Mapping[str, Any]) -> str:
     return f"not shown to the model: {', '.join(told)}; see {TRUNCATION_FILE}" if told else ""
 
 
-def measure_media(
-    samples: Samples, modalities: Mapping[str, Encoder], key: str, root: Path
-) -> np.ndarray:
-    """Extents of the media of one source: ``[M, 4]``.
-
-    Args:
-        key: stands for the modalities' settings.
-        root: the data folder.
-
-    Raises:
-        UserError: a medium cannot be used, or the model has no encoder for it.
-    """
-    index = samples.pieces[0][0].index
-    count = len(index.media_M3)
-
-    def measure() -> np.ndarray:
-        rows = array("d")
-        with _bar("looking at media", count) as advance:
-            for medium, sample in samples.media():
-                try:
-                    if medium.modality not in modalities:
-                        raise UserError(f"this model has no encoder for {medium.modality}")
-                    extent = modalities[medium.modality].measure(medium.path)
-                except UserError as error:
-                    raise UserError(f"sample {sample.id} ({sample.source}): {error}") from None
-                rows.extend((extent.whole, extent.lost, extent.least, extent.most))
-                advance()
-        return np.array(rows).reshape(-1, 4)
-
-    if count <= MANY_MEDIA:
-        return measure()
-    return _kept(root / INDEX_FOLDER / index.name / f"extents-{key}.npy", measure)
-
-
 def count_tokens(sample: Sample, renderer: ChatRenderer) -> int:
     """Tokens of a sample without its media's slots."""
     return len(renderer.render(sample.messages, [0] * len(sample.media)).tokens)
@@ -178,20 +152,23 @@ def count_tokens(sample: Sample, renderer: ChatRenderer) -> int:
 
 def _hold(samples: Samples, reading: ReadLimits, data_dir: Path) -> SourceAudit:
     [(source, numbers)] = samples.pieces
-    extents_M4 = measure_media(samples, reading.modalities, reading.media_key, data_dir)
+    index = source.index
+    folder = data_dir / INDEX_FOLDER / index.name
+    measure = partial(_measure_media, samples, reading.modalities)
+    many = len(index.media_M3) > MANY_MEDIA
+    extents = folder / f"extents-{reading.media_key}.npy"
+    extents_M4 = _kept(extents, measure) if many else measure()
     most_N = _per_record(source, extents_M4[:, MOST])
     slots_N = (_per_record(source, extents_M4[:, LEAST]) + most_N) / 2
     factor = 1 if reading.renderer.tokenizer.normalizer is None else NORMALISED
     # No token is shorter than a byte, and a turn's two own ones than what JSON writes around it.
-    bound_N = most_N + factor * source.index.place_N2[:, 1]
+    bound_N = most_N + factor * index.place_N2[:, 1]
     some = np.linspace(0, len(numbers) - 1, min(PROBED, len(numbers))).astype(int)
     probed = sum(
         count_tokens(source.sample(n), reading.renderer) + float(slots_N[n]) for n in some.tolist()
     )
-    find = partial(
-        _find_long, source, reading, extents_M4, np.flatnonzero(bound_N > reading.max_tokens)
-    )
-    folder = data_dir / INDEX_FOLDER / source.index.name
+    candidates = np.flatnonzero(bound_N > reading.max_tokens)
+    find = partial(_find_long, source, reading, extents_M4, candidates)
     return SourceAudit(
         samples,
         extents_M4,
@@ -199,6 +176,22 @@ def _hold(samples: Samples, reading: ReadLimits, data_dir: Path) -> SourceAudit:
         tokens=round(probed * float(bound_N.sum()) / float(bound_N[some].sum())),
         estimated=len(some) < len(numbers),
     )
+
+
+def _measure_media(samples: Samples, modalities: Mapping[str, Encoder]) -> np.ndarray:
+    """Extents of the media of one source: ``[M, 4]``; a UserError names one that is unusable."""
+    rows = array("d")
+    with _bar("looking at media", len(samples.pieces[0][0].index.media_M3)) as advance:
+        for medium, sample in samples.media():
+            try:
+                if medium.modality not in modalities:
+                    raise UserError(f"this model has no encoder for {medium.modality}")
+                extent = modalities[medium.modality].measure(medium.path)
+            except UserError as error:
+                raise UserError(f"sample {sample.id} ({sample.source}): {error}") from None
+            rows.extend((extent.whole, extent.lost, extent.least, extent.most))
+            advance()
+    return np.array(rows).reshape(-1, 4)
 
 
 def _per_record(source: IndexedFile, values_M: np.ndarray) -> np.ndarray:
@@ -236,72 +229,52 @@ def _longest(sample: Sample, reading: ReadLimits, least: int, most: int) -> int:
     return text + sum(modality.num_slots(modality.read(path)) for modality, path in modalities)
 
 
-def _refuse_long(found: Iterable[SourceAudit], reading: ReadLimits) -> None:
-    long = [(held, *row) for held in found for row in held.long_K2.tolist()]
-    if not long:
-        return
-    held, number, tokens = max(long, key=lambda row: row[2])
-    raise UserError(
-        f"sample {held.source.sample(number).id}: {tokens} tokens, the limit is "
-        f"{reading.max_tokens}, and {len(long)} sample(s) in all are above it; shorten them, raise "
-        "max_tokens, or leave them out with too_long leave_out"
-    )
-
-
 def _media_entry(
     found: Iterable[SourceAudit], name: str, modality: Encoder, data_dir: Path
 ) -> dict[str, Any]:
     """The ledger of one modality: what is lost in encoding, and with samples that are left out."""
-    whole = lost = slots = 0.0
-    affected = 0
-    worst: list[tuple[float, IndexedFile, int]] = []
+    totals = Counter[str]()
+    losses: list[tuple[float, IndexedFile, int]] = []
     for held in found:
         index = held.source.index
         if name not in index.modalities:
             continue
         own_M = index.media_M3[:, 2] == index.modalities.index(name)
         lost_M = np.where(_gone(held), held.extents_M4[:, WHOLE], held.extents_M4[:, LOST]) * own_M
-        whole += float(held.extents_M4[own_M, WHOLE].sum())
-        lost += float(lost_M.sum())
-        affected += int((_per_record(held.source, lost_M > 0) > 0).sum())
+        totals["whole"] += held.extents_M4[own_M, WHOLE].sum()
+        totals["lost"] += lost_M.sum()
+        totals["samples"] += (_per_record(held.source, lost_M > 0) > 0).sum()
+        totals["slots"] += held.extents_M4[own_M, MOST].sum()
         most = np.argsort(-lost_M, kind="stable")[:NAMED].tolist()
-        worst += [(float(lost_M[n]), held.source, n) for n in most if lost_M[n]]
-        slots += float(held.extents_M4[own_M, MOST].sum())
-    worst = sorted(worst, key=lambda row: -row[0])[:NAMED]
-
-    def named(amount: float, source: IndexedFile, place: int) -> dict[str, Any]:
+        losses += [(float(lost_M[n]), held.source, n) for n in most if lost_M[n]]
+    worst = []
+    for amount, source, place in sorted(losses, key=lambda row: -row[0])[:NAMED]:
         medium, sample = source.medium(place)
-        file = _relative(medium.path, data_dir)
-        return {"id": sample.id, "file": file, "lost": round(amount, 2)}
-
+        file = medium.path.relative_to(data_dir).as_posix()
+        worst.append({"id": sample.id, "file": file, "lost": round(amount, 2)})
     return {
         "unit": modality.medium.unit,
-        "whole": round(whole, 2),
-        "lost": round(lost, 2),
-        "samples": affected,
-        "slots": int(slots),
-        "worst": [named(*row) for row in worst],
+        "whole": round(float(totals["whole"]), 2),
+        "lost": round(float(totals["lost"]), 2),
+        "samples": int(totals["samples"]),
+        "slots": int(totals["slots"]),
+        "worst": worst,
     }
 
 
 def _gone(held: SourceAudit) -> np.ndarray:
     """Whether each medium is shown by samples only that are left out: ``[M]``."""
     index = held.source.index
-    count = len(index.media_M3)
-    if not len(held.long_K2):
-        return np.zeros(count, dtype=bool)
-    left_out_N = np.zeros(len(index.place_N2))
-    left_out_N[held.long_K2[:, 0]] = 1
-    weights_R = np.repeat(left_out_N, np.diff(index.show_N))
-    shown = np.bincount(index.shown_R, minlength=count)
-    return np.bincount(index.shown_R, weights_R, minlength=count) == shown
+    staying_N = np.ones(len(index.place_N2))
+    staying_N[held.long_K2[:, 0]] = 0
+    staying_R = np.repeat(staying_N, np.diff(index.show_N))
+    return np.bincount(index.shown_R, staying_R, minlength=len(index.media_M3)) == 0
 
 
-def _text_entry(found: Iterable[SourceAudit], data_dir: Path) -> dict[str, Any]:
-    """The tokens of samples that are left out, their media's slots included."""
-    found = list(found)
-    long = [(held.source, *row) for held in found for row in held.long_K2.tolist()]
-    worst = sorted(long, key=lambda row: -row[2])[:NAMED]
+def _text_entry(
+    found: Iterable[SourceAudit], long: list[tuple[IndexedFile, int, int]], data_dir: Path
+) -> dict[str, Any]:
+    """The tokens of samples that are left out, longest first, their media's slots included."""
     return {
         "unit": "tokens",
         "whole": sum(held.tokens for held in found),
@@ -309,18 +282,18 @@ def _text_entry(found: Iterable[SourceAudit], data_dir: Path) -> dict[str, Any]:
         "lost": sum(tokens for _, _, tokens in long),
         "samples": len(long),
         "worst": [
-            {"id": source.sample(n).id, "file": _relative(source.path, data_dir), "lost": tokens}
-            for source, n, tokens in worst
+            {
+                "id": source.sample(n).id,
+                "file": source.path.relative_to(data_dir).as_posix(),
+                "lost": tokens,
+            }
+            for source, n, tokens in long[:NAMED]
         ],
     }
 
 
 def _bar(title: str, count: int) -> AbstractContextManager[Callable[..., None]]:
-    return progress_bar(title, count) if count > BAR_FROM else nullcontext(lambda: None)
-
-
-def _relative(path: Path, root: Path) -> str:
-    return path.relative_to(root).as_posix()
+    return progress_bar(title, count) if count > MANY_MEDIA else nullcontext(lambda: None)
 
 
 def _key(values: Any) -> str:
@@ -333,10 +306,9 @@ def _kept(path: Path, make: Callable[[], np.ndarray]) -> np.ndarray:
         return np.load(path, mmap_mode="r")
     except (OSError, EOFError, ValueError):
         made = make()
-    temporary = path.with_name(f"{path.stem}.{os.getpid()}.tmp.npy")
     try:
-        np.save(temporary, made)
-        os.replace(temporary, path)
+        with replacing(path, f".{os.getpid()}.tmp") as file:
+            np.save(file, made)
     except OSError:  # a read-only or full folder: it is made again
-        temporary.unlink(missing_ok=True)
+        pass
     return made
