@@ -145,7 +145,7 @@ def test_parts_from_start_to_end(tmp_path: Path) -> None:
     small["tokenizer"] = a / thinker.TOKENIZER_FILE
     audio_encoder.pretrain(AudioEncoderConfig(output_dir=b, subsampling_channels=8, **small))
     # Words are spotted in half of the steps, captions are written in the others.
-    settings = {"spotting_first": 0.5, "compile": "on"}
+    settings = {"word_presence_first": 0.5, "compile": "on"}
     vision_encoder.pretrain(VisionEncoderConfig(output_dir=c, **settings, **small))
     for folder in (a, b, c):
         entries = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())

@@ -22,7 +22,7 @@ from omnitune.sources import SOURCES
 SHOWN_FILES = 5  # of another layout
 LAYOUT = (
     'Each is a list such as [{"image": "a.png", "question": "...", "answer": "..."}]; '
-    'docs/data.md has every form of a record'
+    "docs/data.md has every form of a record"
 )
 
 

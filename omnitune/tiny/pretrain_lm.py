@@ -13,12 +13,7 @@ from pydantic import Field, model_validator
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedModel, Qwen3Config
 
-from omnitune.config.run import (
-    RunConfig,
-    loss_length_exponent,
-    max_questions_per_sample,
-    tokens_per_batch,
-)
+from omnitune.config.run import RunConfig
 from omnitune.config.sft import DataMix
 from omnitune.data.loader import BatchStream, SampleReader
 from omnitune.data.mixture import Mixture
@@ -48,6 +43,10 @@ TOKENIZER_FILE = "tokenizer.json"
 MEDIA_NAMES = ("image", "audio")  # that the tiny parts see and hear
 SPECIAL_TOKENS = (*CONTROL_TOKENS, *map(placeholder, MEDIA_NAMES))
 SPEECH = "audio"
+SLOTS = 9  # over which a caption is spread
+PROMPT_WEIGHT = 0.1  # of a token outside the assistant's answers
+MULTI_TURN_PROB = 0.5  # of a record's questions in one conversation, in place of each alone
+MAX_QUESTIONS = 7  # of a record in one sample
 # What follows a noun that stands for several: "rings", "crosses"; not what ends "glass" or "this".
 PLURAL = r"(?:(?<=ss|x|z|ch|sh)es|(?<![siu])s)(?!\p{L})"
 # What subwords never reach across: one digit; letters up to a plural's ending, so that who
@@ -73,13 +72,6 @@ class ThinkerConfig(RunConfig):
         ),
         description="sampling weight of each source; sources without a file are left out",
     )
-    prompt_weight: float = Field(
-        0.1,
-        ge=0,
-        le=1,
-        description="loss weight of the tokens outside the assistant's answers; a token of an "
-        "answer weighs 1",
-    )
     pseudo_feature_prob: float = Field(
         0.7,
         ge=0,
@@ -94,18 +86,6 @@ class ThinkerConfig(RunConfig):
         description="probability that a single question about an image is written as speech: "
         "without punctuation, followed by silence",
     )
-    pseudo_feature_slots: int = Field(
-        9, ge=1, description="number of slots over which a caption is spread"
-    )
-    multi_turn_prob: float = Field(
-        0.5,
-        ge=0,
-        le=1,
-        description="probability that a record's independent questions form one conversation; "
-        "otherwise each is asked alone",
-    )
-    max_questions_per_sample: int | None = max_questions_per_sample()
-    loss_length_exponent: float = loss_length_exponent()
     described_first: float = Field(
         0.4,
         ge=0,
@@ -114,7 +94,6 @@ class ThinkerConfig(RunConfig):
         "only; the mix follows",
     )
     batch_size: int = Field(16, ge=1)
-    tokens_per_batch: int | None = tokens_per_batch()
     learning_rate: float = Field(7e-3, gt=0, le=1)
     muon_learning_rate: float = Field(1e-2, gt=0, le=1)
     min_lr_ratio: float = Field(0.02, ge=0, le=1)
@@ -125,7 +104,6 @@ class ThinkerConfig(RunConfig):
     num_heads: int = Field(4, ge=1, description="number of query heads")
     num_kv_heads: int = Field(4, ge=1, description="number of key-value heads")
     intermediate_size: int = Field(384, ge=16, description="width of the feed-forward layers")
-    rope_theta: float = Field(1000.0, gt=1, description="base of the rotary position embedding")
     max_positions: int = Field(2048, ge=64, description="largest context length in tokens")
     max_tokens: int = Field(1024, ge=16, description="largest length of a sample in tokens")
 
@@ -149,7 +127,7 @@ class ThinkerConfig(RunConfig):
             tie_word_embeddings=True,
             # The library's 0.02 suits widths in the thousands; narrow layers start too quiet.
             initializer_range=0.5 / self.hidden_size**0.5,
-            rope_parameters={"rope_type": "default", "rope_theta": self.rope_theta},
+            rope_parameters={"rope_type": "default", "rope_theta": 1000.0},
         ).to_dict()
 
 
@@ -183,11 +161,9 @@ def pretrain(config: ThinkerConfig, resume: bool = False, overwrite: bool = Fals
         train,
         mixture,
         config.batch_size,
-        prompt_weight=config.prompt_weight,
-        multi_turn_prob=config.multi_turn_prob,
-        max_questions_per_sample=config.max_questions_per_sample,
-        loss_length_exponent=config.loss_length_exponent,
-        tokens_per_batch=config.tokens_per_batch,
+        prompt_weight=PROMPT_WEIGHT,
+        multi_turn_prob=MULTI_TURN_PROB,
+        max_questions_per_sample=MAX_QUESTIONS,
     )
     if config.described_first and "described" in stream.groups:
         stream.follow(described_first(config, stream, train))
@@ -290,7 +266,7 @@ def shown(sample: Sample, config: ThinkerConfig) -> Sample:
     """
     draw = random.Random(f"{config.seed}/glimpse/{sample.id.partition('#')[0]}")
     told = any(isinstance(part, Described) for part in sample.context_parts)
-    slots = config.pseudo_feature_slots if told or draw.random() < config.pseudo_feature_prob else 0
+    slots = SLOTS if told or draw.random() < config.pseudo_feature_prob else 0
 
     def present(modality: str, words: str) -> Sequence[ContentPart] | None:
         if not MEDIA[modality].is_spatial:

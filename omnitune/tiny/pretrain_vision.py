@@ -46,6 +46,10 @@ from omnitune.tiny.word_presence import word_presence_loss
 from omnitune.training.run import BatchAt, LossBatch, Plan
 
 NAME = "image"
+PATCH_SIZE = 16  # pixels a side, halved by each layer of the stem and by the patches themselves
+STEM_CHANNELS = (16, 32, 64)
+CHANGE = PictureChange(degrees=3.0, scale=0.04, translate=0.015, brightness=0.025)  # in each pass
+WORD_PRESENCE_WEIGHT = 8.0  # of the words' loss beside the captions'
 # Log-odds, at the start, that a slot shows a given word of the vocabulary.
 SELDOM = -6.0
 
@@ -65,24 +69,13 @@ class VisionEncoderConfig(RunConfig):
     weight_decay: float = Field(0.1, ge=0)
     warmup_steps: int = Field(100, ge=0)
     image_size: int = Field(96, ge=16, description="height and width of the input in pixels")
-    patch_size: int = Field(16, ge=2, description="height and width of a patch in pixels")
     pixel_shuffle: int = Field(
         2, ge=1, description="pixel shuffle factor: x times x patches become one slot"
-    )
-    stem_channels: tuple[int, ...] = Field(
-        (16, 32, 64),
-        description="channels of the convolutional stem, as a JSON list; [] for plain patches",
     )
     hidden_size: int = Field(128, ge=16, description="width of the hidden states")
     num_layers: int = Field(2, ge=1, description="number of layers")
     num_heads: int = Field(2, ge=1, description="number of attention heads")
     intermediate_size: int = Field(384, ge=16, description="width of the feed-forward layers")
-    word_presence_weight: float = Field(
-        8.0,
-        ge=0,
-        description="loss weight of word presence, which asks the slots for the words of the "
-        "caption; the captioning loss weighs 1",
-    )
     word_presence_first: float = Field(
         0.35,
         ge=0,
@@ -90,26 +83,6 @@ class VisionEncoderConfig(RunConfig):
         description="fraction of the run, from its start, with the word presence loss only; the "
         "captioning loss joins then",
     )
-    degrees: float = Field(
-        3.0, ge=0, le=180, description="augmentation: largest rotation in degrees"
-    )
-    scale: float = Field(
-        0.04,
-        ge=0,
-        lt=1,
-        description="augmentation: largest relative change of the width, and of the height",
-    )
-    translate: float = Field(
-        0.015, ge=0, le=1, description="augmentation: largest shift as a fraction of a side"
-    )
-    brightness: float = Field(
-        0.025,
-        ge=0,
-        le=1,
-        description="augmentation: largest change of brightness as a fraction of the full range",
-    )
-    captioner_layers: int = Field(2, ge=1, description="number of decoder layers of the captioner")
-    captioner_width: int = Field(128, ge=16, multiple_of=4, description="width of the captioner")
     compile: Literal["auto", "on", "off"] = Field(
         "off",
         description="compilation of the captioner by torch.compile; it is a small part of a step",
@@ -118,43 +91,30 @@ class VisionEncoderConfig(RunConfig):
     @model_validator(mode="after")
     def _fits(self) -> VisionEncoderConfig:
         check_heads(self.hidden_size, self.num_heads)
-        if self.image_size % (self.patch_size * self.pixel_shuffle):
+        if self.image_size % (PATCH_SIZE * self.pixel_shuffle):
             raise ValueError(
-                f"image_size {self.image_size} is not a multiple of patch_size x pixel_shuffle = "
-                f"{self.patch_size * self.pixel_shuffle}"
-            )
-        if self.stem_channels and 2 ** (len(self.stem_channels) + 1) != self.patch_size:
-            raise ValueError(
-                f"{len(self.stem_channels)} stem_channels make patches of "
-                f"{2 ** (len(self.stem_channels) + 1)} pixels, but patch_size is {self.patch_size}"
+                f"image_size {self.image_size} is not a multiple of {PATCH_SIZE} x pixel_shuffle = "
+                f"{PATCH_SIZE * self.pixel_shuffle}"
             )
         return self
-
-    def change(self) -> PictureChange:
-        """How pictures are changed from one pass to the next."""
-        return PictureChange(self.degrees, self.scale, self.translate, self.brightness)
 
     def encoder(self) -> dict[str, Any]:
         """Settings of the encoder."""
         return {
             "image_size": self.image_size,
-            "patch_size": self.patch_size,
+            "patch_size": PATCH_SIZE,
             "hidden_size": self.hidden_size,
             "num_hidden_layers": self.num_layers,
             "num_attention_heads": self.num_heads,
             "intermediate_size": self.intermediate_size,
             "pixel_shuffle": self.pixel_shuffle,
-            "stem_channels": list(self.stem_channels),
+            "stem_channels": list(STEM_CHANNELS),
         }
 
     def captioner(self, vocab_size: int) -> dict[str, Any]:
         """Settings of the decoder."""
         small = ThinkerConfig(
-            hidden_size=self.captioner_width,
-            num_layers=self.captioner_layers,
-            num_heads=2,
-            num_kv_heads=2,
-            intermediate_size=3 * self.captioner_width,
+            hidden_size=128, num_layers=2, num_heads=2, num_kv_heads=2, intermediate_size=384
         )
         return small.architecture(vocab_size)
 
@@ -171,7 +131,7 @@ def pretrain(config: VisionEncoderConfig, resume: bool = False, overwrite: bool 
     captioner = config.captioner(tokenizer.get_vocab_size())
     omni = OmniModel(OmniConfig(captioner, {NAME: encoder}))
     omni.match_projector_scales()
-    model = Captioning(omni, config.word_presence_weight, shown_words(train, tokenizer))
+    model = Captioning(omni, WORD_PRESENCE_WEIGHT, shown_words(train, tokenizer))
     reader = SampleReader(ChatRenderer(tokenizer), omni.modalities)
     mixture = Mixture({NAME: len(train)}, {NAME: 1.0}, config.seed)
     stream = BatchStream(reader, {NAME: train}, mixture, config.batch_size)
@@ -208,7 +168,6 @@ class Spotted(Batch):
 
 def changed(config: VisionEncoderConfig, batches: BatchAt) -> BatchAt:
     """The same batches, of which no picture looks twice alike."""
-    change = config.change()
 
     def batch_at(number: int, part: Shard = WHOLE) -> LossBatch | None:
         batch = batches(number, part)
@@ -216,7 +175,7 @@ def changed(config: VisionEncoderConfig, batches: BatchAt) -> BatchAt:
             return batch
         rows = batch.media[NAME]
         draws = [random.Random(f"{config.seed}/{number}/{name}") for name in batch.ids]
-        inputs = list(change(torch.stack(rows.inputs), draws))
+        inputs = list(CHANGE(torch.stack(rows.inputs), draws))
         return replace(batch, media={NAME: replace(rows, inputs=inputs)})
 
     return batch_at
