@@ -207,25 +207,25 @@ def pretrain(arguments: list[str]) -> int:
         raise HelpAsked(_part_help(RunConfig))
     if not options.config:
         raise UserError("--config is required: a file per part, such as configs/thinker_tiny.json")
-    from omnitune.tiny import pretrain_audio, pretrain_lm, pretrain_vision
+    from omnitune.tiny import pretrain_audio, pretrain_lm, pretrain_vision, stage
     from omnitune.tiny.side_by_side import part_jobs, run_side_by_side
 
-    stages: dict[str, tuple[type[RunConfig], Callable[..., Path]]] = {
-        "pretrain_lm": (pretrain_lm.ThinkerConfig, pretrain_lm.pretrain),
-        "pretrain_audio": (pretrain_audio.AudioEncoderConfig, pretrain_audio.pretrain),
-        "pretrain_vision": (pretrain_vision.VisionEncoderConfig, pretrain_vision.pretrain),
+    stages: dict[str, tuple[type[stage.StageConfig], Callable[..., stage.Stage]]] = {
+        "pretrain_lm": (pretrain_lm.ThinkerConfig, pretrain_lm.build_stage),
+        "pretrain_audio": (pretrain_audio.AudioEncoderConfig, pretrain_audio.build_stage),
+        "pretrain_vision": (pretrain_vision.VisionEncoderConfig, pretrain_vision.build_stage),
     }
-    configs: dict[Path, RunConfig] = {}
+    configs: dict[Path, stage.StageConfig] = {}
     for path in options.config:
-        stage = read_json_object(path).get("stage")
-        if stage not in stages:
-            raise UserError(f'{path}: "stage" is {stage!r}, expected one of {", ".join(stages)}')
-        config_class, train = stages[stage]
+        name = read_json_object(path).get("stage")
+        if name not in stages:
+            raise UserError(f'{path}: "stage" is {name!r}, expected one of {", ".join(stages)}')
+        config_class, build = stages[name]
         if helped:
             raise HelpAsked(_part_help(config_class))
         configs[path] = load_config(config_class, path, settings).moved(options.checkpoints)
     if len(configs) == 1:
-        train(configs[options.config[0]], **options.flags)
+        stage.pretrain(configs[options.config[0]], build, **options.flags)
         return 0
     settings += ["--checkpoints", str(options.checkpoints)]
     settings += [f"--{name}" for name, wanted in options.flags.items() if wanted]

@@ -11,14 +11,13 @@ import random
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, ClassVar, Literal, cast
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from torch import Tensor, nn
 
-from omnitune.config.run import RunConfig
 from omnitune.data.packing import WHOLE, Shard, of_like_length
 from omnitune.encoders.fastconformer import FastConformerEncoder, pad
 from omnitune.evaluation.metrics import word_error_rate
@@ -26,12 +25,10 @@ from omnitune.media.audio import duration
 from omnitune.sample import Sample
 from omnitune.tiny.augmentation import ClipChange
 from omnitune.tiny.stage import (
+    EncoderConfig,
     Stage,
     captioned,
-    check_heads,
-    fresh_directory,
     load_tokenizer,
-    run_stage,
     save_naming_encoder,
 )
 
@@ -43,31 +40,21 @@ LENGTH_WINDOW = 16  # batches that are sorted by length together
 TRANSCRIBED = 64  # held-out clips at a time
 
 
-class AudioEncoderConfig(RunConfig):
+class AudioEncoderConfig(EncoderConfig):
     """Stage B: a small FastConformer."""
 
+    checkpoint: ClassVar[str] = "audio_enc.pt"
+
     stage: Literal["pretrain_audio"] = "pretrain_audio"
-    tokenizer: Path = Field(
-        Path("checkpoints/thinker_tiny/tokenizer.json"),
-        description="tokenizer of the thinker, whose subwords the encoder learns to name",
-    )
     num_epochs: int = Field(8, ge=1)
-    optimizer: Literal["adamw", "muon"] = Field("muon")
     batch_size: int = Field(16, ge=1)
     learning_rate: float = Field(4e-3, gt=0, le=1)
     warmup_steps: int = Field(200, ge=0)
-    hidden_size: int = Field(144, ge=16, description="width of the hidden states")
-    num_layers: int = Field(4, ge=1, description="number of Conformer blocks")
-    num_heads: int = Field(4, ge=1, description="number of attention heads")
-    intermediate_size: int = Field(360, ge=16, description="width of the feed-forward layers")
+    hidden_size: int = Field(144, ge=16)
+    intermediate_size: int = Field(360, ge=16)
     subsampling_channels: int = Field(
         32, ge=4, description="channels of the convolutional subsampling"
     )
-
-    @model_validator(mode="after")
-    def _fits(self) -> AudioEncoderConfig:
-        check_heads(self.hidden_size, self.num_heads)
-        return self
 
     def encoder(self) -> dict[str, Any]:
         """Settings of the encoder."""
@@ -253,40 +240,30 @@ class LengthBatches:
         return batches
 
 
-def pretrain(config: AudioEncoderConfig, resume: bool = False, overwrite: bool = False) -> Path:
-    """Trains the encoder on the training split's transcripts; returns the checkpoint's path."""
-    out = fresh_directory(config, "audio_enc.pt", resume, overwrite)
-    if out.folder is None:
-        return out.path
-    torch.manual_seed(config.seed)
+def build_stage(config: AudioEncoderConfig, path: Path) -> Stage:
+    """The encoder, which learns from the transcripts, and its data; the best is kept at a path."""
     tokenizer = load_tokenizer(config.tokenizer)
     splits = captioned(config.data_dir, NAME)
     units = train_units((s.media[0].caption for s in splits[0]), NUM_UNITS)
     model = CtcModel(config, tokenizer.get_vocab_size(), units.get_vocab_size())
     train, held_out = (Clips(found, model.modality, tokenizer, units) for found in splits)
-    batches = -(-len(train.samples) // config.batch_size)
+    batches = LengthBatches(train, config.batch_size, config.seed, CHANGE)
 
     def save_best(scores: dict[str, Any]) -> None:
         settings = config.encoder() | {"slot_share": SLOT_SHARE}
         state = model.encoder.state_dict()
-        save_naming_encoder(out.path, NAME, settings, state, model.head, tokenizer, scores=scores)
+        save_naming_encoder(path, NAME, settings, state, model.head, tokenizer, scores=scores)
 
-    out.folder.open()
-    run_stage(
-        Stage(
-            config=config,
-            model=model,
-            batch_at=LengthBatches(train, config.batch_size, config.seed, CHANGE),
-            batches_per_epoch=batches,
-            groups=[NAME],
-            score=lambda: held_out_wer(model, held_out),
-            better=lambda new, old: new["wer"] < old["wer"],
-            save_best=save_best,
-            line=lambda s: f"WER: {s['wer']:.1%}",
-        ),
-        resume,
+    return Stage(
+        model=model,
+        batch_at=batches,
+        batches_per_epoch=batches.per_epoch,
+        groups=[NAME],
+        score=lambda: held_out_wer(model, held_out),
+        metric="wer",
+        save_best=save_best,
+        line=lambda s: f"WER: {s['wer']:.1%}",
     )
-    return out.path
 
 
 def train_units(transcripts: Iterable[str], count: int) -> Tokenizer:

@@ -6,14 +6,13 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from pydantic import Field, model_validator
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedModel, Qwen3Config
 
-from omnitune.config.run import RunConfig
 from omnitune.config.sft import DataMix
 from omnitune.data.loader import BatchStream, SampleReader
 from omnitune.data.mixture import Mixture
@@ -36,10 +35,9 @@ from omnitune.sample import (
     UserError,
 )
 from omnitune.tiny.pseudo_features import PseudoFeatures, spread
-from omnitune.tiny.stage import Stage, check_heads, fresh_directory, run_stage, save_tokenizer
+from omnitune.tiny.stage import Stage, StageConfig, check_heads
 from omnitune.training.run import Plan
 
-TOKENIZER_FILE = "tokenizer.json"
 MEDIA_NAMES = ("image", "audio")  # that the tiny parts see and hear
 SPECIAL_TOKENS = (*CONTROL_TOKENS, *map(placeholder, MEDIA_NAMES))
 SPEECH = "audio"
@@ -54,12 +52,12 @@ PLURAL = r"(?:(?<=ss|x|z|ch|sh)es|(?<![siu])s)(?!\p{L})"
 PIECES = rf" ?\p{{N}}| ?\p{{L}}{{3,}}?(?={PLURAL})| ?\p{{L}}+| ?[^\s\p{{L}}\p{{N}}]+|\s+(?!\S)|\s+"
 
 
-class ThinkerConfig(RunConfig):
+class ThinkerConfig(StageConfig):
     """Stage A: a small Qwen3 (grouped-query attention, QK norm, SwiGLU)."""
 
+    checkpoint: ClassVar[str] = "thinker_best.pt"
+
     stage: Literal["pretrain_lm"] = "pretrain_lm"
-    num_epochs: int = Field(5, ge=1)
-    optimizer: Literal["adamw", "muon"] = Field("muon")
     data_mix: DataMix = Field(
         DataMix(
             text_only=0.3,
@@ -99,17 +97,12 @@ class ThinkerConfig(RunConfig):
     min_lr_ratio: float = Field(0.02, ge=0, le=1)
     warmup_steps: int = Field(100, ge=0)
     vocab_size: int = Field(1600, ge=300, le=65_536, description="vocabulary size of the tokenizer")
-    hidden_size: int = Field(128, ge=16, description="width of the hidden states")
-    num_layers: int = Field(4, ge=1, description="number of decoder layers")
-    num_heads: int = Field(4, ge=1, description="number of query heads")
     num_kv_heads: int = Field(4, ge=1, description="number of key-value heads")
-    intermediate_size: int = Field(384, ge=16, description="width of the feed-forward layers")
     max_positions: int = Field(2048, ge=64, description="largest context length in tokens")
     max_tokens: int = Field(1024, ge=16, description="largest length of a sample in tokens")
 
     @model_validator(mode="after")
-    def _fits(self) -> ThinkerConfig:
-        check_heads(self.hidden_size, self.num_heads)
+    def _key_value_heads_fit(self) -> ThinkerConfig:
         check_heads(self.num_heads, self.num_kv_heads, "num_heads", "num_kv_heads")
         return self
 
@@ -131,12 +124,12 @@ class ThinkerConfig(RunConfig):
         ).to_dict()
 
 
-def pretrain(config: ThinkerConfig, resume: bool = False, overwrite: bool = False) -> Path:
-    """Trains tokenizer and thinker on the training split; returns the checkpoint's path."""
-    out = fresh_directory(config, "thinker_best.pt", resume, overwrite)
-    if out.folder is None:
-        return out.path
-    torch.manual_seed(config.seed)
+def build_stage(config: ThinkerConfig, path: Path) -> Stage:
+    """The thinker with its tokenizer, and its data; the best is kept at a path.
+
+    Raises:
+        UserError: there is too little data, or ``data_mix`` gives no weight to any of it.
+    """
     sources = read_available(config.data_dir)
     train = {name: split_of(x, "train") for name, x in sources.items()}
     train = {name: samples for name, samples in train.items() if samples}
@@ -168,25 +161,19 @@ def pretrain(config: ThinkerConfig, resume: bool = False, overwrite: bool = Fals
     if config.described_first and "described" in stream.groups:
         stream.follow(described_first(config, stream, train))
     items = [reader.item(one) for sample in held_out for one in sample.split_turns()]
-    out.folder.open()
-    save_tokenizer(config.out / TOKENIZER_FILE, tokenizer)
-    run_stage(
-        Stage(
-            config=config,
-            model=model,
-            batch_at=stream,
-            batches_per_epoch=len(stream),
-            groups=stream.groups,
-            score=lambda: token_scoreboard(model, items),
-            better=lambda new, old: new["loss"] < old["loss"],
-            save_best=lambda scores: save_thinker(out.path, model, tokenizer, scores=scores),
-            line=lambda s: f"loss={s['loss']:.3f} answer tokens right: {s['token_acc']:.1%}",
-            rounded=round_up,
-            compile=model.compile_decoder,
-        ),
-        resume,
+    return Stage(
+        model=model,
+        batch_at=stream,
+        batches_per_epoch=len(stream),
+        groups=stream.groups,
+        score=lambda: token_scoreboard(model, items),
+        metric="loss",
+        save_best=lambda scores: save_thinker(path, model, tokenizer, scores=scores),
+        line=lambda s: f"loss={s['loss']:.3f} answer tokens right: {s['token_acc']:.1%}",
+        tokenizer=tokenizer,
+        rounded=round_up,
+        compile=model.compile_decoder,
     )
-    return out.path
 
 
 @torch.no_grad()

@@ -13,14 +13,13 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from pydantic import Field, model_validator
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from omnitune.config.run import RunConfig
 from omnitune.data.loader import BatchStream, SampleReader
 from omnitune.data.mixture import Mixture
 from omnitune.data.packing import WHOLE, Batch, Shard
@@ -34,12 +33,10 @@ from omnitune.tiny.augmentation import PictureChange
 from omnitune.tiny.pretrain_lm import ThinkerConfig
 from omnitune.tiny.pseudo_features import seen_words
 from omnitune.tiny.stage import (
+    EncoderConfig,
     Stage,
     captioned,
-    check_heads,
-    fresh_directory,
     load_tokenizer,
-    run_stage,
     save_naming_encoder,
 )
 from omnitune.tiny.word_presence import word_presence_loss
@@ -54,16 +51,13 @@ WORD_PRESENCE_WEIGHT = 8.0  # of the words' loss beside the captions'
 SELDOM = -6.0
 
 
-class VisionEncoderConfig(RunConfig):
+class VisionEncoderConfig(EncoderConfig):
     """Stage C: a small SigLIP tower and the captioner that teaches it."""
 
+    checkpoint: ClassVar[str] = "vision.pt"
+
     stage: Literal["pretrain_vision"] = "pretrain_vision"
-    tokenizer: Path = Field(
-        Path("checkpoints/thinker_tiny/tokenizer.json"),
-        description="tokenizer of the thinker, whose subwords the encoder learns to name",
-    )
     num_epochs: int = Field(7, ge=1)
-    optimizer: Literal["adamw", "muon"] = Field("muon")
     batch_size: int = Field(32, ge=1)
     learning_rate: float = Field(2e-3, gt=0, le=1)
     weight_decay: float = Field(0.1, ge=0)
@@ -72,10 +66,8 @@ class VisionEncoderConfig(RunConfig):
     pixel_shuffle: int = Field(
         2, ge=1, description="pixel shuffle factor: x times x patches become one slot"
     )
-    hidden_size: int = Field(128, ge=16, description="width of the hidden states")
-    num_layers: int = Field(2, ge=1, description="number of layers")
-    num_heads: int = Field(2, ge=1, description="number of attention heads")
-    intermediate_size: int = Field(384, ge=16, description="width of the feed-forward layers")
+    num_layers: int = Field(2, ge=1)
+    num_heads: int = Field(2, ge=1)
     word_presence_first: float = Field(
         0.35,
         ge=0,
@@ -89,8 +81,7 @@ class VisionEncoderConfig(RunConfig):
     )
 
     @model_validator(mode="after")
-    def _fits(self) -> VisionEncoderConfig:
-        check_heads(self.hidden_size, self.num_heads)
+    def _patches_fit(self) -> VisionEncoderConfig:
         if self.image_size % (PATCH_SIZE * self.pixel_shuffle):
             raise ValueError(
                 f"image_size {self.image_size} is not a multiple of {PATCH_SIZE} x pixel_shuffle = "
@@ -119,12 +110,8 @@ class VisionEncoderConfig(RunConfig):
         return small.architecture(vocab_size)
 
 
-def pretrain(config: VisionEncoderConfig, resume: bool = False, overwrite: bool = False) -> Path:
-    """Trains the encoder on the training split's captions; returns the checkpoint's path."""
-    out = fresh_directory(config, "vision.pt", resume, overwrite)
-    if out.folder is None:
-        return out.path
-    torch.manual_seed(config.seed)
+def build_stage(config: VisionEncoderConfig, path: Path) -> Stage:
+    """The encoder, which learns from the captions, and its data; the best is kept at a path."""
     train, held_out = captioned(config.data_dir, NAME)
     encoder = config.encoder()
     tokenizer = load_tokenizer(config.tokenizer)
@@ -139,26 +126,20 @@ def pretrain(config: VisionEncoderConfig, resume: bool = False, overwrite: bool 
 
     def save_best(scores: dict[str, Any]) -> None:
         state, head = omni.encoders[NAME].state_dict(), model.word_presence_head
-        save_naming_encoder(out.path, NAME, encoder, state, head, tokenizer, scores=scores)
+        save_naming_encoder(path, NAME, encoder, state, head, tokenizer, scores=scores)
 
-    out.folder.open()
-    run_stage(
-        Stage(
-            config=config,
-            model=model,
-            batch_at=changed(config, spotted_first(config, stream)),
-            batches_per_epoch=len(stream),
-            groups=stream.groups,
-            score=lambda: token_scoreboard(omni, items),
-            better=lambda new, old: new["loss"] < old["loss"],
-            save_best=save_best,
-            line=lambda s: _line(s) if model.says else "captions: not asked for yet",
-            rounded=round_up,
-            compile=omni.compile_decoder,
-        ),
-        resume,
+    return Stage(
+        model=model,
+        batch_at=changed(config, spotted_first(config, stream)),
+        batches_per_epoch=len(stream),
+        groups=stream.groups,
+        score=lambda: token_scoreboard(omni, items),
+        metric="loss",
+        save_best=save_best,
+        line=lambda s: _line(s) if model.says else "captions: not asked for yet",
+        rounded=round_up,
+        compile=omni.compile_decoder,
     )
-    return out.path
 
 
 @dataclass
