@@ -150,35 +150,3 @@ class RunConfig(Config):
         if self.output_dir is None:
             raise UserError("output_dir is not set; give --output-dir DIR")
         return self.output_dir
-
-
-def max_questions_per_sample() -> Any:
-    """The field of this name, of the stages that ask the questions of records."""
-    return Field(
-        7,
-        ge=1,
-        description="largest number of a record's independent questions in one sample; null for "
-        "no limit",
-    )
-
-
-def loss_length_exponent(default: float = 0.0) -> Any:
-    """The field of this name, of the stages that learn answers of all lengths."""
-    return Field(
-        default,
-        ge=0,
-        le=1,
-        description="loss weighting by answer length: an answer of n tokens has the total weight "
-        "n^(1 - x); 0 weighs all tokens alike, 1 weighs all answers alike",
-    )
-
-
-def tokens_per_batch() -> Any:
-    """The field of this name, of the stages whose batches are rows of tokens."""
-    return Field(
-        None,
-        ge=16,
-        le=1 << 28,
-        description="approximate number of tokens per micro-batch, from samples of similar length; "
-        "it replaces batch_size [default: batches of batch_size samples]",
-    )

@@ -18,12 +18,7 @@ from pydantic import (
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from omnitune.config.base import Config, Language, refuse_bool
-from omnitune.config.run import (
-    RunConfig,
-    loss_length_exponent,
-    max_questions_per_sample,
-    tokens_per_batch,
-)
+from omnitune.config.run import RunConfig
 from omnitune.config.settings import UNKNOWN_NAME
 from omnitune.sources import SOURCES
 
@@ -135,7 +130,13 @@ class SftConfig(RunConfig):
         description="adaptive sampling: it gives more weight to the sources whose held-out loss "
         "or score lags behind",
     )
-    tokens_per_batch: int | None = tokens_per_batch()
+    tokens_per_batch: int | None = Field(
+        None,
+        ge=16,
+        le=1 << 28,
+        description="approximate number of tokens per micro-batch, from samples of similar length; "
+        "it replaces batch_size [default: batches of batch_size samples]",
+    )
     lr_base_width: int = Field(
         512,
         ge=1,
@@ -161,13 +162,24 @@ class SftConfig(RunConfig):
         description="probability that a record's independent questions form one conversation; "
         "otherwise each is asked alone",
     )
-    max_questions_per_sample: int | None = max_questions_per_sample()
+    max_questions_per_sample: int | None = Field(
+        7,
+        ge=1,
+        description="largest number of a record's independent questions in one sample; null for "
+        "no limit",
+    )
     fresh_questions: bool = Field(
         True,
         description="choose new questions in each epoch, where a record has more than "
         "max_questions_per_sample",
     )
-    loss_length_exponent: float = loss_length_exponent()
+    loss_length_exponent: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="loss weighting by answer length: an answer of n tokens has the total weight "
+        "n^(1 - x); 0 weighs all tokens alike, 1 weighs all answers alike",
+    )
     languages: dict[SourceName, Language] = Field(
         {},
         description="by source, the language code of answers whose records name none, such as hi; "

@@ -1,4 +1,4 @@
-"""Standard input and output of a chat: any bytes, any encoding, closed or broken at any time."""
+"""Standard input and output: any bytes, any encoding, closed or broken at any time."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ def as_json_line(values: dict[str, Any]) -> str:
 
 
 def tell(text: str) -> None:
-    """Writes to standard error, if that is open."""
-    if sys.stderr is not None:
-        print(printable(text), file=sys.stderr, flush=True)
+    """Writes to standard error, as far as there is one."""
+    with suppress(OSError, ValueError):
+        if sys.stderr is not None:
+            print(printable(text), file=sys.stderr, flush=True)
 
 
 def next_line() -> str:
@@ -52,10 +53,12 @@ def printable(text: str) -> str:
 
 
 def tolerate_any_bytes() -> None:
-    """Neither a stray byte in the input nor a narrow output encoding shall end a conversation."""
-    for file, errors in ((sys.stdin, "surrogateescape"), (sys.stdout, "replace")):
+    """Neither a stray byte in the input nor a narrow output encoding shall end a command."""
+    for file in (sys.stdout, sys.stderr):
         if isinstance(file, io.TextIOWrapper):
-            file.reconfigure(errors=errors)
+            file.reconfigure(errors="replace")
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")
     # What is no ASCII in an ASCII terminal's input can only be UTF-8.
     if isinstance(sys.stdin, io.TextIOWrapper) and _is_ascii(sys.stdin.encoding):
         sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")
