@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import Field
 
 from omnitune.config.arguments import split_arguments
-from omnitune.config.base import CHECKPOINTS, LARGEST_SEED, C, Config
+from omnitune.config.base import CHECKPOINTS, C, Config, Count, Seed
 from omnitune.config.commands import CompareConfig, EvaluateConfig, InspectConfig, ReportConfig
 from omnitune.config.help import aligned, asks_for_help, help_text
 from omnitune.config.run import RunConfig, RunOptions
@@ -37,11 +37,9 @@ class CorpusConfig(Config):
     """Options of ``omnitune corpus``."""
 
     data_dir: Path = Field(Path("data/multimodal"), description="folder to write the corpus to")
-    seed: int = Field(0, ge=0, le=LARGEST_SEED, description="random seed of the whole corpus")
+    seed: Seed = Field(0, description="random seed of the whole corpus")
     scale: float = Field(1.0, gt=0, le=100, description="factor on the number of records")
-    workers: int | None = Field(
-        None, ge=1, description="number of processes [default: one per core]"
-    )
+    workers: Count | None = Field(None, description="number of processes [default: one per core]")
     overwrite: bool = Field(False, description="replace another corpus in the folder")
 
 

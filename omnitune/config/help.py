@@ -27,7 +27,7 @@ NAMES = {
     Any: "VALUE",
 }
 BOTH_SPELLINGS = (
-    "Options may be written with - or with _ (--{0}-{1} or --{0}_{1}), and as --NAME=VALUE."
+    "Options may be written with - or with _ (--data-dir or --data_dir), and as --NAME=VALUE."
 )
 
 Row = tuple[str, str]  # an option with its value, and its text
@@ -56,8 +56,8 @@ def help_text(
         blocks.append(f"{title}:\n{aligned(option_rows(cls))}")
     blocks[-1] += "\n" + aligned([("-h, --help", "show this list")])
     words = " ".join([*usage, "[options]"])
-    closing = BOTH_SPELLINGS.format("data", "dir")
-    paragraphs = ["\n".join(_wrap(text, _width())) for text in (about, note, closing) if text]
+    texts = filter(None, (about, note, BOTH_SPELLINGS))
+    paragraphs = ["\n".join(_wrap(text, _width())) for text in texts]
     return "\n\n".join([words, paragraphs[0], *blocks, *paragraphs[1:]])
 
 

@@ -9,8 +9,7 @@ import os
 import signal
 import sys
 import unicodedata
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import Any
 
 from omnitune.sample import UserError
@@ -59,27 +58,14 @@ def tolerate_any_bytes() -> None:
             file.reconfigure(errors="replace")
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="surrogateescape")
-    # What is no ASCII in an ASCII terminal's input can only be UTF-8.
-    if isinstance(sys.stdin, io.TextIOWrapper) and _is_ascii(sys.stdin.encoding):
-        sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")
+        # What is no ASCII in an ASCII terminal's input can only be UTF-8.
+        if codecs.lookup(sys.stdin.encoding).name == "ascii":
+            sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")
 
 
-def _is_ascii(encoding: str) -> bool:
-    return codecs.lookup(encoding).name == "ascii"
-
-
-@contextmanager
-def ended_by_a_kill() -> Iterator[None]:
-    """A polite kill ends the conversation; Ctrl-C, as which it is taken elsewhere, would not."""
-
-    def leave(*_: object) -> None:
-        sys.exit(128 + signal.SIGTERM)
-
-    before = signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+def leave_when_killed() -> None:
+    """A polite kill ends a conversation; Ctrl-C, as which it is taken elsewhere, would not."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
 
 def drop_output() -> None:

@@ -24,7 +24,7 @@ from omnitune.sample import Media, UserError
 from omnitune.serving import paths
 from omnitune.serving.folder import greeting, require_model
 from omnitune.serving.session import MAX_NEW_TOKENS, ChatSession, named_in_errors
-from omnitune.serving.streams import as_json_line, ended_by_a_kill, next_line, printable, tell
+from omnitune.serving.streams import as_json_line, leave_when_killed, next_line, printable, tell
 
 CKPT_DIR = Path("checkpoints/omni_sft_tiny")
 ABOUT = "Talks to a model: at a prompt, or once if --prompt or a file is given."
@@ -197,10 +197,10 @@ def chat(
     """
     given = {name: files for name, files in media.items() if files}
     if prompt is None and not given and not as_json:
-        with ended_by_a_kill():
-            talk = Terminal(_open_session(ckpt_dir, max_new_tokens), str(ckpt_dir))
-            talk.about = greeting(ckpt_dir) if talk.typed else ()
-            return talk.run()
+        leave_when_killed()
+        talk = Terminal(_open_session(ckpt_dir, max_new_tokens), str(ckpt_dir))
+        talk.about = greeting(ckpt_dir) if talk.typed else ()
+        return talk.run()
     if not given and not (prompt or "").strip():
         flags = " or ".join(f"--{name}" for name in MEDIA)
         raise UserError(f"there is nothing to answer; give a --prompt with words, or {flags}")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal, cast
 
@@ -18,6 +19,7 @@ from pydantic import Field
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from torch import Tensor, nn
 
+from omnitune.config.base import Count, Rate
 from omnitune.data.packing import WHOLE, Shard, of_like_length
 from omnitune.encoders.fastconformer import FastConformerEncoder, pad
 from omnitune.evaluation.metrics import word_error_rate
@@ -46,9 +48,9 @@ class AudioEncoderConfig(EncoderConfig):
     checkpoint: ClassVar[str] = "audio_enc.pt"
 
     stage: Literal["pretrain_audio"] = "pretrain_audio"
-    num_epochs: int = Field(8, ge=1)
-    batch_size: int = Field(16, ge=1)
-    learning_rate: float = Field(4e-3, gt=0, le=1)
+    num_epochs: Count = 8
+    batch_size: Count = 16
+    learning_rate: Rate = 4e-3
     warmup_steps: int = Field(200, ge=0)
     hidden_size: int = Field(144, ge=16)
     intermediate_size: int = Field(360, ge=16)
@@ -207,22 +209,18 @@ class LengthBatches:
     def __init__(self, clips: Clips, batch_size: int, seed: int, change: ClipChange) -> None:
         self.clips, self.batch_size, self.seed, self.change = clips, batch_size, seed, change
         self.per_epoch = -(-len(clips.samples) // batch_size)
+        self._plan_of = lru_cache(maxsize=1)(self._plan)
 
     def __call__(self, number: int, part: Shard = WHOLE) -> CtcBatch | None:
         """Batch ``number`` of the run, counted from 0 over all epochs; None for an empty part."""
         epoch, place = divmod(number, self.per_epoch)
-        chosen = self._epoch(epoch)[place][part.rank :: part.of]
+        chosen = self._plan_of(epoch)[place][part.rank :: part.of]
         if not chosen:
             return None
         batch = self.clips.batch(chosen)
         draws = (random.Random(f"{self.seed}/{epoch}/masks/{n}") for n in chosen)
         inputs = [self.change(x, d) for x, d in zip(batch.inputs, draws, strict=True)]
         return replace(batch, inputs=inputs)
-
-    def _epoch(self, epoch: int) -> list[list[int]]:
-        if getattr(self, "_held", (None,))[0] != epoch:
-            self._held = (epoch, self._plan(epoch))
-        return self._held[1]
 
     def _plan(self, epoch: int) -> list[list[int]]:
         rng = random.Random(f"{self.seed}/{epoch}")

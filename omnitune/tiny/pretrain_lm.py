@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedModel, Qwen3Config
 
+from omnitune.config.base import Count, Rate, Share
 from omnitune.config.sft import DataMix
 from omnitune.data.loader import BatchStream, SampleReader
 from omnitune.data.mixture import Mixture
@@ -41,7 +42,9 @@ from omnitune.training.run import Plan
 MEDIA_NAMES = ("image", "audio")  # that the tiny parts see and hear
 SPECIAL_TOKENS = (*CONTROL_TOKENS, *map(placeholder, MEDIA_NAMES))
 SPEECH = "audio"
+PSEUDO_FEATURE_PROB = 0.7  # of a picture's caption in slots, as features are, not as plain text
 SLOTS = 9  # over which a caption is spread
+SPOKEN_QUESTION_PROB = 0.3  # of a single question about a picture as speech
 PROMPT_WEIGHT = 0.1  # of a token outside the assistant's answers
 MULTI_TURN_PROB = 0.5  # of a record's questions in one conversation, in place of each alone
 MAX_QUESTIONS = 7  # of a record in one sample
@@ -70,20 +73,6 @@ class ThinkerConfig(StageConfig):
         ),
         description="sampling weight of each source; sources without a file are left out",
     )
-    pseudo_feature_prob: float = Field(
-        0.7,
-        ge=0,
-        le=1,
-        description="probability that an image's caption is spread over slots, as an encoder's "
-        "features are; otherwise it is plain text. The source described always uses slots",
-    )
-    spoken_question_prob: float = Field(
-        0.3,
-        ge=0,
-        le=1,
-        description="probability that a single question about an image is written as speech: "
-        "without punctuation, followed by silence",
-    )
     described_first: float = Field(
         0.4,
         ge=0,
@@ -91,13 +80,13 @@ class ThinkerConfig(StageConfig):
         description="fraction of the run, from its start, that draws from the source described "
         "only; the mix follows",
     )
-    batch_size: int = Field(16, ge=1)
-    learning_rate: float = Field(7e-3, gt=0, le=1)
-    muon_learning_rate: float = Field(1e-2, gt=0, le=1)
-    min_lr_ratio: float = Field(0.02, ge=0, le=1)
+    batch_size: Count = 16
+    learning_rate: Rate = 7e-3
+    muon_learning_rate: Rate = 1e-2
+    min_lr_ratio: Share = 0.02
     warmup_steps: int = Field(100, ge=0)
     vocab_size: int = Field(1600, ge=300, le=65_536, description="vocabulary size of the tokenizer")
-    num_kv_heads: int = Field(4, ge=1, description="number of key-value heads")
+    num_kv_heads: Count = Field(4, description="number of key-value heads")
     max_positions: int = Field(2048, ge=64, description="largest context length in tokens")
     max_tokens: int = Field(1024, ge=16, description="largest length of a sample in tokens")
 
@@ -138,10 +127,9 @@ def build_stage(config: ThinkerConfig, path: Path) -> Stage:
         raise UserError(f"{config.data_dir}: needs records in the splits train and validation")
     words = (put_into_words(s) for samples in train.values() for s in samples)
     tokenizer = train_tokenizer(words, config.vocab_size)
-    renderer = ChatRenderer(tokenizer)
     model = OmniModel(OmniConfig(thinker=config.architecture(tokenizer.get_vocab_size())))
     mimetic_init_(model.thinker)
-    reader = WordsReader(renderer, config)
+    reader = WordsReader(ChatRenderer(tokenizer), config.max_tokens, config.seed)
     weights = {name: w for name, w in config.data_mix.weights().items() if name in train}
     if not weights:
         raise UserError(
@@ -234,16 +222,21 @@ def train_tokenizer(samples: Iterable[Sample], vocab_size: int) -> Tokenizer:
 class WordsReader(SampleReader):
     """Reads samples in the form that a thinker without encoders learns from (:func:`shown`)."""
 
-    def __init__(self, renderer: ChatRenderer, config: ThinkerConfig) -> None:
-        super().__init__(renderer, {}, max_tokens=config.max_tokens)
-        self.config = config
+    def __init__(self, renderer: ChatRenderer, max_tokens: int, seed: int) -> None:
+        super().__init__(renderer, {}, max_tokens=max_tokens)
+        self.seed = seed
 
     def item(self, sample: Sample, group: int = 0) -> Item:
         """Renders one sample in words."""
-        return super().item(shown(sample, self.config), group)
+        return super().item(shown(sample, self.seed), group)
 
 
-def shown(sample: Sample, config: ThinkerConfig) -> Sample:
+def shown(
+    sample: Sample,
+    seed: int,
+    pseudo_feature_prob: float = PSEUDO_FEATURE_PROB,
+    spoken_question_prob: float = SPOKEN_QUESTION_PROB,
+) -> Sample:
     """The sample in words; pictures that are only told in slots, of others ``pseudo_feature_prob``.
 
     To look something up among slots is another skill than to read it in a row, and so is to
@@ -251,9 +244,9 @@ def shown(sample: Sample, config: ThinkerConfig) -> Sample:
     joint fine-tuning has then only to make features say what these words say. The form of a
     record, and of each of its questions, is fixed.
     """
-    draw = random.Random(f"{config.seed}/glimpse/{sample.id.partition('#')[0]}")
+    draw = random.Random(f"{seed}/glimpse/{sample.id.partition('#')[0]}")
     told = any(isinstance(part, Described) for part in sample.context_parts)
-    slots = SLOTS if told or draw.random() < config.pseudo_feature_prob else 0
+    slots = SLOTS if told or draw.random() < pseudo_feature_prob else 0
 
     def present(modality: str, words: str) -> Sequence[ContentPart] | None:
         if not MEDIA[modality].is_spatial:
@@ -261,8 +254,8 @@ def shown(sample: Sample, config: ThinkerConfig) -> Sample:
         glimpse = spread(words, slots, draw) if slots else None
         return [PseudoFeatures(modality, glimpse)] if glimpse else None
 
-    draw_question = random.Random(f"{config.seed}/heard/{sample.id}")
-    if draw_question.random() < config.spoken_question_prob:
+    draw_question = random.Random(f"{seed}/heard/{sample.id}")
+    if draw_question.random() < spoken_question_prob:
         sample = to_spoken_question(sample, draw_question)
     return put_into_words(sample, present)
 

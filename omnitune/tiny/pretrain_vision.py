@@ -20,6 +20,7 @@ from pydantic import Field, model_validator
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
+from omnitune.config.base import Count, Rate
 from omnitune.data.loader import BatchStream, SampleReader
 from omnitune.data.mixture import Mixture
 from omnitune.data.packing import WHOLE, Batch, Shard
@@ -57,17 +58,17 @@ class VisionEncoderConfig(EncoderConfig):
     checkpoint: ClassVar[str] = "vision.pt"
 
     stage: Literal["pretrain_vision"] = "pretrain_vision"
-    num_epochs: int = Field(7, ge=1)
-    batch_size: int = Field(32, ge=1)
-    learning_rate: float = Field(2e-3, gt=0, le=1)
+    num_epochs: Count = 7
+    batch_size: Count = 32
+    learning_rate: Rate = 2e-3
     weight_decay: float = Field(0.1, ge=0)
     warmup_steps: int = Field(100, ge=0)
     image_size: int = Field(96, ge=16, description="height and width of the input in pixels")
-    pixel_shuffle: int = Field(
-        2, ge=1, description="pixel shuffle factor: x times x patches become one slot"
+    pixel_shuffle: Count = Field(
+        2, description="pixel shuffle factor: x times x patches become one slot"
     )
-    num_layers: int = Field(2, ge=1)
-    num_heads: int = Field(2, ge=1)
+    num_layers: Count = 2
+    num_heads: Count = 2
     word_presence_first: float = Field(
         0.35,
         ge=0,
@@ -75,10 +76,7 @@ class VisionEncoderConfig(EncoderConfig):
         description="fraction of the run, from its start, with the word presence loss only; the "
         "captioning loss joins then",
     )
-    compile: Literal["auto", "on", "off"] = Field(
-        "off",
-        description="compilation of the captioner by torch.compile; it is a small part of a step",
-    )
+    compile: Literal["auto", "on", "off"] = "off"  # the captioner is a small part of a step
 
     @model_validator(mode="after")
     def _patches_fit(self) -> VisionEncoderConfig:
@@ -102,21 +100,15 @@ class VisionEncoderConfig(EncoderConfig):
             "stem_channels": list(STEM_CHANNELS),
         }
 
-    def captioner(self, vocab_size: int) -> dict[str, Any]:
-        """Settings of the decoder."""
-        small = ThinkerConfig(
-            hidden_size=128, num_layers=2, num_heads=2, num_kv_heads=2, intermediate_size=384
-        )
-        return small.architecture(vocab_size)
-
 
 def build_stage(config: VisionEncoderConfig, path: Path) -> Stage:
     """The encoder, which learns from the captions, and its data; the best is kept at a path."""
     train, held_out = captioned(config.data_dir, NAME)
     encoder = config.encoder()
     tokenizer = load_tokenizer(config.tokenizer)
-    captioner = config.captioner(tokenizer.get_vocab_size())
-    omni = OmniModel(OmniConfig(captioner, {NAME: encoder}))
+    captioner = ThinkerConfig(num_layers=2, num_heads=2, num_kv_heads=2)
+    architecture = captioner.architecture(tokenizer.get_vocab_size())
+    omni = OmniModel(OmniConfig(architecture, {NAME: encoder}))
     omni.match_projector_scales()
     model = Captioning(omni, WORD_PRESENCE_WEIGHT, shown_words(train, tokenizer))
     reader = SampleReader(ChatRenderer(tokenizer), omni.modalities)
@@ -136,7 +128,11 @@ def build_stage(config: VisionEncoderConfig, path: Path) -> Stage:
         score=lambda: token_scoreboard(omni, items),
         metric="loss",
         save_best=save_best,
-        line=lambda s: _line(s) if model.says else "captions: not asked for yet",
+        line=lambda s: (
+            f"loss={s['loss']:.3f} caption tokens right: {s['token_acc']:.1%}"
+            if model.says
+            else "captions: not asked for yet"
+        ),
         rounded=round_up,
         compile=omni.compile_decoder,
     )
@@ -229,10 +225,6 @@ class Captioning(nn.Module):
         return word_presence_loss(
             self.word_presence_head(features_BSD), counts_BW.to(features_BSD.device)
         )
-
-
-def _line(scores: dict[str, Any]) -> str:
-    return f"loss={scores['loss']:.3f} caption tokens right: {scores['token_acc']:.1%}"
 
 
 def shown_words(samples: Iterable[Sample], tokenizer: Tokenizer) -> dict[str, list[int]]:

@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 from tokenizers import Tokenizer
 from torch import manual_seed, nn
 
+from omnitune.config.base import Count
 from omnitune.config.run import RunConfig
 from omnitune.data.reading import data_files, read_available, split_of
 from omnitune.encoders.vocab_head import VocabHead
@@ -41,10 +42,10 @@ class StageConfig(RunConfig):
 
     checkpoint: ClassVar[str]
 
-    optimizer: Literal["adamw", "muon"] = Field("muon")
+    optimizer: Literal["adamw", "muon"] = "muon"
     hidden_size: int = Field(128, ge=16, description="width of the hidden states")
-    num_layers: int = Field(4, ge=1, description="number of layers")
-    num_heads: int = Field(4, ge=1, description="number of attention heads")
+    num_layers: Count = Field(4, description="number of layers")
+    num_heads: Count = Field(4, description="number of attention heads")
     intermediate_size: int = Field(384, ge=16, description="width of the feed-forward layers")
 
     @model_validator(mode="after")
