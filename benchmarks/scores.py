@@ -20,7 +20,7 @@ from typing import Any
 from benchmarks.command import Arguments, command, numbers
 from omnitune.config.settings import read_json_object
 from omnitune.sample import UserError
-from omnitune.tiny.pretrain_lm import TOKENIZER_FILE
+from omnitune.tiny.ready import TOKENIZER_FILE
 from omnitune.tiny.side_by_side import Job, run_side_by_side
 
 CONFIGS = Path("configs")

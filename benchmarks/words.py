@@ -30,7 +30,7 @@ from omnitune.sample import Described, Message, Sample, Text, UserError
 from omnitune.storage import write_json
 from omnitune.tiny.corpus.questions import ADD_DIGITS, READ_DIGITS
 from omnitune.tiny.corpus.scenes import Digits, belongs, caption
-from omnitune.tiny.pretrain_lm import ThinkerConfig, shown
+from omnitune.tiny.pretrain_lm import shown
 
 LENGTHS = (2, 3)  # of the rows of digits
 SOURCE, TASK = "image_text", "image_qa"
@@ -81,10 +81,10 @@ def right_by_kind(checkpoint: Path, samples: Sequence[Sample]) -> dict[str, tupl
     """By kind of question: answers that are exactly right, and how many were asked."""
     model, tokenizer = load_thinker(checkpoint)
     model.eval()
-    config = ThinkerConfig(pseudo_feature_prob=1.0, spoken_question_prob=0.0)
-    reader = SampleReader(ChatRenderer(tokenizer), {}, max_tokens=config.max_tokens)
+    reader = SampleReader(ChatRenderer(tokenizer), {})
     singles = [single for sample in samples for single in sample.split_turns()]
-    questions = [q for single in singles for q in questions_of(shown(single, config))]
+    seen = (shown(s, 0, pseudo_feature_prob=1.0, spoken_question_prob=0.0) for s in singles)
+    questions = [question for sample in seen for question in questions_of(sample)]
     found: dict[str, list[bool]] = defaultdict(list)
     for question, given in zip(questions, answer(model, reader, questions), strict=True):
         found[question.kind].append(exact_match(given.answer, question.reference))

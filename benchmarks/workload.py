@@ -52,7 +52,7 @@ WORKLOADS = {
     "tiny": Workload("tiny"),
     "long": Workload(
         "long",
-        vision={"image_size": 224, "patch_size": 16, "pixel_shuffle": 1},
+        vision={"image_size": 224, "pixel_shuffle": 1},
         seconds=15.0,
     ),
     "30m": Workload(

@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-import io
 import json
-import os
 import signal
 import sys
 import tempfile
 import traceback
 from collections.abc import Callable
-from contextlib import suppress
+from functools import wraps
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field
 
 from omnitune.config.arguments import split_arguments
-from omnitune.config.base import CHECKPOINTS, LARGEST_SEED, Config
+from omnitune.config.base import CHECKPOINTS, C, Config, Count, Seed
 from omnitune.config.commands import CompareConfig, EvaluateConfig, InspectConfig, ReportConfig
-from omnitune.config.help import HelpAsked, aligned, asks_for_help, help_text, read_options
+from omnitune.config.help import aligned, asks_for_help, help_text
 from omnitune.config.run import RunConfig, RunOptions
 from omnitune.config.settings import load_config, nearest, read_json_object
 from omnitune.config.sft import SftConfig
 from omnitune.sample import UserError
+from omnitune.serving.streams import CUT_OFF, drop_output, tell, tolerate_any_bytes
 from omnitune.sources import SOURCES
 from omnitune.tiny import sources as sources  # the corpus's own are known to every command
 
+Command = Callable[[list[str]], int]
 RESUMABLE = ("pretrain", "sft")
 SETTINGS = "Settings, which are also the keys of the configuration file"
 # torch tells of memory that the system does not give in its own way.
@@ -36,11 +37,9 @@ class CorpusConfig(Config):
     """Options of ``omnitune corpus``."""
 
     data_dir: Path = Field(Path("data/multimodal"), description="folder to write the corpus to")
-    seed: int = Field(0, ge=0, le=LARGEST_SEED, description="random seed of the whole corpus")
+    seed: Seed = Field(0, description="random seed of the whole corpus")
     scale: float = Field(1.0, gt=0, le=100, description="factor on the number of records")
-    workers: int | None = Field(
-        None, ge=1, description="number of processes [default: one per core]"
-    )
+    workers: Count | None = Field(None, description="number of processes [default: one per core]")
     overwrite: bool = Field(False, description="replace another corpus in the folder")
 
 
@@ -76,9 +75,7 @@ def main(arguments: list[str] | None = None) -> int:
     name = arguments[0] if arguments else "--help"
     # A polite kill is a Ctrl-C: what was trained is saved first.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal may know fewer letters
+    tolerate_any_bytes()
     runs = name in RESUMABLE and not asks_for_help(arguments)
     hint = "; the same command with --resume goes on from here" if runs else ""
     try:
@@ -87,17 +84,17 @@ def main(arguments: list[str] | None = None) -> int:
             sys.stdout.flush()  # here, where a closed pipe can still be told
         return status
     except KeyboardInterrupt:
-        _tell(f"\nstopped{hint}")
+        tell(f"\nstopped{hint}")
         return 130
     except BrokenPipeError:
-        # Whoever read the output has left; nothing more can be written there, at exit either.
-        with suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_output()
         if hint:
-            _tell(f"error: the output was closed, so the run was stopped{hint}")
-        return 141
+            tell(f"error: the output was closed, so the run was stopped{hint}")
+        return CUT_OFF
     except Exception as error:
-        _tell(f"error: {explain(error)}")
+        if isinstance(error, OSError) and error.filename is None:  # of writing
+            drop_output()
+        tell(f"error: {explain(error)}")
         return 2 if isinstance(error, UserError | OSError) else 1
 
 
@@ -124,26 +121,17 @@ def explain(error: Exception) -> str:
     )
 
 
-def _tell(message: str) -> None:
-    """Writes to standard error, as far as there is one."""
-    with suppress(OSError, ValueError):
-        print(message, file=sys.stderr, flush=True)
-
-
 def _run(name: str, arguments: list[str]) -> int:
     """Runs a subcommand, or prints its help if that is asked for."""
     commands = {command.__name__: command for group in GROUPS.values() for command in group}
-    try:
-        if asks_for_help([name]):
-            raise HelpAsked(overview())
-        if name not in commands:
-            close = nearest(name, commands)
-            hint = f"; did you mean {close}?" if close else ""
-            raise UserError(f"omnitune {name}: no such command{hint}\n\n{overview()}")
-        return commands[name](arguments)
-    except HelpAsked as asked:
-        print(asked)
+    if asks_for_help([name]):
+        print(overview())
         return 0
+    if name not in commands:
+        close = nearest(name, commands)
+        hint = f"; did you mean {close}?" if close else ""
+        raise UserError(f"omnitune {name}: no such command{hint}\n\n{overview()}")
+    return commands[name](arguments)
 
 
 def overview() -> str:
@@ -156,14 +144,30 @@ def overview() -> str:
     return "\n\n".join([usage, *groups, "omnitune COMMAND --help lists the command's options."])
 
 
-def _about(command: Callable[[list[str]], int]) -> str:
+def _about(command: Callable[[Any], int]) -> str:
     """What a subcommand does, in a sentence."""
     return (command.__doc__ or "").partition("\n")[0]
 
 
-def corpus(arguments: list[str]) -> int:
+def takes(options: type[C]) -> Callable[[Callable[[C], int]], Command]:
+    """Makes a subcommand of what is done with its options: reads them, or lists them if asked."""
+
+    def command_of(function: Callable[[C], int]) -> Command:
+        @wraps(function)
+        def command(arguments: list[str]) -> int:
+            if asks_for_help(arguments):
+                print(help_text(function.__name__, _about(function), {"Options": options}))
+                return 0
+            return function(load_config(options, None, arguments))
+
+        return command
+
+    return command_of
+
+
+@takes(CorpusConfig)
+def corpus(config: CorpusConfig) -> int:
     """Builds the embedded corpus: pictures of shapes, spoken sentences, questions about both."""
-    config = read_options("corpus", CorpusConfig, arguments, _about(corpus))
     from omnitune.storage import check_workers
     from omnitune.tiny.corpus.build import CorpusError, build_corpus
 
@@ -179,9 +183,9 @@ def corpus(arguments: list[str]) -> int:
     return 0
 
 
-def parts(arguments: list[str]) -> int:
+@takes(PartsConfig)
+def parts(config: PartsConfig) -> int:
     """Writes the ready-made tiny parts: a thinker, an audio encoder and a vision encoder."""
-    config = read_options("parts", PartsConfig, arguments, _about(parts))
     from omnitune.tiny import ready
 
     if config.ship:
@@ -204,28 +208,28 @@ def pretrain(arguments: list[str]) -> int:
     own, settings = split_arguments(PretrainOptions, given)
     options = load_config(PretrainOptions, None, own)
     if helped and not options.config:
-        raise HelpAsked(_part_help(RunConfig))
+        return _part_help(RunConfig)
     if not options.config:
         raise UserError("--config is required: a file per part, such as configs/thinker_tiny.json")
-    from omnitune.tiny import pretrain_audio, pretrain_lm, pretrain_vision
+    from omnitune.tiny import pretrain_audio, pretrain_lm, pretrain_vision, stage
     from omnitune.tiny.side_by_side import part_jobs, run_side_by_side
 
-    stages: dict[str, tuple[type[RunConfig], Callable[..., Path]]] = {
-        "pretrain_lm": (pretrain_lm.ThinkerConfig, pretrain_lm.pretrain),
-        "pretrain_audio": (pretrain_audio.AudioEncoderConfig, pretrain_audio.pretrain),
-        "pretrain_vision": (pretrain_vision.VisionEncoderConfig, pretrain_vision.pretrain),
+    stages: dict[str, tuple[type[stage.StageConfig], Callable[..., stage.Stage]]] = {
+        "pretrain_lm": (pretrain_lm.ThinkerConfig, pretrain_lm.build_stage),
+        "pretrain_audio": (pretrain_audio.AudioEncoderConfig, pretrain_audio.build_stage),
+        "pretrain_vision": (pretrain_vision.VisionEncoderConfig, pretrain_vision.build_stage),
     }
-    configs: dict[Path, RunConfig] = {}
+    configs: dict[Path, stage.StageConfig] = {}
     for path in options.config:
-        stage = read_json_object(path).get("stage")
-        if stage not in stages:
-            raise UserError(f'{path}: "stage" is {stage!r}, expected one of {", ".join(stages)}')
-        config_class, train = stages[stage]
+        name = read_json_object(path).get("stage")
+        if name not in stages:
+            raise UserError(f'{path}: "stage" is {name!r}, expected one of {", ".join(stages)}')
+        config_class, build = stages[name]
         if helped:
-            raise HelpAsked(_part_help(config_class))
+            return _part_help(config_class)
         configs[path] = load_config(config_class, path, settings).moved(options.checkpoints)
     if len(configs) == 1:
-        train(configs[options.config[0]], **options.flags)
+        stage.pretrain(configs[options.config[0]], build, **options.flags)
         return 0
     settings += ["--checkpoints", str(options.checkpoints)]
     settings += [f"--{name}" for name, wanted in options.flags.items() if wanted]
@@ -233,14 +237,15 @@ def pretrain(arguments: list[str]) -> int:
     return 0
 
 
-def _part_help(settings: type[RunConfig]) -> str:
-    """The help of ``omnitune pretrain``, with the settings of a stage or those of all."""
+def _part_help(settings: type[RunConfig]) -> int:
+    """Prints the help of ``omnitune pretrain``, with the settings of a stage or those of all."""
     note = (
         "The parts of several files are trained side by side. --config FILE --help lists the "
         "settings of that file's stage too."
     )
     sections: dict[str, type[Config]] = {"Options": PretrainOptions, SETTINGS: settings}
-    return help_text("pretrain", _about(pretrain), sections, note)
+    print(help_text("pretrain", _about(pretrain), sections, note))
+    return 0
 
 
 def sft(arguments: list[str]) -> int:
@@ -248,7 +253,8 @@ def sft(arguments: list[str]) -> int:
     if asks_for_help(arguments):
         note = f"--config takes one file. SOURCE is one of {', '.join(SOURCES)}."
         sections: dict[str, type[Config]] = {"Options": RunOptions, SETTINGS: SftConfig}
-        raise HelpAsked(help_text("sft", _about(sft), sections, note))
+        print(help_text("sft", _about(sft), sections, note))
+        return 0
     own, settings = split_arguments(RunOptions, arguments)
     options = load_config(RunOptions, None, own)
     if len(options.config) > 1:
@@ -273,9 +279,9 @@ def fine_tune(config: SftConfig, **flags: bool) -> None:
         print(f"report: {write_report(config.out, config.data_dir)}")
 
 
-def evaluate(arguments: list[str]) -> int:
+@takes(EvaluateConfig)
+def evaluate(config: EvaluateConfig) -> int:
     """Scores a model on data."""
-    config = read_options("evaluate", EvaluateConfig, arguments, _about(evaluate))
     from omnitune.evaluation.evaluate import evaluate_checkpoint
     from omnitune.evaluation.runs import data_dir_of
     from omnitune.reporting.report import scores_table
@@ -290,9 +296,9 @@ def evaluate(arguments: list[str]) -> int:
     return 0
 
 
-def inspect(arguments: list[str]) -> int:
+@takes(InspectConfig)
+def inspect(config: InspectConfig) -> int:
     """Says what a data folder holds, which media are broken, and what its splits share."""
-    config = read_options("inspect", InspectConfig, arguments, _about(inspect))
     from omnitune.data.audit.inspect import account_lines, inspect_folder
     from omnitune.models.loading import read_reading
     from omnitune.storage import write_json
@@ -305,9 +311,9 @@ def inspect(arguments: list[str]) -> int:
     return int(config.strict and (found["leaking"] or found["broken"]["count"] > 0))
 
 
-def report(arguments: list[str]) -> int:
+@takes(ReportConfig)
+def report(config: ReportConfig) -> int:
     """Prints the scores of a finished run and writes its report as a page."""
-    config = read_options("report", ReportConfig, arguments, _about(report))
     from omnitune.evaluation.runs import data_dir_of
     from omnitune.reporting.report import scores_table, write_report
 
@@ -317,9 +323,9 @@ def report(arguments: list[str]) -> int:
     return 0
 
 
-def compare(arguments: list[str]) -> int:
+@takes(CompareConfig)
+def compare(config: CompareConfig) -> int:
     """Compares runs, in the terminal and on a page: settings that differ, scores, curves."""
-    config = read_options("compare", CompareConfig, arguments, _about(compare))
     from omnitune.reporting.compare import compare_table, read_runs, write_comparison
 
     runs = read_runs(config.runs)
@@ -335,7 +341,7 @@ def chat(arguments: list[str]) -> int:
     return chat_main(arguments)
 
 
-GROUPS: dict[str, tuple[Callable[[list[str]], int], ...]] = {
+GROUPS: dict[str, tuple[Command, ...]] = {
     "Get data and parts": (corpus, parts),
     "Train": (pretrain, sft),
     "Score": (evaluate,),

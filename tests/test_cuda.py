@@ -30,6 +30,8 @@ from omnitune.tiny import pretrain_vision as vision_encoder
 from omnitune.tiny.pretrain_audio import AudioEncoderConfig
 from omnitune.tiny.pretrain_lm import ThinkerConfig
 from omnitune.tiny.pretrain_vision import VisionEncoderConfig
+from omnitune.tiny.ready import TOKENIZER_FILE
+from omnitune.tiny.stage import pretrain
 from omnitune.training.sft import finetune
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
@@ -141,12 +143,14 @@ def test_parts_from_start_to_end(tmp_path: Path) -> None:
     small = {"hidden_size": 64, "num_layers": 2, "batch_size": 4, "num_epochs": 2}
     small |= {"data_dir": spoken_and_pictured(tmp_path / "data"), "device": "cuda"}
     a, b, c = (tmp_path / name for name in "abc")
-    thinker.pretrain(ThinkerConfig(output_dir=a, vocab_size=300, **small))
-    small["tokenizer"] = a / thinker.TOKENIZER_FILE
-    audio_encoder.pretrain(AudioEncoderConfig(output_dir=b, subsampling_channels=8, **small))
+    pretrain(ThinkerConfig(output_dir=a, vocab_size=300, **small), thinker.build_stage)
+    small["tokenizer"] = a / TOKENIZER_FILE
+    audio = AudioEncoderConfig(output_dir=b, subsampling_channels=8, **small)
+    pretrain(audio, audio_encoder.build_stage)
     # Words are spotted in half of the steps, captions are written in the others.
-    settings = {"spotting_first": 0.5, "compile": "on"}
-    vision_encoder.pretrain(VisionEncoderConfig(output_dir=c, **settings, **small))
+    settings = {"word_presence_first": 0.5, "compile": "on"}
+    vision = VisionEncoderConfig(output_dir=c, **settings, **small)
+    pretrain(vision, vision_encoder.build_stage)
     for folder in (a, b, c):
         entries = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
         losses = [entry["train"]["loss"] for entry in entries]

@@ -53,7 +53,7 @@ def parse_arguments(cls: type[Config], arguments: Sequence[str]) -> list[Given]:
     while words:
         word = words.popleft()
         if word.startswith("--"):
-            key, value = _parse_option(cls, fields, word, words)
+            key, value = _parse_option(fields, word, words)
             before = next((old for name, old in given if name == key), None)
             if isinstance(before, list) and isinstance(value, list):
                 before += value
@@ -86,9 +86,7 @@ def _key(word: str) -> list[str]:
     return word[2:].partition("=")[0].replace("-", "_").split(".")
 
 
-def _parse_option(
-    cls: type[Config], fields: dict[str, FieldInfo], word: str, words: deque[str]
-) -> Given:
+def _parse_option(fields: dict[str, FieldInfo], word: str, words: deque[str]) -> Given:
     """One option; takes its value off the words that follow."""
     _, equals, text = word.partition("=")
     key = _key(word)
@@ -96,29 +94,16 @@ def _parse_option(
     negated = fields.get(key[0].removeprefix("no_"))
     if not equals and kind is None and negated is not None and negated.annotation is bool:
         return [key[0].removeprefix("no_")], False
-    if equals:
-        texts = [text]
-    else:
-        texts = _take_values(kind, words, flags_end=bool(cls.positional))
+    texts = [text] if equals else []
+    most = len(words) if kind == list[Path] else 1
+    while not equals and words and len(texts) < most and not words[0].startswith("--"):
+        texts.append(words.popleft())
     if not texts:
         return key, True
     if kind == list[Path]:
         return key, texts
     as_text = len(key) == 1 and (kind in (str, Path) or get_origin(kind) is Literal)
     return key, texts[0] if as_text else _parse_value(texts[0])
-
-
-def _take_values(kind: Any, words: deque[str], flags_end: bool) -> list[str]:
-    """The words that are the value of an option of some type: one at most, or for a list all.
-
-    Args:
-        flags_end: a flag takes no value, as the next word stands for itself.
-    """
-    most = len(words) if kind == list[Path] else int(not (kind is bool and flags_end))
-    taken: list[str] = []
-    while words and len(taken) < most and not words[0].startswith("--"):
-        taken.append(words.popleft())
-    return taken
 
 
 def _parse_value(text: str) -> Any:

@@ -21,8 +21,12 @@ from omnitune.sample import LANGUAGE_CODE
 COMMAND_LINE = "command line"
 MISSING = "a value is missing"
 CHECKPOINTS = Path("checkpoints")  # where parts and runs lie unless another folder is given
-LARGEST_SEED = 2**63 - 1  # that every generator takes
 
+Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Fraction = Annotated[float, Field(gt=0, le=1)]
+Rate = Fraction  # of learning
+Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]  # what every generator takes
 
 C = TypeVar("C", bound="Config")
 
@@ -77,10 +81,7 @@ class Config(BaseModel):
         name = f'"{key}" in "{section}"'
         if not place:
             return f"the default of {name}"
-        try:
-            text = Path(place).read_text(encoding="utf-8-sig")
-        except (OSError, UnicodeDecodeError):
-            text = ""
+        text = Path(place).read_text(encoding="utf-8-sig")
         first = text.find(f'"{section}"')
         found = re.compile(rf'"{key}"\s*:').search(text, max(0, first))
         line = f", line {text.count(chr(10), 0, found.start()) + 1}" if found else ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -12,35 +12,25 @@ from pydantic import RootModel
 from pydantic.fields import FieldInfo
 
 from omnitune.config.arguments import fields_of, option, value_type
-from omnitune.config.base import C, Config, is_config
-from omnitune.config.settings import load_config
+from omnitune.config.base import Config, is_config
 
 ASKED = ("-h", "--help")
 LEFT = 30  # widest column of options; a longer option has its text below
 WIDTHS = (50, 110)  # of the whole
-DEFAULT, NO_BREAK = "[default: ", "\u00a0"
-NAMES = {int: "INT", float: "NUMBER", str: "TEXT", Path: "PATH"}
+DEFAULT = "[default: "
+NAMES = {
+    int: "INT",
+    float: "NUMBER",
+    str: "TEXT",
+    Path: "PATH",
+    list[str]: "[TEXT,...]",
+    Any: "VALUE",
+}
 BOTH_SPELLINGS = (
-    "Options may be written with - or with _ (--{0}-{1} or --{0}_{1}), and as --NAME=VALUE."
+    "Options may be written with - or with _ (--data-dir or --data_dir), and as --NAME=VALUE."
 )
 
 Row = tuple[str, str]  # an option with its value, and its text
-
-
-class HelpAsked(Exception):
-    """The command line asks for help, which is the text of this exception."""
-
-
-def read_options(command: str, cls: type[C], arguments: Sequence[str], about: str) -> C:
-    """The options of a subcommand that has no configuration file.
-
-    Raises:
-        HelpAsked: they are to be listed.
-        UserError: lists every mistake at once.
-    """
-    if asks_for_help(arguments):
-        raise HelpAsked(help_text(command, about, {"Options": cls}))
-    return load_config(cls, None, list(arguments))
 
 
 def asks_for_help(arguments: Iterable[str]) -> bool:
@@ -61,13 +51,13 @@ def help_text(
     usage = [f"usage: omnitune {command}"]
     blocks = []
     for title, cls in sections.items():
-        usage += [_usage(cls, key, field) for key, field in fields_of(cls).items()]
-        rows = option_rows(cls)
-        blocks.append(f"{title}:\n{aligned(rows)}")
+        fields = fields_of(cls).items()
+        usage += [_option_name(cls, key, field) for key, field in fields if field.is_required()]
+        blocks.append(f"{title}:\n{aligned(option_rows(cls))}")
     blocks[-1] += "\n" + aligned([("-h, --help", "show this list")])
-    words = " ".join([*filter(None, usage), "[options]"])
-    closing = BOTH_SPELLINGS.format("data", "dir")
-    paragraphs = ["\n".join(_wrap(text, _width())) for text in (about, note, closing) if text]
+    words = " ".join([*usage, "[options]"])
+    texts = filter(None, (about, note, BOTH_SPELLINGS))
+    paragraphs = ["\n".join(_wrap(text, _width())) for text in texts]
     return "\n\n".join([words, paragraphs[0], *blocks, *paragraphs[1:]])
 
 
@@ -106,16 +96,7 @@ def _width() -> int:
 
 
 def _wrap(text: str, width: int) -> list[str]:
-    """The lines of a text; a default begins on the line of its label, if that has the room."""
-    tied = text.replace(DEFAULT, DEFAULT.replace(" ", NO_BREAK))
-    tied = tied if max(map(len, tied.split(" "))) <= width else text
-    lines = textwrap.wrap(tied, width, break_on_hyphens=False, break_long_words=False)
-    return [line.replace(NO_BREAK, " ") for line in lines]
-
-
-def _usage(cls: type[Config], key: str, field: FieldInfo) -> str:
-    """What the usage line says of a field: nothing, unless it has to be given."""
-    return _option_name(cls, key, field) if field.is_required() else ""
+    return textwrap.wrap(text, width, break_on_hyphens=False, break_long_words=False)
 
 
 def _option_name(cls: type[Config], key: str, field: FieldInfo) -> str:
@@ -132,30 +113,23 @@ def _option_name(cls: type[Config], key: str, field: FieldInfo) -> str:
 
 def _value_name(field: FieldInfo) -> str:
     """What stands for the value of a field, such as ``INT``, ``{on,off}``, ``{KEY: NUMBER}``."""
-    kind = value_type(field)
-    if field.title:
-        return field.title
-    if isinstance(kind, type) and issubclass(kind, RootModel):
-        kind = kind.model_fields["root"].annotation
+    return field.title or _type_name(value_type(field))
+
+
+def _type_name(kind: Any) -> str:
     origin, inner = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        titles = [mark.title for mark in inner[1:] if isinstance(mark, FieldInfo) and mark.title]
+        return titles[0] if titles else _type_name(inner[0])
+    if isinstance(kind, type) and issubclass(kind, RootModel):
+        return _type_name(kind.model_fields["root"].annotation)
     if origin is dict:
-        return "{" + ": ".join(map(_titled, inner)) + "}"
+        return "{" + ": ".join(map(_type_name, inner)) + "}"
     if origin is Literal:
         return f"{{{','.join(map(str, inner))}}}"
     if origin is list and get_origin(inner[0]) is Literal:
-        return f"{{{','.join(map(str, get_args(inner[0])))}}},..."
-    if origin is list and inner[0] is str:
-        return "[TEXT,...]"
+        return f"{_type_name(inner[0])},..."
     return NAMES.get(kind, "JSON")
-
-
-def _titled(kind: Any) -> str:
-    """What stands for a key or a value of a mapping: the title of its type, if it has one."""
-    if get_origin(kind) is dict:
-        return "{" + ": ".join(map(_titled, get_args(kind))) + "}"
-    plain, *marks = get_args(kind) if get_origin(kind) is Annotated else (kind,)
-    titles = [mark.title for mark in marks if isinstance(mark, FieldInfo) and mark.title]
-    return titles[0] if titles else NAMES.get(plain, "VALUE")
 
 
 def _text(cls: type[Config], key: str) -> str:
@@ -168,8 +142,7 @@ def _text(cls: type[Config], key: str) -> str:
         return f"{text} [required]"
     if DEFAULT in text:
         return text
-    default = f"{DEFAULT}{_shown(field.default)}]"
-    return f"{text} {default}"
+    return f"{text} {DEFAULT}{_shown(field.default)}]"
 
 
 def _shown(value: Any) -> str:

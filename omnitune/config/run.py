@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from omnitune.config.base import LARGEST_SEED, Config
+from omnitune.config.base import Config, Count, Rate, Seed, Share
 from omnitune.sample import UserError
 
 
@@ -47,10 +47,8 @@ class RunConfig(Config):
         description="folder for checkpoints, logs and results [default: checkpoints/NAME, after "
         "the configuration file NAME.json]",
     )
-    seed: int = Field(
+    seed: Seed = Field(
         0,
-        ge=0,
-        le=LARGEST_SEED,
         description="random seed of the initial weights, the order of the samples and the "
         "augmentation",
     )
@@ -58,32 +56,24 @@ class RunConfig(Config):
     gradient_accumulation: int = Field(
         1, ge=1, le=65_536, description="micro-batches per optimiser step"
     )
-    num_epochs: int = Field(
+    num_epochs: Count = Field(
         5,
-        ge=1,
-        le=1_000_000,
         description="number of epochs; an epoch draws as many samples as there are for training",
     )
-    max_steps: int | None = Field(
+    max_steps: Count | None = Field(
         None,
-        ge=1,
-        le=1_000_000_000,
         description="number of optimiser steps after which the run ends; it overrides num_epochs "
         "[default: no limit]",
     )
-    learning_rate: float = Field(
-        1e-4, gt=0, le=1, description="peak learning rate, reached after the warm-up"
-    )
+    learning_rate: Rate = Field(1e-4, description="peak learning rate, reached after the warm-up")
     warmup_steps: int = Field(
         500,
         ge=0,
         le=10_000_000,
         description="steps of linear learning rate warm-up; a tenth of the run at most",
     )
-    min_lr_ratio: float = Field(
+    min_lr_ratio: Share = Field(
         0.1,
-        ge=0,
-        le=1,
         description="learning rate at the end of the cosine decay, as a fraction of the peak",
     )
     weight_decay: float = Field(
@@ -94,10 +84,8 @@ class RunConfig(Config):
         description="optimiser; muon orthogonalises the updates of hidden matrices and leaves all "
         "other weights to AdamW",
     )
-    muon_learning_rate: float = Field(
+    muon_learning_rate: Rate = Field(
         0.02,
-        gt=0,
-        le=1,
         description="peak learning rate of Muon; learning_rate then applies to the AdamW groups",
     )
     adam_beta2: float = Field(
@@ -106,17 +94,16 @@ class RunConfig(Config):
     max_grad_norm: float = Field(
         1.0, gt=0, description="gradient clipping: the largest norm of all gradients together"
     )
-    log_every: int = Field(50, ge=1, description="steps between two lines of the log")
-    save_every: int = Field(500, ge=1, description="steps between two checkpoints")
-    keep_checkpoints: int = Field(
-        3, ge=1, description="number of newest step checkpoints to keep; older ones are deleted"
+    log_every: Count = Field(50, description="steps between two lines of the log")
+    save_every: Count = Field(500, description="steps between two checkpoints")
+    keep_checkpoints: Count = Field(
+        3, description="number of newest step checkpoints to keep; older ones are deleted"
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="device to train on; auto takes a GPU if there is one"
     )
-    workers: int | None = Field(
+    workers: Count | None = Field(
         None,
-        ge=1,
         description="number of data-parallel processes on a CPU [default: one per core where that "
         "is faster, else 1]",
     )
@@ -150,35 +137,3 @@ class RunConfig(Config):
         if self.output_dir is None:
             raise UserError("output_dir is not set; give --output-dir DIR")
         return self.output_dir
-
-
-def max_questions_per_sample() -> Any:
-    """The field of this name, of the stages that ask the questions of records."""
-    return Field(
-        7,
-        ge=1,
-        description="largest number of a record's independent questions in one sample; null for "
-        "no limit",
-    )
-
-
-def loss_length_exponent(default: float = 0.0) -> Any:
-    """The field of this name, of the stages that learn answers of all lengths."""
-    return Field(
-        default,
-        ge=0,
-        le=1,
-        description="loss weighting by answer length: an answer of n tokens has the total weight "
-        "n^(1 - x); 0 weighs all tokens alike, 1 weighs all answers alike",
-    )
-
-
-def tokens_per_batch() -> Any:
-    """The field of this name, of the stages whose batches are rows of tokens."""
-    return Field(
-        None,
-        ge=16,
-        le=1 << 28,
-        description="approximate number of tokens per micro-batch, from samples of similar length; "
-        "it replaces batch_size [default: batches of batch_size samples]",
-    )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, get_args
@@ -14,6 +16,7 @@ from omnitune.config.arguments import fields_of, option, parse_arguments
 from omnitune.config.base import CHECKPOINTS, COMMAND_LINE, MISSING, C, Config, is_config
 from omnitune.sample import UserError
 
+_HALF_A_SIGN = re.compile("[\ud800-\udfff]")
 UNKNOWN_NAME = "unknown_name"  # type of the problem of a key that is in no registry
 # Plain words for pydantic's problems, by the beginning of their type.
 SENTENCES = {
@@ -103,11 +106,7 @@ def object_of_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(values) == len(pairs):
         return values
     repeated = Repeated(values)
-    for key, _ in pairs:
-        if key not in values:  # taken out when it came first
-            repeated.key = key
-            break
-        del values[key]
+    repeated.key = Counter(key for key, _ in pairs).most_common(1)[0][0]
     return repeated
 
 
@@ -145,13 +144,7 @@ def as_found(value: Any) -> str:
 
 def is_unicode(text: str) -> bool:
     """Whether a text can be written: JSON's ``\\ud83d`` alone is half a sign."""
-    if text.isascii():
-        return True
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    return text.isascii() or not _HALF_A_SIGN.search(text)
 
 
 def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:

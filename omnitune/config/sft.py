@@ -17,13 +17,8 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from omnitune.config.base import Config, Language, refuse_bool
-from omnitune.config.run import (
-    RunConfig,
-    loss_length_exponent,
-    max_questions_per_sample,
-    tokens_per_batch,
-)
+from omnitune.config.base import Config, Count, Fraction, Language, Rate, Share, refuse_bool
+from omnitune.config.run import RunConfig
 from omnitune.config.settings import UNKNOWN_NAME
 from omnitune.sources import SOURCES
 
@@ -60,10 +55,8 @@ class DataMix(RootModel[dict[SourceName, Weight]]):
 class Phase(Config):
     """A part of the run; what it leaves out is as the run has it."""
 
-    until: float | None = Field(
+    until: Fraction | None = Field(
         None,
-        gt=0,
-        le=1,
         description="end of the phase, as a fraction of the run's steps [default: 1, for the last "
         "phase only]",
     )
@@ -73,20 +66,16 @@ class Phase(Config):
         description="parts of the model to train; all others are frozen [default: as "
         "freeze_encoders says]",
     )
-    learning_rate: float | None = Field(
+    learning_rate: Rate | None = Field(
         None,
-        gt=0,
-        le=1,
         description="peak learning rate of the phase; the rates of projectors and encoders keep "
         "their ratio to it [default: the run's]",
     )
     data_mix: DataMix | None = Field(
         None, description="sampling weight of each source [default: the run's]"
     )
-    max_difficulty: float | None = Field(
+    max_difficulty: Fraction | None = Field(
         None,
-        gt=0,
-        le=1,
         description="largest difficulty of a sample; the phase leaves out harder ones [default: "
         "no limit]",
     )
@@ -123,10 +112,8 @@ class SftConfig(RunConfig):
         [],
         description="list of the run's phases, each an object with the keys below",
     )
-    curriculum: float = Field(
+    curriculum: Share = Field(
         0.0,
-        ge=0,
-        le=1,
         description="curriculum: the fraction of the run over which harder samples join, starting "
         "with the easiest half of each source; 0 for none",
     )
@@ -135,39 +122,46 @@ class SftConfig(RunConfig):
         description="adaptive sampling: it gives more weight to the sources whose held-out loss "
         "or score lags behind",
     )
-    tokens_per_batch: int | None = tokens_per_batch()
-    lr_base_width: int = Field(
+    tokens_per_batch: int | None = Field(
+        None,
+        ge=16,
+        le=1 << 28,
+        description="approximate number of tokens per micro-batch, from samples of similar length; "
+        "it replaces batch_size [default: batches of batch_size samples]",
+    )
+    lr_base_width: Count = Field(
         512,
-        ge=1,
         description="width of the thinker for which learning_rate is meant; a narrower thinker "
         "gets a proportionally larger rate",
     )
-    projector_learning_rate: float | None = Field(
+    projector_learning_rate: Rate | None = Field(
         None,
-        gt=0,
-        le=1,
         description="peak learning rate of the projectors [default: 2.5 times the thinker's]",
     )
-    encoder_learning_rate: float | None = Field(
+    encoder_learning_rate: Rate | None = Field(
         None,
-        gt=0,
-        le=1,
         description="peak learning rate of encoders that are trained [default: learning_rate]",
     )
-    multi_turn_prob: float = Field(
+    multi_turn_prob: Share = Field(
         0.2,
-        ge=0,
-        le=1,
         description="probability that a record's independent questions form one conversation; "
         "otherwise each is asked alone",
     )
-    max_questions_per_sample: int | None = max_questions_per_sample()
+    max_questions_per_sample: Count | None = Field(
+        7,
+        description="largest number of a record's independent questions in one sample; null for "
+        "no limit",
+    )
     fresh_questions: bool = Field(
         True,
         description="choose new questions in each epoch, where a record has more than "
         "max_questions_per_sample",
     )
-    loss_length_exponent: float = loss_length_exponent()
+    loss_length_exponent: Share = Field(
+        0.0,
+        description="loss weighting by answer length: an answer of n tokens has the total weight "
+        "n^(1 - x); 0 weighs all tokens alike, 1 weighs all answers alike",
+    )
     languages: dict[SourceName, Language] = Field(
         {},
         description="by source, the language code of answers whose records name none, such as hi; "
@@ -197,18 +191,16 @@ class SftConfig(RunConfig):
         False,
         description="recompute activations in the backward pass: less memory, a third slower",
     )
-    max_interpolation: float = Field(
+    max_interpolation: Share = Field(
         0.5,
-        ge=0,
-        le=1,
         description="largest share of the starting thinker's weights that is interpolated into "
         "the final ones; the run takes the share with the lowest validation loss, 0 turns it off",
     )
-    probe_questions: int = Field(
-        16, ge=1, description="held-out questions per task that are scored every log_every steps"
+    probe_questions: Count = Field(
+        16, description="held-out questions per task that are scored every log_every steps"
     )
-    epoch_questions: int = Field(
-        100, ge=1, description="held-out questions per task that are scored after each epoch"
+    epoch_questions: Count = Field(
+        100, description="held-out questions per task that are scored after each epoch"
     )
 
     @field_validator("phases", mode="wrap")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import re
+import shlex
 from collections.abc import Collection, Iterable
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -11,8 +13,6 @@ from urllib.parse import unquote, urlsplit
 from omnitune.media.registry import MEDIA
 from omnitune.sample import Media
 
-# A word in quotes, or one in which blanks are escaped; ends at a blank or the end of the line.
-_WORD = re.compile(r"""(?:'([^']*)'|"([^"]*)"|((?:\\.|[^\s\\'"])(?:\\.|[^\s\\])*))(?:\s+|$)""")
 _AROUND = "'\"`()[]{}<>.,;:!?"  # what stands around a name within a sentence
 
 
@@ -35,13 +35,11 @@ def dropped_files(line: str) -> list[Path]:
     """
     if _names_a_file(line.strip()):
         return [path_of(line)]
-    words, position = [], 0
-    while found := _WORD.match(line, position):
-        words.append(found[0].strip())
-        position = found.end()
-    if position < len(line) or not words or not all(map(_names_a_file, words)):
+    try:
+        words = shlex.split(line)
+    except ValueError:  # a quote without its other
         return []
-    return [path_of(word) for word in words]
+    return [path_of(word) for word in words] if all(map(_names_a_file, words)) else []
 
 
 def as_medium(path: Path, kinds: Iterable[str]) -> Media | None:
@@ -85,17 +83,9 @@ def completions(line: str, names: Iterable[str], take_files: Iterable[str]) -> l
         return [f"{command} ~/"]
     start = typed.rpartition("/")[2]
     folder = typed.removesuffix(start)
-    try:
-        with os.scandir(os.path.expanduser(folder) or ".") as entries:
-            found = sorted(entry.name + "/" * entry.is_dir() for entry in entries)
-    except OSError:
-        return []
-    hidden = start.startswith(".")
-    return [
-        f"{command} {folder}{name}"
-        for name in found
-        if name.startswith(start) and (hidden or not name.startswith("."))
-    ]
+    root = Path(os.path.expanduser(folder))
+    found = sorted(glob.glob(glob.escape(start) + "*", root_dir=root))
+    return [f"{command} {folder}{name}" + "/" * (root / name).is_dir() for name in found]
 
 
 def _names_a_file(word: str) -> bool:

@@ -1,4 +1,4 @@
-"""Standard input and output of a chat: any bytes, any encoding, closed or broken at any time."""
+"""Standard input and output: any bytes, any encoding, closed or broken at any time."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import os
 import signal
 import sys
 import unicodedata
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import Any
 
 from omnitune.sample import UserError
@@ -26,9 +25,10 @@ def as_json_line(values: dict[str, Any]) -> str:
 
 
 def tell(text: str) -> None:
-    """Writes to standard error, if that is open."""
-    if sys.stderr is not None:
-        print(printable(text), file=sys.stderr, flush=True)
+    """Writes to standard error, as far as there is one."""
+    with suppress(OSError, ValueError):
+        if sys.stderr is not None:
+            print(printable(text), file=sys.stderr, flush=True)
 
 
 def next_line() -> str:
@@ -52,31 +52,20 @@ def printable(text: str) -> str:
 
 
 def tolerate_any_bytes() -> None:
-    """Neither a stray byte in the input nor a narrow output encoding shall end a conversation."""
-    for file, errors in ((sys.stdin, "surrogateescape"), (sys.stdout, "replace")):
+    """Neither a stray byte in the input nor a narrow output encoding shall end a command."""
+    for file in (sys.stdout, sys.stderr):
         if isinstance(file, io.TextIOWrapper):
-            file.reconfigure(errors=errors)
-    # What is no ASCII in an ASCII terminal's input can only be UTF-8.
-    if isinstance(sys.stdin, io.TextIOWrapper) and _is_ascii(sys.stdin.encoding):
-        sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")
+            file.reconfigure(errors="replace")
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")
+        # What is no ASCII in an ASCII terminal's input can only be UTF-8.
+        if codecs.lookup(sys.stdin.encoding).name == "ascii":
+            sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")
 
 
-def _is_ascii(encoding: str) -> bool:
-    return codecs.lookup(encoding).name == "ascii"
-
-
-@contextmanager
-def ended_by_a_kill() -> Iterator[None]:
-    """A polite kill ends the conversation; Ctrl-C, as which it is taken elsewhere, would not."""
-
-    def leave(*_: object) -> None:
-        sys.exit(128 + signal.SIGTERM)
-
-    before = signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+def leave_when_killed() -> None:
+    """A polite kill ends a conversation; Ctrl-C, as which it is taken elsewhere, would not."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
 
 def drop_output() -> None:

@@ -14,7 +14,7 @@ import torch
 from pydantic import BeforeValidator, Field, create_model
 
 from omnitune.config.base import Config
-from omnitune.config.help import HelpAsked, asks_for_help, help_text
+from omnitune.config.help import asks_for_help, help_text
 from omnitune.config.settings import load_config
 from omnitune.data.taught import Taught
 from omnitune.media.base import with_article
@@ -24,16 +24,7 @@ from omnitune.sample import Media, UserError
 from omnitune.serving import paths
 from omnitune.serving.folder import greeting, require_model
 from omnitune.serving.session import MAX_NEW_TOKENS, ChatSession, named_in_errors
-from omnitune.serving.streams import (
-    CUT_OFF,
-    as_json_line,
-    drop_output,
-    ended_by_a_kill,
-    next_line,
-    printable,
-    tell,
-    tolerate_any_bytes,
-)
+from omnitune.serving.streams import as_json_line, leave_when_killed, next_line, printable, tell
 
 CKPT_DIR = Path("checkpoints/omni_sft_tiny")
 ABOUT = "Talks to a model: at a prompt, or once if --prompt or a file is given."
@@ -197,57 +188,26 @@ def chat(
         as_json: print one line with ``prompt``, for each kind of medium that the model reads a
             path, a list of several or null, ``answer``,
             ``tokens`` (of the answer) and ``seconds`` (reading media and answering; loading the
-            model is left out), and ``notice`` if there is one (``ChatSession.notice``). After an
-            error the line is ``{"error": sentence}``, so that standard output is JSON in any case.
+            model is left out), and ``notice`` if there is one (``ChatSession.notice``).
         max_new_tokens: longest answer.
         **media: files by modality (``image=[...]``).
 
-    Returns:
-        exit status: 0, 2 after a UserError (told on standard error), 130 after Ctrl-C, 141 if who
-        reads the output has gone.
+    Raises:
+        UserError: there is no model, nothing to answer, or a file cannot be used.
     """
-    tolerate_any_bytes()
-    try:
-        status = _talk(ckpt_dir, prompt, as_json, max_new_tokens, media)
-        print(end="", flush=True)
-    except OSError as error:  # of writing: what is read has its own sentences
-        drop_output()
-        if isinstance(error, BrokenPipeError):
-            return CUT_OFF
-        tell(f"error: the output cannot be written ({error.strerror or error})")
-        return 2
-    return status
-
-
-def _talk(
-    ckpt_dir: Path,
-    prompt: str | None,
-    as_json: bool,
-    max_new_tokens: int,
-    media: Mapping[str, Sequence[Path] | None],
-) -> int:
     given = {name: files for name, files in media.items() if files}
-    try:
-        if prompt is None and not given and not as_json:
-            with ended_by_a_kill():
-                talk = Terminal(_open_session(ckpt_dir, max_new_tokens), str(ckpt_dir))
-                talk.about = greeting(ckpt_dir) if talk.typed else ()
-                return talk.run()
-        if not given and not (prompt or "").strip():
-            flags = " or ".join(f"--{name}" for name in MEDIA)
-            raise UserError(f"there is nothing to answer; give a --prompt with words, or {flags}")
-        for name, path in _each(given):  # a missing file is told before a large model is loaded
-            with named_in_errors(path):
-                MEDIA[name].check(path)
-        _answer_once(_open_session(ckpt_dir, max_new_tokens), prompt or "", given, as_json)
-    except UserError as error:
-        if as_json:
-            print(as_json_line({"error": str(error)}), flush=True)
-        tell(f"error: {error}")
-        return 2
-    except KeyboardInterrupt:
-        tell("")
-        return 130
+    if prompt is None and not given and not as_json:
+        leave_when_killed()
+        talk = Terminal(_open_session(ckpt_dir, max_new_tokens), str(ckpt_dir))
+        talk.about = greeting(ckpt_dir) if talk.typed else ()
+        return talk.run()
+    if not given and not (prompt or "").strip():
+        flags = " or ".join(f"--{name}" for name in MEDIA)
+        raise UserError(f"there is nothing to answer; give a --prompt with words, or {flags}")
+    for name, path in _each(given):  # a missing file is told before a large model is loaded
+        with named_in_errors(path):
+            MEDIA[name].check(path)
+    _answer_once(_open_session(ckpt_dir, max_new_tokens), prompt or "", given, as_json)
     return 0
 
 
@@ -288,18 +248,17 @@ def main(arguments: list[str]) -> int:
     """The ``chat`` subcommand; returns the exit status.
 
     Raises:
-        HelpAsked: the options are to be listed.
-        UserError: an option is wrong; with ``--json`` it is on standard output too.
+        UserError: of the options or of :func:`chat`; with ``--json`` it is on standard output too.
     """
     if asks_for_help(arguments):
-        raise HelpAsked(help_text("chat", ABOUT, {"Options": chat_config()}, AFTER_A_MISTAKE))
+        print(help_text("chat", ABOUT, {"Options": chat_config()}, AFTER_A_MISTAKE))
+        return 0
     try:
-        options = load_config(chat_config(), None, arguments)
+        return chat(**dict(load_config(chat_config(), None, arguments)))
     except UserError as error:
         if "--json" in arguments:
             print(as_json_line({"error": str(error)}), flush=True)
         raise
-    return chat(**dict(options))
 
 
 def _open_session(ckpt_dir: Path, max_new_tokens: int) -> ChatSession:

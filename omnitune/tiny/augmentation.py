@@ -23,20 +23,18 @@ class ClipChange:
     Attributes:
         warp: share by which the mel bins are squeezed or stretched, at most.
         tempo: share by which a clip grows longer or shorter, at most.
-        time_masks: stretches of time that are blanked.
-        frequency_masks: bands of mel bins that are.
+        band: share of the mel bins that is blanked, at most.
     """
 
     warp: float = 0.0
     tempo: float = 0.0
-    time_masks: int = 0
-    frequency_masks: int = 0
+    band: float = 0.0
 
     def __call__(self, mel_TM: Tensor, draw: random.Random) -> Tensor:
         """A changed clip, of another length where ``tempo`` says so."""
         mel_TM = warped(mel_TM, self.warp, draw) if self.warp else mel_TM
         mel_TM = hurried(mel_TM, self.tempo, draw) if self.tempo else mel_TM
-        return blanked(mel_TM, self.time_masks, self.frequency_masks, draw)
+        return blanked(mel_TM, self.band, draw) if self.band else mel_TM
 
 
 def warped(mel_TM: Tensor, at_most: float, draw: random.Random) -> Tensor:
@@ -62,18 +60,13 @@ def between(rows_NM: Tensor, place_K: Tensor) -> Tensor:
     return torch.lerp(rows_NM[below_K], rows_NM[below_K + 1], (place_K - below_K)[:, None])
 
 
-def blanked(mel_TM: Tensor, time_masks: int, frequency_masks: int, draw: random.Random) -> Tensor:
-    """SpecAugment (Park et al. 2019): blanks random stretches of time and bands of bins."""
+def blanked(mel_TM: Tensor, at_most: float, draw: random.Random) -> Tensor:
+    """The clip without a band of bins (SpecAugment, Park et al. 2019; no stretch of time)."""
     mel_TM = mel_TM.clone()
-    frames, bins = mel_TM.shape
-    for _ in range(time_masks):
-        width = draw.randint(0, max(1, min(25, frames // 10)))
-        start = draw.randrange(max(1, frames - width))
-        mel_TM[start : start + width] = 0
-    for _ in range(frequency_masks):
-        width = draw.randint(0, bins // 5)
-        start = draw.randrange(max(1, bins - width))
-        mel_TM[:, start : start + width] = 0
+    bins = mel_TM.shape[1]
+    width = draw.randint(0, int(bins * at_most))
+    start = draw.randrange(max(1, bins - width))
+    mel_TM[:, start : start + width] = 0
     return mel_TM
 
 

@@ -10,15 +10,16 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, ClassVar, Literal, cast
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from torch import Tensor, nn
 
-from omnitune.config.run import RunConfig
+from omnitune.config.base import Count, Rate
 from omnitune.data.packing import WHOLE, Shard, of_like_length
 from omnitune.encoders.fastconformer import FastConformerEncoder, pad
 from omnitune.evaluation.metrics import word_error_rate
@@ -26,98 +27,36 @@ from omnitune.media.audio import duration
 from omnitune.sample import Sample
 from omnitune.tiny.augmentation import ClipChange
 from omnitune.tiny.stage import (
+    EncoderConfig,
     Stage,
     captioned,
-    check_heads,
-    fresh_directory,
     load_tokenizer,
-    run_stage,
     save_naming_encoder,
 )
 
 NAME = "audio"
+NUM_UNITS = 256  # small units that the last layer but one spells in
+SLOT_SHARE = 0.5  # of a clip's rows that the thinker receives; rows that name a word come first
+CHANGE = ClipChange(warp=0.08, tempo=0.1, band=0.2)  # from one epoch to the next
 LENGTH_WINDOW = 16  # batches that are sorted by length together
 TRANSCRIBED = 64  # held-out clips at a time
 
 
-class AudioEncoderConfig(RunConfig):
+class AudioEncoderConfig(EncoderConfig):
     """Stage B: a small FastConformer."""
 
+    checkpoint: ClassVar[str] = "audio_enc.pt"
+
     stage: Literal["pretrain_audio"] = "pretrain_audio"
-    tokenizer: Path = Field(
-        Path("checkpoints/thinker_tiny/tokenizer.json"),
-        description="tokenizer of the thinker, whose subwords the encoder learns to name",
-    )
-    num_epochs: int = Field(8, ge=1)
-    optimizer: Literal["adamw", "muon"] = Field("muon")
-    batch_size: int = Field(16, ge=1)
-    learning_rate: float = Field(4e-3, gt=0, le=1)
+    num_epochs: Count = 8
+    batch_size: Count = 16
+    learning_rate: Rate = 4e-3
     warmup_steps: int = Field(200, ge=0)
-    hidden_size: int = Field(144, ge=16, description="width of the hidden states")
-    num_layers: int = Field(4, ge=1, description="number of Conformer blocks")
-    num_heads: int = Field(4, ge=1, description="number of attention heads")
-    intermediate_size: int = Field(360, ge=16, description="width of the feed-forward layers")
-    unit_layer: int | None = Field(
-        None,
-        ge=1,
-        description="layer with the intermediate CTC loss over small units [default: the last but "
-        "one]",
-    )
-    num_units: int = Field(
-        256, ge=40, description="number of small units in the intermediate CTC loss"
-    )
-    conv_kernel: int = Field(
-        9, ge=3, description="kernel size of the depthwise convolutions, an odd number"
-    )
+    hidden_size: int = Field(144, ge=16)
+    intermediate_size: int = Field(360, ge=16)
     subsampling_channels: int = Field(
         32, ge=4, description="channels of the convolutional subsampling"
     )
-    num_mel_bins: int = Field(64, ge=8, description="number of mel bins of the input")
-    dropout: float = Field(0.0, ge=0, lt=1, description="dropout rate in the encoder")
-    slot_share: float = Field(
-        0.5,
-        gt=0,
-        le=1,
-        description="fraction of the encoder's frames that the thinker receives; frames that name "
-        "a word come first",
-    )
-    time_masks: int = Field(0, ge=0, description="SpecAugment: number of masked time spans")
-    frequency_masks: int = Field(
-        1, ge=0, description="SpecAugment: number of masked bands of mel bins"
-    )
-    frequency_warp: float = Field(
-        0.08,
-        ge=0,
-        lt=0.5,
-        description="vocal tract length perturbation: largest relative change of the frequency "
-        "axis",
-    )
-    tempo: float = Field(
-        0.1,
-        ge=0,
-        lt=0.5,
-        description="tempo perturbation: largest relative change of a clip's length",
-    )
-
-    @model_validator(mode="after")
-    def _fits(self) -> AudioEncoderConfig:
-        check_heads(self.hidden_size, self.num_heads)
-        if self.middle > self.num_layers:
-            raise ValueError(f"unit_layer {self.middle} is above num_layers {self.num_layers}")
-        if self.conv_kernel % 2 == 0:
-            raise ValueError(f"conv_kernel {self.conv_kernel} is even, expected an odd width")
-        if self.num_mel_bins % 8:
-            raise ValueError(f"num_mel_bins {self.num_mel_bins} is not a multiple of 8")
-        return self
-
-    @property
-    def middle(self) -> int:
-        """Layer, counted from 1, that spells in small units."""
-        return self.unit_layer or max(1, self.num_layers - 1)
-
-    def change(self) -> ClipChange:
-        """How clips are changed from one epoch to the next."""
-        return ClipChange(self.frequency_warp, self.tempo, self.time_masks, self.frequency_masks)
 
     def encoder(self) -> dict[str, Any]:
         """Settings of the encoder."""
@@ -126,12 +65,12 @@ class AudioEncoderConfig(RunConfig):
             "num_hidden_layers": self.num_layers,
             "num_attention_heads": self.num_heads,
             "intermediate_size": self.intermediate_size,
-            "conv_kernel_size": self.conv_kernel,
+            "conv_kernel_size": 9,
             "subsampling_conv_channels": self.subsampling_channels,
-            "num_mel_bins": self.num_mel_bins,
-            "dropout": self.dropout,
-            "activation_dropout": self.dropout,
-            "attention_dropout": self.dropout,
+            "num_mel_bins": 64,
+            "dropout": 0.0,
+            "activation_dropout": 0.0,
+            "attention_dropout": 0.0,
             "layerdrop": 0.0,
             "scale_input": False,
         }
@@ -167,7 +106,7 @@ class CtcModel(nn.Module):
         self.unit_head = nn.Linear(self.modality.feature_dim, num_units + 1)
         self._middle: Tensor | None = None
         layers = cast(nn.ModuleList, self.encoder.layers)
-        layers[config.middle - 1].register_forward_hook(self._keep_middle)
+        layers[max(0, config.num_layers - 2)].register_forward_hook(self._keep_middle)
 
     def forward(self, batch: CtcBatch) -> tuple[Tensor, Tensor]:
         """Sum of the clips' two CTC losses and the number of subwords: ``[1]`` each."""
@@ -270,22 +209,18 @@ class LengthBatches:
     def __init__(self, clips: Clips, batch_size: int, seed: int, change: ClipChange) -> None:
         self.clips, self.batch_size, self.seed, self.change = clips, batch_size, seed, change
         self.per_epoch = -(-len(clips.samples) // batch_size)
+        self._plan_of = lru_cache(maxsize=1)(self._plan)
 
     def __call__(self, number: int, part: Shard = WHOLE) -> CtcBatch | None:
         """Batch ``number`` of the run, counted from 0 over all epochs; None for an empty part."""
         epoch, place = divmod(number, self.per_epoch)
-        chosen = self._epoch(epoch)[place][part.rank :: part.of]
+        chosen = self._plan_of(epoch)[place][part.rank :: part.of]
         if not chosen:
             return None
         batch = self.clips.batch(chosen)
         draws = (random.Random(f"{self.seed}/{epoch}/masks/{n}") for n in chosen)
         inputs = [self.change(x, d) for x, d in zip(batch.inputs, draws, strict=True)]
         return replace(batch, inputs=inputs)
-
-    def _epoch(self, epoch: int) -> list[list[int]]:
-        if getattr(self, "_held", (None,))[0] != epoch:
-            self._held = (epoch, self._plan(epoch))
-        return self._held[1]
 
     def _plan(self, epoch: int) -> list[list[int]]:
         rng = random.Random(f"{self.seed}/{epoch}")
@@ -303,40 +238,30 @@ class LengthBatches:
         return batches
 
 
-def pretrain(config: AudioEncoderConfig, resume: bool = False, overwrite: bool = False) -> Path:
-    """Trains the encoder on the training split's transcripts; returns the checkpoint's path."""
-    out = fresh_directory(config, "audio_enc.pt", resume, overwrite)
-    if out.folder is None:
-        return out.path
-    torch.manual_seed(config.seed)
+def build_stage(config: AudioEncoderConfig, path: Path) -> Stage:
+    """The encoder, which learns from the transcripts, and its data; the best is kept at a path."""
     tokenizer = load_tokenizer(config.tokenizer)
     splits = captioned(config.data_dir, NAME)
-    units = train_units((s.media[0].caption for s in splits[0]), config.num_units)
+    units = train_units((s.media[0].caption for s in splits[0]), NUM_UNITS)
     model = CtcModel(config, tokenizer.get_vocab_size(), units.get_vocab_size())
     train, held_out = (Clips(found, model.modality, tokenizer, units) for found in splits)
-    batches = -(-len(train.samples) // config.batch_size)
+    batches = LengthBatches(train, config.batch_size, config.seed, CHANGE)
 
     def save_best(scores: dict[str, Any]) -> None:
-        settings = config.encoder() | {"slot_share": config.slot_share}
+        settings = config.encoder() | {"slot_share": SLOT_SHARE}
         state = model.encoder.state_dict()
-        save_naming_encoder(out.path, NAME, settings, state, model.head, tokenizer, scores=scores)
+        save_naming_encoder(path, NAME, settings, state, model.head, tokenizer, scores=scores)
 
-    out.folder.open()
-    run_stage(
-        Stage(
-            config=config,
-            model=model,
-            batch_at=LengthBatches(train, config.batch_size, config.seed, config.change()),
-            batches_per_epoch=batches,
-            groups=[NAME],
-            score=lambda: held_out_wer(model, held_out),
-            better=lambda new, old: new["wer"] < old["wer"],
-            save_best=save_best,
-            line=lambda s: f"WER: {s['wer']:.1%}",
-        ),
-        resume,
+    return Stage(
+        model=model,
+        batch_at=batches,
+        batches_per_epoch=batches.per_epoch,
+        groups=[NAME],
+        score=lambda: held_out_wer(model, held_out),
+        metric="wer",
+        save_best=save_best,
+        line=lambda s: f"WER: {s['wer']:.1%}",
     )
-    return out.path
 
 
 def train_units(transcripts: Iterable[str], count: int) -> Tokenizer:

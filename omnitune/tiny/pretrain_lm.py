@@ -6,19 +6,14 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from pydantic import Field, model_validator
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedModel, Qwen3Config
 
-from omnitune.config.run import (
-    RunConfig,
-    loss_length_exponent,
-    max_questions_per_sample,
-    tokens_per_batch,
-)
+from omnitune.config.base import Count, Rate, Share
 from omnitune.config.sft import DataMix
 from omnitune.data.loader import BatchStream, SampleReader
 from omnitune.data.mixture import Mixture
@@ -41,13 +36,18 @@ from omnitune.sample import (
     UserError,
 )
 from omnitune.tiny.pseudo_features import PseudoFeatures, spread
-from omnitune.tiny.stage import Stage, check_heads, fresh_directory, run_stage, save_tokenizer
+from omnitune.tiny.stage import Stage, StageConfig, check_heads
 from omnitune.training.run import Plan
 
-TOKENIZER_FILE = "tokenizer.json"
 MEDIA_NAMES = ("image", "audio")  # that the tiny parts see and hear
 SPECIAL_TOKENS = (*CONTROL_TOKENS, *map(placeholder, MEDIA_NAMES))
 SPEECH = "audio"
+PSEUDO_FEATURE_PROB = 0.7  # of a picture's caption in slots, as features are, not as plain text
+SLOTS = 9  # over which a caption is spread
+SPOKEN_QUESTION_PROB = 0.3  # of a single question about a picture as speech
+PROMPT_WEIGHT = 0.1  # of a token outside the assistant's answers
+MULTI_TURN_PROB = 0.5  # of a record's questions in one conversation, in place of each alone
+MAX_QUESTIONS = 7  # of a record in one sample
 # What follows a noun that stands for several: "rings", "crosses"; not what ends "glass" or "this".
 PLURAL = r"(?:(?<=ss|x|z|ch|sh)es|(?<![siu])s)(?!\p{L})"
 # What subwords never reach across: one digit; letters up to a plural's ending, so that who
@@ -55,12 +55,12 @@ PLURAL = r"(?:(?<=ss|x|z|ch|sh)es|(?<![siu])s)(?!\p{L})"
 PIECES = rf" ?\p{{N}}| ?\p{{L}}{{3,}}?(?={PLURAL})| ?\p{{L}}+| ?[^\s\p{{L}}\p{{N}}]+|\s+(?!\S)|\s+"
 
 
-class ThinkerConfig(RunConfig):
+class ThinkerConfig(StageConfig):
     """Stage A: a small Qwen3 (grouped-query attention, QK norm, SwiGLU)."""
 
+    checkpoint: ClassVar[str] = "thinker_best.pt"
+
     stage: Literal["pretrain_lm"] = "pretrain_lm"
-    num_epochs: int = Field(5, ge=1)
-    optimizer: Literal["adamw", "muon"] = Field("muon")
     data_mix: DataMix = Field(
         DataMix(
             text_only=0.3,
@@ -73,39 +73,6 @@ class ThinkerConfig(RunConfig):
         ),
         description="sampling weight of each source; sources without a file are left out",
     )
-    prompt_weight: float = Field(
-        0.1,
-        ge=0,
-        le=1,
-        description="loss weight of the tokens outside the assistant's answers; a token of an "
-        "answer weighs 1",
-    )
-    pseudo_feature_prob: float = Field(
-        0.7,
-        ge=0,
-        le=1,
-        description="probability that an image's caption is spread over slots, as an encoder's "
-        "features are; otherwise it is plain text. The source described always uses slots",
-    )
-    spoken_question_prob: float = Field(
-        0.3,
-        ge=0,
-        le=1,
-        description="probability that a single question about an image is written as speech: "
-        "without punctuation, followed by silence",
-    )
-    pseudo_feature_slots: int = Field(
-        9, ge=1, description="number of slots over which a caption is spread"
-    )
-    multi_turn_prob: float = Field(
-        0.5,
-        ge=0,
-        le=1,
-        description="probability that a record's independent questions form one conversation; "
-        "otherwise each is asked alone",
-    )
-    max_questions_per_sample: int | None = max_questions_per_sample()
-    loss_length_exponent: float = loss_length_exponent()
     described_first: float = Field(
         0.4,
         ge=0,
@@ -113,25 +80,18 @@ class ThinkerConfig(RunConfig):
         description="fraction of the run, from its start, that draws from the source described "
         "only; the mix follows",
     )
-    batch_size: int = Field(16, ge=1)
-    tokens_per_batch: int | None = tokens_per_batch()
-    learning_rate: float = Field(7e-3, gt=0, le=1)
-    muon_learning_rate: float = Field(1e-2, gt=0, le=1)
-    min_lr_ratio: float = Field(0.02, ge=0, le=1)
+    batch_size: Count = 16
+    learning_rate: Rate = 7e-3
+    muon_learning_rate: Rate = 1e-2
+    min_lr_ratio: Share = 0.02
     warmup_steps: int = Field(100, ge=0)
     vocab_size: int = Field(1600, ge=300, le=65_536, description="vocabulary size of the tokenizer")
-    hidden_size: int = Field(128, ge=16, description="width of the hidden states")
-    num_layers: int = Field(4, ge=1, description="number of decoder layers")
-    num_heads: int = Field(4, ge=1, description="number of query heads")
-    num_kv_heads: int = Field(4, ge=1, description="number of key-value heads")
-    intermediate_size: int = Field(384, ge=16, description="width of the feed-forward layers")
-    rope_theta: float = Field(1000.0, gt=1, description="base of the rotary position embedding")
+    num_kv_heads: Count = Field(4, description="number of key-value heads")
     max_positions: int = Field(2048, ge=64, description="largest context length in tokens")
     max_tokens: int = Field(1024, ge=16, description="largest length of a sample in tokens")
 
     @model_validator(mode="after")
-    def _fits(self) -> ThinkerConfig:
-        check_heads(self.hidden_size, self.num_heads)
+    def _key_value_heads_fit(self) -> ThinkerConfig:
         check_heads(self.num_heads, self.num_kv_heads, "num_heads", "num_kv_heads")
         return self
 
@@ -149,16 +109,16 @@ class ThinkerConfig(RunConfig):
             tie_word_embeddings=True,
             # The library's 0.02 suits widths in the thousands; narrow layers start too quiet.
             initializer_range=0.5 / self.hidden_size**0.5,
-            rope_parameters={"rope_type": "default", "rope_theta": self.rope_theta},
+            rope_parameters={"rope_type": "default", "rope_theta": 1000.0},
         ).to_dict()
 
 
-def pretrain(config: ThinkerConfig, resume: bool = False, overwrite: bool = False) -> Path:
-    """Trains tokenizer and thinker on the training split; returns the checkpoint's path."""
-    out = fresh_directory(config, "thinker_best.pt", resume, overwrite)
-    if out.folder is None:
-        return out.path
-    torch.manual_seed(config.seed)
+def build_stage(config: ThinkerConfig, path: Path) -> Stage:
+    """The thinker with its tokenizer, and its data; the best is kept at a path.
+
+    Raises:
+        UserError: there is too little data, or ``data_mix`` gives no weight to any of it.
+    """
     sources = read_available(config.data_dir)
     train = {name: split_of(x, "train") for name, x in sources.items()}
     train = {name: samples for name, samples in train.items() if samples}
@@ -167,10 +127,9 @@ def pretrain(config: ThinkerConfig, resume: bool = False, overwrite: bool = Fals
         raise UserError(f"{config.data_dir}: needs records in the splits train and validation")
     words = (put_into_words(s) for samples in train.values() for s in samples)
     tokenizer = train_tokenizer(words, config.vocab_size)
-    renderer = ChatRenderer(tokenizer)
     model = OmniModel(OmniConfig(thinker=config.architecture(tokenizer.get_vocab_size())))
     mimetic_init_(model.thinker)
-    reader = WordsReader(renderer, config)
+    reader = WordsReader(ChatRenderer(tokenizer), config.max_tokens, config.seed)
     weights = {name: w for name, w in config.data_mix.weights().items() if name in train}
     if not weights:
         raise UserError(
@@ -183,34 +142,26 @@ def pretrain(config: ThinkerConfig, resume: bool = False, overwrite: bool = Fals
         train,
         mixture,
         config.batch_size,
-        prompt_weight=config.prompt_weight,
-        multi_turn_prob=config.multi_turn_prob,
-        max_questions_per_sample=config.max_questions_per_sample,
-        loss_length_exponent=config.loss_length_exponent,
-        tokens_per_batch=config.tokens_per_batch,
+        prompt_weight=PROMPT_WEIGHT,
+        multi_turn_prob=MULTI_TURN_PROB,
+        max_questions_per_sample=MAX_QUESTIONS,
     )
     if config.described_first and "described" in stream.groups:
         stream.follow(described_first(config, stream, train))
     items = [reader.item(one) for sample in held_out for one in sample.split_turns()]
-    out.folder.open()
-    save_tokenizer(config.out / TOKENIZER_FILE, tokenizer)
-    run_stage(
-        Stage(
-            config=config,
-            model=model,
-            batch_at=stream,
-            batches_per_epoch=len(stream),
-            groups=stream.groups,
-            score=lambda: token_scoreboard(model, items),
-            better=lambda new, old: new["loss"] < old["loss"],
-            save_best=lambda scores: save_thinker(out.path, model, tokenizer, scores=scores),
-            line=lambda s: f"loss={s['loss']:.3f} answer tokens right: {s['token_acc']:.1%}",
-            rounded=round_up,
-            compile=model.compile_decoder,
-        ),
-        resume,
+    return Stage(
+        model=model,
+        batch_at=stream,
+        batches_per_epoch=len(stream),
+        groups=stream.groups,
+        score=lambda: token_scoreboard(model, items),
+        metric="loss",
+        save_best=lambda scores: save_thinker(path, model, tokenizer, scores=scores),
+        line=lambda s: f"loss={s['loss']:.3f} answer tokens right: {s['token_acc']:.1%}",
+        tokenizer=tokenizer,
+        rounded=round_up,
+        compile=model.compile_decoder,
     )
-    return out.path
 
 
 @torch.no_grad()
@@ -271,16 +222,21 @@ def train_tokenizer(samples: Iterable[Sample], vocab_size: int) -> Tokenizer:
 class WordsReader(SampleReader):
     """Reads samples in the form that a thinker without encoders learns from (:func:`shown`)."""
 
-    def __init__(self, renderer: ChatRenderer, config: ThinkerConfig) -> None:
-        super().__init__(renderer, {}, max_tokens=config.max_tokens)
-        self.config = config
+    def __init__(self, renderer: ChatRenderer, max_tokens: int, seed: int) -> None:
+        super().__init__(renderer, {}, max_tokens=max_tokens)
+        self.seed = seed
 
     def item(self, sample: Sample, group: int = 0) -> Item:
         """Renders one sample in words."""
-        return super().item(shown(sample, self.config), group)
+        return super().item(shown(sample, self.seed), group)
 
 
-def shown(sample: Sample, config: ThinkerConfig) -> Sample:
+def shown(
+    sample: Sample,
+    seed: int,
+    pseudo_feature_prob: float = PSEUDO_FEATURE_PROB,
+    spoken_question_prob: float = SPOKEN_QUESTION_PROB,
+) -> Sample:
     """The sample in words; pictures that are only told in slots, of others ``pseudo_feature_prob``.
 
     To look something up among slots is another skill than to read it in a row, and so is to
@@ -288,9 +244,9 @@ def shown(sample: Sample, config: ThinkerConfig) -> Sample:
     joint fine-tuning has then only to make features say what these words say. The form of a
     record, and of each of its questions, is fixed.
     """
-    draw = random.Random(f"{config.seed}/glimpse/{sample.id.partition('#')[0]}")
+    draw = random.Random(f"{seed}/glimpse/{sample.id.partition('#')[0]}")
     told = any(isinstance(part, Described) for part in sample.context_parts)
-    slots = config.pseudo_feature_slots if told or draw.random() < config.pseudo_feature_prob else 0
+    slots = SLOTS if told or draw.random() < pseudo_feature_prob else 0
 
     def present(modality: str, words: str) -> Sequence[ContentPart] | None:
         if not MEDIA[modality].is_spatial:
@@ -298,8 +254,8 @@ def shown(sample: Sample, config: ThinkerConfig) -> Sample:
         glimpse = spread(words, slots, draw) if slots else None
         return [PseudoFeatures(modality, glimpse)] if glimpse else None
 
-    draw_question = random.Random(f"{config.seed}/heard/{sample.id}")
-    if draw_question.random() < config.spoken_question_prob:
+    draw_question = random.Random(f"{seed}/heard/{sample.id}")
+    if draw_question.random() < spoken_question_prob:
         sample = to_spoken_question(sample, draw_question)
     return put_into_words(sample, present)
 

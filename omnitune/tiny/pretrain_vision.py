@@ -13,14 +13,14 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from pydantic import Field, model_validator
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from omnitune.config.run import RunConfig
+from omnitune.config.base import Count, Rate
 from omnitune.data.loader import BatchStream, SampleReader
 from omnitune.data.mixture import Mixture
 from omnitune.data.packing import WHOLE, Batch, Shard
@@ -34,55 +34,41 @@ from omnitune.tiny.augmentation import PictureChange
 from omnitune.tiny.pretrain_lm import ThinkerConfig
 from omnitune.tiny.pseudo_features import seen_words
 from omnitune.tiny.stage import (
+    EncoderConfig,
     Stage,
     captioned,
-    check_heads,
-    fresh_directory,
     load_tokenizer,
-    run_stage,
     save_naming_encoder,
 )
 from omnitune.tiny.word_presence import word_presence_loss
 from omnitune.training.run import BatchAt, LossBatch, Plan
 
 NAME = "image"
+PATCH_SIZE = 16  # pixels a side, halved by each layer of the stem and by the patches themselves
+STEM_CHANNELS = (16, 32, 64)
+CHANGE = PictureChange(degrees=3.0, scale=0.04, translate=0.015, brightness=0.025)  # in each pass
+WORD_PRESENCE_WEIGHT = 8.0  # of the words' loss beside the captions'
 # Log-odds, at the start, that a slot shows a given word of the vocabulary.
 SELDOM = -6.0
 
 
-class VisionEncoderConfig(RunConfig):
+class VisionEncoderConfig(EncoderConfig):
     """Stage C: a small SigLIP tower and the captioner that teaches it."""
 
+    checkpoint: ClassVar[str] = "vision.pt"
+
     stage: Literal["pretrain_vision"] = "pretrain_vision"
-    tokenizer: Path = Field(
-        Path("checkpoints/thinker_tiny/tokenizer.json"),
-        description="tokenizer of the thinker, whose subwords the encoder learns to name",
-    )
-    num_epochs: int = Field(7, ge=1)
-    optimizer: Literal["adamw", "muon"] = Field("muon")
-    batch_size: int = Field(32, ge=1)
-    learning_rate: float = Field(2e-3, gt=0, le=1)
+    num_epochs: Count = 7
+    batch_size: Count = 32
+    learning_rate: Rate = 2e-3
     weight_decay: float = Field(0.1, ge=0)
     warmup_steps: int = Field(100, ge=0)
     image_size: int = Field(96, ge=16, description="height and width of the input in pixels")
-    patch_size: int = Field(16, ge=2, description="height and width of a patch in pixels")
-    pixel_shuffle: int = Field(
-        2, ge=1, description="pixel shuffle factor: x times x patches become one slot"
+    pixel_shuffle: Count = Field(
+        2, description="pixel shuffle factor: x times x patches become one slot"
     )
-    stem_channels: tuple[int, ...] = Field(
-        (16, 32, 64),
-        description="channels of the convolutional stem, as a JSON list; [] for plain patches",
-    )
-    hidden_size: int = Field(128, ge=16, description="width of the hidden states")
-    num_layers: int = Field(2, ge=1, description="number of layers")
-    num_heads: int = Field(2, ge=1, description="number of attention heads")
-    intermediate_size: int = Field(384, ge=16, description="width of the feed-forward layers")
-    word_presence_weight: float = Field(
-        8.0,
-        ge=0,
-        description="loss weight of word presence, which asks the slots for the words of the "
-        "caption; the captioning loss weighs 1",
-    )
+    num_layers: Count = 2
+    num_heads: Count = 2
     word_presence_first: float = Field(
         0.35,
         ge=0,
@@ -90,88 +76,41 @@ class VisionEncoderConfig(RunConfig):
         description="fraction of the run, from its start, with the word presence loss only; the "
         "captioning loss joins then",
     )
-    degrees: float = Field(
-        3.0, ge=0, le=180, description="augmentation: largest rotation in degrees"
-    )
-    scale: float = Field(
-        0.04,
-        ge=0,
-        lt=1,
-        description="augmentation: largest relative change of the width, and of the height",
-    )
-    translate: float = Field(
-        0.015, ge=0, le=1, description="augmentation: largest shift as a fraction of a side"
-    )
-    brightness: float = Field(
-        0.025,
-        ge=0,
-        le=1,
-        description="augmentation: largest change of brightness as a fraction of the full range",
-    )
-    captioner_layers: int = Field(2, ge=1, description="number of decoder layers of the captioner")
-    captioner_width: int = Field(128, ge=16, multiple_of=4, description="width of the captioner")
-    compile: Literal["auto", "on", "off"] = Field(
-        "off",
-        description="compilation of the captioner by torch.compile; it is a small part of a step",
-    )
+    compile: Literal["auto", "on", "off"] = "off"  # the captioner is a small part of a step
 
     @model_validator(mode="after")
-    def _fits(self) -> VisionEncoderConfig:
-        check_heads(self.hidden_size, self.num_heads)
-        if self.image_size % (self.patch_size * self.pixel_shuffle):
+    def _patches_fit(self) -> VisionEncoderConfig:
+        if self.image_size % (PATCH_SIZE * self.pixel_shuffle):
             raise ValueError(
-                f"image_size {self.image_size} is not a multiple of patch_size x pixel_shuffle = "
-                f"{self.patch_size * self.pixel_shuffle}"
-            )
-        if self.stem_channels and 2 ** (len(self.stem_channels) + 1) != self.patch_size:
-            raise ValueError(
-                f"{len(self.stem_channels)} stem_channels make patches of "
-                f"{2 ** (len(self.stem_channels) + 1)} pixels, but patch_size is {self.patch_size}"
+                f"image_size {self.image_size} is not a multiple of {PATCH_SIZE} x pixel_shuffle = "
+                f"{PATCH_SIZE * self.pixel_shuffle}"
             )
         return self
-
-    def change(self) -> PictureChange:
-        """How pictures are changed from one pass to the next."""
-        return PictureChange(self.degrees, self.scale, self.translate, self.brightness)
 
     def encoder(self) -> dict[str, Any]:
         """Settings of the encoder."""
         return {
             "image_size": self.image_size,
-            "patch_size": self.patch_size,
+            "patch_size": PATCH_SIZE,
             "hidden_size": self.hidden_size,
             "num_hidden_layers": self.num_layers,
             "num_attention_heads": self.num_heads,
             "intermediate_size": self.intermediate_size,
             "pixel_shuffle": self.pixel_shuffle,
-            "stem_channels": list(self.stem_channels),
+            "stem_channels": list(STEM_CHANNELS),
         }
 
-    def captioner(self, vocab_size: int) -> dict[str, Any]:
-        """Settings of the decoder."""
-        small = ThinkerConfig(
-            hidden_size=self.captioner_width,
-            num_layers=self.captioner_layers,
-            num_heads=2,
-            num_kv_heads=2,
-            intermediate_size=3 * self.captioner_width,
-        )
-        return small.architecture(vocab_size)
 
-
-def pretrain(config: VisionEncoderConfig, resume: bool = False, overwrite: bool = False) -> Path:
-    """Trains the encoder on the training split's captions; returns the checkpoint's path."""
-    out = fresh_directory(config, "vision.pt", resume, overwrite)
-    if out.folder is None:
-        return out.path
-    torch.manual_seed(config.seed)
+def build_stage(config: VisionEncoderConfig, path: Path) -> Stage:
+    """The encoder, which learns from the captions, and its data; the best is kept at a path."""
     train, held_out = captioned(config.data_dir, NAME)
     encoder = config.encoder()
     tokenizer = load_tokenizer(config.tokenizer)
-    captioner = config.captioner(tokenizer.get_vocab_size())
-    omni = OmniModel(OmniConfig(captioner, {NAME: encoder}))
+    captioner = ThinkerConfig(num_layers=2, num_heads=2, num_kv_heads=2)
+    architecture = captioner.architecture(tokenizer.get_vocab_size())
+    omni = OmniModel(OmniConfig(architecture, {NAME: encoder}))
     omni.match_projector_scales()
-    model = Captioning(omni, config.word_presence_weight, shown_words(train, tokenizer))
+    model = Captioning(omni, WORD_PRESENCE_WEIGHT, shown_words(train, tokenizer))
     reader = SampleReader(ChatRenderer(tokenizer), omni.modalities)
     mixture = Mixture({NAME: len(train)}, {NAME: 1.0}, config.seed)
     stream = BatchStream(reader, {NAME: train}, mixture, config.batch_size)
@@ -179,26 +118,24 @@ def pretrain(config: VisionEncoderConfig, resume: bool = False, overwrite: bool 
 
     def save_best(scores: dict[str, Any]) -> None:
         state, head = omni.encoders[NAME].state_dict(), model.word_presence_head
-        save_naming_encoder(out.path, NAME, encoder, state, head, tokenizer, scores=scores)
+        save_naming_encoder(path, NAME, encoder, state, head, tokenizer, scores=scores)
 
-    out.folder.open()
-    run_stage(
-        Stage(
-            config=config,
-            model=model,
-            batch_at=changed(config, spotted_first(config, stream)),
-            batches_per_epoch=len(stream),
-            groups=stream.groups,
-            score=lambda: token_scoreboard(omni, items),
-            better=lambda new, old: new["loss"] < old["loss"],
-            save_best=save_best,
-            line=lambda s: _line(s) if model.says else "captions: not asked for yet",
-            rounded=round_up,
-            compile=omni.compile_decoder,
+    return Stage(
+        model=model,
+        batch_at=changed(config, spotted_first(config, stream)),
+        batches_per_epoch=len(stream),
+        groups=stream.groups,
+        score=lambda: token_scoreboard(omni, items),
+        metric="loss",
+        save_best=save_best,
+        line=lambda s: (
+            f"loss={s['loss']:.3f} caption tokens right: {s['token_acc']:.1%}"
+            if model.says
+            else "captions: not asked for yet"
         ),
-        resume,
+        rounded=round_up,
+        compile=omni.compile_decoder,
     )
-    return out.path
 
 
 @dataclass
@@ -208,7 +145,6 @@ class Spotted(Batch):
 
 def changed(config: VisionEncoderConfig, batches: BatchAt) -> BatchAt:
     """The same batches, of which no picture looks twice alike."""
-    change = config.change()
 
     def batch_at(number: int, part: Shard = WHOLE) -> LossBatch | None:
         batch = batches(number, part)
@@ -216,7 +152,7 @@ def changed(config: VisionEncoderConfig, batches: BatchAt) -> BatchAt:
             return batch
         rows = batch.media[NAME]
         draws = [random.Random(f"{config.seed}/{number}/{name}") for name in batch.ids]
-        inputs = list(change(torch.stack(rows.inputs), draws))
+        inputs = list(CHANGE(torch.stack(rows.inputs), draws))
         return replace(batch, media={NAME: replace(rows, inputs=inputs)})
 
     return batch_at
@@ -289,10 +225,6 @@ class Captioning(nn.Module):
         return word_presence_loss(
             self.word_presence_head(features_BSD), counts_BW.to(features_BSD.device)
         )
-
-
-def _line(scores: dict[str, Any]) -> str:
-    return f"loss={scores['loss']:.3f} caption tokens right: {scores['token_acc']:.1%}"
 
 
 def shown_words(samples: Iterable[Sample], tokenizer: Tokenizer) -> dict[str, list[int]]:

@@ -21,7 +21,7 @@ from omnitune.storage import read_checkpoint, sha256, write_checkpoint, write_js
 
 SHIPPED = Path(__file__).parent / "parts"
 CARD = "parts.json"
-TOKENIZER = "tokenizer.json"
+TOKENIZER_FILE = "tokenizer.json"  # beside the thinker
 # Where each part lies among the checkpoints.
 PLACES = {
     "thinker": Path("thinker_tiny/thinker_best.pt"),
@@ -62,7 +62,7 @@ def write_parts(checkpoints: Path, overwrite: bool = False, folder: Path = SHIPP
     for kind in new:
         write_checkpoint(targets[kind], made[kind])
         if tokenizer := made[kind].get("tokenizer"):  # encoders are trained with that alone
-            write_json(targets[kind].with_name(TOKENIZER), json.loads(tokenizer))
+            write_json(targets[kind].with_name(TOKENIZER_FILE), json.loads(tokenizer))
     return [targets[kind] for kind in new]
 
 

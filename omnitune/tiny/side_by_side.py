@@ -11,15 +11,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from omnitune.config.run import RunConfig
 from omnitune.sample import UserError
 from omnitune.storage import cores
-from omnitune.tiny.pretrain_lm import TOKENIZER_FILE, ThinkerConfig
+from omnitune.tiny.pretrain_lm import ThinkerConfig
+from omnitune.tiny.ready import TOKENIZER_FILE
 
 PAUSE = 0.1  # seconds between two looks at what runs
 
@@ -76,14 +76,32 @@ def run_side_by_side(jobs: Sequence[Job]) -> None:
     Raises:
         UserError: a job ended with another status than 0.
     """
-    crew = _Crew(jobs)
+    usable, waiting, width = cores(), list(jobs), max(len(job.name) for job in jobs)
+    count = min(len(jobs), len(usable))
+    share = len(usable) // count
+    free = [usable[n * len(usable) // count :][:share] for n in range(count)]
+    unmade = {job.makes: _stamp(job.makes) for job in jobs if job.makes}
+    running: list[_Running] = []
     try:
-        while crew.waiting or crew.running:
-            crew.begin()
+        while waiting or running:
+            unmade = {path: old for path, old in unmade.items() if _stamp(path) == old}
+            for job in [job for job in waiting if job.needs not in unmade][: len(free)]:
+                waiting.remove(job)
+                running.append(_start(job, free.pop(0), width))
             time.sleep(PAUSE)
-            crew.collect()
+            for ended in [one for one in running if one.process.poll() is not None]:
+                ended.printer.join()
+                running.remove(ended)
+                free.append(ended.cores)
+                _check_status(ended)
+                if ended.job.makes:  # a part that was there already leaves it as it is
+                    unmade.pop(ended.job.makes, None)
     finally:
-        crew.stop()
+        for one in running:
+            one.process.terminate()
+        for one in running:
+            one.process.wait()
+            one.printer.join()
 
 
 @dataclass
@@ -93,64 +111,30 @@ class _Running:
     process: subprocess.Popen[str]
     printer: threading.Thread
 
-    @classmethod
-    def of(cls, job: Job, cores: list[int], width: int) -> _Running:
-        with _on(cores):
-            process = subprocess.Popen(
-                job.command,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                errors="replace",
-                env={"OMP_NUM_THREADS": str(len(cores)), **os.environ, "PYTHONUNBUFFERED": "1"},
-                start_new_session=True,  # Ctrl-C comes from here, so that it comes once
-            )
-        printer = threading.Thread(target=_print_lines, args=(process, job.name.ljust(width)))
-        printer.start()
-        return cls(job, cores, process, printer)
+
+def _start(job: Job, cores: list[int], width: int) -> _Running:
+    process = subprocess.Popen(
+        job.command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        env={"OMP_NUM_THREADS": str(len(cores)), **os.environ, "PYTHONUNBUFFERED": "1"},
+        start_new_session=True,  # Ctrl-C comes from here, so that it comes once
+    )
+    if hasattr(os, "sched_setaffinity"):  # its threads, which come later, are bound as it is
+        os.sched_setaffinity(process.pid, cores)
+    printer = threading.Thread(target=_print_lines, args=(process, job.name.ljust(width)))
+    printer.start()
+    return _Running(job, cores, process, printer)
 
 
-class _Crew:
-    """Jobs that wait, jobs that run, and the cores that are free for more."""
-
-    def __init__(self, jobs: Sequence[Job]) -> None:
-        self.waiting, self.width = list(jobs), max(len(job.name) for job in jobs)
-        self.running: list[_Running] = []
-        usable = cores()
-        count = min(len(jobs), len(usable))
-        self.free = [
-            usable[n * len(usable) // count :][: len(usable) // count] for n in range(count)
-        ]
-        self.unmade = {job.makes: _stamp(job.makes) for job in jobs if job.makes}
-
-    def begin(self) -> None:
-        """Starts what can be started."""
-        self.unmade = {path: old for path, old in self.unmade.items() if _stamp(path) == old}
-        for job in [job for job in self.waiting if job.needs not in self.unmade][: len(self.free)]:
-            self.waiting.remove(job)
-            self.running.append(_Running.of(job, self.free.pop(0), self.width))
-
-    def collect(self) -> None:
-        """Takes out what has ended."""
-        for ended in [one for one in self.running if one.process.poll() is not None]:
-            ended.printer.join()
-            self.running.remove(ended)
-            self.free.append(ended.cores)
-            if ended.process.returncode:
-                raise UserError(
-                    f"{ended.job.name} ended with status {ended.process.returncode}; what it said "
-                    "stands above. The others were stopped; the same command with --resume goes on"
-                )
-            if ended.job.makes:  # a part that was there already leaves it as it is
-                self.unmade.pop(ended.job.makes, None)
-
-    def stop(self) -> None:
-        """Interrupts what still runs and waits for it."""
-        for one in self.running:
-            one.process.terminate()
-        for one in self.running:
-            one.process.wait()
-            one.printer.join()
+def _check_status(ended: _Running) -> None:
+    if ended.process.returncode:
+        raise UserError(
+            f"{ended.job.name} ended with status {ended.process.returncode}; what it said "
+            "stands above. The others were stopped; the same command with --resume goes on"
+        )
 
 
 def _print_lines(process: subprocess.Popen[str], name: str) -> None:
@@ -158,20 +142,6 @@ def _print_lines(process: subprocess.Popen[str], name: str) -> None:
     for line in process.stdout:
         if line.strip():
             print(f"{name} | {line.rstrip()}\n", end="", flush=True)
-
-
-@contextmanager
-def _on(cores: list[int]) -> Iterator[None]:
-    """What is started here may use these cores only, where the system can say so."""
-    if not hasattr(os, "sched_setaffinity"):
-        yield
-        return
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, cores)
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)
 
 
 def _stamp(path: Path) -> int:

@@ -7,11 +7,13 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal, TypeVar
 
+from pydantic import Field, model_validator
 from tokenizers import Tokenizer
-from torch import nn
+from torch import manual_seed, nn
 
+from omnitune.config.base import Count
 from omnitune.config.run import RunConfig
 from omnitune.data.reading import data_files, read_available, split_of
 from omnitune.encoders.vocab_head import VocabHead
@@ -20,22 +22,48 @@ from omnitune.models.loading import MADE_BY, save_encoder, vocabulary
 from omnitune.sample import Message, Sample, Text, UserError
 from omnitune.sources import SOURCES
 from omnitune.storage import write_json
+from omnitune.tiny.ready import TOKENIZER_FILE
 from omnitune.training import checkpoint, precision
 from omnitune.training.loop import train
 from omnitune.training.optim import build_optimizer
-from omnitune.training.output_dir import OutputDir, finish, prepare_output_dir
+from omnitune.training.output_dir import finish, prepare_output_dir
 from omnitune.training.progress import RunLog
 from omnitune.training.run import BatchAt, LossBatch, Plan, Run
 
 Scores = dict[str, Any]
 
 
-@dataclass
-class Output:
-    """Where a stage's result goes; ``folder`` is None if it is there already."""
+class StageConfig(RunConfig):
+    """What stages A to C share, beside what every run has.
 
-    path: Path
-    folder: OutputDir | None
+    Attributes:
+        checkpoint: name of the file that the best state is kept in.
+    """
+
+    checkpoint: ClassVar[str]
+
+    optimizer: Literal["adamw", "muon"] = "muon"
+    hidden_size: int = Field(128, ge=16, description="width of the hidden states")
+    num_layers: Count = Field(4, description="number of layers")
+    num_heads: Count = Field(4, description="number of attention heads")
+    intermediate_size: int = Field(384, ge=16, description="width of the feed-forward layers")
+
+    @model_validator(mode="after")
+    def _heads_fit(self) -> StageConfig:
+        check_heads(self.hidden_size, self.num_heads)
+        return self
+
+
+class EncoderConfig(StageConfig):
+    """What the stages of the encoders share."""
+
+    tokenizer: Path = Field(
+        Path("checkpoints/thinker_tiny") / TOKENIZER_FILE,
+        description="tokenizer of the thinker, whose subwords the encoder learns to name",
+    )
+
+
+C = TypeVar("C", bound=StageConfig)
 
 
 @dataclass
@@ -45,33 +73,24 @@ class Stage:
     Attributes:
         model: ``loss_sums, counts = model(batch)``.
         score: the held-out scores of the model as it is.
-        better: whether the first scores beat the second.
+        metric: the score by which the best state is told; less is better.
         save_best: writes the model with its scores.
         line: what to print of the scores.
+        tokenizer: written before the first step, for the encoders.
         rounded, compile: as those of a :class:`Run`.
     """
 
-    config: RunConfig
     model: nn.Module
     batch_at: BatchAt
     batches_per_epoch: int
     groups: list[str]
     score: Callable[[], Scores]
-    better: Callable[[Scores, Scores], bool]
+    metric: str
     save_best: Callable[[Scores], None]
     line: Callable[[Scores], str]
+    tokenizer: Tokenizer | None = None
     rounded: Callable[[Any], LossBatch] | None = None
     compile: Callable[[], None] | None = None
-
-
-def fresh_directory(config: RunConfig, name: str, resume: bool, overwrite: bool) -> Output:
-    """Examines the output folder; it is written to once it is opened."""
-    path = config.out / name
-    inputs = data_files(config.data_dir)
-    tokenizer = getattr(config, "tokenizer", None)
-    if tokenizer is not None:
-        inputs["tokenizer"] = tokenizer
-    return Output(path, prepare_output_dir(config, path, resume, overwrite, inputs))
 
 
 def check_heads(
@@ -124,11 +143,6 @@ def save_naming_encoder(
     save_encoder(path, name, config, state, vocabulary=vocabulary(tokenizer), **extra)
 
 
-def save_tokenizer(path: Path, tokenizer: Tokenizer) -> None:
-    """Writes a tokenizer for the encoders, which need no more of a thinker."""
-    write_json(path, json.loads(tokenizer.to_str()))
-
-
 def load_tokenizer(path: Path) -> Tokenizer:
     """Reads a tokenizer.
 
@@ -148,9 +162,32 @@ def load_tokenizer(path: Path) -> Tokenizer:
         ) from None
 
 
-def run_stage(stage: Stage, resume: bool) -> None:
-    """Trains, scores after each epoch, and keeps the best by the stage's own rule."""
-    config = stage.config
+def pretrain(
+    config: C, build: Callable[[C, Path], Stage], resume: bool = False, overwrite: bool = False
+) -> Path:
+    """Trains a part on the training split; returns the path of its best state.
+
+    Args:
+        build: makes the stage of its settings and of that path.
+    """
+    path = config.out / config.checkpoint
+    inputs = data_files(config.data_dir)
+    if isinstance(config, EncoderConfig):
+        inputs["tokenizer"] = config.tokenizer
+    folder = prepare_output_dir(config, path, resume, overwrite, inputs)
+    if folder is None:
+        return path
+    manual_seed(config.seed)
+    stage = build(config, path)
+    folder.open()
+    if stage.tokenizer:
+        write_json(config.out / TOKENIZER_FILE, json.loads(stage.tokenizer.to_str()))
+    _run(config, stage, resume)
+    return path
+
+
+def _run(config: StageConfig, stage: Stage, resume: bool) -> None:
+    """Trains, scores after each epoch, and keeps the best state."""
     plan = Plan.of(config, stage.batches_per_epoch)
 
     def score(step: int, epoch_ended: bool) -> Scores:
@@ -158,7 +195,7 @@ def run_stage(stage: Stage, resume: bool) -> None:
             return {}
         scores = stage.score()
         best = run.state.get("best")
-        if best is None or stage.better(scores, best):
+        if best is None or scores[stage.metric] < best[stage.metric]:
             run.state["best"] = scores
             stage.save_best(scores)
         return scores

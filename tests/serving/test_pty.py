@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from omnitune import cli
 from omnitune.serving import terminal
 
 PATIENCE = 20.0
@@ -98,7 +99,7 @@ class Typist:
 def typist(monkeypatch: pytest.MonkeyPatch) -> Iterator[Typist]:
     monkeypatch.setattr(terminal, "_open_session", lambda *_: SlowSession())
     monkeypatch.setenv("TERM", "dumb")
-    found = Typist(lambda: terminal.chat(Path("mine")))
+    found = Typist(lambda: cli.main(["chat", "--ckpt-dir", "mine"]))
     found.see("you> ")
     yield found
     os.close(found.fd)
@@ -152,18 +153,18 @@ def broken_pipe(lines: int) -> Any:
 
 
 @pytest.mark.parametrize("lines", [0, 1])
-@pytest.mark.parametrize("prompt", [None, "hello"])
+@pytest.mark.parametrize("prompt", [[], ["--prompt", "hello"]])
 def test_nobody_reads_the_output(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     lines: int,
-    prompt: str | None,
+    prompt: list[str],
 ) -> None:
     monkeypatch.setattr(terminal, "_open_session", lambda *_: SlowSession())
     monkeypatch.setattr(sys, "stdin", io.StringIO("hello\n"))
     with broken_pipe(lines) as output:
         monkeypatch.setattr(sys, "stdout", output)
-        assert terminal.chat(Path("mine"), prompt) == 141
+        assert cli.main(["chat", *prompt]) == 141
     assert capsys.readouterr().err == ""  # and what was left to write has gone without a word
 
 
@@ -173,5 +174,5 @@ def test_a_full_disk_is_told(
     monkeypatch.setattr(terminal, "_open_session", lambda *_: SlowSession())
     with open("/dev/full", "w", encoding="utf-8") as output:
         monkeypatch.setattr(sys, "stdout", output)
-        assert terminal.chat(Path("mine"), "hello") == 2
-    assert "the output cannot be written (No space left on device)" in capsys.readouterr().err
+        assert cli.main(["chat", "--prompt", "hello"]) == 2
+    assert "No space left on device" in capsys.readouterr().err

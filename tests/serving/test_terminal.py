@@ -25,7 +25,7 @@ from omnitune.sample import Media, Message, Text, UserError
 from omnitune.serving import session as session_module
 from omnitune.serving import terminal
 from omnitune.serving.session import ChatSession
-from omnitune.serving.terminal import Terminal, main
+from omnitune.serving.terminal import Terminal
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -641,7 +641,7 @@ def test_control_characters_do_not_steer_the_terminal(
 
 
 def run_main(*arguments: object) -> int:
-    return main([str(argument) for argument in arguments])
+    return cli.main(["chat", *(str(argument) for argument in arguments)])
 
 
 def test_answers_once(ckpt_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:

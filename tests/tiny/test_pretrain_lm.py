@@ -105,28 +105,29 @@ def test_every_question_keeps_its_picture(share: float, told: bool) -> None:
         first, *rest = sample.messages
         opening = Message("user", (Described.of("image", words), *first.parts[1:]))
         sample = replace(sample, messages=(opening, *rest))
-    config = ThinkerConfig(pseudo_feature_prob=share)
     for single in sample.split_turns():
-        first = shown(single, config).messages[0].parts[0]
+        first = shown(single, 0, share).messages[0].parts[0]
         if share or told:
             assert isinstance(first, PseudoFeatures)
             assert [s for s in first.slots if s] == ["red circle", "blue ring"]
         else:
-            assert shown(single, config).messages[0].text.startswith("a red circle, a blue ring. ")
+            assert (
+                shown(single, 0, share).messages[0].text.startswith("a red circle, a blue ring. ")
+            )
 
 
 def test_transcripts_stand_as_clips_do() -> None:
     """Word by word without a full stop, then silence; the same each time it is asked for."""
     media = (Media("audio", Path("a.wav")),)
     sample = conversation("clip", "what is said?", "hi", media=media, captions={"audio": "the sky"})
-    parts = shown(sample, ThinkerConfig(spoken_question_prob=0)).messages[0].parts
+    parts = shown(sample, 0, spoken_question_prob=0).messages[0].parts
     assert parts[0] == Text("the sky")
     silence = parts[1]
     assert isinstance(silence, PseudoFeatures)
     assert silence.modality == "audio"
     assert set(silence.slots) == {""}
     assert parts[2] == Text("what is said?")
-    assert shown(sample, ThinkerConfig(spoken_question_prob=0)).messages[0].parts == parts
+    assert shown(sample, 0, spoken_question_prob=0).messages[0].parts == parts
 
 
 def test_the_first_sentence_of_a_question_is_spoken() -> None:
@@ -139,8 +140,7 @@ def test_the_first_sentence_of_a_question_is_spoken() -> None:
     for question, expected in asked.items():
         sample = conversation("q", question, "yes", media=media, captions=captions)
         for share in (0.0, 1.0):
-            config = ThinkerConfig(spoken_question_prob=share, pseudo_feature_prob=0)
-            worded = shown(sample, config).messages
+            worded = shown(sample, 0, 0, spoken_question_prob=share).messages
             picture, *rest = worded[0].parts
             assert picture == Described.of("image", "a red circle")
             if share:

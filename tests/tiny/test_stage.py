@@ -1,16 +1,18 @@
 """What the pretraining stages share: the thinker's tokenizer, and captions as answers."""
 
+import json
 from pathlib import Path
 
 import pytest
 from helpers import tiny_tokenizer
 
 from omnitune.sample import UserError
-from omnitune.tiny.stage import load_tokenizer, save_tokenizer
+from omnitune.storage import write_json
+from omnitune.tiny.stage import load_tokenizer
 
 
 def test_a_tokenizer_is_read_as_it_was_written(tmp_path: Path) -> None:
-    save_tokenizer(tmp_path / "tokenizer.json", tiny_tokenizer())
+    write_json(tmp_path / "tokenizer.json", json.loads(tiny_tokenizer().to_str()))
     assert load_tokenizer(tmp_path / "tokenizer.json").to_str() == tiny_tokenizer().to_str()
 
 
