@@ -124,7 +124,7 @@ def build_model(workload: Workload, samples: Iterable[Sample]) -> tuple[OmniMode
     thinker = ThinkerConfig(output_dir=unused, max_positions=4096, **workload.thinker)
     tokenizer = train_tokenizer((put_into_words(s) for s in samples), thinker.vocab_size)
     encoders = {
-        "image": VisionEncoderConfig(output_dir=unused, **workload.vision).encoder(),
+        "image": VisionEncoderConfig(output_dir=unused).encoder() | workload.vision,
         "audio": AudioEncoderConfig(output_dir=unused).encoder(),
     }
     architecture = thinker.architecture(tokenizer.get_vocab_size())

@@ -36,37 +36,36 @@ _NO_MEMORY = ("can't allocate memory", "Cannot allocate memory", "not enough mem
 class CorpusConfig(Config):
     """Options of ``omnitune corpus``."""
 
-    data_dir: Path = Field(Path("data/multimodal"), description="folder to write the corpus to")
-    seed: Seed = Field(0, description="random seed of the whole corpus")
-    scale: float = Field(1.0, gt=0, le=100, description="factor on the number of records")
-    workers: Count | None = Field(None, description="number of processes [default: one per core]")
-    overwrite: bool = Field(False, description="replace another corpus in the folder")
+    data_dir: Path = Path("data/multimodal")
+    """folder to write the corpus to"""
+    seed: Seed = 0
+    """random seed of the whole corpus"""
+    scale: float = Field(1.0, gt=0, le=100)
+    """factor on the number of records"""
+    workers: Count | None = None
+    """number of processes [default: one per core]"""
+    overwrite: bool = False
+    """replace another corpus in the folder"""
 
 
 class PartsConfig(Config):
     """Options of ``omnitune parts``."""
 
-    checkpoints: Path = Field(
-        CHECKPOINTS, description="folder of the parts, with a folder of its own for each"
-    )
-    overwrite: bool = Field(False, description="replace other parts in that folder")
-    ship: bool = Field(
-        False,
-        description="the other direction: replace the parts in the package by those in the folder",
-    )
-    data_dir: Path = Field(
-        Path("data/multimodal"),
-        description="with --ship: folder of the corpus on which the parts were trained",
-    )
+    checkpoints: Path = CHECKPOINTS
+    """folder of the parts, with a folder of its own for each"""
+    overwrite: bool = False
+    """replace other parts in that folder"""
+    ship: bool = False
+    """the other direction: replace the parts in the package by those in the folder"""
+    data_dir: Path = Path("data/multimodal")
+    """with --ship: folder of the corpus on which the parts were trained"""
 
 
 class PretrainOptions(RunOptions):
     """Options of ``omnitune pretrain`` beside the settings of a part."""
 
-    checkpoints: Path = Field(
-        CHECKPOINTS,
-        description="folder of the parts: output_dir and tokenizer are in it by default",
-    )
+    checkpoints: Path = CHECKPOINTS
+    """folder of the parts: output_dir and tokenizer are in it by default"""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -149,6 +148,13 @@ def _about(command: Callable[[Any], int]) -> str:
     return (command.__doc__ or "").partition("\n")[0]
 
 
+def _print_help(
+    command: Callable[[Any], int], sections: dict[str, type[Config]], note: str = ""
+) -> int:
+    print(help_text(command.__name__, _about(command), sections, note))
+    return 0
+
+
 def takes(options: type[C]) -> Callable[[Callable[[C], int]], Command]:
     """Makes a subcommand of what is done with its options: reads them, or lists them if asked."""
 
@@ -156,8 +162,7 @@ def takes(options: type[C]) -> Callable[[Callable[[C], int]], Command]:
         @wraps(function)
         def command(arguments: list[str]) -> int:
             if asks_for_help(arguments):
-                print(help_text(function.__name__, _about(function), {"Options": options}))
-                return 0
+                return _print_help(function, {"Options": options})
             return function(load_config(options, None, arguments))
 
         return command
@@ -243,18 +248,14 @@ def _part_help(settings: type[RunConfig]) -> int:
         "The parts of several files are trained side by side. --config FILE --help lists the "
         "settings of that file's stage too."
     )
-    sections: dict[str, type[Config]] = {"Options": PretrainOptions, SETTINGS: settings}
-    print(help_text("pretrain", _about(pretrain), sections, note))
-    return 0
+    return _print_help(pretrain, {"Options": PretrainOptions, SETTINGS: settings}, note)
 
 
 def sft(arguments: list[str]) -> int:
     """Fine-tunes a thinker, encoders and projectors together, and scores the result."""
     if asks_for_help(arguments):
         note = f"--config takes one file. SOURCE is one of {', '.join(SOURCES)}."
-        sections: dict[str, type[Config]] = {"Options": RunOptions, SETTINGS: SftConfig}
-        print(help_text("sft", _about(sft), sections, note))
-        return 0
+        return _print_help(sft, {"Options": RunOptions, SETTINGS: SftConfig}, note)
     own, settings = split_arguments(RunOptions, arguments)
     options = load_config(RunOptions, None, own)
     if len(options.config) > 1:

@@ -34,14 +34,17 @@ C = TypeVar("C", bound="Config")
 class Config(BaseModel):
     """Base of every configuration: unknown keys are refused.
 
-    A field may have an alias, which is then its key and its option.
+    A field's docstring is its text in the help. A field may have an alias, which is then its key
+    and its option.
 
     Attributes:
         positional: the field that takes the words without an option in front, if there is one.
         own_options: names that the command takes beside these settings, for hints.
     """
 
-    model_config = ConfigDict(extra="forbid", validate_default=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid", validate_default=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
     positional: ClassVar[str] = ""
     own_options: ClassVar[tuple[str, ...]] = ()
     _origin: dict[str, str] = PrivateAttr(default_factory=dict)

@@ -13,53 +13,46 @@ from omnitune.config.base import Config, Language
 class EvaluateConfig(Config):
     """Options of ``omnitune evaluate``."""
 
-    ckpt_dir: Path = Field(description="folder or file of the model")
-    data: Path | None = Field(
-        None, description="folder of the data [default: the data of the model's own run]"
-    )
-    split: str = Field(
-        "",
-        description="name of the split to score, or all for every split but train [default: test, "
-        "or validation if there is no test]",
-    )
-    as_json: bool = Field(False, alias="json", description="print the scores as JSON")
-    predictions: Path | None = Field(
-        None, description="file for the predictions, one line of JSON per question"
-    )
-    language: Language | None = Field(
-        None,
-        title="CODE",
-        description="language code of answers whose records name none, such as hi [default: as in "
-        "the model's own run, else English for answers in Latin letters]",
-    )
-    device: Literal["auto", "cpu", "cuda"] = Field(
-        "auto", description="device to compute on; auto takes a GPU if there is one"
-    )
+    ckpt_dir: Path
+    """folder or file of the model"""
+    data: Path | None = None
+    """folder of the data [default: the data of the model's own run]"""
+    split: str = ""
+    """name of the split to score, or all for every split but train [default: test, or validation if
+    there is no test]"""
+    as_json: bool = Field(False, alias="json")
+    """print the scores as JSON"""
+    predictions: Path | None = None
+    """file for the predictions, one line of JSON per question"""
+    language: Language | None = Field(None, title="CODE")
+    """language code of answers whose records name none, such as hi [default: as in the model's own
+    run, else English for answers in Latin letters]"""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """device to compute on; auto takes a GPU if there is one"""
 
 
 class InspectConfig(Config):
     """Options of ``omnitune inspect``."""
 
-    data: Path = Field(Path("data/multimodal"), description="folder of the data")
-    as_json: Path | None = Field(
-        None, alias="json", description="file for all that was found, as JSON"
-    )
-    ckpt_dir: Path | None = Field(
-        None, description="folder or file of a model under which tokens and losses are counted too"
-    )
-    max_tokens: int = Field(
-        1024, ge=1, description="with --ckpt-dir: largest length of a sample in tokens"
-    )
-    strict: bool = Field(
-        False, description="exit with status 1 if media are broken or shared between splits"
-    )
+    data: Path = Path("data/multimodal")
+    """folder of the data"""
+    as_json: Path | None = Field(None, alias="json")
+    """file for all that was found, as JSON"""
+    ckpt_dir: Path | None = None
+    """folder or file of a model under which tokens and losses are counted too"""
+    max_tokens: int = Field(1024, ge=1)
+    """with --ckpt-dir: largest length of a sample in tokens"""
+    strict: bool = False
+    """exit with status 1 if media are broken or shared between splits"""
 
 
 class ReportConfig(Config):
     """Options of ``omnitune report``."""
 
-    ckpt_dir: Path = Field(description="output folder of the run")
-    data: Path | None = Field(None, description="folder of the data [default: the data of the run]")
+    ckpt_dir: Path
+    """output folder of the run"""
+    data: Path | None = None
+    """folder of the data [default: the data of the run]"""
 
 
 class CompareConfig(Config):
@@ -67,7 +60,7 @@ class CompareConfig(Config):
 
     positional: ClassVar[str] = "runs"
 
-    runs: list[Path] = Field(
-        title="RUN ...", min_length=1, description="output folders of the runs"
-    )
-    html: Path = Field(Path("compare.html"), description="file of the page")
+    runs: list[Path] = Field(title="RUN ...", min_length=1)
+    """output folders of the runs"""
+    html: Path = Path("compare.html")
+    """file of the page"""

@@ -137,7 +137,7 @@ def _text(cls: type[Config], key: str) -> str:
     field = fields_of(cls)[key]
     parents = (fields_of(base) for base in cls.__mro__ if issubclass(base, Config))
     texts = (fields[key].description for fields in parents if key in fields)
-    text = next(filter(None, texts), "")
+    text = " ".join(next(filter(None, texts), "").split())
     if field.is_required():
         return f"{text} [required]"
     if DEFAULT in text:

@@ -14,11 +14,12 @@ from omnitune.sample import UserError
 class RunOptions(Config):
     """Options of the training commands beside the settings of the run."""
 
-    config: list[Path] = Field(
-        [], title="FILE ...", description="JSON file of settings; the options override it"
-    )
-    resume: bool = Field(False, description="go on from the newest checkpoint of the run")
-    overwrite: bool = Field(False, description="replace the run in the output folder by a new one")
+    config: list[Path] = Field([], title="FILE ...")
+    """JSON file of settings; the options override it"""
+    resume: bool = False
+    """go on from the newest checkpoint of the run"""
+    overwrite: bool = False
+    """replace the run in the output folder by a new one"""
 
     @model_validator(mode="after")
     def _one_of_both(self) -> RunOptions:
@@ -41,87 +42,58 @@ class RunConfig(Config):
     own_options: ClassVar[tuple[str, ...]] = tuple(RunOptions.model_fields)
     step_prefix: ClassVar[str] = "step_"  # of the names of step checkpoints
 
-    data_dir: Path = Field(Path("data/multimodal"), description="folder of the training data")
-    output_dir: Path | None = Field(
-        None,
-        description="folder for checkpoints, logs and results [default: checkpoints/NAME, after "
-        "the configuration file NAME.json]",
-    )
-    seed: Seed = Field(
-        0,
-        description="random seed of the initial weights, the order of the samples and the "
-        "augmentation",
-    )
-    batch_size: int = Field(8, ge=1, le=65_536, description="samples per micro-batch")
-    gradient_accumulation: int = Field(
-        1, ge=1, le=65_536, description="micro-batches per optimiser step"
-    )
-    num_epochs: Count = Field(
-        5,
-        description="number of epochs; an epoch draws as many samples as there are for training",
-    )
-    max_steps: Count | None = Field(
-        None,
-        description="number of optimiser steps after which the run ends; it overrides num_epochs "
-        "[default: no limit]",
-    )
-    learning_rate: Rate = Field(1e-4, description="peak learning rate, reached after the warm-up")
-    warmup_steps: int = Field(
-        500,
-        ge=0,
-        le=10_000_000,
-        description="steps of linear learning rate warm-up; a tenth of the run at most",
-    )
-    min_lr_ratio: Share = Field(
-        0.1,
-        description="learning rate at the end of the cosine decay, as a fraction of the peak",
-    )
-    weight_decay: float = Field(
-        0.01, ge=0, le=10, description="decoupled weight decay; norms and biases have none"
-    )
-    optimizer: Literal["adamw", "muon"] = Field(
-        "adamw",
-        description="optimiser; muon orthogonalises the updates of hidden matrices and leaves all "
-        "other weights to AdamW",
-    )
-    muon_learning_rate: Rate = Field(
-        0.02,
-        description="peak learning rate of Muon; learning_rate then applies to the AdamW groups",
-    )
-    adam_beta2: float = Field(
-        0.95, ge=0, lt=1, description="decay rate of AdamW's second-moment estimates"
-    )
-    max_grad_norm: float = Field(
-        1.0, gt=0, description="gradient clipping: the largest norm of all gradients together"
-    )
-    log_every: Count = Field(50, description="steps between two lines of the log")
-    save_every: Count = Field(500, description="steps between two checkpoints")
-    keep_checkpoints: Count = Field(
-        3, description="number of newest step checkpoints to keep; older ones are deleted"
-    )
-    device: Literal["auto", "cpu", "cuda"] = Field(
-        "auto", description="device to train on; auto takes a GPU if there is one"
-    )
-    workers: Count | None = Field(
-        None,
-        description="number of data-parallel processes on a CPU [default: one per core where that "
-        "is faster, else 1]",
-    )
-    precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto",
-        description="number format of the forward pass; bf16 is mixed precision, auto takes it "
-        "where the hardware computes faster in it",
-    )
-    compile: Literal["auto", "on", "off"] = Field(
-        "auto",
-        description="compilation of the thinker's layers by torch.compile; auto compiles where "
-        "that is faster and the run is long enough to repay it",
-    )
-    trackers: list[Literal["tensorboard", "wandb", "trackio"]] = Field(
-        ["tensorboard"],
-        description="experiment trackers that receive the curves, separated by commas; an empty "
-        "value for none",
-    )
+    data_dir: Path = Path("data/multimodal")
+    """folder of the training data"""
+    output_dir: Path | None = None
+    """folder for checkpoints, logs and results [default: checkpoints/NAME, after the configuration
+    file NAME.json]"""
+    seed: Seed = 0
+    """random seed of the initial weights, the order of the samples and the augmentation"""
+    batch_size: int = Field(8, ge=1, le=65_536)
+    """samples per micro-batch"""
+    gradient_accumulation: int = Field(1, ge=1, le=65_536)
+    """micro-batches per optimiser step"""
+    num_epochs: Count = 5
+    """number of epochs; an epoch draws as many samples as there are for training"""
+    max_steps: Count | None = None
+    """number of optimiser steps after which the run ends; it overrides num_epochs [default: no
+    limit]"""
+    learning_rate: Rate = 1e-4
+    """peak learning rate, reached after the warm-up"""
+    warmup_steps: int = Field(500, ge=0, le=10_000_000)
+    """steps of linear learning rate warm-up; a tenth of the run at most"""
+    min_lr_ratio: Share = 0.1
+    """learning rate at the end of the cosine decay, as a fraction of the peak"""
+    weight_decay: float = Field(0.01, ge=0, le=10)
+    """decoupled weight decay; norms and biases have none"""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """optimiser; muon orthogonalises the updates of hidden matrices and leaves all other weights to
+    AdamW"""
+    muon_learning_rate: Rate = 0.02
+    """peak learning rate of Muon; learning_rate then applies to the AdamW groups"""
+    adam_beta2: float = Field(0.95, ge=0, lt=1)
+    """decay rate of AdamW's second-moment estimates"""
+    max_grad_norm: float = Field(1.0, gt=0)
+    """gradient clipping: the largest norm of all gradients together"""
+    log_every: Count = 50
+    """steps between two lines of the log"""
+    save_every: Count = 500
+    """steps between two checkpoints"""
+    keep_checkpoints: Count = 3
+    """number of newest step checkpoints to keep; older ones are deleted"""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """device to train on; auto takes a GPU if there is one"""
+    workers: Count | None = None
+    """number of data-parallel processes on a CPU [default: one per core where that is faster, else
+    1]"""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """number format of the forward pass; bf16 is mixed precision, auto takes it where the hardware
+    computes faster in it"""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """compilation of the thinker's layers by torch.compile; auto compiles where that is faster and
+    the run is long enough to repay it"""
+    trackers: list[Literal["tensorboard", "wandb", "trackio"]] = Field(["tensorboard"])
+    """experiment trackers that receive the curves, separated by commas; an empty value for none"""
 
     @field_validator("trackers", mode="before")
     @classmethod

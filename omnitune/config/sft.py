@@ -55,30 +55,17 @@ class DataMix(RootModel[dict[SourceName, Weight]]):
 class Phase(Config):
     """A part of the run; what it leaves out is as the run has it."""
 
-    until: Fraction | None = Field(
-        None,
-        description="end of the phase, as a fraction of the run's steps [default: 1, for the last "
-        "phase only]",
-    )
-    train: list[str] | None = Field(
-        None,
-        min_length=1,
-        description="parts of the model to train; all others are frozen [default: as "
-        "freeze_encoders says]",
-    )
-    learning_rate: Rate | None = Field(
-        None,
-        description="peak learning rate of the phase; the rates of projectors and encoders keep "
-        "their ratio to it [default: the run's]",
-    )
-    data_mix: DataMix | None = Field(
-        None, description="sampling weight of each source [default: the run's]"
-    )
-    max_difficulty: Fraction | None = Field(
-        None,
-        description="largest difficulty of a sample; the phase leaves out harder ones [default: "
-        "no limit]",
-    )
+    until: Fraction | None = None
+    """end of the phase, as a fraction of the run's steps [default: 1, for the last phase only]"""
+    train: list[str] | None = Field(None, min_length=1)
+    """parts of the model to train; all others are frozen [default: as freeze_encoders says]"""
+    learning_rate: Rate | None = None
+    """peak learning rate of the phase; the rates of projectors and encoders keep their ratio to it
+    [default: the run's]"""
+    data_mix: DataMix | None = None
+    """sampling weight of each source [default: the run's]"""
+    max_difficulty: Fraction | None = None
+    """largest difficulty of a sample; the phase leaves out harder ones [default: no limit]"""
 
 
 class SftConfig(RunConfig):
@@ -86,122 +73,69 @@ class SftConfig(RunConfig):
 
     step_prefix: ClassVar[str] = "omni_step_"
 
-    thinker_ckpt: Path = Field(
-        Path("checkpoints/thinker_tiny/thinker_best.pt"),
-        description="checkpoint of the thinker, the language model",
-    )
-    audio_ckpt: Path | None = Field(
-        Path("checkpoints/audio_enc_tiny/audio_enc.pt"),
-        description="checkpoint of the audio encoder; null for a model that does not hear",
-    )
-    vision_ckpt: Path | None = Field(
-        Path("checkpoints/vision_tiny/vision.pt"),
-        description="checkpoint of the vision encoder; null for a model that does not see",
-    )
-    encoder_ckpts: dict[MediumName, Path] = Field(
-        {}, description="by medium, checkpoints of the encoders of further media"
-    )
-    freeze_encoders: bool = Field(
-        True, description="freeze the encoders, except in phases that train them"
-    )
-    data_mix: DataMix = Field(
-        DataMix(text_only=0.4, image_text=0.3, audio_text=0.3),
-        description="sampling weight of each source",
-    )
-    phases: list[Phase] = Field(
-        [],
-        description="list of the run's phases, each an object with the keys below",
-    )
-    curriculum: Share = Field(
-        0.0,
-        description="curriculum: the fraction of the run over which harder samples join, starting "
-        "with the easiest half of each source; 0 for none",
-    )
-    adaptive_mix: Literal["none", "loss", "score"] = Field(
-        "none",
-        description="adaptive sampling: it gives more weight to the sources whose held-out loss "
-        "or score lags behind",
-    )
-    tokens_per_batch: int | None = Field(
-        None,
-        ge=16,
-        le=1 << 28,
-        description="approximate number of tokens per micro-batch, from samples of similar length; "
-        "it replaces batch_size [default: batches of batch_size samples]",
-    )
-    lr_base_width: Count = Field(
-        512,
-        description="width of the thinker for which learning_rate is meant; a narrower thinker "
-        "gets a proportionally larger rate",
-    )
-    projector_learning_rate: Rate | None = Field(
-        None,
-        description="peak learning rate of the projectors [default: 2.5 times the thinker's]",
-    )
-    encoder_learning_rate: Rate | None = Field(
-        None,
-        description="peak learning rate of encoders that are trained [default: learning_rate]",
-    )
-    multi_turn_prob: Share = Field(
-        0.2,
-        description="probability that a record's independent questions form one conversation; "
-        "otherwise each is asked alone",
-    )
-    max_questions_per_sample: Count | None = Field(
-        7,
-        description="largest number of a record's independent questions in one sample; null for "
-        "no limit",
-    )
-    fresh_questions: bool = Field(
-        True,
-        description="choose new questions in each epoch, where a record has more than "
-        "max_questions_per_sample",
-    )
-    loss_length_exponent: Share = Field(
-        0.0,
-        description="loss weighting by answer length: an answer of n tokens has the total weight "
-        "n^(1 - x); 0 weighs all tokens alike, 1 weighs all answers alike",
-    )
-    languages: dict[SourceName, Language] = Field(
-        {},
-        description="by source, the language code of answers whose records name none, such as hi; "
-        "scoring compares answers by that language's rules [default: English, for "
-        "answers in Latin letters]",
-    )
-    max_tokens: int = Field(
-        1024, ge=16, description="largest length of a sample in tokens, media included"
-    )
-    too_long: Literal["refuse", "leave_out"] = Field(
-        "refuse",
-        description="what happens to a sample above max_tokens; leave_out lists it in "
-        "truncation.json",
-    )
-    encoder_settings: dict[MediumName, dict[SettingName, Any]] = Field(
-        {},
-        description="by medium, settings of its encoder in place of the checkpoint's own; for "
-        "audio: max_seconds, the largest length of a clip, and long_audio, refuse or split (cut "
-        "longer clips at pauses, keep every piece)",
-    )
-    feature_cache: Literal["auto", "on", "off"] = Field(
-        "auto",
-        description="cache of encoder features, which encodes each medium once; auto uses it "
-        "where the encoders are frozen and it saves time",
-    )
-    activation_checkpointing: bool = Field(
-        False,
-        description="recompute activations in the backward pass: less memory, a third slower",
-    )
-    max_interpolation: Share = Field(
-        0.5,
-        description="largest share of the starting thinker's weights that is interpolated into "
-        "the final ones; the run takes the share with the lowest validation loss, 0 turns it off",
-    )
-    probe_questions: Count = Field(
-        16, description="held-out questions per task that are scored every log_every steps"
-    )
-    epoch_questions: Count = Field(
-        100, description="held-out questions per task that are scored after each epoch"
-    )
+    thinker_ckpt: Path = Path("checkpoints/thinker_tiny/thinker_best.pt")
+    """checkpoint of the thinker, the language model"""
+    audio_ckpt: Path | None = Path("checkpoints/audio_enc_tiny/audio_enc.pt")
+    """checkpoint of the audio encoder; null for a model that does not hear"""
+    vision_ckpt: Path | None = Path("checkpoints/vision_tiny/vision.pt")
+    """checkpoint of the vision encoder; null for a model that does not see"""
+    encoder_ckpts: dict[MediumName, Path] = Field({})
+    """by medium, checkpoints of the encoders of further media"""
+    freeze_encoders: bool = True
+    """freeze the encoders, except in phases that train them"""
+    data_mix: DataMix = DataMix(text_only=0.4, image_text=0.3, audio_text=0.3)
+    """sampling weight of each source"""
+    phases: list[Phase] = Field([])
+    """list of the run's phases, each an object with the keys below"""
+    curriculum: Share = 0.0
+    """curriculum: the fraction of the run over which harder samples join, starting with the easiest
+    half of each source; 0 for none"""
+    adaptive_mix: Literal["none", "loss", "score"] = "none"
+    """adaptive sampling: it gives more weight to the sources whose held-out loss or score lags
+    behind"""
+    tokens_per_batch: int | None = Field(None, ge=16, le=1 << 28)
+    """approximate number of tokens per micro-batch, from samples of similar length; it replaces
+    batch_size [default: batches of batch_size samples]"""
+    lr_base_width: Count = 512
+    """width of the thinker for which learning_rate is meant; a narrower thinker gets a
+    proportionally larger rate"""
+    projector_learning_rate: Rate | None = None
+    """peak learning rate of the projectors [default: 2.5 times the thinker's]"""
+    encoder_learning_rate: Rate | None = None
+    """peak learning rate of encoders that are trained [default: learning_rate]"""
+    multi_turn_prob: Share = 0.2
+    """probability that a record's independent questions form one conversation; otherwise each is
+    asked alone"""
+    max_questions_per_sample: Count | None = 7
+    """largest number of a record's independent questions in one sample; null for no limit"""
+    fresh_questions: bool = True
+    """choose new questions in each epoch, where a record has more than max_questions_per_sample"""
+    loss_length_exponent: Share = 0.0
+    """loss weighting by answer length: an answer of n tokens has the total weight n^(1 - x); 0
+    weighs all tokens alike, 1 weighs all answers alike"""
+    languages: dict[SourceName, Language] = Field({})
+    """by source, the language code of answers whose records name none, such as hi; scoring compares
+    answers by that language's rules [default: English, for answers in Latin letters]"""
+    max_tokens: int = Field(1024, ge=16)
+    """largest length of a sample in tokens, media included"""
+    too_long: Literal["refuse", "leave_out"] = "refuse"
+    """what happens to a sample above max_tokens; leave_out lists it in truncation.json"""
+    encoder_settings: dict[MediumName, dict[SettingName, Any]] = Field({})
+    """by medium, settings of its encoder in place of the checkpoint's own; for audio: max_seconds,
+    the largest length of a clip, and long_audio, refuse or split (cut longer clips at pauses, keep
+    every piece)"""
+    feature_cache: Literal["auto", "on", "off"] = "auto"
+    """cache of encoder features, which encodes each medium once; auto uses it where the encoders
+    are frozen and it saves time"""
+    activation_checkpointing: bool = False
+    """recompute activations in the backward pass: less memory, a third slower"""
+    max_interpolation: Share = 0.5
+    """largest share of the starting thinker's weights that is interpolated into the final ones; the
+    run takes the share with the lowest validation loss, 0 turns it off"""
+    probe_questions: Count = 16
+    """held-out questions per task that are scored every log_every steps"""
+    epoch_questions: Count = 100
+    """held-out questions per task that are scored after each epoch"""
 
     @field_validator("phases", mode="wrap")
     @classmethod

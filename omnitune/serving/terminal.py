@@ -180,16 +180,12 @@ def chat(
     max_new_tokens: int = MAX_NEW_TOKENS,
     **media: Sequence[Path] | None,
 ) -> int:
-    """Opens the prompt, or answers once if there is a text or a medium.
+    """Opens the prompt, or answers once if there is a text or a medium; returns the exit status.
 
     Args:
-        ckpt_dir: folder with ``omni.pt``.
-        prompt: text of the single turn; may be empty if there is a medium.
         as_json: print one line with ``prompt``, for each kind of medium that the model reads a
-            path, a list of several or null, ``answer``,
-            ``tokens`` (of the answer) and ``seconds`` (reading media and answering; loading the
-            model is left out), and ``notice`` if there is one (``ChatSession.notice``).
-        max_new_tokens: longest answer.
+            path, a list of several or null, ``answer``, ``tokens`` (of the answer), ``seconds``
+            (reading media and answering), and ``notice`` if there is one (``ChatSession.notice``).
         **media: files by modality (``image=[...]``).
 
     Raises:
@@ -214,16 +210,15 @@ def chat(
 class ChatOptions(Config):
     """Options of ``omnitune chat``, to which each modality adds one."""
 
-    ckpt_dir: Path = Field(CKPT_DIR, description="folder or file of the model")
-    prompt: str | None = Field(
-        None,
-        description="text to answer, once; it may be empty beside a file [default: a conversation, "
-        "unless a file is given]",
-    )
-    as_json: bool = Field(False, alias="json", description="print the answer as one line of JSON")
-    max_new_tokens: int = Field(
-        MAX_NEW_TOKENS, ge=1, description="largest length of an answer in tokens"
-    )
+    ckpt_dir: Path = CKPT_DIR
+    """folder or file of the model"""
+    prompt: str | None = None
+    """text to answer, once; it may be empty beside a file [default: a conversation, unless a file
+    is given]"""
+    as_json: bool = Field(False, alias="json")
+    """print the answer as one line of JSON"""
+    max_new_tokens: int = Field(MAX_NEW_TOKENS, ge=1)
+    """largest length of an answer in tokens"""
 
 
 def chat_config() -> type[ChatOptions]:

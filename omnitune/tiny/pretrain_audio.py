@@ -26,13 +26,7 @@ from omnitune.evaluation.metrics import word_error_rate
 from omnitune.media.audio import duration
 from omnitune.sample import Sample
 from omnitune.tiny.augmentation import ClipChange
-from omnitune.tiny.stage import (
-    EncoderConfig,
-    Stage,
-    captioned,
-    load_tokenizer,
-    save_naming_encoder,
-)
+from omnitune.tiny.stage import EncoderConfig, Stage, captioned, load_tokenizer, save_naming_encoder
 
 NAME = "audio"
 NUM_UNITS = 256  # small units that the last layer but one spells in
@@ -54,9 +48,8 @@ class AudioEncoderConfig(EncoderConfig):
     warmup_steps: int = Field(200, ge=0)
     hidden_size: int = Field(144, ge=16)
     intermediate_size: int = Field(360, ge=16)
-    subsampling_channels: int = Field(
-        32, ge=4, description="channels of the convolutional subsampling"
-    )
+    subsampling_channels: int = Field(32, ge=4)
+    """channels of the convolutional subsampling"""
 
     def encoder(self) -> dict[str, Any]:
         """Settings of the encoder."""
@@ -182,17 +175,13 @@ class Clips:
         """Transcript of a clip."""
         return self.samples[index].media[0].caption
 
-    def _spell(self, tokenizer: Tokenizer, index: int) -> Tensor:
-        ids = tokenizer.encode(self.words(index)).ids
-        return torch.tensor(ids, dtype=torch.long)
-
     def batch(self, indices: list[int]) -> CtcBatch:
         """The batch of some clips."""
-        return CtcBatch(
-            [self.mel(n) for n in indices],
-            [self._spell(self.tokenizer, n) for n in indices],
-            [self._spell(self.units, n) for n in indices],
+        targets, units = (
+            [torch.tensor(x.encode(self.words(n)).ids, dtype=torch.long) for n in indices]
+            for x in (self.tokenizer, self.units)
         )
+        return CtcBatch([self.mel(n) for n in indices], targets, units)
 
 
 class LengthBatches:
@@ -260,7 +249,6 @@ def build_stage(config: AudioEncoderConfig, path: Path) -> Stage:
         score=lambda: held_out_wer(model, held_out),
         metric="wer",
         save_best=save_best,
-        line=lambda s: f"WER: {s['wer']:.1%}",
     )
 
 

@@ -26,15 +26,7 @@ from omnitune.evaluation.scoring import token_scoreboard
 from omnitune.media.registry import MEDIA
 from omnitune.models.loading import save_thinker
 from omnitune.models.omni import OmniConfig, OmniModel
-from omnitune.sample import (
-    ContentPart,
-    Described,
-    Media,
-    Message,
-    Sample,
-    Text,
-    UserError,
-)
+from omnitune.sample import ContentPart, Described, Media, Message, Sample, Text, UserError
 from omnitune.tiny.pseudo_features import PseudoFeatures, spread
 from omnitune.tiny.stage import Stage, StageConfig, check_heads
 from omnitune.training.run import Plan
@@ -48,6 +40,7 @@ SPOKEN_QUESTION_PROB = 0.3  # of a single question about a picture as speech
 PROMPT_WEIGHT = 0.1  # of a token outside the assistant's answers
 MULTI_TURN_PROB = 0.5  # of a record's questions in one conversation, in place of each alone
 MAX_QUESTIONS = 7  # of a record in one sample
+DESCRIBED_FIRST = 0.4  # of the run, from its start, that draws from `described` only
 # What follows a noun that stands for several: "rings", "crosses"; not what ends "glass" or "this".
 PLURAL = r"(?:(?<=ss|x|z|ch|sh)es|(?<![siu])s)(?!\p{L})"
 # What subwords never reach across: one digit; letters up to a plural's ending, so that who
@@ -61,34 +54,29 @@ class ThinkerConfig(StageConfig):
     checkpoint: ClassVar[str] = "thinker_best.pt"
 
     stage: Literal["pretrain_lm"] = "pretrain_lm"
-    data_mix: DataMix = Field(
-        DataMix(
-            text_only=0.3,
-            image_text=0.13,
-            captions=0.17,
-            audio_text=0.07,
-            transcripts=0.08,
-            image_audio_text=0.01,
-            described=0.24,
-        ),
-        description="sampling weight of each source; sources without a file are left out",
+    data_mix: DataMix = DataMix(
+        text_only=0.3,
+        image_text=0.13,
+        captions=0.17,
+        audio_text=0.07,
+        transcripts=0.08,
+        image_audio_text=0.01,
+        described=0.24,
     )
-    described_first: float = Field(
-        0.4,
-        ge=0,
-        lt=1,
-        description="fraction of the run, from its start, that draws from the source described "
-        "only; the mix follows",
-    )
+    """sampling weight of each source; sources without a file are left out"""
     batch_size: Count = 16
     learning_rate: Rate = 7e-3
     muon_learning_rate: Rate = 1e-2
     min_lr_ratio: Share = 0.02
     warmup_steps: int = Field(100, ge=0)
-    vocab_size: int = Field(1600, ge=300, le=65_536, description="vocabulary size of the tokenizer")
-    num_kv_heads: Count = Field(4, description="number of key-value heads")
-    max_positions: int = Field(2048, ge=64, description="largest context length in tokens")
-    max_tokens: int = Field(1024, ge=16, description="largest length of a sample in tokens")
+    vocab_size: int = Field(1600, ge=300, le=65_536)
+    """vocabulary size of the tokenizer"""
+    num_kv_heads: Count = 4
+    """number of key-value heads"""
+    max_positions: int = Field(2048, ge=64)
+    """largest context length in tokens"""
+    max_tokens: int = Field(1024, ge=16)
+    """largest length of a sample in tokens"""
 
     @model_validator(mode="after")
     def _key_value_heads_fit(self) -> ThinkerConfig:
@@ -146,7 +134,7 @@ def build_stage(config: ThinkerConfig, path: Path) -> Stage:
         multi_turn_prob=MULTI_TURN_PROB,
         max_questions_per_sample=MAX_QUESTIONS,
     )
-    if config.described_first and "described" in stream.groups:
+    if "described" in stream.groups:
         stream.follow(described_first(config, stream, train))
     items = [reader.item(one) for sample in held_out for one in sample.split_turns()]
     return Stage(
@@ -157,7 +145,6 @@ def build_stage(config: ThinkerConfig, path: Path) -> Stage:
         score=lambda: token_scoreboard(model, items),
         metric="loss",
         save_best=lambda scores: save_thinker(path, model, tokenizer, scores=scores),
-        line=lambda s: f"loss={s['loss']:.3f} answer tokens right: {s['token_acc']:.1%}",
         tokenizer=tokenizer,
         rounded=round_up,
         compile=model.compile_decoder,
@@ -188,7 +175,7 @@ def described_first(
     config: ThinkerConfig, stream: BatchStream, train: Mapping[str, Sequence[Sample]]
 ) -> SamplingSchedule:
     """The order of samples in which the mix comes after what is told."""
-    steps = round(config.described_first * Plan.of(config, len(stream)).total_steps)
+    steps = round(DESCRIBED_FIRST * Plan.of(config, len(stream)).total_steps)
     weights = {name: config.data_mix.weights()[name] for name in stream.groups}
     sizes = {name: len(train[name]) for name in weights}
     stretches = [

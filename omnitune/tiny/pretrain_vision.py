@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, cast
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
@@ -33,21 +33,14 @@ from omnitune.sample import Sample
 from omnitune.tiny.augmentation import PictureChange
 from omnitune.tiny.pretrain_lm import ThinkerConfig
 from omnitune.tiny.pseudo_features import seen_words
-from omnitune.tiny.stage import (
-    EncoderConfig,
-    Stage,
-    captioned,
-    load_tokenizer,
-    save_naming_encoder,
-)
+from omnitune.tiny.stage import EncoderConfig, Stage, captioned, load_tokenizer, save_naming_encoder
 from omnitune.tiny.word_presence import word_presence_loss
 from omnitune.training.run import BatchAt, LossBatch, Plan
 
 NAME = "image"
-PATCH_SIZE = 16  # pixels a side, halved by each layer of the stem and by the patches themselves
-STEM_CHANNELS = (16, 32, 64)
 CHANGE = PictureChange(degrees=3.0, scale=0.04, translate=0.015, brightness=0.025)  # in each pass
 WORD_PRESENCE_WEIGHT = 8.0  # of the words' loss beside the captions'
+WORD_PRESENCE_FIRST = 0.35  # of the run, from its start, without captions
 # Log-odds, at the start, that a slot shows a given word of the vocabulary.
 SELDOM = -6.0
 
@@ -63,41 +56,21 @@ class VisionEncoderConfig(EncoderConfig):
     learning_rate: Rate = 2e-3
     weight_decay: float = Field(0.1, ge=0)
     warmup_steps: int = Field(100, ge=0)
-    image_size: int = Field(96, ge=16, description="height and width of the input in pixels")
-    pixel_shuffle: Count = Field(
-        2, description="pixel shuffle factor: x times x patches become one slot"
-    )
     num_layers: Count = 2
     num_heads: Count = 2
-    word_presence_first: float = Field(
-        0.35,
-        ge=0,
-        lt=1,
-        description="fraction of the run, from its start, with the word presence loss only; the "
-        "captioning loss joins then",
-    )
     compile: Literal["auto", "on", "off"] = "off"  # the captioner is a small part of a step
-
-    @model_validator(mode="after")
-    def _patches_fit(self) -> VisionEncoderConfig:
-        if self.image_size % (PATCH_SIZE * self.pixel_shuffle):
-            raise ValueError(
-                f"image_size {self.image_size} is not a multiple of {PATCH_SIZE} x pixel_shuffle = "
-                f"{PATCH_SIZE * self.pixel_shuffle}"
-            )
-        return self
 
     def encoder(self) -> dict[str, Any]:
         """Settings of the encoder."""
         return {
-            "image_size": self.image_size,
-            "patch_size": PATCH_SIZE,
+            "image_size": 96,
+            "patch_size": 16,
             "hidden_size": self.hidden_size,
             "num_hidden_layers": self.num_layers,
             "num_attention_heads": self.num_heads,
             "intermediate_size": self.intermediate_size,
-            "pixel_shuffle": self.pixel_shuffle,
-            "stem_channels": list(STEM_CHANNELS),
+            "pixel_shuffle": 2,
+            "stem_channels": [16, 32, 64],
         }
 
 
@@ -128,11 +101,6 @@ def build_stage(config: VisionEncoderConfig, path: Path) -> Stage:
         score=lambda: token_scoreboard(omni, items),
         metric="loss",
         save_best=save_best,
-        line=lambda s: (
-            f"loss={s['loss']:.3f} caption tokens right: {s['token_acc']:.1%}"
-            if model.says
-            else "captions: not asked for yet"
-        ),
         rounded=round_up,
         compile=omni.compile_decoder,
     )
@@ -164,7 +132,7 @@ def spotted_first(config: VisionEncoderConfig, stream: BatchStream) -> BatchAt:
     What is small is learnt from the head, not from the decoder, and a step without the decoder
     takes two thirds of the time.
     """
-    steps = round(config.word_presence_first * Plan.of(config, len(stream)).total_steps)
+    steps = round(WORD_PRESENCE_FIRST * Plan.of(config, len(stream)).total_steps)
 
     def batch_at(number: int, part: Shard = WHOLE) -> Batch | None:
         batch = stream(number, part)
@@ -189,14 +157,11 @@ class Captioning(nn.Module):
     Args:
         weight: of the spotted words in the loss.
         shown: tokens of the words that a sample's picture shows, by its id.
-
-    Attributes:
-        says: whether the decoder was asked for captions yet.
     """
 
     def __init__(self, omni: OmniModel, weight: float, shown: Mapping[str, Sequence[int]]) -> None:
         super().__init__()
-        self.omni, self.weight, self.shown, self.says = omni, weight, shown, False
+        self.omni, self.weight, self.shown = omni, weight, shown
         self.modality = cast(VitEncoder, omni.modalities[NAME])
         vocab_size = omni.config.thinker["vocab_size"]
         self.word_presence_head = nn.Linear(self.modality.feature_dim, vocab_size)
@@ -211,7 +176,6 @@ class Captioning(nn.Module):
         word_presence = self.weight * self.word_presence(features_BSD, batch.ids)
         if only_spotted:
             return word_presence[None], batch.weight_N.sum()[None]
-        self.says = True
         media = {NAME: replace(rows, features_RD=features_BSD.flatten(0, 1))}
         loss_sums, counts = self.omni(replace(batch, media=media))
         return loss_sums + word_presence, counts

@@ -43,10 +43,14 @@ class StageConfig(RunConfig):
     checkpoint: ClassVar[str]
 
     optimizer: Literal["adamw", "muon"] = "muon"
-    hidden_size: int = Field(128, ge=16, description="width of the hidden states")
-    num_layers: Count = Field(4, description="number of layers")
-    num_heads: Count = Field(4, description="number of attention heads")
-    intermediate_size: int = Field(384, ge=16, description="width of the feed-forward layers")
+    hidden_size: int = Field(128, ge=16)
+    """width of the hidden states"""
+    num_layers: Count = 4
+    """number of layers"""
+    num_heads: Count = 4
+    """number of attention heads"""
+    intermediate_size: int = Field(384, ge=16)
+    """width of the feed-forward layers"""
 
     @model_validator(mode="after")
     def _heads_fit(self) -> StageConfig:
@@ -57,10 +61,8 @@ class StageConfig(RunConfig):
 class EncoderConfig(StageConfig):
     """What the stages of the encoders share."""
 
-    tokenizer: Path = Field(
-        Path("checkpoints/thinker_tiny") / TOKENIZER_FILE,
-        description="tokenizer of the thinker, whose subwords the encoder learns to name",
-    )
+    tokenizer: Path = Path("checkpoints/thinker_tiny") / TOKENIZER_FILE
+    """tokenizer of the thinker, whose subwords the encoder learns to name"""
 
 
 C = TypeVar("C", bound=StageConfig)
@@ -75,7 +77,6 @@ class Stage:
         score: the held-out scores of the model as it is.
         metric: the score by which the best state is told; less is better.
         save_best: writes the model with its scores.
-        line: what to print of the scores.
         tokenizer: written before the first step, for the encoders.
         rounded, compile: as those of a :class:`Run`.
     """
@@ -87,7 +88,6 @@ class Stage:
     score: Callable[[], Scores]
     metric: str
     save_best: Callable[[Scores], None]
-    line: Callable[[Scores], str]
     tokenizer: Tokenizer | None = None
     rounded: Callable[[Any], LossBatch] | None = None
     compile: Callable[[], None] | None = None
@@ -107,17 +107,17 @@ def captioned(data_dir: Path, modality: str) -> tuple[list[Sample], list[Sample]
     Raises:
         UserError: a split has none.
     """
-    splits: dict[str, list[Sample]] = {"train": [], "validation": []}
-    sources = (name for name in SOURCES if name != "described")
-    for samples in read_available(data_dir, sources).values():
-        for split, found in splits.items():
-            found += [one for s in split_of(samples, split) for one in _captions(s, modality)]
-    if not splits["train"] or not splits["validation"]:
+    found = read_available(data_dir, (name for name in SOURCES if name != "described")).values()
+    train, held_out = (
+        [one for x in found for s in split_of(x, split) for one in _captions(s, modality)]
+        for split in ("train", "validation")
+    )
+    if not train or not held_out:
         raise UserError(
             f'{data_dir}: needs records with {modality} and a "{MEDIA[modality].caption_key}" in '
             f"the splits train and validation to train an encoder of {modality} on"
         )
-    return splits["train"], splits["validation"]
+    return train, held_out
 
 
 def _captions(sample: Sample, modality: str) -> Iterator[Sample]:
@@ -204,9 +204,8 @@ def _run(config: StageConfig, stage: Stage, resume: bool) -> None:
         if not entry["epoch_ended"]:
             return []
         train_loss = entry["train"].get("loss", math.nan)  # none if every update was left out
-        return [
-            f"Step {step}: train loss={train_loss:.3f} held-out {stage.line(entry['validation'])}"
-        ]
+        scores = " ".join(f"{name}={value:.3f}" for name, value in entry["validation"].items())
+        return [f"Step {step}: train loss={train_loss:.3f} held-out {scores}"]
 
     nn.Module.to(stage.model, precision.pick_device(config.device))
     run = Run(

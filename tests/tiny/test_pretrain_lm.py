@@ -168,8 +168,8 @@ def test_what_is_told_comes_first() -> None:
     sizes = {name: len(samples) for name, samples in train.items()}
     reader = SampleReader(ChatRenderer(tiny_tokenizer()), {})
     stream = BatchStream(reader, train, Mixture(sizes, MIX, seed=0), batch_size=2)
-    config = ThinkerConfig(batch_size=2, num_epochs=2, described_first=0.5, data_mix=DataMix(**MIX))
+    config = ThinkerConfig(batch_size=2, num_epochs=2, data_mix=DataMix(**MIX))
     course = described_first(config, stream, train)
     names = [course.sample_at(k)[0] for k in range(20)]
-    assert set(names[:10]) == {"described"}
-    assert sorted(names[10:]) == ["described"] * 5 + ["text_only"] * 5
+    assert set(names[:8]) == {"described"}
+    assert sorted(names[8:]) == ["described"] * 6 + ["text_only"] * 6

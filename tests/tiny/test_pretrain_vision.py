@@ -7,7 +7,6 @@ import pytest
 import torch
 from helpers import tiny_model, tiny_reader, write_image
 
-from omnitune.config.settings import load_config
 from omnitune.data.loader import BatchStream
 from omnitune.data.mixture import Mixture
 from omnitune.data.packing import WHOLE, Batch, Shard
@@ -47,11 +46,6 @@ def test_without_captions_it_says_what_is_missing(tmp_path: Path) -> None:
         captioned(folder_with(tmp_path, [{"split": "train"}]), "image")
 
 
-def test_a_size_that_patches_do_not_fill_is_refused() -> None:
-    with pytest.raises(UserError, match="image_size 100 is not a multiple"):
-        load_config(VisionEncoderConfig, None, ["--image-size", "100"])
-
-
 def captioning(weight: float = 1.0) -> Captioning:
     return Captioning(tiny_model(), weight, {})
 
@@ -66,7 +60,7 @@ def captioned_stream(tmp_path: Path, model: Captioning) -> BatchStream:
 
 def test_a_run_begins_with_words_that_are_spotted_and_not_said(tmp_path: Path) -> None:
     model = captioning(8.0)
-    config = VisionEncoderConfig(stage="pretrain_vision", num_epochs=5, word_presence_first=0.4)
+    config = VisionEncoderConfig(stage="pretrain_vision", num_epochs=5)
     batch_at = spotted_first(config, captioned_stream(tmp_path, model))
     assert [type(batch_at(n)) is Spotted for n in range(5)] == [True, True, False, False, False]
     for number in (0, 2):
