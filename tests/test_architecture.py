@@ -42,6 +42,12 @@ MAX_NESTING = 4
 MODALITY_WORDS = re.compile("image|audio", re.IGNORECASE)
 ALLOWED_IN_TRAINING: frozenset[str] = frozenset()
 
+# Where a medium may be named: its own rooms, the entries of registries, the embedded default, and
+# two files for what stands by name: the nine keys of a configuration, and who makes a checkpoint.
+MEDIA = frozenset({"image", "audio"})
+NAMING = frozenset({"media", "encoders", "tasks", "sources", "tiny"})
+NAMING_FILES = frozenset({"config.sft", "models.loading"})
+
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 BLOCKS = (
     ast.If,
@@ -207,6 +213,15 @@ def word_violations(module: Module) -> list[str]:
     return found
 
 
+def media_named(module: Module) -> list[str]:
+    """Where a file could branch on a medium: texts that are the name of one."""
+    return [
+        f"{module.path}:{node.lineno}: {node.value!r}"
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value in MEDIA
+    ]
+
+
 def test_every_file_is_on_the_map(modules: list[Module]) -> None:
     strangers = [str(module.path) for module in modules if module.room not in DEPTH]
     assert not strangers, f"not in the list of layers: {strangers}"
@@ -237,6 +252,11 @@ def test_training_knows_no_modality(modules: list[Module]) -> None:
     rooms = [module for module in modules if module.room == "training"]
     found = [violation for module in rooms for violation in word_violations(module)]
     assert not found, "\n" + "\n".join(found)
+
+
+def test_no_other_room_branches_on_a_medium(modules: list[Module]) -> None:
+    rest = [m for m in modules if m.room not in NAMING and m.name not in NAMING_FILES]
+    assert not [place for module in rest for place in media_named(module)]
 
 
 def test_torchvision_is_absent() -> None:
@@ -303,6 +323,11 @@ def test_length_check() -> None:
     long = "def f():\n" + "    pass\n" * MAX_FUNCTION_LINES
     assert function_violations(parse(Path("cli.py"), long))
     assert not function_violations(parse(Path("cli.py"), long.removesuffix("    pass\n")))
+
+
+def test_medium_check() -> None:
+    text = 'if name == "image":\n    print("an image")'
+    assert media_named(parse(Path("data/loader.py"), text)) == ["data/loader.py:1: 'image'"]
 
 
 @pytest.mark.parametrize(
