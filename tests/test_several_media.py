@@ -10,6 +10,7 @@ from omnitune.data.taught import Taught
 from omnitune.evaluation.evaluate import evaluate_checkpoint
 from omnitune.models.loading import load_omni
 from omnitune.reporting.gallery import read_gallery
+from omnitune.reporting.report import write_report
 from omnitune.serving.session import ChatSession
 from omnitune.sources import SOURCES
 from omnitune.storage import read_checkpoint
@@ -52,7 +53,8 @@ def test_records_with_one_and_with_two_pictures_in_one_run(home: Path) -> None:
     assert "missing" not in problem
     shown = {len(e.media) for e in examples if e.prediction.task == "image_qa"}
     assert shown == {2}
-    assert (config.out / "report.html").read_text().count("the picture of this question") >= 2
+    page = write_report(config.out, home / "data").read_text()
+    assert page.count("the picture of this question") >= 2
     again = evaluate_checkpoint(config.out, home / "data", "test")
     assert again["tasks"]["image_qa"]["loss"] == results["tasks"]["image_qa"]["loss"]
 
