@@ -53,13 +53,8 @@ def test_records_with_one_and_with_two_pictures_in_one_run(home: Path) -> None:
     assert "missing" not in problem
     shown = {len(e.media) for e in examples if e.prediction.task == "image_qa"}
     assert shown == {2}
-<<<<<<< HEAD
     page = write_report(config.out, config.data_dir)
     assert page.read_text().count("the picture of this question") >= 2
-=======
-    page = write_report(config.out, home / "data").read_text()
-    assert page.count("the picture of this question") >= 2
->>>>>>> s-report
     again = evaluate_checkpoint(config.out, home / "data", "test")
     assert again["tasks"]["image_qa"]["loss"] == results["tasks"]["image_qa"]["loss"]
 
