@@ -14,6 +14,7 @@ from typing import Any
 
 from pydantic import Field
 
+from omnitune import __version__
 from omnitune.config.arguments import split_arguments
 from omnitune.config.base import CHECKPOINTS, C, Config, Count, Seed
 from omnitune.config.commands import CompareConfig, EvaluateConfig, InspectConfig, ReportConfig
@@ -123,6 +124,9 @@ def explain(error: Exception) -> str:
 def _run(name: str, arguments: list[str]) -> int:
     """Runs a subcommand, or prints its help if that is asked for."""
     commands = {command.__name__: command for group in GROUPS.values() for command in group}
+    if name == "--version":
+        print(f"omnitune {__version__}")
+        return 0
     if asks_for_help([name]):
         print(overview())
         return 0
@@ -286,8 +290,10 @@ def evaluate(config: EvaluateConfig) -> int:
     from omnitune.evaluation.evaluate import evaluate_checkpoint
     from omnitune.evaluation.runs import data_dir_of
     from omnitune.reporting.report import scores_table
+    from omnitune.serving.folder import require_model
     from omnitune.training.precision import pick_device
 
+    require_model(config.ckpt_dir)
     data = config.data or data_dir_of(config.ckpt_dir)
     where = (config.ckpt_dir, data, config.split, config.predictions)
     scores = evaluate_checkpoint(*where, config.language or "", pick_device(config.device))

@@ -285,8 +285,8 @@ def build_environment(data: ReportData) -> Section:
     record, results = data.run.record, data.run.results
     if "environment" in record:
         note = (
-            "The run was made here, with these versions. The commands reproduce it if seed, data "
-            "and versions are the same."
+            "The run was made here, with these versions. The commands repeat it, up to rounding, "
+            "if seed, data and versions are the same."
         )
     else:
         note = "The run did not note where it was made. This is where the page was made."

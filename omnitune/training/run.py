@@ -61,7 +61,7 @@ class Plan:
                 f"training goes on into epoch {-(-total // steps)}"
             )
         warmup = warmup_of(config.warmup_steps, total)
-        if warmup < config.warmup_steps:
+        if warmup < config.warmup_steps and "warmup_steps" in config.model_fields_set:
             notes.append(
                 f"warmup_steps is {config.warmup_steps}, more than a tenth of the run's {total} "
                 f"steps: the rate warms up over {warmup}"
