@@ -235,7 +235,7 @@ def test_chat_answers_once(folder: Path, out: Path) -> None:
         ),
         (["sft", "--data-dir", "no", "--output-dir", "y"], "make it with `omnitune corpus`"),
         (["pretrain"], "--config"),
-        (["evaluate", "--ckpt_dir", "no"], "omni.pt: no such checkpoint"),
+        (["evaluate", "--ckpt_dir", "no"], "no: no such folder; make a model"),
         (["chat", "--ckpt_dir", "no", "--prompt", "hi"], "no: no such folder; make a model"),
         (["chatt"], "no such command"),
     ],
