@@ -147,6 +147,12 @@ class Sample:
         """What independent questions are asked about: the media, or what is told in their place."""
         return tuple(p for m in self.messages for p in m.parts if isinstance(p, Media | Described))
 
+    @property
+    def shows_several_of_a_kind(self) -> bool:
+        """Whether its questions may mean one of several media by its place ("the second one")."""
+        kinds = [part.modality for part in self.context_parts]
+        return len(set(kinds)) < len(kinds)
+
     def split_turns(self) -> list[Sample]:
         """One sample a question, each with all that it is about and without the other questions.
 

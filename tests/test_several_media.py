@@ -5,6 +5,7 @@ from pathlib import Path
 
 from helpers import sft_settings
 
+from omnitune.data.loader import as_asked
 from omnitune.data.reading import read_source
 from omnitune.data.taught import Taught
 from omnitune.evaluation.evaluate import evaluate_checkpoint
@@ -37,6 +38,24 @@ def write_albums(data: Path) -> None:
             )
         )
     (data / SOURCES["image_text"].file).write_text(json.dumps(records))
+
+
+def test_questions_about_several_pictures_are_asked_alone_in_the_records_order(
+    tmp_path: Path,
+) -> None:
+    qa = [
+        {"question": "is <image> larger than <image>?", "answer": "no"},
+        {"question": "what is in the second picture?", "answer": "a cat"},
+        {"question": "which is darker?", "answer": "the first"},
+    ]
+    path = tmp_path / SOURCES["image_text"].file
+    path.parent.mkdir()
+    path.write_text(json.dumps([{"image": ["0.png", "1.png"], "qa": qa}]))
+    [sample] = read_source(tmp_path, "image_text")
+    for k in range(20):
+        for single in as_asked(sample, k, 0, multi_turn_prob=1.0, at_most=2):
+            assert single.num_questions == 1
+            assert [medium.path.name for medium in single.media] == ["0.png", "1.png"]
 
 
 def test_records_with_one_and_with_two_pictures_in_one_run(home: Path) -> None:

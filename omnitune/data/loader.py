@@ -260,6 +260,10 @@ def as_asked(
     if at_most is not None and len(numbers) > at_most:
         chosen = draw if fresh else random.Random(f"{seed}/questions/{sample.id}")
         numbers = choose_questions(sample, at_most, chosen)
+    if sample.shows_several_of_a_kind:
+        # In a conversation tags would stand for nothing, and places be those of another order.
+        alone = sample.split_turns()
+        return [alone[number] for number in numbers]
     if together:
         # A record ends with its description, but any question may follow any other.
         draw.shuffle(numbers)
