@@ -146,14 +146,14 @@ class BatchStream:
         self._window = lru_cache(maxsize=2)(self._make_window)
 
     def follow(
-        self, course: SamplingSchedule, readers: Sequence[tuple[int, SampleReader]] = ()
+        self, schedule: SamplingSchedule, readers: Sequence[tuple[int, SampleReader]] = ()
     ) -> None:
-        """Takes the samples from a course of the same sources and size.
+        """Takes the samples from a schedule of the same sources and size.
 
         Args:
             readers: that take over from a sample on, in order.
         """
-        self.mixture, self._later = course, list(readers)
+        self.mixture, self._later = schedule, list(readers)
 
     def __len__(self) -> int:
         """Batches in one epoch."""
@@ -179,7 +179,7 @@ class BatchStream:
     def window(self, k: int, size: int) -> tuple[int, int]:
         """First sample and end of the window that sample ``k`` is in.
 
-        Windows are counted from the start of a stretch of the run, and the last one ends with it.
+        Windows are counted from the start of a segment of the run, and the last one ends with it.
         """
         begin, end = self.mixture.bounds(k)
         start = k - (k - begin) % size

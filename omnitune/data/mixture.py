@@ -72,7 +72,7 @@ class Mixture:
         return permuted(position, self.sizes[name], f"{self.seed}/{name}/{sweep}")
 
     def bounds(self, k: int) -> tuple[int, int]:
-        """First sample and end of the stretch of the run that k is in: here the whole."""
+        """First sample and end of the segment of the run that k is in: here the whole."""
         return 0, sys.maxsize
 
 

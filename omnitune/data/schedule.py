@@ -1,8 +1,8 @@
 """Which record is sample k of a run whose mix, or whose pool of samples, changes on the way.
 
-Still a pure function, of the seed, k and what was decided before k: a run is cut into stretches,
+Still a pure function, of the seed, k and what was decided before k: a run is cut into segments,
 and every prefix of each holds the mix to within one sample, as in a :class:`Mixture`.
-A source's passes go on from stretch to stretch as long as its pool stays the same.
+A source's passes go on from segment to segment as long as its pool stays the same.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Segment:
 
 @dataclass(frozen=True)
 class _Piece:
-    """A stretch between two decisions; ``before`` is what was drawn of its pools earlier."""
+    """A segment between two decisions; ``before`` is what was drawn of its pools earlier."""
 
     first: int
     mixture: Mixture
@@ -56,7 +56,7 @@ class SamplingSchedule:
 
     Args:
         sizes: number of records by source.
-        stretches: known from the start, in order; the first begins at 0.
+        segments: known from the start, in order; the first begins at 0.
         seed: of the permutations.
         ranked: record indices of a source, from the easiest to the hardest; asked for where a
             pool is smaller than its source.
@@ -67,12 +67,12 @@ class SamplingSchedule:
     def __init__(
         self,
         sizes: Mapping[str, int],
-        stretches: Sequence[Segment],
+        segments: Sequence[Segment],
         seed: int,
         ranked: Callable[[str], np.ndarray] | None = None,
         decisions: Callable[[], Sequence[Decision]] = tuple,
     ) -> None:
-        self.sizes, self.stretches, self.seed = dict(sizes), list(stretches), seed
+        self.sizes, self.segments, self.seed = dict(sizes), list(segments), seed
         self.names = list(sizes)
         self.decisions = decisions
         self._ranked = lru_cache(maxsize=None)(ranked) if ranked else None
@@ -100,7 +100,7 @@ class SamplingSchedule:
         return name, int(self._ranked(name)[rank])
 
     def bounds(self, k: int) -> tuple[int, int]:
-        """First sample of the stretch that k is in, and of the next one, as far as is decided."""
+        """First sample of the segment that k is in, and of the next one, as far as is decided."""
         pieces = self._pieces()
         n = _place(pieces, k)
         return pieces[n].first, pieces[n + 1].first if n + 1 < len(pieces) else sys.maxsize
@@ -122,7 +122,7 @@ class SamplingSchedule:
 
     def _make_pieces(self, count: int) -> list[_Piece]:
         decisions = self.decisions()[:count]
-        firsts = sorted({s.first for s in self.stretches} | {first for first, _ in decisions})
+        firsts = sorted({s.first for s in self.segments} | {first for first, _ in decisions})
         drawn: Counter[tuple[str, int]] = Counter()
         pieces: list[_Piece] = []
         for first in firsts:
@@ -130,12 +130,12 @@ class SamplingSchedule:
                 last = pieces[-1].mixture
                 for name, count in last.drawn_before(first - pieces[-1].first).items():
                     drawn[name, last.sizes[name]] += count
-            stretch = [s for s in self.stretches if s.first <= first][-1]
+            segment = [s for s in self.segments if s.first <= first][-1]
             factors = [found for begin, found in decisions if begin <= first][-1:]
-            weights = adapted(stretch.weights, factors[0]) if factors else dict(stretch.weights)
-            mixture = self._mixture(tuple(weights.items()), tuple(stretch.pools.items()))
+            weights = adapted(segment.weights, factors[0]) if factors else dict(segment.weights)
+            mixture = self._mixture(tuple(weights.items()), tuple(segment.pools.items()))
             before = {name: drawn[name, mixture.sizes[name]] for name in mixture.names}
-            pieces.append(_Piece(first, mixture, stretch.weights, before))
+            pieces.append(_Piece(first, mixture, segment.weights, before))
         return pieces
 
     def _make_mixture(

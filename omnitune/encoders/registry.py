@@ -24,15 +24,14 @@ def with_settings(
     Raises:
         UserError: the encoder has no such setting, or a run may not change it.
     """
-    known = build_encoder(medium, config).run_settings
+    known = _encoder_class(medium, config).run_settings
     for name in settings:
         if name not in known:
             near = nearest(name, known)
             raise UserError(
                 f"encoder_settings.{medium}.{name}: is no setting of this encoder that a run may "
                 f"change; known: {', '.join(known) or 'none'}"
-                + f"; did you mean {near}?"
-                * bool(near)
+                f"{f'; did you mean {near}?' if near else ''}"
             )
     return config | dict(settings)
 
@@ -43,6 +42,10 @@ def build_encoder(medium: str, config: dict[str, Any]) -> Encoder:
     Raises:
         UserError: no encoder of this type is known, or none for this medium.
     """
+    return _encoder_class(medium, config)(config)
+
+
+def _encoder_class(medium: str, config: dict[str, Any]) -> type[Encoder]:
     known = {name: kind for name, kind in ENCODERS.items() if kind.medium_name == medium}
     name = config.get("type", next(iter(known), None))
     if name not in known:
@@ -50,4 +53,4 @@ def build_encoder(medium: str, config: dict[str, Any]) -> Encoder:
             f"the {medium} encoder has the type {name!r}; known for {medium}: "
             f"{', '.join(known) or 'none'}"
         )
-    return known[name](config)
+    return known[name]

@@ -178,11 +178,11 @@ def described_first(
     steps = round(DESCRIBED_FIRST * Plan.of(config, len(stream)).total_steps)
     weights = {name: config.data_mix.weights()[name] for name in stream.groups}
     sizes = {name: len(train[name]) for name in weights}
-    stretches = [
+    segments = [
         Segment(0, {"described": 1.0}, {"described": sizes["described"]}),
         Segment(steps * stream.batch_size * config.gradient_accumulation, weights, sizes),
     ]
-    return SamplingSchedule(sizes, stretches, config.seed)
+    return SamplingSchedule(sizes, segments, config.seed)
 
 
 def train_tokenizer(samples: Iterable[Sample], vocab_size: int) -> Tokenizer:

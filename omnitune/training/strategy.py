@@ -94,7 +94,7 @@ def plan_strategy(
     training = {source: split_of(found, "train") for source, found in samples.items()}
     per_step = stream.batch_size * config.gradient_accumulation
     sizes = {source: len(found) for source, found in training.items()}
-    course = SamplingSchedule(
+    schedule = SamplingSchedule(
         sizes,
         phases.segments(per_step, sizes, lambda name: training[name].difficulties()),
         config.seed,
@@ -103,7 +103,7 @@ def plan_strategy(
     )
     raw_from = {name: phases.firsts[n] for name, n in phases.raw_from().items()}
     readers = _readers(raw_from, reader)
-    stream.follow(course, [(step * per_step, found) for step, found in readers])
+    stream.follow(schedule, [(step * per_step, found) for step, found in readers])
     tasks, adaptive_mix = held_out_tasks(samples), None
     if config.adaptive_mix != "none":
         adaptive_mix = AdaptiveMix(config.adaptive_mix, tasks, state)
@@ -111,7 +111,7 @@ def plan_strategy(
     # epochs would be that of the other sources alone.
     probed = headline_tasks()
     probed += tuple(sorted(set[str]().union(*tasks.values()) - set(probed)))
-    return Strategy(phases, course, stream, readers, per_step, adaptive_mix, state, probed)
+    return Strategy(phases, schedule, stream, readers, per_step, adaptive_mix, state, probed)
 
 
 def held_out_tasks(samples: Mapping[str, Samples]) -> dict[str, set[str]]:
