@@ -35,7 +35,8 @@ def progress_bar(title: str, total: int, done: int = 0) -> Iterator[Callable[...
         TextColumn("{task.fields[note]}"),
         console=console,
         disable=not console.is_terminal,
-        redirect_stdout=sys.stdout.isatty(),  # else lines for a file would end in the terminal
+        # Else lines for a file would end in the terminal; there may be no output at all.
+        redirect_stdout=bool(sys.stdout and sys.stdout.isatty()),
         refresh_per_second=4,
     ) as bars:
         bars.add_task(title, total=total, completed=done, note="")

@@ -120,7 +120,7 @@ class FeatureStore:
                 chunk = [read[n] for n in numbers]
                 with torch.inference_mode():
                     batch = [inputs[path].to(device) for path in chunk]
-                    rows = self.modality.encode(self.encoder, batch)
+                    rows = self.modality.encode_checked(self.encoder, batch)
                 yield chunk, [r.half().cpu().numpy() for r in rows]
 
     def _windows(self, paths: list[Path]) -> Iterator[dict[Path, Tensor]]:

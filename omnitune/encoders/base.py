@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from omnitune.encoders.projectors import Projector
 from omnitune.media.base import Medium
 from omnitune.media.registry import MEDIA
+from omnitune.sample import UserError
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,21 @@ class Encoder(ABC):
     @abstractmethod
     def encode(self, module: nn.Module, inputs: list[Tensor]) -> list[Tensor]:
         """Encodes a batch; returns one ``features_ND`` per input."""
+
+    def encode_checked(self, module: nn.Module, inputs: list[Tensor]) -> list[Tensor]:
+        """``encode``, held against ``num_slots``: a row too many would stand in another's place.
+
+        Raises:
+            UserError: an input has another number of rows than slots.
+        """
+        features = self.encode(module, inputs)
+        rows, slots = [len(rows_ND) for rows_ND in features], list(map(self.num_slots, inputs))
+        if rows != slots:
+            raise UserError(
+                f"the {self.medium_name} encoder {self.type!r} gives {rows} feature rows for "
+                f"inputs of {slots} slots; encode and num_slots have to agree"
+            )
+        return features
 
     def size(self, inputs: Tensor) -> int:
         """What to sort by so that media of like length share a batch."""

@@ -43,7 +43,8 @@ class FastConformerEncoder(Encoder):
         long_audio = config.get("long_audio", "refuse")
         if long_audio not in ("refuse", "split"):
             raise UserError(f"audio encoder: long_audio is {long_audio!r}, not refuse or split")
-        if not isinstance(self.max_seconds, int | float) or self.max_seconds < 1:
+        number = isinstance(self.max_seconds, int | float) and self.max_seconds is not True
+        if not number or not 1 <= self.max_seconds < math.inf:
             raise UserError(f"audio encoder: max_seconds is {self.max_seconds!r}, not 1 or more")
         self.split = long_audio == "split"
         self.slot_share: float = config.get("slot_share", 1.0) if self.vocab_size else 1.0

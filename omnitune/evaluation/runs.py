@@ -96,7 +96,13 @@ def data_dir_of(ckpt_dir: Path) -> Path:
     Args:
         ckpt_dir: the run's output folder, or a file in it.
     """
-    return Path(str(config_of(ckpt_dir).get("data_dir", CORPUS)))
+    return find_again(Path(str(config_of(ckpt_dir).get("data_dir", CORPUS))), ckpt_dir)
+
+
+def find_again(path: Path, folder: Path) -> Path:
+    """A path that a run names, seen from here or from one of the folders around the run's."""
+    candidates = [path, *(parent / path for parent in folder.resolve().parents)]
+    return next((p for p in candidates if p.exists()), path)
 
 
 def config_of(ckpt_dir: Path) -> dict[str, Any]:

@@ -125,7 +125,8 @@ def assemble(
     }
     model, tokenizer = load_thinker(thinker_ckpt, encoders)
     for name, part in parts.items():
-        model.encoders[name].load_state_dict(part["state"])
+        with _named(encoder_ckpts[name]):
+            model.encoders[name].load_state_dict(part["state"])
     add_placeholders(model, tokenizer)
     return model, tokenizer
 

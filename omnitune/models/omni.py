@@ -287,7 +287,7 @@ class OmniModel(PreTrainedModel):
         encoder = self.encoders[name]
         trained = any(p.requires_grad for p in encoder.parameters())
         with torch.set_grad_enabled(torch.is_grad_enabled() and trained):
-            return self.modalities[name].encode(encoder, inputs)
+            return self.modalities[name].encode_checked(encoder, inputs)
 
     def _zero_term(self, name: str) -> Tensor:
         """Zero that depends on every trained weight of an unused projector and encoder.

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from omnitune.evaluation.runs import find_again
 from omnitune.media.registry import MEDIA
 from omnitune.reporting.gallery import Example, in_turn, shuffled
 from omnitune.sample import Media
@@ -70,16 +71,10 @@ def _suggestions(rows: Any, folder: Path) -> Iterator[Suggestion]:
     for row in rows if isinstance(rows, list) else []:
         try:
             media = tuple(
-                Media(name, _find_again(Path(path), folder)) for name, path in row["media"]
+                Media(name, find_again(Path(path), folder)) for name, path in row["media"]
             )
             question = row["question"]
         except (KeyError, TypeError, ValueError):
             continue
         if media and isinstance(question, str) and all(m.modality in MEDIA for m in media):
             yield Suggestion(question, media)
-
-
-def _find_again(path: Path, folder: Path) -> Path:
-    """A path that a run names, seen from here or from one of the folders around the run."""
-    candidates = [path, *(parent / path for parent in folder.resolve().parents)]
-    return next((p for p in candidates if p.exists()), path)

@@ -82,14 +82,18 @@ def write_report(ckpt_dir: Path, data_dir: Path) -> Path:
         UserError: a file that the report cannot do without is missing or damaged.
     """
     run = read_finished(ckpt_dir)
-    examples, note = read_gallery(ckpt_dir / "predictions.jsonl", data_dir)
-    write_examples(ckpt_dir, examples)
+    answers = ckpt_dir / "predictions.jsonl"
+    examples, note = read_gallery(answers, data_dir)
+    # Of answers whose data cannot be found from here, an earlier report may have shown more.
+    knows_all = data_dir.is_dir() or not answers.is_file()
+    if knows_all:
+        write_examples(ckpt_dir, examples)
     diagrams = diagrams_of(run.entries, as_number(run.config, "probe_questions"))
     curves.draw_diagrams(diagrams, ckpt_dir / "curves.png")
     grid = choose_pictures(examples)
     if grid:
         curves.draw_answers(grid, ckpt_dir / "answers.png")
-    else:
+    elif knows_all:
         # One of an earlier report would show another model's answers.
         (ckpt_dir / "answers.png").unlink(missing_ok=True)
     data = ReportData(run, diagrams, examples, note, grid)

@@ -53,9 +53,11 @@ class OutputDir:
     Attributes:
         record: what ``run.json`` will hold.
         keep: go on with what is there.
+        result: the file that the run will leave; an older run's is cleared away with it.
     """
 
     folder: Path
+    result: Path
     record: dict[str, Any]
     keep: bool
 
@@ -67,7 +69,7 @@ class OutputDir:
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            _clear(self.folder, self.keep)
+            _clear(self.folder, self.result, self.keep)
             write_json(self.folder / RUN_FILE, self.record)
         except OSError as error:
             raise UserError(
@@ -120,10 +122,15 @@ def prepare_output_dir(
                 f"{folder} holds an unfinished run; --resume goes on with it, --overwrite starts "
                 "anew, --output-dir DIR leaves it alone"
             )
+    elif not overwrite and not found and result.exists():
+        raise UserError(
+            f"{result} is there, and no run here has made it; --overwrite replaces it, "
+            "--output-dir DIR leaves it alone"
+        )
     run = {"config": settings, "inputs": digests, "finished": False}
     earlier = found.get("commands", []) if resume else []
     run |= {"environment": environment(), "commands": [*earlier, command()]}
-    return OutputDir(folder, run, keep=resume)
+    return OutputDir(folder, result, run, keep=resume)
 
 
 def check_writable(folder: Path) -> None:
@@ -160,12 +167,12 @@ def _compare(
         )
 
 
-def _clear(folder: Path, keep: bool) -> None:
+def _clear(folder: Path, result: Path, keep: bool) -> None:
     """Removes half-written files and, unless ``keep``, what an earlier run left; nothing else."""
     names = (*RUN_ARTIFACTS, RUN_FILE, MANIFEST)
     left = [p for p in folder.glob("*.tmp") if p.stem in names or is_step_file(p.stem)]
     if not keep:
-        left += [*step_files(folder), *(folder / name for name in RUN_ARTIFACTS)]
+        left += [result, *step_files(folder), *(folder / name for name in RUN_ARTIFACTS)]
         left += folder.glob("tensorboard/events.out.*")
     for path in left:
         path.unlink(missing_ok=True)

@@ -1,5 +1,6 @@
 """Sound: any rate and channel count, never cut, never not-a-number; 12.5 rows a second."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -289,3 +290,20 @@ def test_a_share_of_the_rows_becomes_slots_as_counted_before(share: float, tmp_p
 
 def test_a_share_needs_an_encoder_that_names_words() -> None:
     assert FastConformerEncoder(ENCODERS["audio"] | {"slot_share": 0.5}).slot_share == 1.0
+
+
+@pytest.mark.parametrize("given", [math.nan, math.inf, 0.5, True, "30", None])
+def test_a_limit_that_is_no_number_of_seconds_is_refused(given: object) -> None:
+    with pytest.raises(UserError, match=r"max_seconds is .*, not 1 or more"):
+        FastConformerEncoder(ENCODERS["audio"] | {"max_seconds": given})
+
+
+def test_rows_that_are_no_slots_are_refused_also_if_their_sum_is_right(
+    modality: FastConformerEncoder, encoder: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clips = [torch.zeros(80, 40), torch.zeros(160, 40)]
+    assert [len(x) for x in modality.encode_checked(encoder, clips)] == [10, 20]
+    swapped = {80: 20, 160: 10}
+    monkeypatch.setattr(modality, "num_slots", lambda x: swapped[len(x)])
+    with pytest.raises(UserError, match=r"'fastconformer' gives \[10, 20\] feature rows"):
+        modality.encode_checked(encoder, clips)

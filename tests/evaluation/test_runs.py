@@ -1,11 +1,12 @@
 """Reading a run's folder: lenient about what is in it, clear about what is not."""
 
+import json
 from pathlib import Path
 
 import pytest
 from made_up import RESULTS, entry, write_run
 
-from omnitune.evaluation.runs import flatten, read_run, splits_of
+from omnitune.evaluation.runs import data_dir_of, flatten, read_run, splits_of
 from omnitune.sample import UserError
 
 
@@ -34,3 +35,16 @@ def test_top_scores_are_those_of_the_main_split() -> None:
 def test_settings_are_flattened() -> None:
     found = flatten({"a": {"b": 1, "c": None}, "d": "x"})
     assert found == [("a.b", "1"), ("a.c", "null"), ("d", "x")]
+
+
+def test_the_data_of_a_run_are_found_from_another_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "checkpoints" / "run"
+    run.mkdir(parents=True)
+    (tmp_path / "my_data").mkdir()
+    (run / "run.json").write_text(json.dumps({"config": {"data_dir": "my_data"}}))
+    monkeypatch.chdir(tmp_path / "checkpoints")
+    assert data_dir_of(run) == tmp_path / "my_data"
+    monkeypatch.chdir(tmp_path)
+    assert data_dir_of(run) == Path("my_data")

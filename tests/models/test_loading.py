@@ -130,3 +130,11 @@ def test_a_model_without_a_tokenizer_is_named(tmp_path: Path, tokenizer: object)
     write_checkpoint(path, read_checkpoint(path) | {"tokenizer": tokenizer})
     with pytest.raises(UserError, match="mine: holds no tokenizer that can be read"):
         load_omni(path)
+
+
+def test_encoder_weights_of_another_size_are_named(tmp_path: Path) -> None:
+    thinker, paths = write_parts(tmp_path, tiny_model())
+    state = tiny_model().encoders["image"].state_dict()
+    save_encoder(paths["image"], "image", ENCODERS["image"] | {"hidden_size": 8}, state)
+    with pytest.raises(UserError, match=r"image\.pt: its weights do not fit"):
+        assemble(thinker, paths)

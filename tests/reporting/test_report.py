@@ -270,8 +270,13 @@ def test_without_predictions(run_dir: Path, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("no_drawing")
 def test_without_data(run_dir: Path, tmp_path: Path) -> None:
+    """What an earlier report showed of the answers' media stays."""
+    (run_dir / "answers.png").write_bytes(b"of an earlier report")
+    (run_dir / "examples.json").write_text("[1]")
     html = read_page(run_dir, tmp_path / "gone")
     assert "no such data folder" in html
+    assert (run_dir / "answers.png").read_bytes() == b"of an earlier report"
+    assert (run_dir / "examples.json").read_text() == "[1]"
     assert len(cards(html)) == 4
     assert "<img" not in html
 

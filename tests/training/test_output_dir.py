@@ -242,3 +242,25 @@ def test_workers_that_cannot_be_take_nothing_away(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="a compiled model runs in one"):
         open_output(wrong, overwrite=True)
     assert (wrong.out / "omni_step_4.pt").exists()
+
+
+def test_the_model_of_a_run_that_is_replaced_goes_with_it(tmp_path: Path) -> None:
+    """Else a chat would answer with it as if the new run had made it."""
+    leave_unfinished(settings(tmp_path))
+    model = tmp_path / "run" / "omni.pt"
+    model.write_text("the old one")
+    assert not open_output(settings(tmp_path), resume=True)
+    assert model.exists()
+    assert not open_output(settings(tmp_path, seed=8), overwrite=True)
+    assert not model.exists()
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_result_that_no_run_here_made_is_not_replaced(tmp_path: Path, resume: bool) -> None:
+    config = settings(tmp_path)
+    config.out.mkdir()
+    (config.out / "omni.pt").write_text("somebody's")
+    with pytest.raises(UserError, match=r"omni\.pt is there, and no run .*--overwrite replaces it"):
+        open_output(config, resume)
+    assert (config.out / "omni.pt").read_text() == "somebody's"
+    assert not open_output(config, overwrite=True)
