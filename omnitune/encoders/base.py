@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
@@ -34,6 +34,13 @@ class MediaStats:
     most: int
 
 
+class Pretrained(NamedTuple):
+    """An encoder as a checkpoint holds it: settings to build it from, and its module's weights."""
+
+    config: dict[str, Any]
+    state: dict[str, Tensor]
+
+
 class Encoder(ABC):
     """Turns media of one kind into rows of features, which a projector brings to the thinker.
 
@@ -42,12 +49,14 @@ class Encoder(ABC):
         medium_name: key in ``MEDIA`` of what it encodes.
         config: JSON-able settings from which the encoder can be built again.
         run_settings: those of ``config`` that a run may set.
+        families: ``model_type`` of the pretrained folders that it takes (see ``from_folder``).
         vocab_size: words of a thinker that its ``readout`` names; 0: it has none.
     """
 
     type: ClassVar[str]
     medium_name: ClassVar[str]
     run_settings: ClassVar[tuple[str, ...]] = ()
+    families: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, config: dict[str, Any]) -> None:
         self.config = config
@@ -57,6 +66,18 @@ class Encoder(ABC):
     def medium(self) -> Medium:
         """What it encodes."""
         return MEDIA[self.medium_name]
+
+    @classmethod
+    def from_folder(cls, folder: Path, values: dict[str, Any]) -> Pretrained:
+        """Settings and weights of a pretrained folder of one of ``families``.
+
+        Args:
+            values: of its config.json.
+
+        Raises:
+            UserError: the folder is not whole, or this encoder reads none.
+        """
+        raise UserError(f"{folder}: the encoder {cls.type!r} reads no such folder")
 
     @abstractmethod
     def read(self, path: Path) -> Tensor:

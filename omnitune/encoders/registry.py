@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from omnitune.config.settings import nearest
-from omnitune.encoders.base import Encoder
+from omnitune.encoders.base import Encoder, Pretrained
 from omnitune.encoders.fastconformer import FastConformerEncoder
 from omnitune.encoders.vit import VitEncoder
+from omnitune.hub import read_config
 from omnitune.sample import UserError
 
 ENCODERS: dict[str, type[Encoder]] = {
@@ -43,6 +45,28 @@ def build_encoder(medium: str, config: dict[str, Any]) -> Encoder:
         UserError: no encoder of this type is known, or none for this medium.
     """
     return _encoder_class(medium, config)(config)
+
+
+def read_pretrained(medium: str, folder: Path) -> Pretrained:
+    """The encoder of a folder in Hugging Face's layout.
+
+    Raises:
+        UserError: the folder is not whole, or of a family that no encoder of this medium takes.
+    """
+    values = read_config(folder)
+    known = {
+        family: kind
+        for kind in ENCODERS.values()
+        if kind.medium_name == medium
+        for family in kind.families
+    }
+    family = values["model_type"]
+    if family not in known:
+        raise UserError(
+            f"{folder}: is of the family {family!r}, which is no {medium} encoder known here; "
+            f"known: {', '.join(sorted(known)) or 'none'}"
+        )
+    return known[family].from_folder(folder, values)
 
 
 def _encoder_class(medium: str, config: dict[str, Any]) -> type[Encoder]:

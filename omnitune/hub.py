@@ -1,0 +1,177 @@
+"""Pretrained parts in the layout of Hugging Face: a local folder, or a repository of the Hub.
+
+Nothing of a repository is executed: weights are safetensors or read by ``weights_only``, and code
+that lies beside them stays where it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers.utils import logging
+
+from omnitune.config.settings import read_json_object
+from omnitune.sample import UserError
+
+CONFIG = "config.json"
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+# What is fetched of a repository; it may hold the same weights in other libraries' formats too.
+WANTED = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt")
+# ``owner/name`` or ``name``, and after an @ the revision: a branch, a tag or a commit.
+_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
+
+
+def is_repository(given: str | Path) -> bool:
+    """Whether a text has the form of a Hub id and no file or folder of that name is there."""
+    text = Path(given).as_posix()
+    is_id = _REPOSITORY.fullmatch(text) and not text.startswith(".")
+    return bool(is_id) and not text.endswith(".pt") and not Path(given).exists()
+
+
+def find_part(given: str | Path) -> Path:
+    """The file or folder of a part; a Hub id is fetched into the Hub's cache first.
+
+    Raises:
+        UserError: the repository is neither cached nor to be had; says what to do.
+    """
+    if not is_repository(given):
+        return Path(given)
+    name, _, revision = Path(given).as_posix().partition("@")
+    # Imported here: most runs read local files, and this takes a second.
+    from huggingface_hub import snapshot_download
+
+    options: dict[str, Any] = {"revision": revision or None, "allow_patterns": WANTED}
+    try:
+        return Path(snapshot_download(name, local_files_only=True, **options))
+    except Exception:  # not cached, or not whole
+        print(f"fetching {name} from the Hugging Face Hub", flush=True)
+    try:
+        return Path(_fetched(name, options))
+    except Exception as error:  # the library's errors have many classes
+        said = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(
+            f"{given}: no such file or folder, and the Hugging Face Hub does not give it ({said}); "
+            "check the name and the network, or fetch it where there is one "
+            f"(hf download {name}) and give the folder"
+        ) from None
+
+
+def _fetched(name: str, options: dict[str, Any]) -> str:
+    from huggingface_hub import HfApi, snapshot_download
+
+    files = HfApi().list_repo_files(name, revision=options["revision"])
+    if not any(file.endswith(".safetensors") for file in files):
+        options = options | {"allow_patterns": (*WANTED, "*.bin")}
+    return snapshot_download(name, **options)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The configuration of a pretrained folder, with its ``model_type``.
+
+    Raises:
+        UserError: the folder is missing, or holds no model of this layout.
+    """
+    if not folder.is_dir():
+        raise UserError(
+            f"{folder}: no such file or folder; expected a checkpoint, a folder with {CONFIG}, or "
+            "the id of a repository of the Hugging Face Hub (owner/name)"
+        )
+    if not (folder / CONFIG).is_file():
+        raise UserError(f"{folder}: holds no {CONFIG}; expected a model in Hugging Face's layout")
+    values = read_json_object(folder / CONFIG)
+    if not isinstance(values.get("model_type"), str):
+        raise UserError(f'{folder / CONFIG}: "model_type" is missing, which names the family')
+    return values
+
+
+def read_optional(folder: Path, name: str) -> dict[str, Any]:
+    """A JSON object that a folder may hold; an empty one where it does not."""
+    return read_json_object(folder / name) if (folder / name).is_file() else {}
+
+
+def check_weights(folder: Path) -> list[Path]:
+    """The files of a folder's weights.
+
+    Raises:
+        UserError: there are none, or a shard that the index names is missing; names it.
+    """
+    for name in WEIGHTS:
+        if (folder / name).is_file():
+            return [folder / name]
+        if (folder / f"{name}.index.json").is_file():
+            return _shards(folder, f"{name}.index.json")
+    raise UserError(
+        f"{folder}: holds no weights; expected {' or '.join(WEIGHTS)}, or shards with their index"
+    )
+
+
+def _shards(folder: Path, index: str) -> list[Path]:
+    places = read_json_object(folder / index).get("weight_map")
+    if not isinstance(places, dict) or not places:
+        raise UserError(f'{folder / index}: "weight_map" is missing, which names the shards')
+    names = sorted({str(name) for name in places.values()})
+    if missing := [name for name in names if not (folder / name).is_file()]:
+        raise UserError(
+            f"{folder}: {len(missing)} of {len(names)} shards are missing, the first is "
+            f"{missing[0]} ({index} names it); fetch the folder again"
+        )
+    return [folder / name for name in names]
+
+
+def load_pretrained(kind: Any, folder: Path, **options: Any) -> Any:
+    """A model of one of transformers' classes, with all its weights from a folder.
+
+    Args:
+        kind: has ``from_pretrained``. options: of that; without a ``dtype`` weights keep theirs.
+
+    Raises:
+        UserError: weights are missing, damaged or of another size; names the first.
+    """
+    check_weights(folder)
+    options = {"dtype": "auto", "local_files_only": True, "trust_remote_code": False} | options
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        model, found = kind.from_pretrained(folder, output_loading_info=True, **options)
+    except UserError:
+        raise
+    except Exception as error:  # the library has no class of its own for what it finds wrong
+        said = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"{folder}: its weights cannot be loaded ({said})") from None
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+    _check_loaded(folder, found)
+    return model
+
+
+def _check_loaded(folder: Path, found: Mapping[str, Any]) -> None:
+    if other := sorted(found.get("mismatched_keys") or ()):
+        name, *sizes = other[0]
+        there, asked = (list(size) for size in sizes)
+        raise UserError(
+            f"{folder}: {name} has the size {there}, and {CONFIG} asks for {asked}; weights and "
+            "configuration are of two models"
+        )
+    if missing := sorted(found.get("missing_keys") or ()):
+        raise UserError(
+            f"{folder}: {len(missing)} weights are missing, the first is {missing[0]}; they would "
+            "be random, so take a whole checkpoint of this class"
+        )
+
+
+def digest(state: Mapping[str, torch.Tensor]) -> str:
+    """SHA-256 of names, types and values of weights: equal for equal weights, wherever they lie."""
+    found = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
+        found.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        found.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
