@@ -26,7 +26,7 @@ from omnitune.generation import stream
 from omnitune.sample import Message, Sample
 from omnitune.storage import write_json
 
-NEVER = -1  # an end that no token is
+NEVER: tuple[int, ...] = ()  # no token ends an answer
 
 
 def answer(bench: Bench, prompts: Sequence[Sequence[Message]], tokens: int) -> tuple[float, float]:

@@ -80,14 +80,14 @@ def main(arguments: Arguments) -> None:
         raise UserError(f"--pictures {options.pictures}: expected at least 1")
     questions = captions_of(options.data, options.split, options.pictures)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model, tokenizer, values = load_omni(options.ckpt_dir, device)
+    model, renderer, values = load_omni(options.ckpt_dir, device)
     found: dict[str, dict[str, float]] = {}
     print(f"{len(questions)} pictures described exactly right")
     for name, taught in (
         ("in the chat", Taught.of(values)),
         ("with the talk in view", Taught(media_after_text=True)),
     ):
-        session = ChatSession(model, tokenizer, taught=taught)
+        session = ChatSession(model, renderer, taught=taught)
         found[name] = {
             f"after {n} turns of talk": right_after(session, TALK[:n], questions)
             for n in range(len(TALK) + 1)

@@ -22,7 +22,6 @@ from rich.table import Column, Table
 from benchmarks.command import Arguments, command
 from omnitune.data.loader import SampleReader
 from omnitune.data.reading import read_available, split_of
-from omnitune.data.template import ChatRenderer
 from omnitune.evaluation.metrics import exact_match
 from omnitune.evaluation.scoring import answer, questions_of
 from omnitune.models.loading import load_thinker
@@ -79,9 +78,9 @@ def _question(name: str, words: str, kind: str, asked: str, answered: str) -> Sa
 
 def right_by_kind(checkpoint: Path, samples: Sequence[Sample]) -> dict[str, tuple[int, int]]:
     """By kind of question: answers that are exactly right, and how many were asked."""
-    model, tokenizer = load_thinker(checkpoint)
+    model, renderer = load_thinker(checkpoint)
     model.eval()
-    reader = SampleReader(ChatRenderer(tokenizer), {})
+    reader = SampleReader(renderer, {})
     singles = [single for sample in samples for single in sample.split_turns()]
     seen = (shown(s, 0, pseudo_feature_prob=1.0, spoken_question_prob=0.0) for s in singles)
     questions = [question for sample in seen for question in questions_of(sample)]

@@ -1,11 +1,11 @@
 """Prefill and decode with a key-value cache: batched, greedy, streaming.
 
-Shape suffixes: B prompts, P longest prompt, E embedding width, V vocabulary.
+Shape suffixes: B prompts, P longest prompt, E embedding width or ends, V vocabulary.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -19,14 +19,17 @@ CACHED_POSITIONS = 1 << 14  # whose keys and values are held at a time
 
 @torch.inference_mode()
 def stream(
-    model: OmniModel, prompts: Sequence[Item], end: int, max_new_tokens: int | Sequence[int]
+    model: OmniModel,
+    prompts: Sequence[Item],
+    ends: Collection[int],
+    max_new_tokens: int | Sequence[int],
 ) -> Iterator[list[tuple[int, int]]]:
     """Decodes greedily; each step yields (prompt number, token) of the prompts not yet done.
 
     Args:
         model: in evaluation mode.
         prompts: rendered with the assistant's turn opened.
-        end: token that ends a turn; it is not yielded.
+        ends: tokens that end an answer; they are not yielded.
         max_new_tokens: longest answer, of all or of each.
     """
     limits = _of_each(max_new_tokens, prompts)
@@ -34,12 +37,13 @@ def stream(
     device = embeds_BPE.device
     rows = torch.arange(len(prompts), device=device)
     limit_B = torch.tensor(limits, device=device)
+    ends_E = torch.tensor(sorted(ends), dtype=torch.long, device=device)
     cache = DynamicCache()
     positions = (valid_BP.cumsum(1) - 1).clamp(min=0)
     logits_BV = model.predict(embeds_BPE, valid_BP, positions, cache)
     for length in range(max(limits)):
         tokens_B = logits_BV.argmax(dim=-1)
-        going = tokens_B != end
+        going = torch.isin(tokens_B, ends_E, invert=True)
         if length in limits:
             going &= limit_B[rows] > length
         if not going.any():
@@ -59,7 +63,7 @@ def stream(
 def generate(
     model: OmniModel,
     prompts: Sequence[Item],
-    end: int,
+    ends: Collection[int],
     max_new_tokens: int | Sequence[int],
     batch_size: int = 128,
     on_progress: Callable[[int], None] = lambda n: None,
@@ -76,7 +80,7 @@ def generate(
     answers: list[list[int]] = [[] for _ in prompts]
     for chunk in of_like_length(lengths, batch_size, CACHED_POSITIONS):
         some, at_most = [prompts[n] for n in chunk], [limits[n] for n in chunk]
-        for step in stream(model, some, end, at_most):
+        for step in stream(model, some, ends, at_most):
             for row, token in step:
                 answers[chunk[row]].append(token)
         on_progress(len(chunk))

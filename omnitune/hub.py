@@ -71,6 +71,11 @@ def _fetched(name: str, options: dict[str, Any]) -> str:
     return snapshot_download(name, **options)
 
 
+def is_folder(path: Path) -> bool:
+    """Whether a part is to be read as a folder: it is one, or is missing and named as no file."""
+    return path.is_dir() or not (path.exists() or path.suffix == ".pt")
+
+
 def read_config(folder: Path) -> dict[str, Any]:
     """The configuration of a pretrained folder, with its ``model_type``.
 

@@ -71,6 +71,11 @@ def tiny_tokenizer() -> Tokenizer:
     return Tokenizer.from_str(_tokenizer_json())
 
 
+def tiny_renderer() -> ChatRenderer:
+    """Renders with that tokenizer."""
+    return ChatRenderer(tiny_tokenizer())
+
+
 def tiny_model(seed: int = 0, max_positions: int = 256) -> OmniModel:
     """A random model with both encoders, in evaluation mode; its vocabulary is the tokenizer's.
 

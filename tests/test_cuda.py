@@ -114,8 +114,8 @@ def test_a_run_from_start_to_end(home: Path, options: dict[str, str]) -> None:
     found = json.loads((config.out / "results.json").read_text())
     assert (found["precision"], found["compiled"]) == ("bf16", bool(options))
     assert found["loss"] > 0
-    model, tokenizer, _ = load_omni(config.out)
-    session = ChatSession(model.to(GPU), tokenizer, max_new_tokens=8)
+    model, renderer, _ = load_omni(config.out)
+    session = ChatSession(model.to(GPU), renderer, max_new_tokens=8)
     session.attach(home / "data" / "images" / "0.png", "image")
     "".join(session.ask("what is it?"))
     assert len(session.messages) == 2

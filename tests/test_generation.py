@@ -13,7 +13,7 @@ from omnitune.sample import Message, Text
 from omnitune.tiny.pseudo_features import PseudoFeatures
 
 LENGTH = 12
-NEVER = -1  # an end that no token is
+NEVER: tuple[int, ...] = ()  # no token ends an answer
 
 
 @pytest.fixture(scope="module")
@@ -97,9 +97,9 @@ def test_finished_rows_stop_and_the_others_go_on(
     end = max(places, key=lambda token: len(set(places[token])))
     assert len(set(places[end])) > 1
     expected = [r[:place] for r, place in zip(references, places[end], strict=True)]
-    assert generate(model, prompts, end, LENGTH) == expected
+    assert generate(model, prompts, {end}, LENGTH) == expected
     lengths: list[int] = [0] * len(prompts)
-    for number, step in enumerate(stream(model, prompts, end, LENGTH)):
+    for number, step in enumerate(stream(model, prompts, {end}, LENGTH)):
         for row, token in step:
             assert token == expected[row][number]
             lengths[row] += 1
@@ -109,8 +109,8 @@ def test_finished_rows_stop_and_the_others_go_on(
 def test_answer_that_ends_at_once_is_empty(
     model: OmniModel, prompts: list[Item], references: list[list[int]]
 ) -> None:
-    assert list(stream(model, prompts[:1], references[0][0], LENGTH)) == []
-    assert generate(model, prompts[:1], references[0][0], LENGTH) == [[]]
+    assert list(stream(model, prompts[:1], {references[0][0]}, LENGTH)) == []
+    assert generate(model, prompts[:1], {references[0][0]}, LENGTH) == [[]]
 
 
 @pytest.mark.parametrize("length", [0, 1, 5])
@@ -141,7 +141,7 @@ def test_no_more_forward_passes_than_needed(
         assert len(calls) == 1
         calls.clear()
         end = references[0][3]
-        assert len(generate(model, prompts[:1], end, 100)[0]) == references[0].index(end)
+        assert len(generate(model, prompts[:1], {end}, 100)[0]) == references[0].index(end)
         assert len(calls) == references[0].index(end) + 1
     finally:
         handle.remove()

@@ -77,8 +77,8 @@ def test_records_with_one_and_with_two_pictures_in_one_run(home: Path) -> None:
     again = evaluate_checkpoint(config.out, home / "data", "test")
     assert again["tasks"]["image_qa"]["loss"] == results["tasks"]["image_qa"]["loss"]
 
-    model, tokenizer, values = load_omni(config.out)
-    session = ChatSession(model, tokenizer, 4, Taught.of(values))
+    model, renderer, values = load_omni(config.out)
+    session = ChatSession(model, renderer, 4, Taught.of(values))
     [two] = [s for s in read_source(home / "data", "image_text") if s.id == "album-1"]
     for medium in two.media:
         session.attach(medium.path, "image")

@@ -141,8 +141,8 @@ def test_a_third_medium_is_trained_scored_shown_resumed_and_talked_to(
     for name, tensor in values["proj_thermal"].items():
         assert torch.equal(again["proj_thermal"][name], tensor), name
 
-    model, tokenizer, _ = load_omni(whole.out)
-    session = ChatSession(model, tokenizer, max_new_tokens=4)
+    model, renderer, _ = load_omni(whole.out)
+    session = ChatSession(model, renderer, max_new_tokens=4)
     assert session.attach(home / "data" / "thermal" / "1.json", "thermal") == 2
     "".join(session.ask("how hot?"))
     assert [len(m.parts) for m in session.messages] == [2, 1] or session.messages == []
@@ -154,10 +154,10 @@ def test_models_from_before_load_with_a_third_medium_registered(
     before = sft_settings(home, "before", max_steps=1)
     finetune(before)
     request.getfixturevalue("thermal")
-    model, tokenizer, _ = load_omni(before.out)
+    model, renderer, _ = load_omni(before.out)
     assert set(model.modalities) == {"image", "audio"}
-    assert tokenizer.get_vocab_size() == tiny_tokenizer().get_vocab_size()
-    session = ChatSession(model, tokenizer, max_new_tokens=2)
+    assert renderer.tokenizer.get_vocab_size() == tiny_tokenizer().get_vocab_size()
+    session = ChatSession(model, renderer, max_new_tokens=2)
     with pytest.raises(UserError, match="no encoder for thermal"):
         session.attach(home / "any.json", "thermal")
     assert np.isfinite(len("".join(session.ask("hello"))))

@@ -74,13 +74,25 @@ class SftConfig(RunConfig):
     step_prefix: ClassVar[str] = "omni_step_"
 
     thinker_ckpt: Path = Path("checkpoints/thinker_tiny/thinker_best.pt")
-    """checkpoint of the thinker, the language model"""
+    """the thinker, the language model: a checkpoint, a folder in Hugging Face's layout, or a
+    repository of the Hub (owner/name, owner/name@revision)"""
     audio_ckpt: Path | None = Path("checkpoints/audio_enc_tiny/audio_enc.pt")
-    """checkpoint of the audio encoder; null for a model that does not hear"""
+    """the audio encoder, likewise; null for a model that does not hear"""
     vision_ckpt: Path | None = Path("checkpoints/vision_tiny/vision.pt")
-    """checkpoint of the vision encoder; null for a model that does not see"""
+    """the vision encoder, likewise; null for a model that does not see"""
     encoder_ckpts: dict[MediumName, Path] = Field({})
     """by medium, checkpoints of the encoders of further media"""
+    chat_template: str | None = None
+    """chat template of a thinker from a pretrained folder: plain, or a file of Jinja [default: its
+    own]"""
+    thinker_dtype: Literal["auto", "fp32", "bf16"] = "auto"
+    """number format in which the thinker's weights are kept while they are frozen; auto keeps that
+    of a pretrained folder; weights that are trained are fp32"""
+    encoder_dtype: Literal["auto", "fp32", "bf16"] = "auto"
+    """number format in which the encoders' weights are kept while they are frozen; as above"""
+    save_whole: bool | None = None
+    """whether omni.pt holds the weights of pretrained parts that were not trained; otherwise it
+    names their folder and checks them when it is loaded [default: of parts below 500 MB]"""
     freeze_encoders: bool = True
     """freeze the encoders, except in phases that train them"""
     data_mix: DataMix = DataMix(text_only=0.4, image_text=0.3, audio_text=0.3)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Any
 
 from tokenizers import Tokenizer
 
@@ -58,6 +59,9 @@ class ChatRenderer:
     Args:
         tokenizer: with all of ``CONTROL_TOKENS`` in its vocabulary, and the placeholders of the
             media that it is to render.
+
+    Attributes:
+        end: the token that ends a turn. ends: all those at which an answer ends.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
@@ -68,7 +72,16 @@ class ChatRenderer:
         if missing:
             raise UserError(f"the thinker's tokenizer lacks the tokens {', '.join(missing)}")
         self.end = self.id_of("<|end|>")
+        self.ends = frozenset({self.end})
         self.encode = lru_cache(maxsize=65_536)(self._encode)
+
+    def add_tokens(self, tokens: Sequence[str]) -> None:
+        """Adds control tokens, such as placeholders."""
+        self.tokenizer.add_special_tokens(list(tokens))
+
+    def state(self) -> dict[str, Any]:
+        """What ``chat_template.renderer_of`` makes the renderer from, as a checkpoint holds it."""
+        return {"tokenizer": self.tokenizer.to_str()}
 
     def id_of(self, token: str) -> int:
         """Id of a control token or of a medium's placeholder.

@@ -25,7 +25,6 @@ from omnitune.data.reading import (
     read_available,
     split_of,
 )
-from omnitune.data.template import ChatRenderer
 from omnitune.evaluation.follow_ups import follow_ups, make_follow_ups
 from omnitune.evaluation.limits import cut_short
 from omnitune.evaluation.priors import answer_priors
@@ -60,7 +59,7 @@ def evaluate_checkpoint(
     Returns:
         the scores, in the form of ``results.json``.
     """
-    model, tokenizer, values = load_omni(ckpt_dir, device)
+    model, renderer, values = load_omni(ckpt_dir, device)
     run = config_of(ckpt_dir)
     languages = dict.fromkeys(SOURCES, language) if language else as_object(run.get("languages"))
     samples = join(read_available(data_dir, languages=languages).values())
@@ -81,7 +80,7 @@ def evaluate_checkpoint(
     if predictions:
         _try_to_write(predictions, join(chosen.values()))
     features = encode_once(model, join(chosen.values()), None)
-    reader = SampleReader(ChatRenderer(tokenizer), model.modalities, features, limit)
+    reader = SampleReader(renderer, model.modalities, features, limit)
     priors = answer_priors(split_of(samples, "train"))
     results = score_splits(model, reader, chosen, predictions, priors)
     if "train" in chosen:

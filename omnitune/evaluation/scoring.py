@@ -239,7 +239,7 @@ def answer(
             min(q.limit or limit, positions - len(prompt.rendered.tokens))
             for q, prompt in zip(chunk, prompts, strict=True)
         ]
-        tokens = generate(model, prompts, reader.renderer.end, most, on_progress=on_progress)
+        tokens = generate(model, prompts, reader.renderer.ends, most, on_progress=on_progress)
         for q, ids, room in zip(chunk, tokens, most, strict=True):
             text, cut = reader.renderer.decode(ids), len(ids) >= room
             where = (q.language, q.source, q.number)

@@ -9,13 +9,17 @@ Shape suffixes: N hidden states, E their width, V vocabulary.
 from __future__ import annotations
 
 import copy
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.initialization import no_init_weights
 from transformers.modeling_outputs import MoeModelOutputWithPast
 
+from omnitune.hub import load_pretrained, read_config
 from omnitune.models import attention
 from omnitune.sample import UserError
 
@@ -44,6 +48,8 @@ KNOWN = (
     "starcoder2",
 )
 PACKED_LAYERS = frozenset({"full_attention", "sliding_attention"})
+# Names of a language model's weights inside of a model of several media, and what they are alone.
+INSIDE = {r"^(model\.)?language_model\.(model\.)?(?!lm_head)": "model.", r"^language_model\.": ""}
 # Positions turn by angles that depend on the longest sequence at hand.
 UNSTABLE_ROPE = frozenset({"dynamic", "longrope"})
 
@@ -56,8 +62,11 @@ def refusal(kind: object, reason: str) -> UserError:
     )
 
 
-def build(settings: dict[str, Any]) -> Any:
+def build(settings: dict[str, Any], initialised: bool = True) -> Any:
     """A fresh thinker of a configuration with ``model_type``.
+
+    Args:
+        initialised: false where weights are loaded into it: drawing them takes seconds a billion.
 
     Raises:
         UserError: names a family that cannot be one, and why.
@@ -71,9 +80,44 @@ def build(settings: dict[str, Any]) -> Any:
     if reason := _obstacle(config):
         raise refusal(kind, reason)
     try:
-        thinker = AutoModelForCausalLM.from_config(config, attn_implementation=attention.NAME)
+        with nullcontext() if initialised else no_init_weights():
+            thinker = AutoModelForCausalLM.from_config(config, attn_implementation=attention.NAME)
     except Exception as error:
         raise refusal(kind, f"transformers cannot build it ({_first(error)})") from None
+    if not initialised:
+        thinker.tie_weights()
+    return _checked(thinker, kind)
+
+
+def load(folder: Path) -> Any:
+    """The thinker of a pretrained folder, in the number format of its weights.
+
+    Of a model of several media it is the language model, without its encoders.
+
+    Raises:
+        UserError: the folder is not whole, or of a family that cannot be a thinker.
+    """
+    kind = read_config(folder)["model_type"]
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:
+        raise refusal(kind, f"transformers has no such configuration ({_first(error)})") from None
+    whole, config = config, config.get_text_config(decoder=True)
+    nested = config is not whole
+    if reason := _obstacle(config):
+        raise refusal(kind, reason)
+    if type(config) not in AutoModelForCausalLM._model_mapping:
+        raise refusal(config.model_type, "it is no language model that writes from left to right")
+    model = AutoModelForCausalLM._model_mapping[type(config)]
+    options = {
+        "config": config,
+        "attn_implementation": attention.NAME,
+        "key_mapping": INSIDE if nested else None,
+    }
+    return _checked(load_pretrained(model, folder, **options), config.model_type)
+
+
+def _checked(thinker: Any, kind: object) -> Any:
     decoder = thinker.get_decoder()
     if not hasattr(decoder, "layers") or thinker.get_output_embeddings() is None:
         raise refusal(kind, "it is not a stack of decoder layers under one linear head")

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from tokenizers import Tokenizer
-from torch import nn
+from torch import Tensor, nn
 
 from omnitune.data.audit.truncation import ReadLimits
+from omnitune.data.chat_template import read_renderer, renderer_of
 from omnitune.data.template import ChatRenderer, placeholder
-from omnitune.encoders.registry import build_encoder, with_settings
+from omnitune.encoders.registry import build_encoder, read_pretrained, with_settings
+from omnitune.hub import find_part, is_folder, read_config
+from omnitune.models import families
+from omnitune.models.bases import FORMATS, SAVED_WHOLE, Base, cast_, num_bytes
 from omnitune.models.omni import OmniConfig, OmniModel
 from omnitune.sample import UserError
 from omnitune.storage import read_checkpoint, write_checkpoint
 
+VOCABULARY_STEP = 64  # rows of embeddings, to a multiple of which new ones are rounded up
 # The command that makes each kind of checkpoint, for the error when it is missing.
 MADE_BY = {
     "thinker": "omnitune parts` or `omnitune pretrain --config configs/thinker_tiny.json",
@@ -56,20 +61,40 @@ def save_encoder(
 
 
 def load_thinker(
-    path: Path, encoders: dict[str, dict[str, Any]] | None = None
-) -> tuple[OmniModel, Tokenizer]:
+    given: Path,
+    encoders: dict[str, dict[str, Any]] | None = None,
+    chat_template: str | None = None,
+) -> tuple[OmniModel, ChatRenderer]:
     """A trained thinker, with fresh encoders of these settings and fresh projectors.
 
+    Args:
+        given: a checkpoint, a pretrained folder or a Hub id.
+        chat_template: in place of a folder's own; see ``chat_template.read_renderer``.
+
     Raises:
-        UserError: the file is no thinker, or one whose family cannot be trained in packed rows.
+        UserError: there is no thinker, or one whose family cannot be trained in packed rows.
     """
-    part = read_part(path, "thinker")
-    with _named(path):
-        model = OmniModel(OmniConfig(thinker=part["config"], encoders=encoders))
-        model.thinker.load_state_dict(part["state"])
-        model.check_thinker()
+    path = find_part(given)
+    if is_folder(path):
+        thinker = families.load(path)
+        config = thinker.config.to_dict() | {"model_type": thinker.config.model_type}
+        with _named(path):
+            model = OmniModel(OmniConfig(thinker=config, encoders=encoders), thinker)
+            model.check_thinker()
+        renderer: ChatRenderer = read_renderer(path, chat_template)
+    else:
+        part = read_part(path, "thinker")
+        with _named(path):
+            model = OmniModel(OmniConfig(thinker=part["config"], encoders=encoders))
+            model.thinker.load_state_dict(part["state"])
+            model.check_thinker()
+        renderer = _renderer_of(part, path)
     model.match_projector_scales()
-    return model, _tokenizer_of(part, path)
+    words = add_placeholders(model.thinker, renderer, model.modalities)
+    model.config.thinker["vocab_size"] = model.thinker.config.vocab_size
+    if is_folder(path):
+        model.bases["thinker"] = Base.of(given, path, model.thinker, words)
+    return model, renderer
 
 
 @contextmanager
@@ -83,35 +108,51 @@ def _named(path: Path) -> Iterator[None]:
         raise UserError(f"{path}: {error}") from None
 
 
-def _tokenizer_of(part: Mapping[str, Any], path: Path) -> Tokenizer:
+def _renderer_of(values: Mapping[str, Any], path: Path) -> ChatRenderer:
     try:
-        return Tokenizer.from_str(part["tokenizer"])
+        return renderer_of(dict(values))
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
     except Exception as error:  # the library has no class of its own for what it finds wrong
         raise UserError(f"{path}: holds no tokenizer that can be read ({error})") from None
+
+
+def _read_encoder(name: str, given: Path) -> dict[str, Any]:
+    """Settings and weights of an encoder's checkpoint, pretrained folder or Hub id."""
+    path = find_part(given)
+    if not is_folder(path):
+        return read_part(path, name)
+    config, state = read_pretrained(name, path)
+    return {"config": config, "state": state, "folder": path}
 
 
 def assemble(
     thinker_ckpt: Path,
     encoder_ckpts: dict[str, Path],
     settings: Mapping[str, dict[str, Any]] | None = None,
-) -> tuple[OmniModel, Tokenizer]:
+    chat_template: str | None = None,
+) -> tuple[OmniModel, ChatRenderer]:
     """Joins trained parts; the projectors are fresh.
 
     Args:
         settings: by modality, laid over those in the encoder's checkpoint.
+        chat_template: in place of that of the thinker's folder.
 
     Raises:
         UserError: names every checkpoint that is missing or of another kind.
     """
     parts, problems = {}, []
-    for kind, path in {"thinker": thinker_ckpt, **encoder_ckpts}.items():
+    try:
+        words = _vocabulary_of(thinker_ckpt)
+    except UserError as error:
+        problems.append(str(error))
+    for name, path in encoder_ckpts.items():
         try:
-            parts[kind] = read_part(path, kind)
+            parts[name] = _read_encoder(name, path)
         except UserError as error:
             problems.append(str(error))
     if problems:
         raise UserError("\n".join(problems))
-    words = vocabulary(Tokenizer.from_str(parts.pop("thinker")["tokenizer"]))
     parts = {name: _speaks(words, part, encoder_ckpts[name]) for name, part in parts.items()}
     settings = settings or {}
     if unknown := settings.keys() - parts.keys():
@@ -123,33 +164,64 @@ def assemble(
         name: with_settings(name, part["config"], settings.get(name, {}))
         for name, part in parts.items()
     }
-    model, tokenizer = load_thinker(thinker_ckpt, encoders)
+    model, renderer = load_thinker(thinker_ckpt, encoders, chat_template)
     for name, part in parts.items():
         with _named(encoder_ckpts[name]):
             model.encoders[name].load_state_dict(part["state"])
-    add_placeholders(model, tokenizer)
-    return model, tokenizer
+        if "folder" in part:
+            cast_(model.encoders[name], _format_of(part["state"]))
+            part_name = model.modalities[name].medium.encoder_part
+            model.bases[part_name] = Base.of(
+                encoder_ckpts[name], part["folder"], model.encoders[name]
+            )
+    return model, renderer
+
+
+def _vocabulary_of(given: Path) -> str:
+    """Hash of a thinker's tokenizer; one of a folder has none that an encoder could know."""
+    path = find_part(given)
+    if is_folder(path):
+        read_config(path)
+        return ""
+    return vocabulary(Tokenizer.from_str(read_part(path, "thinker")["tokenizer"]))
+
+
+def _format_of(state: Mapping[str, Tensor]) -> str:
+    names = {dtype: name for name, dtype in FORMATS.items()}
+    return next((names[t.dtype] for t in state.values() if t.dtype in names), "fp32")
 
 
 @torch.no_grad()
-def add_placeholders(model: OmniModel, tokenizer: Tokenizer) -> None:
-    """Gives the tokenizer a placeholder for each medium of the model that it lacks.
+def add_placeholders(thinker: Any, renderer: ChatRenderer, modalities: Iterable[str]) -> int:
+    """Gives the tokenizer a placeholder for each medium that it lacks.
 
-    A new embedding is the mean of the others, so that it changes little of what the thinker says
-    (Hewitt 2021).
+    A new embedding is the mean of the others (Hewitt 2021), though it is never read: features
+    stand in its place. It is no answer either, so that it needs no training. The number of rows is
+    rounded up to a multiple of ``VOCABULARY_STEP``, which matrix products like.
+
+    Returns:
+        words of the vocabulary before; 0 if it lacked none.
     """
-    tokens = [placeholder(name) for name in model.modalities]
-    missing = [token for token in tokens if tokenizer.token_to_id(token) is None]
+    tokens = [placeholder(name) for name in modalities]
+    missing = [token for token in tokens if renderer.tokenizer.token_to_id(token) is None]
     if not missing:
-        return
-    tokenizer.add_special_tokens(missing)
-    old = model.thinker.get_input_embeddings().weight.shape[0]
-    if (size := tokenizer.get_vocab_size()) > old:
-        model.thinker.resize_token_embeddings(size, mean_resizing=False)
-        heads = (model.thinker.get_input_embeddings(), model.thinker.get_output_embeddings())
-        for weight in {module.weight for module in heads}:
-            weight[old:] = weight[:old].mean(dim=0)
-        model.config.thinker["vocab_size"] = size
+        return 0
+    known = renderer.tokenizer.get_vocab_size()
+    renderer.add_tokens(missing)
+    fit_vocabulary(thinker, known, renderer.tokenizer.get_vocab_size())
+    return known
+
+
+@torch.no_grad()
+def fit_vocabulary(thinker: Any, known: int, size: int) -> None:
+    """Makes room for ``size`` words; those from ``known`` on are the mean of the others."""
+    rows = thinker.get_input_embeddings().weight.shape[0]
+    if size > rows:
+        rounded = -(-size // VOCABULARY_STEP) * VOCABULARY_STEP
+        thinker.resize_token_embeddings(rounded, mean_resizing=False)
+    heads = (thinker.get_input_embeddings(), thinker.get_output_embeddings())
+    for weight in {id(module.weight): module.weight for module in heads}.values():
+        weight[known:] = weight[:known].float().mean(dim=0).to(weight.dtype)
 
 
 def vocabulary(tokenizer: Tokenizer) -> str:
@@ -171,19 +243,45 @@ def _speaks(words: str, part: dict[str, Any], path: Path) -> dict[str, Any]:
     return part | {"config": config, "state": state}
 
 
-def save_omni(path: Path, model: OmniModel, tokenizer: Tokenizer, **extra: Any) -> None:
-    """Writes the whole model: ``thinker``, ``proj_v``, ``proj_a`` and what makes it whole."""
+def save_omni(
+    path: Path,
+    model: OmniModel,
+    renderer: ChatRenderer,
+    save_whole: bool | None = None,
+    **extra: Any,
+) -> None:
+    """Writes the whole model: ``thinker``, ``proj_v``, ``proj_a`` and what makes it whole.
+
+    Args:
+        save_whole: whether pretrained bases that were not trained are written too, and not only
+            referred to; None: those below ``SAVED_WHOLE`` bytes are.
+    """
     projectors = {
         modality.medium.projector_part: model.projector(name).state_dict()
         for name, modality in model.modalities.items()
     }
+    bases: dict[str, Any] = {}
+    states = {}
+    for name, module in model.base_parts().items():
+        base = model.bases.get(name)
+        untrained = base.state_if_untrained(module) if base else None
+        states[name] = module.state_dict() if untrained is None else untrained
+        if base and untrained is not None:
+            bases[name] = base.state()
+            small = num_bytes(untrained) < SAVED_WHOLE
+            if not (small if save_whole is None else save_whole):
+                states[name] = {}
     values = {
         "kind": "omni",
-        "thinker": model.thinker.state_dict(),
+        "thinker": states["thinker"],
         **projectors,
-        "encoders": {name: encoder.state_dict() for name, encoder in model.encoders.items()},
+        "encoders": {
+            name: states[modality.medium.encoder_part]
+            for name, modality in model.modalities.items()
+        },
         "config": {"thinker": model.config.thinker, "encoders": model.config.encoders},
-        "tokenizer": tokenizer.to_str(),
+        "bases": bases,
+        **renderer.state(),
     }
     write_checkpoint(path, values | extra)
 
@@ -194,28 +292,56 @@ def read_reading(ckpt_dir: Path, max_tokens: int) -> ReadLimits:
     values = read_part(path, "omni")
     encoders = values["config"]["encoders"]
     modalities = {name: build_encoder(name, config) for name, config in encoders.items()}
-    return ReadLimits(ChatRenderer(_tokenizer_of(values, path)), modalities, max_tokens)
+    return ReadLimits(_renderer_of(values, path), modalities, max_tokens)
 
 
 def load_omni(
     ckpt_dir: Path, device: torch.device | None = None
-) -> tuple[OmniModel, Tokenizer, dict[str, Any]]:
+) -> tuple[OmniModel, ChatRenderer, dict[str, Any]]:
     """Loads ``omni.pt`` of a folder, ready to answer; returns its other values too.
 
     Raises:
-        UserError: the folder or file is missing, damaged, or no model of omnitune's.
+        UserError: the folder or file is missing, damaged, or no model of omnitune's; or a
+            pretrained base that it refers to is.
     """
     is_file = ckpt_dir.suffix == ".pt" or ckpt_dir.is_file()
     path = ckpt_dir if is_file else ckpt_dir / "omni.pt"
     values = read_part(path, "omni")
+    bases = {name: Base(**base) for name, base in values.get("bases", {}).items()}
     with _named(path):
-        model = OmniModel(OmniConfig(**values["config"]))
-        model.thinker.load_state_dict(values["thinker"])
+        renderer = _renderer_of(values, path)
+        config = OmniConfig(**values["config"])
+        thinker = _load_base_thinker(values, bases.get("thinker"), config, renderer)
+        model = OmniModel(config, thinker)
         for name, modality in model.modalities.items():
             model.projector(name).load_state_dict(values[modality.medium.projector_part])
-            model.encoders[name].load_state_dict(values["encoders"][name])
+            base = bases.get(modality.medium.encoder_part)
+            state = values["encoders"][name]
+            if base and not state:
+                state = read_pretrained(name, base.find()).state
+            model.encoders[name].load_state_dict(state)
+            cast_(model.encoders[name], _format_of(state))
+            if base and not values["encoders"][name]:
+                base.check(model.encoders[name])
+        model.bases = bases
         model.check_thinker()
     nn.Module.to(model, device or torch.device("cpu"))
     model.requires_grad_(False)
     model.eval()
-    return model, _tokenizer_of(values, path), values
+    return model, renderer, values
+
+
+def _load_base_thinker(
+    values: Mapping[str, Any], base: Base | None, config: OmniConfig, renderer: ChatRenderer
+) -> Any:
+    """The thinker of ``omni.pt``: from there, or from the pretrained folder that it refers to."""
+    if values["thinker"] or base is None:
+        thinker = families.build(config.thinker, initialised=False)
+        cast_(thinker, _format_of(values["thinker"]))
+        thinker.load_state_dict(values["thinker"])
+        return thinker
+    thinker = families.load(base.find())
+    if base.words:
+        fit_vocabulary(thinker, base.words, renderer.tokenizer.get_vocab_size())
+    base.check(thinker)
+    return thinker

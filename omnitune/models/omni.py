@@ -22,6 +22,7 @@ from omnitune.encoders.projectors import Projector
 from omnitune.encoders.registry import build_encoder
 from omnitune.encoders.vocab_head import VocabHead
 from omnitune.models import families, parity
+from omnitune.models.bases import Base
 from omnitune.models.kernels import cpu as operators
 from omnitune.models.kernels import flash4
 from omnitune.sample import UserError
@@ -96,14 +97,18 @@ class ReadRows:
 
 
 class OmniModel(PreTrainedModel):
-    """A thinker with, for each modality, an encoder and a projector (``proj_v``, ``proj_a``)."""
+    """A thinker with, for each modality, an encoder and a projector (``proj_v``, ``proj_a``).
+
+    Args:
+        thinker: of this configuration; a fresh one if None.
+    """
 
     config_class = OmniConfig
     _supports_sdpa = True
 
-    def __init__(self, config: OmniConfig) -> None:
+    def __init__(self, config: OmniConfig, thinker: Any = None) -> None:
         super().__init__(config)
-        self.thinker = families.build(config.thinker)
+        self.thinker = families.build(config.thinker) if thinker is None else thinker
         operators.install_cpu_kernels(self.thinker)
         self._has_plain_head = families.has_plain_head(self.thinker)
         self.modalities: dict[str, Encoder] = {
@@ -114,6 +119,7 @@ class OmniModel(PreTrainedModel):
         for name, modality in self.modalities.items():
             self.encoders[name] = modality.build()
             self.add_module(modality.medium.projector_part, modality.build_projector(width))
+        self.bases: dict[str, Base] = {}  # by part, what it began with if that was pretrained
         self._compiled: list[tuple[nn.Module, Callable[..., Any]]] = []
         self._losses = self._nll  # of logits; compiled on a GPU
         self._computes_anew = False
@@ -152,6 +158,14 @@ class OmniModel(PreTrainedModel):
             parts[modality.medium.projector_part] = self.projector(name)
             parts[modality.medium.encoder_part] = self.encoders[name]
         return parts
+
+    def base_parts(self) -> dict[str, nn.Module]:
+        """Thinker and encoders by part name: what a pretrained folder can hold."""
+        encoders = {
+            modality.medium.encoder_part: self.encoders[name]
+            for name, modality in self.modalities.items()
+        }
+        return {"thinker": self.thinker, **encoders}
 
     def compile_decoder(self) -> None:
         """Compiles the decoder's layers for training, at their first call, for rows of any length.

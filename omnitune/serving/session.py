@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer
 from torch import Tensor
 
 from omnitune.data.packing import Item
@@ -34,7 +33,7 @@ class ChatSession:
 
     Args:
         model: put into evaluation mode here.
-        tokenizer: the thinker's.
+        renderer: of the model's thinker.
         max_new_tokens: longest answer; at most half of the context is kept free for it.
         taught: what the model's training showed of media.
 
@@ -48,13 +47,13 @@ class ChatSession:
     def __init__(
         self,
         model: OmniModel,
-        tokenizer: Tokenizer,
+        renderer: ChatRenderer,
         max_new_tokens: int = MAX_NEW_TOKENS,
         taught: Taught | None = None,
     ) -> None:
         self.model = model.eval()
         self.taught = taught or Taught()
-        self.renderer = ChatRenderer(tokenizer)
+        self.renderer = renderer
         context = model.thinker.config.max_position_embeddings
         self.room = min(max_new_tokens, context // 2)
         self.limit = context - self.room
@@ -173,7 +172,7 @@ class ChatSession:
         self.answer_tokens = tokens = []
         said = ""
         try:
-            for step in stream(self.model, [item], self.renderer.end, self.room):
+            for step in stream(self.model, [item], self.renderer.ends, self.room):
                 tokens += [token for _, token in step]
                 whole = _settled(self.renderer.decode(tokens))
                 if whole != said and whole.startswith(said):

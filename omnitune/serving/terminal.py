@@ -259,8 +259,8 @@ def main(arguments: list[str]) -> int:
 def _open_session(ckpt_dir: Path, max_new_tokens: int) -> ChatSession:
     require_model(ckpt_dir)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model, tokenizer, values = load_omni(ckpt_dir, device)
-    return ChatSession(model, tokenizer, max_new_tokens, Taught.of(values))
+    model, renderer, values = load_omni(ckpt_dir, device)
+    return ChatSession(model, renderer, max_new_tokens, Taught.of(values))
 
 
 def _answer_once(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Collection, Mapping
@@ -12,6 +13,7 @@ from typing import Any
 
 from omnitune.config.run import RunConfig
 from omnitune.evaluation.environment import command, environment
+from omnitune.hub import check_weights, find_part, read_config
 from omnitune.sample import UserError
 from omnitune.storage import MANIFEST, sha256, write_json
 from omnitune.training.checkpoint import is_step_file, step_files
@@ -104,7 +106,7 @@ def prepare_output_dir(
     check_ranks(config, pick_device(config.device))
     check_writable(folder)
     settings = config.model_dump(mode="json")
-    digests = {name: sha256(path) for name, path in inputs.items() if path.is_file()}
+    digests = {name: digest for name, path in inputs.items() if (digest := _digest(path))}
     found = {} if overwrite else _read(folder / RUN_FILE) or {}
     complete = bool(found.get("finished")) and result.exists()
     if not overwrite and (complete or step_files(folder)):
@@ -176,6 +178,18 @@ def _clear(folder: Path, result: Path, keep: bool) -> None:
         left += folder.glob("tensorboard/events.out.*")
     for path in left:
         path.unlink(missing_ok=True)
+
+
+def _digest(given: Path) -> str:
+    """SHA-256 of an input's content: of a pretrained folder that of its settings and weights."""
+    path = find_part(given)
+    if path.is_file():
+        return sha256(path)
+    if not path.is_dir():
+        return ""
+    read_config(path)
+    files = [*sorted(path.glob("*.json")), *check_weights(path)]
+    return hashlib.sha256("".join(map(sha256, files)).encode()).hexdigest()
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -11,8 +11,11 @@ import shutil
 
 import torch
 
+from omnitune.config.sft import SftConfig
+from omnitune.models.bases import cast_, format_of
+from omnitune.models.omni import OmniModel
 from omnitune.sample import UserError
-from omnitune.training.optim import Muon
+from omnitune.training.optim import Muon, trainable
 from omnitune.training.run import Run
 
 # Weights up to which a step on a CPU is many small operators, and matrix products do not decide.
@@ -62,6 +65,8 @@ def choose_precision(run: Run) -> tuple[str, str]:
         return "fp32", "the GPU has no bf16 units"
     if not has_bf16_units():
         return "fp32", "the processor has no bf16 units"
+    if any(p.dtype == torch.bfloat16 for p in run.model.parameters()):
+        return "bf16", "weights are kept in bf16"
     if run.rounded is None:  # bf16 builds a kernel for each shape, which costs more than it saves
         return "fp32", "the batches come in many shapes"
     if sum(p.numel() for p in run.model.parameters()) > SMALL_MODEL:
@@ -69,6 +74,22 @@ def choose_precision(run: Run) -> tuple[str, str]:
     if samples >= BF16_SAMPLES:
         return "bf16", f"the processor has bf16 units, and a batch has {samples} samples"
     return "fp32", f"a small model, and {samples} samples a batch: bf16 would be no faster"
+
+
+def set_formats(config: SftConfig, model: OmniModel) -> None:
+    """Brings the weights of thinker and encoders into the formats that the run keeps them in.
+
+    Those that are trained in any phase are fp32: under autocast they are the master copies. So is
+    everything where the run computes in fp32.
+    """
+    on_gpu = model.device.type == "cuda"
+    bf16 = config.precision != "fp32" and (on_gpu or has_bf16_units())
+    for name, module in model.base_parts().items():
+        asked = config.thinker_dtype if name == "thinker" else config.encoder_dtype
+        kept = format_of(module) if asked == "auto" else asked
+        cast_(module, kept if bf16 else "fp32")
+    for _, parameter in trainable(model):
+        parameter.data = parameter.data.float()
 
 
 def choose_compilation(run: Run) -> tuple[bool, str]:

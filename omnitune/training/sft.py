@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
-from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from omnitune.config.sft import SftConfig
@@ -77,7 +76,7 @@ def finetune(
     # Before the final scores: whatever ends those, the model is there.
     training = split_of(join(setup.samples.values()), "train")
     taught = taught_by(training, setup.model.modalities).values()
-    save_omni(result, setup.model, setup.tokenizer, step=run.step, **taught)
+    save_omni(result, setup.model, setup.renderer, config.save_whole, step=run.step, **taught)
     results = final_scores(config, setup.model, setup.reader, setup.samples, run.state)
     for warning in [*language_lost(results.get("text_guard", {})), *results["warnings"]]:
         run.log.warn(warning)
@@ -105,7 +104,7 @@ class TrainingSetup:
 
     model: OmniModel
     start: dict[str, Tensor]
-    tokenizer: Tokenizer
+    renderer: ChatRenderer
     reader: SampleReader
     samples: dict[str, Samples]
     run: Run
@@ -121,7 +120,9 @@ def build_training(config: SftConfig, resume: bool = False) -> TrainingSetup:
     """
     torch.manual_seed(config.seed)
     samples = read_samples(config)
-    model, tokenizer = assemble(config.thinker_ckpt, config.encoders, config.encoder_settings)
+    model, renderer = assemble(
+        config.thinker_ckpt, config.encoders, config.encoder_settings, config.chat_template
+    )
     describe_parts(model)
     config = within_context(config, model)
     # Kept from here on: the file may be another one when the run ends.
@@ -130,10 +131,10 @@ def build_training(config: SftConfig, resume: bool = False) -> TrainingSetup:
         if config.max_interpolation
         else {}
     )
-    renderer = ChatRenderer(tokenizer)
     samples, truncation = log_truncation(config, samples, renderer, model)
     nn.Module.to(model, precision.pick_device(config.device))
     Phases(config, model.parts(), model.modalities).set_trainable()
+    precision.set_formats(config, model)
     if config.activation_checkpointing:
         model.checkpoint_activations()
     slots = {name: truncation[name]["slots"] for name in model.modalities if name in truncation}
@@ -145,7 +146,7 @@ def build_training(config: SftConfig, resume: bool = False) -> TrainingSetup:
     assert run.strategy is not None
     reader = run.strategy.reader_at(run.plan.total_steps)
     return TrainingSetup(
-        model, start, tokenizer, reader, samples, run, run.strategy, truncation, list(features)
+        model, start, renderer, reader, samples, run, run.strategy, truncation, list(features)
     )
 
 

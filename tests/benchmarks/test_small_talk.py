@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from helpers import tiny_model, tiny_tokenizer
+from helpers import tiny_model, tiny_renderer
 
 from benchmarks import small_talk
 from omnitune.models.loading import save_omni
@@ -21,7 +21,7 @@ def captions(home: Path) -> Path:
     path.write_text(
         json.dumps([{"image": r["image"], "split": r["split"], "qa": qa} for r in records])
     )
-    save_omni(home / "omni.pt", tiny_model(), tiny_tokenizer())
+    save_omni(home / "omni.pt", tiny_model(), tiny_renderer())
     return home
 
 

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from helpers import tiny_model, tiny_tokenizer
+from helpers import tiny_model, tiny_renderer
 
 from omnitune.cli import main
 from omnitune.models.loading import save_omni
@@ -15,7 +15,7 @@ from omnitune.models.loading import save_omni
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model, and texts for training and for nothing else."""
     home = tmp_path_factory.mktemp("home")
-    save_omni(home / "omni.pt", tiny_model(), tiny_tokenizer(), step=1)
+    save_omni(home / "omni.pt", tiny_model(), tiny_renderer(), step=1)
     (home / "data/text").mkdir(parents=True)
     records = [{"question": f"repeat {n}.", "answer": "red", "split": "train"} for n in range(3)]
     (home / "data/text/conversations.json").write_text(json.dumps(records))

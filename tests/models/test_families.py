@@ -196,7 +196,7 @@ def test_answers_are_the_librarys_own(kind: str) -> None:
                 ids, attention_mask=torch.ones_like(ids), generation_config=config
             )
             wanted.append(whole[0, len(tokens) :].tolist())
-    found = generate(model, [item(tokens, len(tokens)) for tokens in prompts], -1, LENGTH)
+    found = generate(model, [item(tokens, len(tokens)) for tokens in prompts], (), LENGTH)
     assert found == wanted
     assert len({tuple(answer) for answer in found}) > 1
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import ENCODERS, mixed_samples, tiny_model, tiny_reader, tiny_tokenizer
+from helpers import ENCODERS, mixed_samples, tiny_model, tiny_reader, tiny_renderer, tiny_tokenizer
 
 from omnitune.data.packing import pack
 from omnitune.encoders.vocab_head import VocabHead
@@ -32,12 +32,12 @@ def write_parts(folder: Path, model: OmniModel) -> tuple[Path, dict[str, Path]]:
 
 def test_assembled_parts_are_the_saved_ones(tmp_path: Path) -> None:
     model = tiny_model(seed=3)
-    joined, tokenizer = assemble(*write_parts(tmp_path, model))
+    joined, renderer = assemble(*write_parts(tmp_path, model))
     state = joined.state_dict()
     parts = {n: t for n, t in model.state_dict().items() if n.startswith(("thinker", "encoders"))}
     assert parts
     assert all(torch.equal(state[name], tensor) for name, tensor in parts.items())
-    assert tokenizer.to_str() == tiny_tokenizer().to_str()
+    assert renderer.tokenizer.to_str() == tiny_tokenizer().to_str()
 
 
 def test_fresh_projectors_follow_the_seed(tmp_path: Path) -> None:
@@ -89,21 +89,21 @@ def test_every_missing_or_swapped_part_is_named(tmp_path: Path) -> None:
 
 def test_whole_model_answers_as_before(tmp_path: Path) -> None:
     model = tiny_model(seed=4)
-    save_omni(tmp_path / "omni.pt", model, tiny_tokenizer(), step=12)
+    save_omni(tmp_path / "omni.pt", model, tiny_renderer(), step=12)
     samples = mixed_samples(tmp_path)
     expected = model.token_scores(pack([tiny_reader(model).item(s) for s in samples])).nll_N
     for place in (tmp_path, tmp_path / "omni.pt"):
-        found, tokenizer, values = load_omni(place)
+        found, renderer, values = load_omni(place)
         batch = pack([tiny_reader(found).item(s) for s in samples])
         assert torch.equal(found.token_scores(batch).nll_N, expected)
-        assert tokenizer.to_str() == tiny_tokenizer().to_str()
+        assert renderer.tokenizer.to_str() == tiny_tokenizer().to_str()
         assert values["step"] == 12
         assert not found.training
         assert not any(p.requires_grad for p in found.parameters())
 
 
 def test_keys_of_the_whole_model(tmp_path: Path) -> None:
-    save_omni(tmp_path / "omni.pt", tiny_model(), tiny_tokenizer())
+    save_omni(tmp_path / "omni.pt", tiny_model(), tiny_renderer())
     values = read_checkpoint(tmp_path / "omni.pt")
     assert {"thinker", "proj_v", "proj_a", "encoders", "config", "tokenizer"} <= set(values)
     assert set(values["proj_v"]) == set(tiny_model().proj_v.state_dict())
@@ -115,7 +115,7 @@ def test_whole_model_that_is_missing_another_kind_or_of_other_sizes(tmp_path: Pa
     thinker, _ = write_parts(tmp_path, tiny_model())
     with pytest.raises(UserError, match="expected 'omni'"):
         load_omni(thinker)
-    save_omni(tmp_path / "omni.pt", tiny_model(), tiny_tokenizer())
+    save_omni(tmp_path / "omni.pt", tiny_model(), tiny_renderer())
     values = read_checkpoint(tmp_path / "omni.pt")
     values["proj_a"]["down.bias"] = torch.zeros(5)
     write_checkpoint(tmp_path / "omni.pt", values)
@@ -126,7 +126,7 @@ def test_whole_model_that_is_missing_another_kind_or_of_other_sizes(tmp_path: Pa
 @pytest.mark.parametrize("tokenizer", [None, 3, "", "{}"])
 def test_a_model_without_a_tokenizer_is_named(tmp_path: Path, tokenizer: object) -> None:
     path = tmp_path / "mine"  # a file is found by any name
-    save_omni(path, tiny_model(), tiny_tokenizer())
+    save_omni(path, tiny_model(), tiny_renderer())
     write_checkpoint(path, read_checkpoint(path) | {"tokenizer": tokenizer})
     with pytest.raises(UserError, match="mine: holds no tokenizer that can be read"):
         load_omni(path)

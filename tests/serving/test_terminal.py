@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import soundfile
-from helpers import tiny_model, tiny_tokenizer, write_image, write_wave
+from helpers import tiny_model, tiny_renderer, tiny_tokenizer, write_image, write_wave
 
 from omnitune import cli
 from omnitune.data.loader import SampleReader
@@ -37,13 +37,13 @@ def model() -> OmniModel:
 
 @pytest.fixture
 def session(model: OmniModel) -> ChatSession:
-    return ChatSession(model, tiny_tokenizer(), max_new_tokens=16)
+    return ChatSession(model, tiny_renderer(), max_new_tokens=16)
 
 
 @pytest.fixture(scope="module")
 def ckpt_dir(tmp_path_factory: pytest.TempPathFactory, model: OmniModel) -> Path:
     folder = tmp_path_factory.mktemp("model")
-    save_omni(folder / "omni.pt", model, tiny_tokenizer())
+    save_omni(folder / "omni.pt", model, tiny_renderer())
     return folder
 
 
@@ -95,7 +95,7 @@ def test_streamed_is_what_generate_says(
     parts = (Media("image", image), Media("audio", wave), Text("what is the sky?"))
     reader = SampleReader(session.renderer, model.modalities)
     prompt = reader.prompt("whole", [Message("user", parts)])
-    [tokens] = generate(model, [prompt], session.renderer.end, session.room)
+    [tokens] = generate(model, [prompt], session.renderer.ends, session.room)
     assert session.answer_tokens == tokens
     assert streamed == session.renderer.decode(tokens) == session.messages[1].text
     assert streamed
@@ -136,7 +136,7 @@ def test_reset_forgets_what_is_attached(session: ChatSession, tmp_path: Path) ->
 
 
 def test_media_stand_as_in_training_data(model: OmniModel, tmp_path: Path) -> None:
-    session = ChatSession(model, tiny_tokenizer(), 16, Taught({"image": 2}))
+    session = ChatSession(model, tiny_renderer(), 16, Taught({"image": 2}))
     session.attach(write_wave(tmp_path / "a.wav"), "audio")
     session.attach(write_image(tmp_path / "a.png"), "image")
     session.attach(write_image(tmp_path / "b.png", seed=1), "image")
@@ -207,7 +207,7 @@ def test_context_is_checked_before_the_model_runs(
 
 
 def test_room_for_the_answer_is_at_most_half(model: OmniModel) -> None:
-    session = ChatSession(model, tiny_tokenizer(), max_new_tokens=10**9)
+    session = ChatSession(model, tiny_renderer(), max_new_tokens=10**9)
     assert (session.room, session.limit) == (128, 128)
 
 
@@ -261,7 +261,7 @@ def test_the_newest_of_two_waiting_pictures_counts(session: ChatSession, tmp_pat
 
 def test_as_many_pictures_as_were_taught(model: OmniModel, tmp_path: Path) -> None:
     taught = Taught({"image": 2, "audio": 0}, media_after_text=True)
-    session = ChatSession(model, tiny_tokenizer(), 16, taught)
+    session = ChatSession(model, tiny_renderer(), 16, taught)
     paths = [write_image(tmp_path / f"{n}.png", seed=n) for n in range(4)]
     for path in paths[:2]:
         session.attach(path, "image")
@@ -279,7 +279,7 @@ def test_as_many_pictures_as_were_taught(model: OmniModel, tmp_path: Path) -> No
 
 def test_two_pictures_at_a_time_stay_together(model: OmniModel, tmp_path: Path) -> None:
     """Where they were taught in the first turn only, the earlier one comes along in front."""
-    session = ChatSession(model, tiny_tokenizer(), 16, Taught({"image": 3}))
+    session = ChatSession(model, tiny_renderer(), 16, Taught({"image": 3}))
     paths = [write_image(tmp_path / f"{n}.png", seed=n) for n in range(3)]
     session.attach(paths[0], "image")
     ask(session, "what is this?")
@@ -322,7 +322,7 @@ def test_talk_before_a_picture_is_not_read_with_it(session: ChatSession, tmp_pat
 def test_a_picture_moves_along_to_a_later_question_in_sound(
     model: OmniModel, tmp_path: Path, together: bool
 ) -> None:
-    session = ChatSession(model, tiny_tokenizer(), 16, Taught(media_together=together))
+    session = ChatSession(model, tiny_renderer(), 16, Taught(media_together=together))
     image, wave = write_image(tmp_path / "a.png"), write_wave(tmp_path / "q.wav")
     session.attach(wave, "audio")
     if together:
@@ -344,7 +344,7 @@ def test_a_picture_moves_along_to_a_later_question_in_sound(
 def test_talk_before_a_picture_is_read_by_who_was_taught_so(
     model: OmniModel, tmp_path: Path
 ) -> None:
-    session = ChatSession(model, tiny_tokenizer(), 16, Taught(media_after_text=True))
+    session = ChatSession(model, tiny_renderer(), 16, Taught(media_after_text=True))
     talk = asked_alone(session, "hello")
     ask(session, "hello")
     session.attach(write_image(tmp_path / "a.png"), "image")
@@ -661,7 +661,7 @@ def test_answers_once(ckpt_dir: Path, capsys: pytest.CaptureFixture[str]) -> Non
 def test_several_files_of_a_kind(
     tmp_path: Path, model: OmniModel, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    save_omni(tmp_path / "omni.pt", model, tiny_tokenizer(), media_per_sample={"image": 2})
+    save_omni(tmp_path / "omni.pt", model, tiny_renderer(), media_per_sample={"image": 2})
     paths = [str(write_image(tmp_path / f"{n}.png", seed=n)) for n in range(2)]
     options = ("--image", paths[0], "--image", paths[1], "--json", "--max-new-tokens", 4)
     assert run_main("--ckpt-dir", tmp_path, *options, "--prompt", "which?") == 0
@@ -772,7 +772,7 @@ def _file(folder: Path, name: str, text: str) -> Path:
 def test_what_was_never_taught_is_told(
     tmp_path: Path, model: OmniModel, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    save_omni(tmp_path / "omni.pt", model, tiny_tokenizer(), media_per_sample={"audio": 0})
+    save_omni(tmp_path / "omni.pt", model, tiny_renderer(), media_per_sample={"audio": 0})
     wave = write_wave(tmp_path / "a.wav")
     options = ("--ckpt_dir", tmp_path, "--audio", wave, "--max-new-tokens", 4)
     told = "this model was taught with no audio: its answers are guesses"

@@ -58,12 +58,12 @@ def test_they_have_the_architecture_of_the_configurations(written: Path) -> None
 
 def test_they_are_joined_without_a_word(written: Path, capsys: pytest.CaptureFixture[str]) -> None:
     encoders = {kind: written / PLACES[kind] for kind in ("audio", "image")}
-    model, tokenizer = assemble(written / PLACES["thinker"], encoders)
+    model, renderer = assemble(written / PLACES["thinker"], encoders)
     assert capsys.readouterr().out == ""  # the encoders name this thinker's own words
-    assert tokenizer.get_vocab_size() == model.thinker.config.vocab_size
+    assert renderer.tokenizer.get_vocab_size() == model.thinker.config.vocab_size
     assert all(p.dtype == torch.float32 and p.isfinite().all() for p in model.parameters())
     beside = load_tokenizer((written / PLACES["thinker"]).with_name("tokenizer.json"))
-    assert beside.to_str() == tokenizer.to_str()  # for who trains another encoder
+    assert beside.to_str() == renderer.tokenizer.to_str()  # for who trains another encoder
 
 
 def test_a_second_time_nothing_is_written(written: Path) -> None:

@@ -1,0 +1,103 @@
+"""Pretrained parts as a model refers to them: from where, and which weights exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from omnitune.hub import digest, find_part, is_repository
+from omnitune.sample import UserError
+
+SAVED_WHOLE = 500_000_000  # bytes of a base's weights below which they go into the model's file
+FORMATS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Base:
+    """The pretrained weights that a part of a model began with.
+
+    Attributes:
+        path: as the configuration gives it: a folder, or a Hub id with its revision.
+        revision: the commit of a Hub id, else empty.
+        digest: of the weights, in their own number format. format: that, a key of ``FORMATS``.
+        words: of a thinker's vocabulary before placeholders were added; 0: none were.
+    """
+
+    path: str
+    revision: str
+    digest: str
+    format: str
+    words: int = 0
+
+    @classmethod
+    def of(cls, given: Path, found: Path, module: nn.Module, words: int = 0) -> Base:
+        """Of a part as it was just loaded.
+
+        Args:
+            given: in the configuration. found: its folder; that of a Hub id names the commit.
+        """
+        revision = found.name if is_repository(given) else ""
+        path = given.as_posix() if revision else str(given)
+        return cls(path, revision, digest(module.state_dict()), format_of(module), words)
+
+    def state_if_untrained(self, module: nn.Module) -> dict[str, Tensor] | None:
+        """The part's weights in their own format if they are still those; else None."""
+        dtype = FORMATS[self.format]
+        state = {
+            name: tensor.to(dtype) if tensor.is_floating_point() else tensor
+            for name, tensor in module.state_dict().items()
+        }
+        return state if digest(state) == self.digest else None
+
+    def find(self) -> Path:
+        """The folder.
+
+        Raises:
+            UserError: it is gone; says what to do.
+        """
+        given = Path(
+            f"{self.path.partition('@')[0]}@{self.revision}" if self.revision else self.path
+        )
+        path = find_part(given)
+        if not path.is_dir():
+            raise UserError(
+                f"{self.path}: the folder of a pretrained part is gone, and the model holds no "
+                "copy of its weights; put it back, or train with save_whole true"
+            )
+        return path
+
+    def check(self, module: nn.Module) -> None:
+        """Refuses other weights than the model was made with."""
+        if digest(module.state_dict()) != self.digest:
+            raise UserError(
+                f"{self.path}: holds other weights than the model was trained with (another "
+                "SHA-256); give it the folder that it was"
+            )
+
+    def state(self) -> dict[str, Any]:
+        """As a checkpoint holds it."""
+        return asdict(self)
+
+
+def format_of(module: nn.Module) -> str:
+    """Number format of a module's weights, by its first one."""
+    dtypes = {dtype: name for name, dtype in FORMATS.items()}
+    first = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
+    return dtypes.get(first, "fp32")
+
+
+def cast_(module: nn.Module, name: str) -> None:
+    """Brings weights into a format; buffers, such as rotary angles, keep their precision."""
+    for parameter in module.parameters():
+        if parameter.is_floating_point():
+            parameter.data = parameter.data.to(FORMATS[name])
+
+
+def num_bytes(state: Mapping[str, Tensor]) -> int:
+    """Bytes of weights; those that share their memory count once."""
+    return sum({t.data_ptr(): t.numel() * t.element_size() for t in state.values()}.values())
