@@ -9,12 +9,13 @@ from typing import Any
 from omnitune.config.settings import nearest
 from omnitune.encoders.base import Encoder, Pretrained
 from omnitune.encoders.fastconformer import FastConformerEncoder
+from omnitune.encoders.pretrained_vision import PretrainedVisionEncoder
 from omnitune.encoders.vit import VitEncoder
 from omnitune.hub import read_config
 from omnitune.sample import UserError
 
 ENCODERS: dict[str, type[Encoder]] = {
-    encoder.type: encoder for encoder in (VitEncoder, FastConformerEncoder)
+    encoder.type: encoder for encoder in (VitEncoder, PretrainedVisionEncoder, FastConformerEncoder)
 }
 
 
