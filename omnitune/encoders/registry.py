@@ -9,12 +9,20 @@ from typing import Any
 from omnitune.config.settings import nearest
 from omnitune.encoders.base import Encoder, Pretrained
 from omnitune.encoders.fastconformer import FastConformerEncoder
+from omnitune.encoders.pretrained_audio import PretrainedAudioEncoder
 from omnitune.encoders.vit import VitEncoder
+from omnitune.encoders.whisper import WhisperSpeechEncoder
 from omnitune.hub import read_config
 from omnitune.sample import UserError
 
 ENCODERS: dict[str, type[Encoder]] = {
-    encoder.type: encoder for encoder in (VitEncoder, FastConformerEncoder)
+    encoder.type: encoder
+    for encoder in (
+        VitEncoder,
+        FastConformerEncoder,
+        WhisperSpeechEncoder,
+        PretrainedAudioEncoder,
+    )
 }
 
 
