@@ -9,13 +9,22 @@ from typing import Any
 from omnitune.config.settings import nearest
 from omnitune.encoders.base import Encoder, Pretrained
 from omnitune.encoders.fastconformer import FastConformerEncoder
+from omnitune.encoders.pretrained_audio import PretrainedAudioEncoder
 from omnitune.encoders.pretrained_vision import PretrainedVisionEncoder
 from omnitune.encoders.vit import VitEncoder
+from omnitune.encoders.whisper import WhisperSpeechEncoder
 from omnitune.hub import read_config
 from omnitune.sample import UserError
 
 ENCODERS: dict[str, type[Encoder]] = {
-    encoder.type: encoder for encoder in (VitEncoder, PretrainedVisionEncoder, FastConformerEncoder)
+    encoder.type: encoder
+    for encoder in (
+        VitEncoder,
+        PretrainedVisionEncoder,
+        FastConformerEncoder,
+        WhisperSpeechEncoder,
+        PretrainedAudioEncoder,
+    )
 }
 
 

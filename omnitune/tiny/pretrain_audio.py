@@ -21,7 +21,8 @@ from torch import Tensor, nn
 
 from omnitune.config.base import Count, Rate
 from omnitune.data.packing import WHOLE, Shard, of_like_length
-from omnitune.encoders.fastconformer import FastConformerEncoder, pad
+from omnitune.encoders.fastconformer import FastConformerEncoder
+from omnitune.encoders.speech import pad
 from omnitune.evaluation.metrics import word_error_rate
 from omnitune.media.audio import duration
 from omnitune.sample import Sample
