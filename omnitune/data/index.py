@@ -1,7 +1,8 @@
 """An index of a data file: where each record lies, its split, its questions, its media.
 
 A first pass reads the file piece by piece, checks every record and keeps what it found under
-``<data_dir>/.index``, in a folder named by the hash of the file's content: it cannot go stale.
+``<data_dir>/.index``, in a folder named by the hash of the file's content and of what it is read
+by: it cannot go stale.
 Later starts map it into memory, and a record is read from the file when it is asked for, so that
 neither start-up nor memory grows with the number of records.
 
@@ -68,7 +69,7 @@ class Index:
         shown_R: place in ``media_M3``.
         difficulty_N: from 0 to 1 (see :func:`difficulties`).
         aside_A: records without a split that were set aside as validation, where none is.
-        name: stands for the file's content.
+        name: stands for the file's content and the rules that it was read by.
     """
 
     place_N2: np.ndarray
@@ -142,7 +143,7 @@ def build_index(
 
     Args:
         format: of the file.
-        name: stands for the file's content.
+        name: stands for the file's content and the rules that it is read by.
         advance: called with the number of bytes just read.
 
     Raises:
@@ -190,16 +191,20 @@ def _set_aside(path: Path, format: Format, splits: Iterable[str]) -> list[int]:
     return [] if number is None else [number]
 
 
-def open_index(path: Path, format: Format, source: str, root: Path, parse: Parse) -> Index:
+def open_index(
+    path: Path, format: Format, source: str, root: Path, parse: Parse, rules: str = ""
+) -> Index:
     """The index of a source's file: the one that is kept, or a new one, which is kept.
 
     Args:
         format: of the file.
         root: folder of the indices; a small file's index is not kept.
+        rules: stands for what ``parse`` goes by, such as the tasks that are registered.
     """
     before = path.stat()
     size = before.st_size
-    folder = root / f"{source}-{VERSION}-{sha256(path)[:24]}"
+    read_by = hashlib.sha256(f"{format.name} {rules}".encode()).hexdigest()[:12]
+    folder = root / f"{source}-{VERSION}-{sha256(path)[:24]}-{read_by}"
     if size >= KEEP_FROM and (kept := Index.load(folder)):
         return kept
     if size < BAR_FROM:

@@ -12,7 +12,7 @@ from typing import Any
 from omnitune.config.settings import quoted
 from omnitune.data.faults import Faults
 from omnitune.data.index import INDEX_FOLDER, IndexedFile, Samples, first_shown, open_index
-from omnitune.data.schema import Record
+from omnitune.data.schema import Record, rules
 from omnitune.data.sources.registry import format_of, suffixes
 from omnitune.data.splits import VALIDATION_SHARE, clash, doubts
 from omnitune.media.registry import MEDIA
@@ -63,7 +63,8 @@ def read_source(data_dir: Path, source: str, given: str = "", language: str = ""
         if not (path.is_file() or path.is_dir()) and path.exists():
             raise UserError(f"{path}: is no regular file; expected a JSON list of records")
         format = format_of(path)
-        index = open_index(path, format, source, data_dir / INDEX_FOLDER, parse)
+        root = data_dir / INDEX_FOLDER
+        index = open_index(path, format, source, root, parse, rules(source))
     except FileNotFoundError:
         raise UserError(_no_file(path, data_dir, source, given)) from None
     except OSError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,13 @@ from omnitune.media.registry import MEDIA
 from omnitune.sample import LANGUAGE_CODE, ROLES, Described, Media, Sample
 from omnitune.sources import SOURCES
 from omnitune.tasks import TASKS, task_names, task_of
+
+
+def rules(source: str) -> str:
+    """What a source's records are read by beside this code: it changes with what is registered."""
+    media = [[medium.name, medium.caption_key] for medium in MEDIA.values()]
+    tasks = [[t.name, sorted(t.media), t.is_default, t.aliases] for t in TASKS.values()]
+    return json.dumps([media, tasks, record_keys(source), SOURCES[source].media])
 
 
 class Record(Content):
