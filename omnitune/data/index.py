@@ -36,7 +36,7 @@ from omnitune.data.tally import difficulties as difficulties
 from omnitune.sample import Media, Sample, UserError
 from omnitune.storage import sha256, write_json
 
-VERSION = 4
+VERSION = 5
 INDEX_FOLDER = ".index"  # within the data folder
 # Below so many bytes a file is read again sooner than its index is looked up and kept.
 KEEP_FROM = 2 << 20
