@@ -107,6 +107,14 @@ class Index:
         pairs = zip(self.task_S[span].tolist(), self.questions_S[span].tolist(), strict=True)
         return [(self.tasks[task], questions) for task, questions in pairs]
 
+    def records_showing(self, modality: str) -> np.ndarray:
+        """Numbers of the records that show a medium of a kind, in order."""
+        if modality not in self.modalities:
+            return self.order_N[:0]
+        of_kind_R = self.media_M3[self.shown_R, 2] == self.modalities.index(modality)
+        record_R = np.repeat(np.arange(len(self.show_N) - 1), np.diff(self.show_N))
+        return np.unique(record_R[of_kind_R])
+
     def save(self, folder: Path) -> None:
         """Writes the index as a folder of arrays; raises OSError."""
         temporary = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
+
+import numpy as np
 
 from omnitune.config.settings import quoted
 from omnitune.data.faults import Faults
@@ -145,6 +147,36 @@ def read_available(
             f"{LAYOUT}"
         )
     return read_sources(data_dir, dict.fromkeys(present, ""), languages)
+
+
+def leave_out_unreadable(
+    samples: Mapping[str, Samples], readable: Collection[str]
+) -> tuple[dict[str, Samples], str]:
+    """Leaves out the records that show media of other kinds than a model reads; says which.
+
+    Args:
+        samples: whole sources by name.
+        readable: the kinds that the model has encoders for.
+
+    Returns:
+        the sources that are left, and a line on what is not; "" if nothing is left out.
+    """
+    kept, kinds, told = dict(samples), set[str](), []
+    for source, found in samples.items():
+        [(file, numbers)] = found.pieces
+        others = [name for name in file.index.modalities if name not in readable]
+        if not others:
+            continue
+        kinds.update(others)
+        out = np.unique(np.concatenate([file.index.records_showing(name) for name in others]))
+        if len(out) == len(found):
+            del kept[source]
+            told.append(f"all {len(found):,} records of {source}")
+        else:
+            kept[source] = Samples([(file.without(out), numbers)])
+            told.append(f"{len(out):,} of {len(found):,} records of {source}")
+    why = f"left out, as the model has no encoder for {', '.join(sorted(kinds))}"
+    return kept, f"{why}: {', '.join(told)}" if told else ""
 
 
 def remarks(samples: Iterable[Samples]) -> list[str]:

@@ -135,8 +135,24 @@ def test_a_model_may_do_without_a_medium(home: Path) -> None:
     finetune(config)
     model, _, _ = load_omni(config.out)
     assert list(model.modalities) == ["image"]
-    with pytest.raises(UserError, match="no encoder for audio"):
-        finetune(settings(home, "refused", audio_ckpt=None))
+
+
+def test_data_that_the_model_has_no_encoder_for_is_told_with_the_key_and_the_mix(
+    home: Path,
+) -> None:
+    config = settings(home, "refused", audio_ckpt=None, vision_ckpt=None)
+    with pytest.raises(UserError) as error:
+        finetune(config)
+    for source, medium, key in (
+        ("image_text", "image", "vision_ckpt"),
+        ("audio_text", "audio", "audio_ckpt"),
+    ):
+        path = home / "data" / SOURCES[source].file
+        told = f"{path}: record 1 shows {medium}, but {key} is null, so the model has no encoder"
+        assert told in str(error.value)
+        assert f'(the default of "{source}" in "data_mix": 0.3)' in str(error.value)
+    assert not config.out.exists()
+    assert config.encoder_key("thermal") == "encoder_ckpts.thermal"
 
 
 def test_nothing_left_to_train_on_is_an_error(home: Path) -> None:
