@@ -19,6 +19,7 @@ from omnitune.models.omni import OmniModel
 from omnitune.sample import UserError
 from omnitune.sources import SOURCES
 from omnitune.storage import read_checkpoint
+from omnitune.tasks import RESULT_KEYS, headlines
 from omnitune.training import loop, sft
 from omnitune.training.sft import build_run, finetune, read_samples
 
@@ -40,6 +41,7 @@ def test_run_leaves_what_it_promises(finished: SftConfig) -> None:
     results = json.loads((finished.out / "results.json").read_text())
     assert set(results["splits"]) == {"test"}
     assert {"loss", "text_acc", "image_qa_acc", "audio_wer"} <= set(results)
+    assert set(results) <= RESULT_KEYS | headlines().keys()
     assert results["reliance"].keys() == set(ENCODERS)
     assert results["text_guard"]["start"] != results["text_guard"]["loss"]
     losses = {float(share): loss for share, loss in results["blend"]["losses"].items()}
