@@ -130,6 +130,10 @@ class Terminal:
             if not argument:
                 raise UserError(f"{command} needs a file: {command} PATH")
             path = paths.path_of(argument)
+            if not path.exists() and paths.are_several(argument):
+                raise UserError(
+                    f"{path}: no such file; if these are several, give each its own {command} PATH"
+                )
             self._attach(Media(self.kinds[command], path), path.name)
         elif command == "/reset":
             self.session.reset()

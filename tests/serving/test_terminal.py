@@ -420,6 +420,10 @@ def test_an_empty_line_sends_what_is_attached(
         ("/exit", "/exit is not a command; did you mean /quit?"),
         ("/home/me/x.png", "/home/me/x.png is not a command; /help lists the commands"),
         ("/image", "/image needs a file: /image PATH"),
+        (
+            "/image a.png b.png",
+            "a.png b.png: no such file; if these are several, give each its own /image PATH",
+        ),
     ],
 )
 def test_wrong_commands(
