@@ -189,24 +189,28 @@ def save_omni(path: Path, model: OmniModel, tokenizer: Tokenizer, **extra: Any) 
 
 
 def read_reading(ckpt_dir: Path, max_tokens: int) -> ReadLimits:
-    """How the model of a folder reads samples; its weights are not loaded."""
-    path = ckpt_dir / "omni.pt"
+    """How the model of a folder or file reads samples; its weights are not loaded."""
+    path = _model_file(ckpt_dir)
     values = read_part(path, "omni")
     encoders = values["config"]["encoders"]
     modalities = {name: build_encoder(name, config) for name, config in encoders.items()}
     return ReadLimits(ChatRenderer(_tokenizer_of(values, path)), modalities, max_tokens)
 
 
+def _model_file(ckpt_dir: Path) -> Path:
+    is_file = ckpt_dir.suffix == ".pt" or ckpt_dir.is_file()
+    return ckpt_dir if is_file else ckpt_dir / "omni.pt"
+
+
 def load_omni(
     ckpt_dir: Path, device: torch.device | None = None
 ) -> tuple[OmniModel, Tokenizer, dict[str, Any]]:
-    """Loads ``omni.pt`` of a folder, ready to answer; returns its other values too.
+    """Loads ``omni.pt`` of a folder, or a file, ready to answer; returns its other values too.
 
     Raises:
         UserError: the folder or file is missing, damaged, or no model of omnitune's.
     """
-    is_file = ckpt_dir.suffix == ".pt" or ckpt_dir.is_file()
-    path = ckpt_dir if is_file else ckpt_dir / "omni.pt"
+    path = _model_file(ckpt_dir)
     values = read_part(path, "omni")
     with _named(path):
         model = OmniModel(OmniConfig(**values["config"]))

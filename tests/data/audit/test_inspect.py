@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from helpers import ENCODERS, tiny_tokenizer, write_image, write_wave
+from helpers import ENCODERS, tiny_model, tiny_tokenizer, write_image, write_wave
 from PIL import Image
 
 from omnitune.cli import main
@@ -18,6 +18,7 @@ from omnitune.data.splits import by_content
 from omnitune.data.template import ChatRenderer
 from omnitune.encoders.registry import build_encoder
 from omnitune.media.registry import MEDIA
+from omnitune.models.loading import save_omni
 from omnitune.sources import SOURCES
 
 SENTENCES = [
@@ -210,6 +211,28 @@ def test_command_writes_json_and_is_strict_on_request(
     assert main(command) == 1
     assert main(command[:-1]) == 0
     assert main(["inspect", "--data", str(data / "none")]) == 2
+
+
+def test_command_refuses_before_the_work_what_it_could_not_write_in_the_end(
+    data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = data / SOURCES["text_only"].file
+    for target, told in ((data, "is a folder"), (file / "x.json", "is a file, expected a folder")):
+        assert main(["inspect", "--data", str(data), "--json", str(target)]) == 2
+        out, err = capsys.readouterr()
+        assert f"error: {target}: " in err
+        assert f"{told}" in err
+        assert "; give --json FILE" in err
+        assert (out, "reading records" in err) == ("", False)
+
+
+def test_command_takes_the_file_of_a_model_too(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_omni(tmp_path / "omni.pt", tiny_model(), tiny_tokenizer())
+    for model in (tmp_path, tmp_path / "omni.pt"):
+        assert main(["inspect", "--data", str(data), "--ckpt-dir", str(model)]) == 0
+        assert "tokens of text" in capsys.readouterr().out
 
 
 def test_remarks_that_say_the_same_are_not_all_written_out(data: Path) -> None:
