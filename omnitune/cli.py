@@ -347,6 +347,11 @@ def compare(config: CompareConfig) -> int:
 
 def chat(arguments: list[str]) -> int:
     """Talks to a model at a prompt, or answers once."""
+    if asks_for_help(arguments):
+        from omnitune.serving.options import chat_help
+
+        print(chat_help())
+        return 0
     from omnitune.serving.terminal import main as chat_main
 
     return chat_main(arguments)

@@ -12,7 +12,7 @@ from omnitune.config.run import RunOptions
 from omnitune.config.settings import load_config, read_json_object
 from omnitune.config.sft import DataMix, SftConfig
 from omnitune.sample import UserError
-from omnitune.serving.terminal import chat_config
+from omnitune.serving.options import chat_config
 from omnitune.sources import SOURCES, Source
 
 ROOT = Path(__file__).resolve().parents[1]

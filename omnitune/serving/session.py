@@ -25,8 +25,7 @@ from omnitune.media.base import with_article
 from omnitune.media.registry import MEDIA
 from omnitune.models.omni import OmniModel
 from omnitune.sample import ContentPart, Media, Message, Text, UserError
-
-MAX_NEW_TOKENS = 256
+from omnitune.serving.options import MAX_NEW_TOKENS
 
 
 class ChatSession:

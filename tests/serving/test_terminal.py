@@ -24,6 +24,7 @@ from omnitune.models.omni import OmniModel
 from omnitune.sample import Media, Message, Text, UserError
 from omnitune.serving import session as session_module
 from omnitune.serving import terminal
+from omnitune.serving.options import MAX_NEW_TOKENS
 from omnitune.serving.session import ChatSession
 from omnitune.serving.terminal import Terminal
 
@@ -743,7 +744,7 @@ def test_options_are_text_where_text_is_meant(monkeypatch: pytest.MonkeyPatch) -
         "ckpt_dir": Path("2026"),
         "prompt": "1",
         "as_json": False,
-        "max_new_tokens": session_module.MAX_NEW_TOKENS,
+        "max_new_tokens": MAX_NEW_TOKENS,
         "image": [Path("~/a.png").expanduser()],
         "audio": [],
     }
