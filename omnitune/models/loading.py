@@ -73,8 +73,8 @@ def load_thinker(
 
 
 @contextmanager
-def _named(path: Path) -> Iterator[None]:
-    """Names the file in what is raised by weights and settings that were read from it."""
+def _named(path: Path | str) -> Iterator[None]:
+    """Names the file, or the setting, in what is raised by weights and settings from there."""
     try:
         yield
     except (KeyError, RuntimeError, TypeError) as error:
@@ -120,15 +120,33 @@ def assemble(
             f"{', '.join(parts) or 'none'}"
         )
     encoders = {
-        name: with_settings(name, part["config"], settings.get(name, {}))
+        name: _encoder_config(name, part["config"], settings.get(name, {}), encoder_ckpts[name])
         for name, part in parts.items()
     }
-    model, tokenizer = load_thinker(thinker_ckpt, encoders)
+    try:
+        model, tokenizer = load_thinker(thinker_ckpt, encoders)
+    except UserError:
+        for name, config in encoders.items():  # it may be an encoder's fault
+            with _named(encoder_ckpts[name]):
+                build_encoder(name, config).build()
+        raise
     for name, part in parts.items():
         with _named(encoder_ckpts[name]):
             model.encoders[name].load_state_dict(part["state"])
     add_placeholders(model, tokenizer)
     return model, tokenizer
+
+
+def _encoder_config(
+    name: str, config: dict[str, Any], settings: Mapping[str, Any], path: Path
+) -> dict[str, Any]:
+    """An encoder's configuration with the settings of a run; a UserError names who is wrong."""
+    with _named(path):
+        build_encoder(name, config)
+    config = with_settings(name, config, settings)
+    with _named(f"encoder_settings.{name}"):
+        build_encoder(name, config)
+    return config
 
 
 @torch.no_grad()
