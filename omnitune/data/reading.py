@@ -17,6 +17,7 @@ from omnitune.data.index import INDEX_FOLDER, IndexedFile, Samples, first_shown,
 from omnitune.data.schema import Record, rules
 from omnitune.data.sources.registry import format_of, suffixes
 from omnitune.data.splits import VALIDATION_SHARE, clash, doubts
+from omnitune.media.base import counted
 from omnitune.media.registry import MEDIA
 from omnitune.sample import Media, Sample, UserError
 from omnitune.sources import SOURCES
@@ -171,10 +172,10 @@ def leave_out_unreadable(
         out = np.unique(np.concatenate([file.index.records_showing(name) for name in others]))
         if len(out) == len(found):
             del kept[source]
-            told.append(f"all {len(found):,} records of {source}")
+            told.append(f"all {counted(len(found), 'record')} of {source}")
         else:
             kept[source] = Samples([(file.without(out), numbers)])
-            told.append(f"{len(out):,} of {len(found):,} records of {source}")
+            told.append(f"{len(out):,} of {counted(len(found), 'record')} of {source}")
     why = f"left out, as the model has no encoder for {', '.join(sorted(kinds))}"
     return kept, f"{why}: {', '.join(told)}" if told else ""
 

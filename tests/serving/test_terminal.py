@@ -269,7 +269,7 @@ def test_as_many_pictures_as_were_taught(model: OmniModel, tmp_path: Path) -> No
         ask(session, "what is this?")
         assert session.notice == ""
     session.attach(paths[2], "image")
-    assert session.notice == "a new conversation: this model was taught with 2 image at a time"
+    assert session.notice == "a new conversation: this model was taught with 2 pictures at a time"
     session.attach(paths[3], "image")
     assert session.notice == ""
     session.attach(paths[0], "image")

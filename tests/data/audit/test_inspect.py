@@ -131,7 +131,7 @@ def test_what_is_set_aside_is_shown(data: Path, capsys: pytest.CaptureFixture[st
     told = capsys.readouterr().out
     (text,) = re.findall(r"\ntext_only\n(?:  .*\n)+", told)
     assert "  train: 3 records" in text
-    assert "  validation: 1 records" in text
+    assert "  validation: 1 record, " in text
     assert re.search(r"conversations\.json: names no .* \(text_only/\d\) was set aside", told)
     assert 'the split "dev" is held out under a name of its own; if "validation" is meant' in told
 
@@ -193,7 +193,9 @@ def test_under_a_model_tokens_and_losses_are_told(data: Path) -> None:
     found = inspect_folder(data, ReadLimits(renderer, modalities, max_tokens=30))
     assert found["sources"]["text_only"]["train"]["tokens"] > 20
     assert found["truncation"]["text"]["samples"] > 0
-    assert "not shown to the model" in "\n".join(account_lines(found))
+    told = "\n".join(account_lines(found))
+    assert "not shown to the model" in told
+    assert "truncation.json" not in told  # which only a run writes
     short = {"image": modalities["image"]}
     found = inspect_folder(data, ReadLimits(renderer, short, max_tokens=1000))
     assert "no encoder for audio" in found["refused"]
