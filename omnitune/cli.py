@@ -308,8 +308,10 @@ def inspect(config: InspectConfig) -> int:
     """Says what a data folder holds, which media are broken, and what its splits share."""
     from omnitune.data.audit.inspect import account_lines, inspect_folder
     from omnitune.models.loading import read_reading
-    from omnitune.storage import write_json
+    from omnitune.storage import require_target, write_json
 
+    if config.as_json:
+        require_target(config.as_json, "--json")
     reading = read_reading(config.ckpt_dir, config.max_tokens) if config.ckpt_dir else None
     found = inspect_folder(config.data, reading)
     if config.as_json:
@@ -334,7 +336,9 @@ def report(config: ReportConfig) -> int:
 def compare(config: CompareConfig) -> int:
     """Compares runs, in the terminal and on a page: settings that differ, scores, curves."""
     from omnitune.reporting.compare import compare_table, read_runs, write_comparison
+    from omnitune.storage import require_target
 
+    require_target(config.html, "--html")
     runs = read_runs(config.runs)
     print("\n".join(compare_table(runs)))
     print(f"page: {write_comparison(runs, config.html)}")
@@ -343,6 +347,11 @@ def compare(config: CompareConfig) -> int:
 
 def chat(arguments: list[str]) -> int:
     """Talks to a model at a prompt, or answers once."""
+    if asks_for_help(arguments):
+        from omnitune.serving.options import chat_help
+
+        print(chat_help())
+        return 0
     from omnitune.serving.terminal import main as chat_main
 
     return chat_main(arguments)

@@ -1,6 +1,7 @@
 """The commands' frame: help, exit status, and what is said when something ends them."""
 
 import io
+import subprocess
 import sys
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from omnitune.config.commands import CompareConfig, EvaluateConfig, InspectConfi
 from omnitune.config.run import RunConfig, RunOptions
 from omnitune.config.sft import SftConfig
 from omnitune.reporting import report
-from omnitune.serving.terminal import chat_config
+from omnitune.serving.options import chat_config
 from omnitune.training import sft
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -62,6 +63,19 @@ def test_help_lists_every_option_with_its_default(
     described = " ".join(out.split())
     defaults = described.count("[default: ") + described.count("[required]")
     assert defaults >= listed.count("\n  --")
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], *([name, "--help"] for name in OPTIONS)])
+def test_help_does_not_wait_for_libraries_that_it_does_not_need(arguments: list[str]) -> None:
+    code = (
+        "import sys; from omnitune.cli import main; "
+        f"status = main({arguments}); "
+        "slow = {'torch', 'transformers', 'scipy', 'pandas'} & sys.modules.keys(); "
+        "sys.exit(f'imported {slow}' if slow else status)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "usage: omnitune" in done.stdout
 
 
 @pytest.mark.parametrize("command", OPTIONS)

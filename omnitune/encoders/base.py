@@ -108,9 +108,16 @@ class Encoder(ABC):
         """``encode``, held against ``num_slots``: a row too many would stand in another's place.
 
         Raises:
-            UserError: an input has another number of rows than slots.
+            UserError: an input has another number of rows than slots, or features of another shape.
         """
         features = self.encode(module, inputs)
+        for rows_ND in features:
+            if rows_ND.dim() != 2 or rows_ND.shape[1] != self.feature_dim:
+                raise UserError(
+                    f"the {self.medium_name} encoder {self.type!r} gives features of the shape "
+                    f"{list(rows_ND.shape)} for an input; expected [slots, {self.feature_dim}], "
+                    "the second being its feature_dim"
+                )
         rows, slots = [len(rows_ND) for rows_ND in features], list(map(self.num_slots, inputs))
         if rows != slots:
             raise UserError(

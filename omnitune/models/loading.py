@@ -98,8 +98,8 @@ def load_thinker(
 
 
 @contextmanager
-def _named(path: Path) -> Iterator[None]:
-    """Names the file in what is raised by weights and settings that were read from it."""
+def _named(path: Path | str) -> Iterator[None]:
+    """Names the file, or the setting, in what is raised by weights and settings from there."""
     try:
         yield
     except (KeyError, RuntimeError, TypeError) as error:
@@ -161,10 +161,16 @@ def assemble(
             f"{', '.join(parts) or 'none'}"
         )
     encoders = {
-        name: with_settings(name, part["config"], settings.get(name, {}))
+        name: _encoder_config(name, part["config"], settings.get(name, {}), encoder_ckpts[name])
         for name, part in parts.items()
     }
-    model, renderer = load_thinker(thinker_ckpt, encoders, chat_template)
+    try:
+        model, renderer = load_thinker(thinker_ckpt, encoders, chat_template)
+    except UserError:
+        for name, config in encoders.items():  # it may be an encoder's fault
+            with _named(encoder_ckpts[name]):
+                build_encoder(name, config).build()
+        raise
     for name, part in parts.items():
         with _named(encoder_ckpts[name]):
             model.encoders[name].load_state_dict(part["state"])
@@ -189,6 +195,18 @@ def _vocabulary_of(given: Path) -> str:
 def _format_of(state: Mapping[str, Tensor]) -> str:
     names = {dtype: name for name, dtype in FORMATS.items()}
     return next((names[t.dtype] for t in state.values() if t.dtype in names), "fp32")
+
+
+def _encoder_config(
+    name: str, config: dict[str, Any], settings: Mapping[str, Any], path: Path
+) -> dict[str, Any]:
+    """An encoder's configuration with the settings of a run; a UserError names who is wrong."""
+    with _named(path):
+        build_encoder(name, config)
+    config = with_settings(name, config, settings)
+    with _named(f"encoder_settings.{name}"):
+        build_encoder(name, config)
+    return config
 
 
 @torch.no_grad()
@@ -287,25 +305,29 @@ def save_omni(
 
 
 def read_reading(ckpt_dir: Path, max_tokens: int) -> ReadLimits:
-    """How the model of a folder reads samples; its weights are not loaded."""
-    path = ckpt_dir / "omni.pt"
+    """How the model of a folder or file reads samples; its weights are not loaded."""
+    path = _model_file(ckpt_dir)
     values = read_part(path, "omni")
     encoders = values["config"]["encoders"]
     modalities = {name: build_encoder(name, config) for name, config in encoders.items()}
     return ReadLimits(_renderer_of(values, path), modalities, max_tokens)
 
 
+def _model_file(ckpt_dir: Path) -> Path:
+    is_file = ckpt_dir.suffix == ".pt" or ckpt_dir.is_file()
+    return ckpt_dir if is_file else ckpt_dir / "omni.pt"
+
+
 def load_omni(
     ckpt_dir: Path, device: torch.device | None = None
 ) -> tuple[OmniModel, ChatRenderer, dict[str, Any]]:
-    """Loads ``omni.pt`` of a folder, ready to answer; returns its other values too.
+    """Loads ``omni.pt`` of a folder, or a file, ready to answer; returns its other values too.
 
     Raises:
         UserError: the folder or file is missing, damaged, or no model of omnitune's; or a
             pretrained base that it refers to is.
     """
-    is_file = ckpt_dir.suffix == ".pt" or ckpt_dir.is_file()
-    path = ckpt_dir if is_file else ckpt_dir / "omni.pt"
+    path = _model_file(ckpt_dir)
     values = read_part(path, "omni")
     bases = {name: Base(**base) for name, base in values.get("bases", {}).items()}
     with _named(path):

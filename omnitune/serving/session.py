@@ -20,12 +20,11 @@ from omnitune.data.packing import Item
 from omnitune.data.taught import Taught
 from omnitune.data.template import ChatRenderer
 from omnitune.generation import stream
-from omnitune.media.base import with_article
+from omnitune.media.base import counted, with_article
 from omnitune.media.registry import MEDIA
 from omnitune.models.omni import OmniModel
 from omnitune.sample import ContentPart, Media, Message, Text, UserError
-
-MAX_NEW_TOKENS = 256
+from omnitune.serving.options import MAX_NEW_TOKENS
 
 
 class ChatSession:
@@ -131,7 +130,8 @@ class ChatSession:
 
     @staticmethod
     def _taught(modality: str, most: int) -> str:
-        return f"this model was taught with {'one' if most == 1 else most} {modality} at a time"
+        many = f"one {modality}" if most == 1 else counted(most, MEDIA[modality].noun)
+        return f"this model was taught with {many} at a time"
 
     def ask(self, text: str) -> Generator[str, None, None]:
         """Answers a turn made of what is attached and a text; yields the answer in pieces.

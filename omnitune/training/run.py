@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from omnitune.config.run import RunConfig
 from omnitune.data.packing import Shard
+from omnitune.media.base import counted
 from omnitune.training.optim import warmup_of
 from omnitune.training.progress import RunLog
 from omnitune.training.strategy import Strategy
@@ -57,7 +58,8 @@ class Plan:
         total, notes = config.max_steps or epochs, []
         if total > epochs:
             notes.append(
-                f"max_steps is {total}, and {config.num_epochs} epochs hold {epochs} steps: "
+                f"max_steps is {total}, and {counted(config.num_epochs, 'epoch')} "
+                f"{'holds' if config.num_epochs == 1 else 'hold'} {counted(epochs, 'step')}: "
                 f"training goes on into epoch {-(-total // steps)}"
             )
         warmup = warmup_of(config.warmup_steps, total)

@@ -22,6 +22,7 @@ from omnitune.data.taught import taught_by
 from omnitune.data.template import ChatRenderer
 from omnitune.evaluation.console_summary import score_lines
 from omnitune.evaluation.guard import language_lost
+from omnitune.media.base import counted
 from omnitune.models.loading import assemble, save_omni
 from omnitune.models.omni import OmniModel
 from omnitune.sample import UserError
@@ -276,10 +277,10 @@ def describe(run: Run) -> None:
     count = sum(p.numel() for _, p in trainable(run.model))
     total = sum(p.numel() for p in run.model.parameters())
     tokens = getattr(run.config, "tokens_per_batch", None)
-    batch = f"about {tokens} tokens" if tokens else f"{run.config.batch_size} samples"
+    batch = f"about {tokens} tokens" if tokens else counted(run.config.batch_size, "sample")
     print(
         f"training {count / 1e6:.2f} of {total / 1e6:.2f} million weights, "
-        f"{run.plan.total_steps} steps of {batch}",
+        f"{counted(run.plan.total_steps, 'step')} of {batch}",
         flush=True,
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from omnitune.config.sft import SftConfig
+from omnitune.data.faults import Faults
 from omnitune.data.index import Samples
 from omnitune.data.reading import join, read_sources, remarks, split_of
 from omnitune.data.splits import doubts
@@ -15,6 +16,7 @@ def read_samples(config: SftConfig) -> dict[str, Samples]:
     """Every split of the sources with weight; says how many there are, and what is odd."""
     given = {source: weight_of(config, source) for source in config.sources}
     samples = read_sources(config.data_dir, given, config.languages)
+    require_encoders(config, samples)
     require_splits(config, samples)
     for source, found in samples.items():
         counts = (f"{len(split_of(found, split)):,} {split}" for split in sorted(found.splits))
@@ -30,6 +32,24 @@ def weight_of(config: SftConfig, source: str) -> str:
     if weight is None:
         return "of a phase's data_mix: " + config.where("phases", source)
     return f"{config.where('data_mix', source)}: {weight:g}"
+
+
+def require_encoders(config: SftConfig, samples: Mapping[str, Samples]) -> None:
+    """Raises a UserError if records show media that the run names no encoder for."""
+    faults = Faults()
+    for source, found in samples.items():
+        [(file, _)] = found.pieces
+        for name in file.index.modalities:
+            if name in config.encoders:
+                continue
+            key, number = config.encoder_key(name), file.index.records_showing(name)[0]
+            with faults:
+                raise UserError(
+                    f"{file.path}: record {number + 1} shows {name}, but {key} is null, so the "
+                    f"model has no encoder for it; give {key} a checkpoint, or the source the "
+                    f"weight 0 ({weight_of(config, source)})"
+                )
+    faults.tell()
 
 
 def require_splits(config: SftConfig, samples: Mapping[str, Samples]) -> None:

@@ -26,6 +26,7 @@ from omnitune.console import progress_bar
 from omnitune.data.index import INDEX_FOLDER, MANY_MEDIA, IndexedFile, Samples
 from omnitune.data.template import ChatRenderer
 from omnitune.encoders.base import Encoder
+from omnitune.media.base import counted
 from omnitune.sample import Sample, UserError
 from omnitune.storage import replacing
 
@@ -135,14 +136,20 @@ def audit_truncation(
     return kept, {**ledger, "text": _text_entry(found, long, data_dir)}
 
 
-def summary(ledger: Mapping[str, Any]) -> str:
-    """One line on what is lost; "" if nothing is."""
+def summary(ledger: Mapping[str, Any], file: str = TRUNCATION_FILE) -> str:
+    """One line on what is lost; "" if nothing is.
+
+    Args:
+        file: where more is told; "" for none.
+    """
     told = [
-        f"{entry['lost'] / entry['whole']:.1%} of all {entry['unit']} ({entry['samples']} samples)"
+        f"{entry['lost'] / entry['whole']:.1%} of all {entry['unit']} "
+        f"({counted(entry['samples'], 'sample')})"
         for entry in ledger.values()
         if entry["lost"]
     ]
-    return f"not shown to the model: {', '.join(told)}; see {TRUNCATION_FILE}" if told else ""
+    more = f"; see {file}" * bool(file)
+    return f"not shown to the model: {', '.join(told)}{more}" if told else ""
 
 
 def count_tokens(sample: Sample, renderer: ChatRenderer) -> int:
