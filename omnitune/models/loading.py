@@ -14,7 +14,7 @@ from torch import nn
 
 from omnitune.data.audit.truncation import ReadLimits
 from omnitune.data.template import ChatRenderer, placeholder
-from omnitune.encoders.registry import build_encoder, with_settings
+from omnitune.encoders.registry import build_encoder, configure
 from omnitune.models.omni import OmniConfig, OmniModel
 from omnitune.sample import UserError
 from omnitune.storage import read_checkpoint, write_checkpoint
@@ -56,7 +56,9 @@ def save_encoder(
 
 
 def load_thinker(
-    path: Path, encoders: dict[str, dict[str, Any]] | None = None
+    path: Path,
+    encoders: dict[str, dict[str, Any]] | None = None,
+    projectors: dict[str, dict[str, Any]] | None = None,
 ) -> tuple[OmniModel, Tokenizer]:
     """A trained thinker, with fresh encoders of these settings and fresh projectors.
 
@@ -65,7 +67,7 @@ def load_thinker(
     """
     part = read_part(path, "thinker")
     with _named(path):
-        model = OmniModel(OmniConfig(thinker=part["config"], encoders=encoders))
+        model = OmniModel(OmniConfig(part["config"], encoders, projectors))
         model.thinker.load_state_dict(part["state"])
         model.check_thinker()
     model.match_projector_scales()
@@ -94,11 +96,13 @@ def assemble(
     thinker_ckpt: Path,
     encoder_ckpts: dict[str, Path],
     settings: Mapping[str, dict[str, Any]] | None = None,
+    projectors: Mapping[str, dict[str, Any]] | None = None,
 ) -> tuple[OmniModel, Tokenizer]:
     """Joins trained parts; the projectors are fresh.
 
     Args:
         settings: by modality, laid over those in the encoder's checkpoint.
+        projectors: by modality, ``type`` and settings; else the encoder's own choice.
 
     Raises:
         UserError: names every checkpoint that is missing or of another kind.
@@ -113,17 +117,20 @@ def assemble(
         raise UserError("\n".join(problems))
     words = vocabulary(Tokenizer.from_str(parts.pop("thinker")["tokenizer"]))
     parts = {name: _speaks(words, part, encoder_ckpts[name]) for name, part in parts.items()}
-    settings = settings or {}
-    if unknown := settings.keys() - parts.keys():
-        raise UserError(
-            f"encoder_settings.{min(unknown)}: the model has no such encoder; it has "
-            f"{', '.join(parts) or 'none'}"
-        )
-    encoders = {
-        name: with_settings(name, part["config"], settings.get(name, {}))
+    settings, projectors = settings or {}, projectors or {}
+    for key, given in (("encoder_settings", settings), ("projectors", projectors)):
+        if unknown := given.keys() - parts.keys():
+            raise UserError(
+                f"{key}.{min(unknown)}: the model has no such encoder; it has "
+                f"{', '.join(parts) or 'none'}"
+            )
+    resolved = {
+        name: configure(name, part["config"], settings.get(name, {}), projectors.get(name))
         for name, part in parts.items()
     }
-    model, tokenizer = load_thinker(thinker_ckpt, encoders)
+    encoders = {name: config for name, (config, _) in resolved.items()}
+    chosen = {name: projector for name, (_, projector) in resolved.items()}
+    model, tokenizer = load_thinker(thinker_ckpt, encoders, chosen)
     for name, part in parts.items():
         with _named(encoder_ckpts[name]):
             model.encoders[name].load_state_dict(part["state"])
@@ -182,7 +189,11 @@ def save_omni(path: Path, model: OmniModel, tokenizer: Tokenizer, **extra: Any) 
         "thinker": model.thinker.state_dict(),
         **projectors,
         "encoders": {name: encoder.state_dict() for name, encoder in model.encoders.items()},
-        "config": {"thinker": model.config.thinker, "encoders": model.config.encoders},
+        "config": {
+            "thinker": model.config.thinker,
+            "encoders": model.config.encoders,
+            "projectors": model.config.projectors,
+        },
         "tokenizer": tokenizer.to_str(),
     }
     write_checkpoint(path, values | extra)
@@ -192,8 +203,11 @@ def read_reading(ckpt_dir: Path, max_tokens: int) -> ReadLimits:
     """How the model of a folder reads samples; its weights are not loaded."""
     path = ckpt_dir / "omni.pt"
     values = read_part(path, "omni")
-    encoders = values["config"]["encoders"]
-    modalities = {name: build_encoder(name, config) for name, config in encoders.items()}
+    config = OmniConfig(**values["config"])
+    modalities = {
+        name: build_encoder(name, encoder, config.projectors.get(name))
+        for name, encoder in config.encoders.items()
+    }
     return ReadLimits(ChatRenderer(_tokenizer_of(values, path)), modalities, max_tokens)
 
 

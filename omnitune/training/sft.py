@@ -121,7 +121,9 @@ def build_training(config: SftConfig, resume: bool = False) -> TrainingSetup:
     """
     torch.manual_seed(config.seed)
     samples = read_samples(config)
-    model, tokenizer = assemble(config.thinker_ckpt, config.encoders, config.encoder_settings)
+    model, tokenizer = assemble(
+        config.thinker_ckpt, config.encoders, config.encoder_settings, config.projectors
+    )
     describe_parts(model)
     config = within_context(config, model)
     # Kept from here on: the file may be another one when the run ends.
@@ -136,8 +138,8 @@ def build_training(config: SftConfig, resume: bool = False) -> TrainingSetup:
     Phases(config, model.parts(), model.modalities).set_trainable()
     if config.activation_checkpointing:
         model.checkpoint_activations()
-    slots = {name: truncation[name]["slots"] for name in model.modalities if name in truncation}
-    features = encode_media(config, model, join(samples.values()), slots, resume)
+    rows = {name: truncation[name]["rows"] for name in model.modalities if name in truncation}
+    features = encode_media(config, model, join(samples.values()), rows, resume)
     reader = SampleReader(renderer, model.modalities, features, config.max_tokens)
     run = build_run(config, model, reader, samples)
     if resume and checkpoint.restore(run):
