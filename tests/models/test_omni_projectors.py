@@ -69,6 +69,11 @@ def built(projectors: dict[str, dict[str, Any]]) -> OmniModel:
     return model.eval()
 
 
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> list[Sample]:
+    return mixed_samples(tmp_path_factory.mktemp("media"))
+
+
 @pytest.fixture
 def _stacked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(registry.ENCODERS, "fastconformer", StackedEncoder)
