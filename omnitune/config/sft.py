@@ -139,6 +139,10 @@ class SftConfig(RunConfig):
     """by medium, settings of its encoder in place of the checkpoint's own; for audio: max_seconds,
     the largest length of a clip, and long_audio, refuse or split (cut longer clips at pauses, keep
     every piece)"""
+    projectors: dict[MediumName, dict[SettingName, Any]] = Field({})
+    """by medium, its projector: type (mlp, linear, pixel_shuffle_mlp, stack_mlp, resampler,
+    identity, grid_mlp) and that type's settings (docs/models.md) [default: the encoder's own
+    choice]"""
     feature_cache: Literal["auto", "on", "off"] = "auto"
     """cache of encoder features, which encodes each medium once; auto uses it where the encoders
     are frozen and it saves time"""

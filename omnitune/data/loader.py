@@ -81,22 +81,28 @@ class SampleReader:
             tensors = [self._tensor(medium) for medium in media]
         except UserError as error:
             raise UserError(f"sample {id}: {error}") from None
-        counts = [
-            self.modalities[m.modality].num_slots(t) if m.modality in raw else t.shape[0]
-            for m, t in zip(media, tensors, strict=True)
-        ]
+        counts = []
+        for m, t in zip(media, tensors, strict=True):
+            modality = self.modalities[m.modality]
+            rows = modality.num_slots(t) if m.modality in raw else t.shape[0]
+            counts.append(modality.slots_for(rows))
         rendered = render(messages, counts)
         if len(rendered.tokens) > self.max_tokens:
             raise UserError(
                 f"sample {id}: {len(rendered.tokens)} tokens, the limit is {self.max_tokens}; "
                 "shorten it or raise max_tokens"
             )
-        return Item(id, rendered, tensors, group, raw)
+        return Item(id, rendered, tensors, group, raw, resampled=resampled(self.modalities))
 
     def _read(self, medium: Media) -> Tensor:
         if medium.modality in self.features:
             return self.features[medium.modality](medium.path)
         return self.modalities[medium.modality].read(medium.path)
+
+
+def resampled(modalities: Mapping[str, Encoder]) -> frozenset[str]:
+    """Modalities whose projector gives a number of slots of its own, whatever the rows."""
+    return frozenset(name for name, encoder in modalities.items() if not encoder.keeps_rows)
 
 
 class BatchStream:

@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from omnitune.data.loader import resampled
 from omnitune.data.packing import Item
 from omnitune.data.taught import Taught
 from omnitune.data.template import ChatRenderer
@@ -94,7 +95,7 @@ class ChatSession:
         self._pending.append((Media(modality, path), features_RD.cpu()))
         order = list(MEDIA)
         self._pending.sort(key=lambda pair: order.index(pair[0].modality))
-        return features_RD.shape[0]
+        return self.model.modalities[modality].slots_for(features_RD.shape[0])
 
     def _make_way(self, modality: str) -> str:
         """Drops what the model cannot read beside one more medium; says so in words."""
@@ -158,15 +159,19 @@ class ChatSession:
 
     def _prompt(self, user: Message) -> Item:
         features = self._features + [rows for _, rows in self._pending]
-        rendered = self.renderer.render_prompt(
-            [*self.messages[self._first :], user], [rows.shape[0] for rows in features]
-        )
+        messages, modalities = [*self.messages[self._first :], user], self.model.modalities
+        media = [part for m in messages for part in m.parts if isinstance(part, Media)]
+        counts = [
+            modalities[medium.modality].slots_for(rows.shape[0])
+            for medium, rows in zip(media, features, strict=True)
+        ]
+        rendered = self.renderer.render_prompt(messages, counts)
         if len(rendered.tokens) > self.limit:
             raise UserError(
                 f"the conversation holds {len(rendered.tokens)} tokens, the limit is {self.limit} "
                 f"({self.room} more are kept for the answer); use /reset to start anew"
             )
-        return Item("chat", rendered, features)
+        return Item("chat", rendered, features, resampled=resampled(modalities))
 
     def _answer(self, user: Message, item: Item) -> Generator[str, None, None]:
         self.answer_tokens = tokens = []

@@ -122,7 +122,11 @@ def build_training(config: SftConfig, resume: bool = False) -> TrainingSetup:
     torch.manual_seed(config.seed)
     samples = read_samples(config)
     model, renderer = assemble(
-        config.thinker_ckpt, config.encoders, config.encoder_settings, config.chat_template
+        config.thinker_ckpt,
+        config.encoders,
+        config.encoder_settings,
+        config.projectors,
+        config.chat_template,
     )
     describe_parts(model)
     config = within_context(config, model)
@@ -138,8 +142,8 @@ def build_training(config: SftConfig, resume: bool = False) -> TrainingSetup:
     precision.set_formats(config, model)
     if config.activation_checkpointing:
         model.checkpoint_activations()
-    slots = {name: truncation[name]["slots"] for name in model.modalities if name in truncation}
-    features = encode_media(config, model, join(samples.values()), slots, resume)
+    rows = {name: truncation[name]["rows"] for name in model.modalities if name in truncation}
+    features = encode_media(config, model, join(samples.values()), rows, resume)
     reader = SampleReader(renderer, model.modalities, features, config.max_tokens)
     run = build_run(config, model, reader, samples)
     if resume and checkpoint.restore(run):
