@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pytest
 import torch
-from helpers import ENCODERS, mixed_samples, sft_settings, tiny_model, tiny_reader, tiny_tokenizer
+from helpers import ENCODERS, mixed_samples, sft_settings, tiny_model, tiny_reader, tiny_renderer
 from torch import Tensor, nn
 
 from omnitune.config.settings import load_config
@@ -15,7 +15,6 @@ from omnitune.data.audit.truncation import ReadLimits
 from omnitune.data.feature_cache import encoder_key
 from omnitune.data.packing import Batch, pack
 from omnitune.data.rounding import round_up
-from omnitune.data.template import ChatRenderer
 from omnitune.encoders import registry
 from omnitune.encoders.fastconformer import FastConformerEncoder
 from omnitune.models.loading import load_omni, read_reading, save_omni
@@ -108,7 +107,7 @@ def test_each_type_learns_is_saved_and_loads_equal(
         assert all(weight.grad is not None for weight in projecting)
         optimizer.step()
     assert float(nll(model, batch).mean()) < 0.95 * before
-    save_omni(tmp_path / "omni.pt", model, tiny_tokenizer())
+    save_omni(tmp_path / "omni.pt", model, tiny_renderer())
     found, _, values = load_omni(tmp_path)
     assert values["config"]["projectors"] == model.config.projectors
     for name, settings in projectors.items():
@@ -150,7 +149,7 @@ def test_rows_of_another_number_than_the_slots_say_are_refused(samples: list[Sam
 def test_a_file_without_projector_settings_loads_as_before(tmp_path: Path) -> None:
     model = tiny_model()
     samples = mixed_samples(tmp_path)
-    save_omni(tmp_path / "omni.pt", model, tiny_tokenizer())
+    save_omni(tmp_path / "omni.pt", model, tiny_renderer())
     values = read_checkpoint(tmp_path / "omni.pt")
     del values["config"]["projectors"]
     write_checkpoint(tmp_path / "omni.pt", values)
@@ -178,7 +177,7 @@ def test_features_are_kept_as_the_encoder_gives_them_and_lengths_as_they_stand()
         model.encoders["image"].load_state_dict(read.encoders["image"].state_dict())
     keys = [encoder_key(m.modalities["image"], m.encoders["image"]) for m in (read, resampled)]
     assert keys[0] == keys[1]
-    renderer = ChatRenderer(tiny_tokenizer())
+    renderer = tiny_renderer()
     limits = [ReadLimits(renderer, m.modalities, 256) for m in (plain, read, resampled)]
     assert limits[1].media_key == limits[2].media_key
     assert limits[1].key != limits[2].key
@@ -196,8 +195,8 @@ def test_a_run_with_a_resampler_is_trained_scored_and_talked_to(home: Path) -> N
     assert results is not None
     entry = results["truncation"]["audio"]
     assert entry["slots"] == 8 * RESAMPLER["queries"] < entry["rows"]
-    model, tokenizer, _ = load_omni(config.out)
-    session = ChatSession(model, tokenizer, max_new_tokens=3)
+    model, renderer, _ = load_omni(config.out)
+    session = ChatSession(model, renderer, max_new_tokens=3)
     for clip in ("0.wav", "7.wav"):
         assert session.attach(home / "data" / "audio" / clip, "audio") == RESAMPLER["queries"]
     "".join(session.ask("what is said?"))
