@@ -37,6 +37,7 @@ from omnitune.training.mix import mix_lines
 from omnitune.training.optim import build_optimizer, trainable
 from omnitune.training.output_dir import CACHE_NOTE, finish, prepare_output_dir
 from omnitune.training.phases import Phases
+from omnitune.training.preflight import preflight
 from omnitune.training.progress import RunLog
 from omnitune.training.run import Plan, Run
 from omnitune.training.sources import read_samples, require_splits
@@ -69,6 +70,8 @@ def finetune(
     check_batch(config, setup)
     if run.device.type == "cuda":
         log_memory_estimate(config, setup.model, run)
+    for line in preflight(run, setup.reader):
+        run.log.say(line)
     output.open()
     write_json(config.out / TRUNCATION_FILE, setup.truncation)
     write_json(config.out / CACHE_NOTE, {"modalities": setup.cached})
