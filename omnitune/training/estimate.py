@@ -31,6 +31,7 @@ from omnitune.training.costs import (
     meta_copy,
     parts_table,
     passes,
+    stand_in_adapters,
     thinker_flops,
 )
 from omnitune.training.devices import HERE, Device, find_device
@@ -52,6 +53,8 @@ def plan_run(config: SftConfig, device_name: str = HERE) -> dict[str, Any]:
     device = find_device(device_name)
     with redirect_stdout(sys.stderr):  # what is read, beside a plan that may be JSON
         model, tokenizer = empty_model(config)
+        if (lora := getattr(config, "lora", None)) is not None:
+            stand_in_adapters(model, lora)
         Phases(config, model.parts(), model.modalities).set_trainable()
         samples = read_samples(config)
         positions = model.thinker.config.get_text_config().max_position_embeddings
