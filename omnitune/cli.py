@@ -17,7 +17,13 @@ from pydantic import Field
 from omnitune import __version__
 from omnitune.config.arguments import split_arguments
 from omnitune.config.base import CHECKPOINTS, C, Config, Count, Seed
-from omnitune.config.commands import CompareConfig, EvaluateConfig, InspectConfig, ReportConfig
+from omnitune.config.commands import (
+    CompareConfig,
+    EvaluateConfig,
+    InspectConfig,
+    PlanOptions,
+    ReportConfig,
+)
 from omnitune.config.help import aligned, asks_for_help, help_text
 from omnitune.config.run import RunConfig, RunOptions
 from omnitune.config.settings import load_config, nearest, read_json_object
@@ -269,6 +275,24 @@ def sft(arguments: list[str]) -> int:
     return 0
 
 
+def plan(arguments: list[str]) -> int:
+    """Says what a run will take, without loading weights: parts, samples, memory, hours."""
+    if asks_for_help(arguments):
+        return _print_help(plan, {"Options": PlanOptions, SETTINGS: SftConfig})
+    own, settings = split_arguments(PlanOptions, arguments)
+    options = load_config(PlanOptions, None, own)
+    if len(options.config) > 1:
+        raise UserError("omnitune plan takes one --config FILE; give each of them its own command")
+    path = options.config[0] if options.config else None
+    config = load_config(SftConfig, path, settings)
+    from omnitune.training.estimate import plan_run
+    from omnitune.training.plan_lines import plan_lines
+
+    found = plan_run(config, options.device_name)
+    print(json.dumps(found, indent=1) if options.as_json else "\n".join(plan_lines(found)))
+    return 0
+
+
 def fine_tune(config: SftConfig, **flags: bool) -> None:
     """Trains, prints the scores and writes the report."""
     # Before the imports, which take some seconds.
@@ -359,7 +383,7 @@ def chat(arguments: list[str]) -> int:
 
 GROUPS: dict[str, tuple[Command, ...]] = {
     "Get data and parts": (corpus, parts),
-    "Train": (pretrain, sft),
+    "Train": (pretrain, plan, sft),
     "Score": (evaluate,),
     "Look": (inspect, report, compare),
     "Talk": (chat,),

@@ -11,7 +11,13 @@ from omnitune import cli
 from omnitune.cli import fine_tune, main
 from omnitune.config.arguments import fields_of, option
 from omnitune.config.base import Config
-from omnitune.config.commands import CompareConfig, EvaluateConfig, InspectConfig, ReportConfig
+from omnitune.config.commands import (
+    CompareConfig,
+    EvaluateConfig,
+    InspectConfig,
+    PlanOptions,
+    ReportConfig,
+)
 from omnitune.config.run import RunConfig, RunOptions
 from omnitune.config.sft import SftConfig
 from omnitune.reporting import report
@@ -24,6 +30,7 @@ OPTIONS: dict[str, tuple[type[Config], ...]] = {
     "parts": (cli.PartsConfig,),
     "pretrain": (cli.PretrainOptions, RunConfig),
     "sft": (RunOptions, SftConfig),
+    "plan": (PlanOptions, SftConfig),
     "evaluate": (EvaluateConfig,),
     "inspect": (InspectConfig,),
     "report": (ReportConfig,),

@@ -92,6 +92,7 @@ class Run:
         rounded: brings a batch to one of few shapes without changing its losses, or None.
         compile: compiles what is worth it of the model, or None.
         strategy: what changes on the way (stage E), or None.
+        compare: takes the seconds of each step; what it returns is printed.
         state: JSON-able values that are saved and restored with the run.
         updating: between the first changed weight and the counting of the step.
         rng: state of torch's generator before the step under way, whose draws are thrown away if
@@ -111,6 +112,7 @@ class Run:
     rounded: Callable[[Any], LossBatch] | None = None
     compile: Callable[[], None] | None = None
     strategy: Strategy | None = None
+    compare: Callable[[float], str] | None = None
     state: dict[str, Any] = field(default_factory=dict)
     step: int = 0
     updating: bool = False

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from omnitune.config.sft import SftConfig
 from omnitune.data.faults import Faults
 from omnitune.data.index import Samples
+from omnitune.data.loader import BatchStream, SampleReader
+from omnitune.data.mixture import Mixture
 from omnitune.data.reading import join, read_sources, remarks, split_of
 from omnitune.data.splits import doubts
 from omnitune.sample import UserError
@@ -74,3 +76,24 @@ def its_splits(samples: Samples) -> str:
     """The splits that there are, and those that may be meant as another."""
     names = sorted(samples.splits)
     return f" (splits there: {'; '.join([', '.join(names), *doubts(names)])})"
+
+
+def build_stream(
+    config: SftConfig, reader: SampleReader, samples: Mapping[str, Samples]
+) -> BatchStream:
+    """The batches of a run's training samples."""
+    training = {source: split_of(found, "train") for source, found in samples.items()}
+    sizes = {source: len(found) for source, found in training.items()}
+    # Of the whole run: batches are sized by it.
+    weights = {s: sum(mix.weights().get(s, 0.0) for mix in config.mixes) for s in config.sources}
+    return BatchStream(
+        reader,
+        training,
+        Mixture(sizes, weights, config.seed),
+        config.batch_size,
+        multi_turn_prob=config.multi_turn_prob,
+        max_questions_per_sample=config.max_questions_per_sample,
+        fresh_questions=config.fresh_questions,
+        loss_length_exponent=config.loss_length_exponent,
+        tokens_per_batch=config.tokens_per_batch,
+    )

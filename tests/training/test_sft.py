@@ -329,7 +329,9 @@ def test_memory_that_is_not_there_is_warned_of(
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 0)
     sft.log_memory_estimate(config, model, run)
     said = capsys.readouterr().out
-    assert "memory, in GiB: weights 0.0, gradients 0.0, optimiser 0.0, activations 0.0" in said
+    assert (
+        "memory, in GiB: weights 0.0, copies 0.0, gradients 0.0, optimiser 0.0, activations" in said
+    )
     assert ("warning: that may not fit" in said) is (there == 1_000)
 
 
