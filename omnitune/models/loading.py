@@ -15,6 +15,7 @@ from torch import nn
 from omnitune.data.audit.truncation import ReadLimits
 from omnitune.data.template import ChatRenderer, placeholder
 from omnitune.encoders.registry import build_encoder, with_settings
+from omnitune.models import adapters
 from omnitune.models.omni import OmniConfig, OmniModel
 from omnitune.sample import UserError
 from omnitune.storage import read_checkpoint, write_checkpoint
@@ -179,9 +180,13 @@ def save_omni(path: Path, model: OmniModel, tokenizer: Tokenizer, **extra: Any) 
     }
     values = {
         "kind": "omni",
-        "thinker": model.thinker.state_dict(),
+        "thinker": adapters.base_state(model, "thinker"),
         **projectors,
-        "encoders": {name: encoder.state_dict() for name, encoder in model.encoders.items()},
+        **adapters.to_checkpoint(model),
+        "encoders": {
+            name: adapters.base_state(model, modality.medium.encoder_part)
+            for name, modality in model.modalities.items()
+        },
         "config": {"thinker": model.config.thinker, "encoders": model.config.encoders},
         "tokenizer": tokenizer.to_str(),
     }
@@ -215,6 +220,7 @@ def load_omni(
             model.projector(name).load_state_dict(values[modality.medium.projector_part])
             model.encoders[name].load_state_dict(values["encoders"][name])
         model.check_thinker()
+        adapters.from_checkpoint(model, values)
     nn.Module.to(model, device or torch.device("cpu"))
     model.requires_grad_(False)
     model.eval()

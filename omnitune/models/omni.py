@@ -22,6 +22,7 @@ from omnitune.encoders.projectors import Projector
 from omnitune.encoders.registry import build_encoder
 from omnitune.encoders.vocab_head import VocabHead
 from omnitune.models import families, parity
+from omnitune.models.adapters import Adapters, parts_of
 from omnitune.models.kernels import cpu as operators
 from omnitune.models.kernels import flash4
 from omnitune.sample import UserError
@@ -114,6 +115,7 @@ class OmniModel(PreTrainedModel):
         for name, modality in self.modalities.items():
             self.encoders[name] = modality.build()
             self.add_module(modality.medium.projector_part, modality.build_projector(width))
+        self.adapters: Adapters | None = None
         self._compiled: list[tuple[nn.Module, Callable[..., Any]]] = []
         self._losses = self._nll  # of logits; compiled on a GPU
         self._computes_anew = False
@@ -145,13 +147,18 @@ class OmniModel(PreTrainedModel):
         """What names the thinker's words in a modality's features, if anything does."""
         return getattr(self.encoders[name], "readout", None)
 
+    def trunks(self) -> dict[str, nn.Module]:
+        """What can have adapters, by the name of the part: thinker and encoders."""
+        encoders = {m.medium.encoder_part: self.encoders[n] for n, m in self.modalities.items()}
+        return {"thinker": self.thinker, **encoders}
+
     def parts(self) -> dict[str, nn.Module]:
         """What can be trained or frozen by itself, by name: together all the weights."""
         parts: dict[str, nn.Module] = {"thinker": self.thinker}
         for name, modality in self.modalities.items():
             parts[modality.medium.projector_part] = self.projector(name)
             parts[modality.medium.encoder_part] = self.encoders[name]
-        return parts
+        return parts_of(parts, self.adapters)
 
     def compile_decoder(self) -> None:
         """Compiles the decoder's layers for training, at their first call, for rows of any length.
