@@ -1,5 +1,6 @@
 """Adapters: what they touch, what they leave alone, and that they can be taken away or merged."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -7,9 +8,11 @@ import pytest
 import torch
 from helpers import conversation, mixed_samples, tiny_model, tiny_reader, tiny_tokenizer
 from torch import Tensor
+from transformers import AutoModelForCausalLM
 
 from omnitune.config.lora import LoraSettings
 from omnitune.data.packing import Item, pack, share_prefix
+from omnitune.hub import load_pretrained
 from omnitune.models import adapters
 from omnitune.models.loading import load_omni, save_omni
 from omnitune.models.omni import OmniConfig, OmniModel
@@ -270,3 +273,46 @@ def test_activations_that_are_computed_anew_give_the_same_gradients(items: list[
         gradients.append([p.grad for n, p in model.named_parameters() if ".lora_" in n])
     for one, other in zip(*gradients, strict=True):
         torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("family", ["mixtral", "qwen3_moe", "gemma2", "phi3", "gpt_oss"])
+def test_families_of_other_layers_are_adapted_too(family: str) -> None:
+    settings = {"model_type": family, "vocab_size": 64, "hidden_size": 32, "intermediate_size": 64}
+    settings |= {"num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2}
+    settings |= {"head_dim": 16, "num_local_experts": 2, "num_experts": 2, "pad_token_id": 0}
+    settings |= {"moe_intermediate_size": 32, "num_experts_per_tok": 1, "mlp_only_layers": [0]}
+    torch.manual_seed(0)
+    model = OmniModel(OmniConfig(settings)).eval()
+    tokens = torch.arange(9)[None]
+    before, state = model.thinker(tokens).logits, clones(model.thinker.state_dict())
+    adapted(model=model)
+    after = model.thinker(tokens).logits
+    assert not torch.allclose(before, after)
+    assert_equal(adapters.base_state(model, "thinker"), state)
+    adapters.merge(model)
+    torch.testing.assert_close(model.thinker(tokens).logits, after, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.real
+def test_a_real_thinker_is_adapted_and_merged() -> None:
+    folder = Path(os.environ.get("OMNITUNE_PARTS", "parts")) / "thinker"
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is not there")
+    thinker = load_pretrained(AutoModelForCausalLM, folder, dtype=torch.float32)
+    model = OmniModel(OmniConfig(thinker.config.to_dict())).eval()
+    model.thinker.load_state_dict(thinker.state_dict())
+    state = clones(model.thinker.state_dict())
+    tokens = torch.arange(100, 120)[None]
+    before = model.thinker(tokens).logits
+    adapted(model=model, moved=False, r=16, alpha=32)
+    added = sum(p.numel() for p in model.parts()["thinker_adapter"].parameters())
+    assert added == 4_884_480  # 16 rows and columns of the seven layers, thirty times
+    assert torch.equal(model.thinker(tokens).logits, before)
+    for name, tensor in adapters.adapter_state(model)["thinker"].items():
+        if ".lora_B." in name:
+            tensor.normal_(std=1e-3)
+    after = model.thinker(tokens).logits
+    assert not torch.allclose(after, before, atol=1e-2)
+    assert_equal(adapters.base_state(model, "thinker"), state)
+    adapters.merge(model)
+    torch.testing.assert_close(model.thinker(tokens).logits, after, atol=1e-3, rtol=1e-4)

@@ -17,7 +17,7 @@ from omnitune.models.loading import load_omni
 from omnitune.models.omni import OmniModel
 from omnitune.sample import UserError
 from omnitune.storage import read_checkpoint, write_checkpoint
-from omnitune.training import checkpoint, sft
+from omnitune.training import checkpoint, loop, ranks, sft
 from omnitune.training.optim import build_optimizer, hidden_matrices
 from omnitune.training.phases import Phases
 from omnitune.training.sft import build_training, finetune
@@ -196,7 +196,7 @@ def test_encoders_learn_by_their_adapters_and_keep_their_weights(home: Path) -> 
     targets = {"vision_encoder": "fc1|fc2"}
     config = settings(home, "seeing", lora=LORA | {"targets": targets}, max_steps=2)
     setup = build_training(config)
-    assert setup.cached == []
+    assert "image" not in setup.cached
     setup.run.model.train()
     batches = [setup.run.batch_at(n) for n in range(3)]
     batch = next(b for b in batches if "image" in b.media)
@@ -250,6 +250,32 @@ def test_the_end_is_interpolated_by_fading_the_adapter(
         adapters.base_state(model, "thinker"),
         read_checkpoint(home / "thinker.pt")["state"],
     )
+
+
+def test_processes_that_share_steps_train_adapters_alike(home: Path) -> None:
+    ends = []
+    for workers in (1, 2):
+        lora = {"r": 4, "alpha": 8, "learning_rate": 1e-3}
+        run = build_training(
+            settings(home, f"{workers} workers", lora=lora, workers=workers, max_steps=2)
+        ).run
+        run.score = lambda step, ended: {"loss": float(step)}
+        loop.train(run)
+        ends.append(dict(run.model.named_parameters()))
+    for name, weight in ends[0].items():
+        torch.testing.assert_close(weight, ends[1][name], atol=1e-4, rtol=1e-4)
+
+
+def test_frozen_thinkers_count_where_processes_are_chosen(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ranks, "usable_cores", lambda: 2)
+    monkeypatch.setattr(ranks, "check_ranks", lambda *a: True)
+    run = build_training(settings(home, "chosen", lora=LORA, batch_size=8)).run
+    assert ranks.choose_ranks(run) == 2
+    trained = sum(p.numel() for p in run.model.parameters() if p.requires_grad)
+    monkeypatch.setattr(ranks, "SMALL_MODEL", trained)
+    assert ranks.choose_ranks(run) == 1
 
 
 @pytest.mark.slow
