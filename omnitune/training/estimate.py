@@ -154,7 +154,8 @@ def estimate_run(
     checkpointed = config.activation_checkpointing
     terms = estimate_memory(model, tokens, targets, bf16, checkpointed, kept, not device.is_gpu)
     if config.max_interpolation:
-        terms["start"] = sum(p.numel() * p.element_size() for p in model.thinker.parameters())
+        weights = (p for p in model.thinker.parameters() if p.requires_grad)
+        terms["start"] = sum(p.numel() * p.element_size() for p in weights)
     flops = _flops(model, measured, encoding, size * config.gradient_accumulation)
     rate = (device.bf16 if bf16 else device.fp32) * device.used
     seconds = sum(flops.values()) / rate

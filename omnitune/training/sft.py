@@ -140,11 +140,11 @@ def build_training(config: SftConfig, resume: bool = False) -> TrainingSetup:
         adapters.add_adapters(model, config.lora)
     describe_parts(model)
     config = within_context(config, model)
-    start = starting_weights(model) if config.max_interpolation else {}
     samples, truncation = log_truncation(config, samples, renderer, model)
     nn.Module.to(model, precision.pick_device(config.device))
     Phases(config, model.parts(), model.modalities).set_trainable()
     precision.set_formats(config, model)
+    start = starting_weights(model) if config.max_interpolation else {}
     if config.activation_checkpointing:
         model.checkpoint_activations()
     rows = {name: truncation[name]["rows"] for name in model.modalities if name in truncation}
@@ -163,10 +163,13 @@ def build_training(config: SftConfig, resume: bool = False) -> TrainingSetup:
 def starting_weights(model: OmniModel) -> dict[str, Tensor]:
     """The thinker's weights before the first step; of an adapted one only what brings them back.
 
-    Kept from here on: the file may be another one when the run ends.
+    Kept from here on: the file may be another one when the run ends. Of one that no phase trains
+    there is nothing to keep.
     """
     if model.adapters is not None and "thinker" in model.adapters.saved:
         return adapters.without_effect(model.thinker, model.adapters.saved["thinker"])
+    if not any(weight.requires_grad for weight in model.thinker.parameters()):
+        return {}
     return checkpoint.copied(dict(model.thinker.named_parameters()), None)
 
 
@@ -195,7 +198,7 @@ def interpolate(config: SftConfig, setup: TrainingSetup) -> dict[str, Any]:
     If they are all that is held out, they are scored at the end, and nothing may be chosen by them.
     """
     samples = join(setup.samples.values())
-    if not config.max_interpolation or "validation" in final_splits(samples):
+    if not setup.start or "validation" in final_splits(samples):
         return {}
     setup.model.eval()
     setup.run.snapshot = None  # as large as what follows takes
