@@ -177,7 +177,8 @@ class TemplateRenderer(ChatRenderer):
                 waiting.flush(out, supervised)
                 slots = Slots(part, len(out.tokens), next(counts))
                 out.slots.append(slots)
-                self._append(out, [self.id_of(placeholder(part.modality))] * slots.count)
+                waiting.before = placeholder(part.modality)
+                self._append(out, [self.id_of(waiting.before)] * slots.count)
 
     def _find_gaps(self, roles: tuple[str, ...], prompt: bool) -> list[Gap]:
         """What stands before each content, and at last what opens the assistant's turn."""
@@ -255,29 +256,47 @@ class TemplateRenderer(ChatRenderer):
             ) from None
         return rendered[0][0]
 
-    def encode_run(self, pieces: Sequence[tuple[str, bool]]) -> Sequence[int]:
+    def encode_run(self, pieces: Sequence[tuple[str, bool]], before: str = "") -> Sequence[int]:
         """Ids of pieces that follow each other, each with whether it is the template's.
 
         All at once, as the thinker's pretraining saw them; unless somebody says a control token.
+
+        Args:
+            before: what stands before them in the row. Many tokenizers put a space in front of a
+                text, but not in its midst.
         """
-        if not any(self._tokens.search(text) for text, is_control in pieces if not is_control):
-            return self._joined("".join(text for text, _ in pieces))
+        if not self.says_control(pieces):
+            text = "".join(text for text, _ in pieces)
+            head, whole = self._joined(before), self._joined(before + text)
+            if before and whole[: len(head)] == head:
+                return whole[len(head) :]
+            return self._joined(text)
         return [
             token
             for text, is_control in pieces
             for token in (self._joined(text) if is_control else self.encode(text))
         ]
 
+    def says_control(self, pieces: Sequence[tuple[str, bool]]) -> bool:
+        """Whether a message holds the letters of a control token."""
+        return any(self._tokens.search(text) for text, is_control in pieces if not is_control)
+
+    def from_last_control(self, text: str) -> str:
+        """The end of a text from its last control token on: no token reaches across one."""
+        starts = [found.start() for found in self._tokens.finditer(text)]
+        return text[starts[-1] :] if starts else text
+
     def _encode_joined(self, text: str) -> tuple[int, ...]:
         return tuple(self._control.encode(text, add_special_tokens=False).ids)
 
 
 class _Waiting:
-    """Pieces of text that are encoded together."""
+    """Pieces of text that are encoded together; ``before`` is what was written last."""
 
     def __init__(self, renderer: TemplateRenderer) -> None:
         self.renderer = renderer
         self.pieces: list[tuple[str, bool]] = []
+        self.before = ""
 
     def control(self, text: str) -> None:
         if text:
@@ -291,9 +310,17 @@ class _Waiting:
         self.pieces.append((text, False))
 
     def flush(self, out: Rendered, supervised: bool = False) -> None:
-        tokens = self.renderer.encode_run(self.pieces) if self.pieces else []
+        if not self.pieces:
+            return
+        tokens = self.renderer.encode_run(self.pieces, self.before)
         out.tokens.extend(tokens)
         out.supervised.extend([supervised] * len(tokens))
+        if self.renderer.says_control(self.pieces):
+            text, is_control = self.pieces[-1]
+            self.before = text if is_control else ""
+        else:
+            self.before += "".join(text for text, _ in self.pieces)
+        self.before = self.renderer.from_last_control(self.before)
         self.pieces = []
 
 
