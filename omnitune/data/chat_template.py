@@ -13,6 +13,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from datetime import date
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -35,6 +36,9 @@ PLAIN = (
     "{% endfor %}{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
 )
 SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token")
+# The day of templates that write today's date: a run goes on, is scored and answers on other days.
+TODAY = date(2024, 7, 26)
+_CLOCK = re.compile(r"strftime_now\(\s*(['\"])(.*?)\1\s*\)")
 PROBE = ("system", "user", "assistant", "user", "assistant")
 
 
@@ -362,6 +366,7 @@ def read_renderer(folder: Path, given: str | None = None) -> TemplateRenderer:
     numbers = [ids] if isinstance(ids, int) else list(ids or ())
     ends = [str(tokenizer.convert_ids_to_tokens(number)) for number in numbers]
     source, name = _source(folder, given, getattr(tokenizer, "chat_template", None))
+    source = _CLOCK.sub(lambda found: json.dumps(TODAY.strftime(found[2])), source)
     ends += [special["eos_token"]] if "eos_token" in special else []
     template = ChatTemplate(source, special, tuple(dict.fromkeys(ends)), name)
     return TemplateRenderer(Tokenizer.from_str(backend.to_str()), template)

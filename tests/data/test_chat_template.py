@@ -190,3 +190,13 @@ def test_no_space_comes_in_where_an_answer_or_a_medium_begins(
     shown = found.render_prompt([Message("user", asked)], [1])
     expected = words.apply_chat_template(plain[:1], add_generation_prompt=True)["input_ids"]
     assert shown.tokens == expected
+
+
+def test_a_template_that_writes_the_date_renders_alike_on_every_day(tmp_path: Path) -> None:
+    clock = "{{- strftime_now('%d %b %Y') + ', ' ~ strftime_now( \"%B\" ) }}"
+    found = renderer(tmp_path, clock + CHATML)
+    out = found.render_prompt(messages(TALK[:1]))
+    assert found.tokenizer.decode(out.tokens, skip_special_tokens=False).startswith(
+        "26 Jul 2024, July<|im_start|>"
+    )
+    assert "strftime_now" not in found.template.source
