@@ -19,7 +19,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.initialization import no_init_weights
 from transformers.modeling_outputs import MoeModelOutputWithPast
 
-from omnitune.hub import load_pretrained, read_config
+from omnitune.hub import load_pretrained, read_config, said_by
 from omnitune.models import attention
 from omnitune.sample import UserError
 
@@ -76,14 +76,14 @@ def build(settings: dict[str, Any], initialised: bool = True) -> Any:
     try:
         config = AutoConfig.for_model(kind, **settings)
     except Exception as error:  # the library has no class of its own for what it finds wrong
-        raise refusal(kind, f"transformers has no such configuration ({_first(error)})") from None
+        raise refusal(kind, f"transformers has no such configuration ({said_by(error)})") from None
     if reason := _obstacle(config):
         raise refusal(kind, reason)
     try:
         with nullcontext() if initialised else no_init_weights():
             thinker = AutoModelForCausalLM.from_config(config, attn_implementation=attention.NAME)
     except Exception as error:
-        raise refusal(kind, f"transformers cannot build it ({_first(error)})") from None
+        raise refusal(kind, f"transformers cannot build it ({said_by(error)})") from None
     if not initialised:
         thinker.tie_weights()
     return _checked(thinker, kind)
@@ -100,7 +100,7 @@ def _config_of(folder: Path) -> Any:
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:
-        raise refusal(kind, f"transformers has no such configuration ({_first(error)})") from None
+        raise refusal(kind, f"transformers has no such configuration ({said_by(error)})") from None
     config = config.get_text_config(decoder=True)
     if reason := _obstacle(config):
         raise refusal(kind, reason)
@@ -133,10 +133,6 @@ def _checked(thinker: Any, kind: object) -> Any:
     if not hasattr(decoder, "layers") or thinker.get_output_embeddings() is None:
         raise refusal(kind, "it is not a stack of decoder layers under one linear head")
     return thinker
-
-
-def _first(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _obstacle(config: Any) -> str | None:
