@@ -57,7 +57,8 @@ def find_part(given: str | Path) -> Path:
         return Path(_fetched(name, options))
     except Exception as error:  # the library's errors have many classes
         raise UserError(
-            f"{given}: no such file or folder, and the Hugging Face Hub does not give it ({said_by(error)}); "
+            f"{given}: no such file or folder, and the Hugging Face Hub does not give it "
+            f"({said_by(error)}); "
             "check the name and the network, or fetch it where there is one "
             f"(hf download {name}) and give the folder"
         ) from None

@@ -22,7 +22,7 @@ from tokenizers import Tokenizer
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from omnitune.data.template import ChatRenderer, Rendered, Slots, placeholder
-from omnitune.hub import read_optional
+from omnitune.hub import read_optional, said_by
 from omnitune.sample import ContentPart, Media, Message, Text, UserError
 
 MARK = re.compile("\ue000([0-9]+)\ue001")  # private characters: no template writes them
@@ -353,8 +353,10 @@ def read_renderer(folder: Path, given: str | None = None) -> TemplateRenderer:
             folder, local_files_only=True, trust_remote_code=False
         )
     except Exception as error:  # the library has no class of its own for what it finds wrong
-        said = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"{folder}: holds no tokenizer that can be read ({said})") from None
+        raise UserError(
+            f"{folder}: holds no tokenizer that can be read ({said_by(error)}); take a thinker "
+            "with a tokenizer.json"
+        ) from None
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         raise UserError(
@@ -363,7 +365,7 @@ def read_renderer(folder: Path, given: str | None = None) -> TemplateRenderer:
         )
     special = {name: str(v) for name in SPECIAL if (v := getattr(tokenizer, name, None))}
     ids = read_optional(folder, "generation_config.json").get("eos_token_id")
-    numbers = [ids] if isinstance(ids, int) else list(ids or ())
+    numbers = [n for n in (ids if isinstance(ids, list) else [ids]) if isinstance(n, int)]
     ends = [str(tokenizer.convert_ids_to_tokens(number)) for number in numbers]
     source, name = _source(folder, given, getattr(tokenizer, "chat_template", None))
     source = _CLOCK.sub(lambda found: json.dumps(TODAY.strftime(found[2])), source)

@@ -99,13 +99,16 @@ def _config_of(folder: Path) -> Any:
     kind = read_config(folder)["model_type"]
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        config = config.get_text_config(decoder=True)
+        reason = _obstacle(config)
     except Exception as error:
-        raise refusal(kind, f"transformers has no such configuration ({said_by(error)})") from None
-    config = config.get_text_config(decoder=True)
-    if reason := _obstacle(config):
-        raise refusal(kind, reason)
-    if type(config) not in AutoModelForCausalLM._model_mapping:
-        raise refusal(config.model_type, "it is no language model that writes from left to right")
+        reason = f"transformers has no such configuration ({said_by(error)})"
+    else:
+        kind = config.model_type
+        if not reason and type(config) not in AutoModelForCausalLM._model_mapping:
+            reason = "it is no language model that writes from left to right"
+    if reason:
+        raise UserError(f"{folder}: {refusal(kind, reason)}")
     return config
 
 
@@ -137,6 +140,8 @@ def _checked(thinker: Any, kind: object) -> Any:
 
 def _obstacle(config: Any) -> str | None:
     """What in a configuration rules out packed rows, if anything does."""
+    if getattr(config, "is_encoder_decoder", False):
+        return "its decoder writes what an encoder of its own has read"
     if not isinstance(getattr(config, "hidden_size", None), int):
         return "its configuration is not that of a language model alone (no hidden_size)"
     kinds = getattr(config, "layer_types", None) or getattr(config, "layers_block_type", None)
