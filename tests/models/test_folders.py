@@ -5,14 +5,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import tiny_model
+from helpers import mixed_samples, tiny_model
 from miniatures import CHATML, save_thinker_folder
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from omnitune.data.packing import Item
+from omnitune.data.loader import SampleReader
+from omnitune.data.packing import Item, pack
 from omnitune.generation import generate
+from omnitune.models import parity
 from omnitune.models.loading import assemble, load_omni, save_encoder, save_omni
 from omnitune.sample import Message, Text, UserError
 
@@ -169,3 +171,32 @@ def test_the_hub_without_a_network_says_what_to_do(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(UserError, match=r"Hugging Face Hub does not give it.*hf download no/such"):
         assemble(Path("no/such@main"), {})
+
+
+def test_parts_of_unlike_formats_are_scored(tmp_path: Path) -> None:
+    folder = save_thinker_folder(tmp_path / "thinker", dtype=torch.bfloat16)
+    model, renderer = assemble(folder, encoders(tmp_path))
+    model.eval()
+    reader = SampleReader(renderer, model.modalities)
+    samples = mixed_samples(tmp_path)
+    items = [reader.item(single) for single in samples]
+    assert {p.dtype for p in model.proj_v.parameters()} == {torch.float32}
+    assert model.token_scores(pack(items)).nll_N.isfinite().all()
+    assert len(generate(model, items[:2], renderer.ends, 3)) == 2
+
+
+def test_a_deep_thinker_of_a_known_family_is_compared_in_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = save_thinker_folder(tmp_path, num_hidden_layers=12)
+    seen = []
+    whole = parity._difference
+    monkeypatch.setattr(
+        parity, "_difference", lambda t, *a: (seen.append(len(t.model.layers)), whole(t, *a))[1]
+    )
+    model, _ = assemble(folder, {})
+    assert seen == [parity.COMPARED + 1]
+    assert len(model.thinker.model.layers) == 12
+    monkeypatch.setattr(parity, "KNOWN", ())
+    assemble(folder, {})
+    assert seen[-1] == 12
