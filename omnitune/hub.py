@@ -154,7 +154,8 @@ def load_pretrained(kind: Any, folder: Path, **options: Any) -> Any:
     Raises:
         UserError: weights are missing, damaged or of another size; names the first.
     """
-    check_weights(folder)
+    size = sum(file.stat().st_size for file in check_weights(folder))
+    print(f"loading {folder} ({size / 1e6:,.0f} MB)", flush=True)
     options = {"dtype": "auto", "local_files_only": True, "trust_remote_code": False} | options
     # Of what has another size it says no more than that there is something.
     options["ignore_mismatched_sizes"] = True

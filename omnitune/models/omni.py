@@ -256,8 +256,10 @@ class OmniModel(PreTrainedModel):
         if features_RD is None:
             encoded = self.encode(name, rows.inputs)
             features_RD, rows_M = torch.cat(encoded), [len(found_ND) for found_ND in encoded]
-        rows_RE = self.projector(name)(features_RD.to(embeds_TE.dtype), rows_M)
-        rows_RE = rows_RE.to(embeds_TE.dtype)
+        projector = self.projector(name)
+        # It may be kept in another number format than the thinker is.
+        dtype = next(projector.parameters(), embeds_TE).dtype
+        rows_RE = projector(features_RD.to(dtype), rows_M).to(embeds_TE.dtype)
         expected_M = [self.modalities[name].slots_for(count) for count in rows_M]
         if expected_M != rows.slots_M or len(rows_RE) > len(rows.slots_R):
             raise UserError(
