@@ -61,8 +61,10 @@ class PaddedOmni(nn.Module):
         embeds_BLE = self.omni.thinker.get_input_embeddings()(input_ids)
         flat = embeds_BLE.flatten(0, 1)
         for name, inputs in media.items():
-            rows = torch.cat(self.omni.encode(name, inputs))
-            flat = flat.index_put((slots[name],), self.omni.projector(name)(rows).to(flat.dtype))
+            encoded = self.omni.encode(name, inputs)
+            lengths = [len(rows) for rows in encoded]
+            projected = self.omni.projector(name)(torch.cat(encoded), lengths)
+            flat = flat.index_put((slots[name],), projected.to(flat.dtype))
         out = self.omni.thinker(
             inputs_embeds=flat.view_as(embeds_BLE),
             attention_mask=attention_mask,

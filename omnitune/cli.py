@@ -17,7 +17,13 @@ from pydantic import Field
 from omnitune import __version__
 from omnitune.config.arguments import split_arguments
 from omnitune.config.base import CHECKPOINTS, C, Config, Count, Seed
-from omnitune.config.commands import CompareConfig, EvaluateConfig, InspectConfig, ReportConfig
+from omnitune.config.commands import (
+    CompareConfig,
+    EvaluateConfig,
+    InspectConfig,
+    PlanOptions,
+    ReportConfig,
+)
 from omnitune.config.help import aligned, asks_for_help, help_text
 from omnitune.config.run import RunConfig, RunOptions
 from omnitune.config.settings import load_config, nearest, read_json_object
@@ -269,6 +275,24 @@ def sft(arguments: list[str]) -> int:
     return 0
 
 
+def plan(arguments: list[str]) -> int:
+    """Says what a run will take, without loading weights: parts, samples, memory, hours."""
+    if asks_for_help(arguments):
+        return _print_help(plan, {"Options": PlanOptions, SETTINGS: SftConfig})
+    own, settings = split_arguments(PlanOptions, arguments)
+    options = load_config(PlanOptions, None, own)
+    if len(options.config) > 1:
+        raise UserError("omnitune plan takes one --config FILE; give each of them its own command")
+    path = options.config[0] if options.config else None
+    config = load_config(SftConfig, path, settings)
+    from omnitune.training.estimate import plan_run
+    from omnitune.training.plan_lines import plan_lines
+
+    found = plan_run(config, options.device_name)
+    print(json.dumps(found, indent=1) if options.as_json else "\n".join(plan_lines(found)))
+    return 0
+
+
 def fine_tune(config: SftConfig, **flags: bool) -> None:
     """Trains, prints the scores and writes the report."""
     # Before the imports, which take some seconds.
@@ -308,8 +332,10 @@ def inspect(config: InspectConfig) -> int:
     """Says what a data folder holds, which media are broken, and what its splits share."""
     from omnitune.data.audit.inspect import account_lines, inspect_folder
     from omnitune.models.loading import read_reading
-    from omnitune.storage import write_json
+    from omnitune.storage import require_target, write_json
 
+    if config.as_json:
+        require_target(config.as_json, "--json")
     reading = read_reading(config.ckpt_dir, config.max_tokens) if config.ckpt_dir else None
     found = inspect_folder(config.data, reading)
     if config.as_json:
@@ -334,7 +360,9 @@ def report(config: ReportConfig) -> int:
 def compare(config: CompareConfig) -> int:
     """Compares runs, in the terminal and on a page: settings that differ, scores, curves."""
     from omnitune.reporting.compare import compare_table, read_runs, write_comparison
+    from omnitune.storage import require_target
 
+    require_target(config.html, "--html")
     runs = read_runs(config.runs)
     print("\n".join(compare_table(runs)))
     print(f"page: {write_comparison(runs, config.html)}")
@@ -343,6 +371,11 @@ def compare(config: CompareConfig) -> int:
 
 def chat(arguments: list[str]) -> int:
     """Talks to a model at a prompt, or answers once."""
+    if asks_for_help(arguments):
+        from omnitune.serving.options import chat_help
+
+        print(chat_help())
+        return 0
     from omnitune.serving.terminal import main as chat_main
 
     return chat_main(arguments)
@@ -350,7 +383,7 @@ def chat(arguments: list[str]) -> int:
 
 GROUPS: dict[str, tuple[Command, ...]] = {
     "Get data and parts": (corpus, parts),
-    "Train": (pretrain, sft),
+    "Train": (pretrain, plan, sft),
     "Score": (evaluate,),
     "Look": (inspect, report, compare),
     "Talk": (chat,),

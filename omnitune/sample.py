@@ -18,6 +18,15 @@ class UserError(Exception):
     """A mistake of the user's: shown as one message without a traceback, exit status 2."""
 
 
+def join_texts(texts: Iterable[str]) -> str:
+    """Texts that follow each other as one; no two words become one."""
+    whole = ""
+    for text in texts:
+        apart = not whole or whole[-1].isspace() or not text or text[0].isspace()
+        whole += text if apart else f" {text}"
+    return whole
+
+
 class ContentPart:
     """A piece of a message. The template renders texts and media, other parts themselves."""
 
@@ -37,9 +46,14 @@ class Text(ContentPart):
 
 @dataclass(frozen=True)
 class Described(Text):
-    """What a medium would show or say, in words and without the medium: its caption, transcript."""
+    """What a medium would show or say, in words and without the medium: its caption, transcript.
+
+    Attributes:
+        place: as of ``Media``.
+    """
 
     modality: str
+    place: int = field(default=0, compare=False)
 
     @classmethod
     def of(cls, modality: str, words: str) -> Described:
@@ -59,11 +73,13 @@ class Media(ContentPart):
     Attributes:
         modality: key of the registry.
         caption: what it shows or says, in words (caption, transcript); "" where nobody says.
+        place: its number among what the record lists, which a tag may show in another order.
     """
 
     modality: str
     path: Path
     caption: str = field(default="", compare=False)
+    place: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True)
@@ -98,11 +114,7 @@ class Message:
     @property
     def text(self) -> str:
         """The text parts, joined; no two words become one where a medium stands between them."""
-        whole, *rest = [part.text for part in self.parts if isinstance(part, Text)] or [""]
-        for text in rest:
-            apart = not whole or whole[-1].isspace() or text[:1].isspace()
-            whole += text if apart else f" {text}"
-        return whole
+        return join_texts(part.text for part in self.parts if isinstance(part, Text))
 
 
 @dataclass(frozen=True)
@@ -219,10 +231,16 @@ def _resolved(parts: Sequence[ContentPart]) -> tuple[ContentPart, ...]:
     return tuple(part.part if isinstance(part, BackReference) else part for part in parts)
 
 
-def _missing(wanted: Iterable[ContentPart], there: Iterable[ContentPart]) -> list[ContentPart]:
-    """What of ``wanted`` is not there; what it holds twice has to be there twice."""
-    left, missing = Counter(there), []
-    for part in wanted:
+def _missing(
+    wanted: Iterable[Media | Described], there: Iterable[ContentPart]
+) -> list[ContentPart]:
+    """What of ``wanted`` is not there, in the record's order.
+
+    What it holds twice has to be there twice.
+    """
+    left = Counter(there)
+    missing: list[ContentPart] = []
+    for part in sorted(wanted, key=lambda part: part.place):
         if left[part] > 0:
             left[part] -= 1
         else:

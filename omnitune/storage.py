@@ -129,6 +129,22 @@ def write_json(path: Path, values: Any) -> None:
     write_lines(path, [json.dumps(values, indent=1) + "\n"])
 
 
+def require_target(path: Path, option: str) -> None:
+    """Finds out before the work whether a file can be written in the end; raises UserError."""
+    folder = path.parent
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    if path.is_dir():
+        problem = "is a folder, expected a file to write"
+    elif not folder.is_dir():
+        problem = f"{folder} is a file, expected a folder"
+    elif not os.access(folder, os.W_OK | os.X_OK):
+        problem = f"{folder} cannot be written to"
+    else:
+        return
+    raise UserError(f"{path}: {problem}; give {option} FILE")
+
+
 def sha256(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal; of an unchanged file found once in a process."""
     state = file_state(path)

@@ -8,7 +8,17 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from omnitune.sample import UserError
+
 ANY_QUESTION = "qa"  # what a record may call its task, whatever its media: a question about them
+
+# Keys of results.json that are no task's headline.
+_RESULT_KEYS = (
+    "loss", "token_acc", "exact_match", "wer", "tokens", "intervals", "tasks", "splits",
+    "scored_split", "warnings", "follow_ups", "reliance", "text_guard", "seconds", "truncation",
+    "mix", "blend", "precision", "compiled", "device", "cores",
+)  # fmt: skip
+RESULT_KEYS = frozenset(_RESULT_KEYS)
 
 
 @dataclass(frozen=True)
@@ -49,6 +59,54 @@ class Task:
         return words[:1].upper() + words[1:]
 
 
+class Tasks(dict[str, Task]):
+    """Tasks by name; one that would be scored wrongly is refused when it is registered.
+
+    Attributes:
+        metrics: the metrics that there are, once they are known.
+    """
+
+    metrics: Collection[str] | None = None
+
+    def __setitem__(self, name: str, task: Task) -> None:
+        """Registers a task, or replaces the one of that name.
+
+        Raises:
+            UserError: the headline stands for something else, or the metric is none.
+        """
+        headline = task.headline
+        other = next((o.name for n, o in self.items() if n != name and o.headline == headline), "")
+        if headline and other:
+            raise UserError(
+                f"task {name}: its headline {headline!r} is that of the task {other}, and would "
+                "replace its score in the results; give it a headline of its own"
+            )
+        if headline in RESULT_KEYS:
+            raise UserError(
+                f"task {name}: its headline {headline!r} is a key of the results already; give it "
+                f"one of its own, such as {name}_acc"
+            )
+        self._check_metric(name, task)
+        super().__setitem__(name, task)
+
+    def know_metrics(self, metrics: Collection[str]) -> None:
+        """Holds the tasks, now and later, against the metrics that there are; raises UserError.
+
+        Args:
+            metrics: the registry itself, which may grow.
+        """
+        self.metrics = metrics
+        for name, task in self.items():
+            self._check_metric(name, task)
+
+    def _check_metric(self, name: str, task: Task) -> None:
+        if self.metrics is not None and task.metric not in self.metrics:
+            raise UserError(
+                f"task {name}: its metric {task.metric!r} is none; known: "
+                f"{', '.join(self.metrics)}; a new one is registered in METRICS before its task"
+            )
+
+
 _TEXT, _IMAGE, _AUDIO = frozenset[str](), frozenset({"image"}), frozenset({"audio"})
 _TASKS = (
     Task("text", _TEXT, "token_acc", "text conversations", "text_acc"),
@@ -66,7 +124,9 @@ _TASKS = (
         aliases=("transcription",),
     ),
 )  # fmt: skip
-TASKS: dict[str, Task] = {task.name: task for task in _TASKS}
+TASKS = Tasks()
+for _task in _TASKS:
+    TASKS[_task.name] = _task
 
 
 def get_task(name: str) -> Task:

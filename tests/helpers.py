@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -76,11 +76,13 @@ def tiny_renderer() -> ChatRenderer:
     return ChatRenderer(tiny_tokenizer())
 
 
-def tiny_model(seed: int = 0, max_positions: int = 256) -> OmniModel:
-    """A random model with both encoders, in evaluation mode; its vocabulary is the tokenizer's.
+def tiny_model(
+    seed: int = 0, max_positions: int = 256, media: Sequence[str] = tuple(ENCODERS)
+) -> OmniModel:
+    """A random model in evaluation mode, with encoders of some media.
 
-    Its weights are larger than a fresh model's: greedy answers so vary with the prompt instead
-    of repeating its last token.
+    Its vocabulary is the tokenizer's. Its weights are larger than a fresh model's: greedy answers
+    so vary with the prompt instead of repeating its last token.
     """
     thinker = ThinkerConfig(
         hidden_size=32,
@@ -93,7 +95,8 @@ def tiny_model(seed: int = 0, max_positions: int = 256) -> OmniModel:
     thinker |= {"initializer_range": 0.3, "tie_word_embeddings": False}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = OmniModel(OmniConfig(thinker=thinker, encoders=ENCODERS))
+        encoders = {name: ENCODERS[name] for name in media}
+        model = OmniModel(OmniConfig(thinker=thinker, encoders=encoders))
         model.match_projector_scales()
     return model.eval()
 

@@ -1,6 +1,7 @@
 """The commands' frame: help, exit status, and what is said when something ends them."""
 
 import io
+import subprocess
 import sys
 from pathlib import Path
 
@@ -10,11 +11,17 @@ from omnitune import cli
 from omnitune.cli import fine_tune, main
 from omnitune.config.arguments import fields_of, option
 from omnitune.config.base import Config
-from omnitune.config.commands import CompareConfig, EvaluateConfig, InspectConfig, ReportConfig
+from omnitune.config.commands import (
+    CompareConfig,
+    EvaluateConfig,
+    InspectConfig,
+    PlanOptions,
+    ReportConfig,
+)
 from omnitune.config.run import RunConfig, RunOptions
 from omnitune.config.sft import SftConfig
 from omnitune.reporting import report
-from omnitune.serving.terminal import chat_config
+from omnitune.serving.options import chat_config
 from omnitune.training import sft
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -23,6 +30,7 @@ OPTIONS: dict[str, tuple[type[Config], ...]] = {
     "parts": (cli.PartsConfig,),
     "pretrain": (cli.PretrainOptions, RunConfig),
     "sft": (RunOptions, SftConfig),
+    "plan": (PlanOptions, SftConfig),
     "evaluate": (EvaluateConfig,),
     "inspect": (InspectConfig,),
     "report": (ReportConfig,),
@@ -62,6 +70,19 @@ def test_help_lists_every_option_with_its_default(
     described = " ".join(out.split())
     defaults = described.count("[default: ") + described.count("[required]")
     assert defaults >= listed.count("\n  --")
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], *([name, "--help"] for name in OPTIONS)])
+def test_help_does_not_wait_for_libraries_that_it_does_not_need(arguments: list[str]) -> None:
+    code = (
+        "import sys; from omnitune.cli import main; "
+        f"status = main({arguments}); "
+        "slow = {'torch', 'transformers', 'scipy', 'pandas'} & sys.modules.keys(); "
+        "sys.exit(f'imported {slow}' if slow else status)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "usage: omnitune" in done.stdout
 
 
 @pytest.mark.parametrize("command", OPTIONS)

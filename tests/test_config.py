@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 
 from omnitune.config.help import help_text, option_rows
+from omnitune.config.run import RunOptions
 from omnitune.config.settings import load_config, read_json_object
 from omnitune.config.sft import DataMix, SftConfig
 from omnitune.sample import UserError
+from omnitune.serving.options import chat_config
 from omnitune.sources import SOURCES, Source
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -150,6 +152,22 @@ def test_path_that_is_missing_is_refused(tmp_path: Path, arguments: list[str]) -
     """Neither a folder that is called "true" nor the one where the command is given is meant."""
     with pytest.raises(UserError, match=r"--(output|data)-dir: a value is missing$"):
         load(tmp_path, {}, *arguments)
+
+
+@pytest.mark.parametrize("arguments", [["--config="], ["--config", "a.json", ""]])
+def test_an_empty_path_among_several_is_missing(arguments: list[str]) -> None:
+    with pytest.raises(UserError, match="--config: a value is missing"):
+        load_config(RunOptions, None, arguments)
+    with pytest.raises(UserError, match="--encoder-ckpts: a value is missing"):
+        load_config(SftConfig, None, ["--encoder-ckpts.thermal="])
+
+
+@pytest.mark.parametrize("word", ["null", "None"])
+def test_null_on_the_command_line_is_none_where_a_path_may_be(tmp_path: Path, word: str) -> None:
+    config = load(tmp_path, {}, "--vision-ckpt", word, f"--audio-ckpt={word}")
+    assert list(config.encoders) == []
+    assert load(tmp_path, {}, "--thinker-ckpt", word).thinker_ckpt == Path(word)
+    assert load_config(chat_config(), None, ["--prompt", word]).prompt == word
 
 
 @pytest.mark.parametrize("option", ["--learning-rate", "--batch-size", "--data-mix.image-text"])

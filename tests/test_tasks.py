@@ -27,7 +27,17 @@ from omnitune.reporting.tables import headline, score_rows
 from omnitune.reporting.verdict import judge
 from omnitune.sample import Media, UserError
 from omnitune.serving.folder import greeting
-from omnitune.tasks import TASKS, Task, get_task, headlines, task_names, task_of, tasks_of
+from omnitune.tasks import (
+    RESULT_KEYS,
+    TASKS,
+    Task,
+    Tasks,
+    get_task,
+    headlines,
+    task_names,
+    task_of,
+    tasks_of,
+)
 
 THERMAL = Task(
     "thermal_qa",
@@ -104,6 +114,27 @@ def test_a_record_names_a_task_of_its_media(monkeypatch: pytest.MonkeyPatch) -> 
     assert task(kind="number") == "image_qa"
     with pytest.raises(UserError, match=r'does not fit a record with image; .* "counting"'):
         task(task="text")
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"headline": "image_qa_acc"}, "its headline 'image_qa_acc' is that of the task image_qa"),
+        ({"headline": "loss"}, "its headline 'loss' is a key of the results already; .* thermal"),
+        ({"metric": "bleu"}, "its metric 'bleu' is none; known: exact_match, wer"),
+    ],
+)
+def test_a_task_that_would_be_scored_wrongly_is_refused(values: dict[str, str], words: str) -> None:
+    before = dict(TASKS)
+    with pytest.raises(UserError, match=f"task thermal_qa: {words}"):
+        TASKS["thermal_qa"] = replace(THERMAL, **values)
+    assert before == TASKS
+    tasks = Tasks()  # as it is before the metrics are known
+    tasks["thermal_qa"] = replace(THERMAL, metric="bleu")
+    with pytest.raises(UserError, match="its metric 'bleu' is none"):
+        tasks.know_metrics(METRICS)
+    tasks["thermal_qa"] = replace(THERMAL, title="another")  # in place of itself
+    assert METRICS.keys() <= RESULT_KEYS
 
 
 @pytest.mark.usefixtures("thermal")

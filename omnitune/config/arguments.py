@@ -19,6 +19,8 @@ from pydantic.fields import FieldInfo
 from omnitune.config.base import Config
 from omnitune.sample import UserError
 
+NONE = ("null", "None")
+
 Given = tuple[list[str], Any]  # the path of keys, and the value
 
 
@@ -39,6 +41,10 @@ def value_type(field: FieldInfo) -> Any:
         kinds = [one for one in get_args(kind) if one is not type(None)]
         kind = kinds[0] if len(kinds) == 1 else kind
     return get_args(kind)[0] if get_origin(kind) is Annotated else kind
+
+
+def _may_be_none(field: FieldInfo) -> bool:
+    return type(None) in get_args(field.annotation)
 
 
 def parse_arguments(cls: type[Config], arguments: Sequence[str]) -> list[Given]:
@@ -102,6 +108,9 @@ def _parse_option(fields: dict[str, FieldInfo], word: str, words: deque[str]) ->
         return key, True
     if kind == list[Path]:
         return key, texts
+    # No path is called null, where that is a value: a text may be.
+    if len(key) == 1 and kind is Path and _may_be_none(fields[key[0]]) and texts[0] in NONE:
+        return key, None
     as_text = len(key) == 1 and (kind in (str, Path) or get_origin(kind) is Literal)
     return key, texts[0] if as_text else _parse_value(texts[0])
 

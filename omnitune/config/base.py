@@ -59,7 +59,8 @@ class Config(BaseModel):
         """An empty text is no path: it would be the folder where the command is given."""
         annotation = cls.model_fields[str(info.field_name)].annotation
         is_path = annotation is Path or Path in get_args(annotation)
-        if is_path and value == "":
+        several = value.values() if isinstance(value, dict) else value
+        if is_path and (value == "" or (isinstance(value, list | dict) and "" in several)):
             raise ValueError(MISSING)
         return value if annotation is bool else refuse_bool(value)
 

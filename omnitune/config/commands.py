@@ -64,3 +64,15 @@ class CompareConfig(Config):
     """output folders of the runs"""
     html: Path = Path("compare.html")
     """file of the page"""
+
+
+class PlanOptions(Config):
+    """Options of ``omnitune plan`` beside the settings of the run."""
+
+    config: list[Path] = Field([], title="FILE")
+    """JSON file of settings; the options override it"""
+    device_name: str = "cpu"
+    """device to plan for, such as h100, a100-80gb, l4 or rtx4090; cpu is this machine's processor,
+    which is measured"""
+    as_json: bool = Field(False, alias="json")
+    """print the plan as JSON"""

@@ -22,6 +22,9 @@ from omnitune.config.run import RunConfig
 from omnitune.config.settings import UNKNOWN_NAME
 from omnitune.sources import SOURCES
 
+# By medium, the settings of encoders that have one of their own.
+ENCODER_KEYS = {"image": "vision_ckpt", "audio": "audio_ckpt"}
+
 
 def _check_source(name: str) -> str:
     """A source that is registered now: sources may be added at any time."""
@@ -136,6 +139,10 @@ class SftConfig(RunConfig):
     """by medium, settings of its encoder in place of the checkpoint's own; for audio: max_seconds,
     the largest length of a clip, and long_audio, refuse or split (cut longer clips at pauses, keep
     every piece)"""
+    projectors: dict[MediumName, dict[SettingName, Any]] = Field({})
+    """by medium, its projector: type (mlp, linear, pixel_shuffle_mlp, stack_mlp, resampler,
+    identity, grid_mlp) and that type's settings (docs/models.md) [default: the encoder's own
+    choice]"""
     feature_cache: Literal["auto", "on", "off"] = "auto"
     """cache of encoder features, which encodes each medium once; auto uses it where the encoders
     are frozen and it saves time"""
@@ -183,8 +190,13 @@ class SftConfig(RunConfig):
     @property
     def encoders(self) -> dict[str, Path]:
         """Checkpoint of the encoder of each medium that the model reads."""
-        given = {"image": self.vision_ckpt, "audio": self.audio_ckpt, **self.encoder_ckpts}
+        given = {name: getattr(self, key) for name, key in ENCODER_KEYS.items()}
+        given |= self.encoder_ckpts
         return {name: path for name, path in given.items() if path is not None}
+
+    def encoder_key(self, medium: str) -> str:
+        """The setting that names a medium's encoder."""
+        return ENCODER_KEYS.get(medium, f"encoder_ckpts.{medium}")
 
 
 def _error_type(problem: Any) -> str | PydanticCustomError:

@@ -11,7 +11,7 @@ from omnitune.data.fields import TEXT_KEYS, Fields, hint
 from omnitune.data.tags import Written, plain
 from omnitune.media.base import Medium
 from omnitune.media.registry import MEDIA
-from omnitune.sample import Described, Media
+from omnitune.sample import Described, Media, join_texts
 
 
 class Content(Fields):
@@ -32,7 +32,7 @@ class Content(Fields):
     def message_parts(self, given: Any, role: str, at: str) -> Sequence[Written | Media]:
         """The content of a message: one text, or a list of typed parts.
 
-        Texts that follow each other are one text.
+        Texts that follow each other are one text, as :meth:`Message.text` joins them.
         """
         if isinstance(given, str):
             parts: list[Written | Media] = [self.written(given, at)]
@@ -41,7 +41,8 @@ class Content(Fields):
             for n, value in enumerate(given):
                 part = self._part(value, role, f"{at} part {n + 1}: ")
                 if isinstance(part, Written) and parts and isinstance(parts[-1], Written):
-                    parts[-1] = parts[-1]._replace(text=parts[-1].text + part.text)
+                    whole = join_texts([parts[-1].text, part.text])
+                    parts[-1] = parts[-1]._replace(text=whole)
                 else:
                     parts.append(part)
         else:

@@ -1,7 +1,8 @@
 """An index of a data file: where each record lies, its split, its questions, its media.
 
 A first pass reads the file piece by piece, checks every record and keeps what it found under
-``<data_dir>/.index``, in a folder named by the hash of the file's content: it cannot go stale.
+``<data_dir>/.index``, in a folder named by the hash of the file's content and of what it is read
+by: it cannot go stale.
 Later starts map it into memory, and a record is read from the file when it is asked for, so that
 neither start-up nor memory grows with the number of records.
 
@@ -35,7 +36,7 @@ from omnitune.data.tally import difficulties as difficulties
 from omnitune.sample import Media, Sample, UserError
 from omnitune.storage import sha256, write_json
 
-VERSION = 4
+VERSION = 5
 INDEX_FOLDER = ".index"  # within the data folder
 # Below so many bytes a file is read again sooner than its index is looked up and kept.
 KEEP_FROM = 2 << 20
@@ -68,7 +69,7 @@ class Index:
         shown_R: place in ``media_M3``.
         difficulty_N: from 0 to 1 (see :func:`difficulties`).
         aside_A: records without a split that were set aside as validation, where none is.
-        name: stands for the file's content.
+        name: stands for the file's content and the rules that it was read by.
     """
 
     place_N2: np.ndarray
@@ -106,6 +107,14 @@ class Index:
         pairs = zip(self.task_S[span].tolist(), self.questions_S[span].tolist(), strict=True)
         return [(self.tasks[task], questions) for task, questions in pairs]
 
+    def records_showing(self, modality: str) -> np.ndarray:
+        """Numbers of the records that show a medium of a kind, in order."""
+        if modality not in self.modalities:
+            return self.order_N[:0]
+        of_kind_R = self.media_M3[self.shown_R, 2] == self.modalities.index(modality)
+        record_R = np.repeat(np.arange(len(self.show_N) - 1), np.diff(self.show_N))
+        return np.unique(record_R[of_kind_R])
+
     def save(self, folder: Path) -> None:
         """Writes the index as a folder of arrays; raises OSError."""
         temporary = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
@@ -142,7 +151,7 @@ def build_index(
 
     Args:
         format: of the file.
-        name: stands for the file's content.
+        name: stands for the file's content and the rules that it is read by.
         advance: called with the number of bytes just read.
 
     Raises:
@@ -190,16 +199,20 @@ def _set_aside(path: Path, format: Format, splits: Iterable[str]) -> list[int]:
     return [] if number is None else [number]
 
 
-def open_index(path: Path, format: Format, source: str, root: Path, parse: Parse) -> Index:
+def open_index(
+    path: Path, format: Format, source: str, root: Path, parse: Parse, rules: str = ""
+) -> Index:
     """The index of a source's file: the one that is kept, or a new one, which is kept.
 
     Args:
         format: of the file.
         root: folder of the indices; a small file's index is not kept.
+        rules: stands for what ``parse`` goes by, such as the tasks that are registered.
     """
     before = path.stat()
     size = before.st_size
-    folder = root / f"{source}-{VERSION}-{sha256(path)[:24]}"
+    read_by = hashlib.sha256(f"{format.name} {rules}".encode()).hexdigest()[:12]
+    folder = root / f"{source}-{VERSION}-{sha256(path)[:24]}-{read_by}"
     if size >= KEEP_FROM and (kept := Index.load(folder)):
         return kept
     if size < BAR_FROM:

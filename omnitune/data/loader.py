@@ -81,22 +81,28 @@ class SampleReader:
             tensors = [self._tensor(medium) for medium in media]
         except UserError as error:
             raise UserError(f"sample {id}: {error}") from None
-        counts = [
-            self.modalities[m.modality].num_slots(t) if m.modality in raw else t.shape[0]
-            for m, t in zip(media, tensors, strict=True)
-        ]
+        counts = []
+        for m, t in zip(media, tensors, strict=True):
+            modality = self.modalities[m.modality]
+            rows = modality.num_slots(t) if m.modality in raw else t.shape[0]
+            counts.append(modality.slots_for(rows))
         rendered = render(messages, counts)
         if len(rendered.tokens) > self.max_tokens:
             raise UserError(
                 f"sample {id}: {len(rendered.tokens)} tokens, the limit is {self.max_tokens}; "
                 "shorten it or raise max_tokens"
             )
-        return Item(id, rendered, tensors, group, raw)
+        return Item(id, rendered, tensors, group, raw, resampled=resampled(self.modalities))
 
     def _read(self, medium: Media) -> Tensor:
         if medium.modality in self.features:
             return self.features[medium.modality](medium.path)
         return self.modalities[medium.modality].read(medium.path)
+
+
+def resampled(modalities: Mapping[str, Encoder]) -> frozenset[str]:
+    """Modalities whose projector gives a number of slots of its own, whatever the rows."""
+    return frozenset(name for name, encoder in modalities.items() if not encoder.keeps_rows)
 
 
 class BatchStream:
@@ -141,7 +147,7 @@ class BatchStream:
         self._later: list[tuple[int, SampleReader]] = []
         self.balanced = tokens_per_batch is not None
         if tokens_per_batch is not None:
-            mean = sum(_tokens(self._items(k)) for k in range(MEASURED)) / MEASURED
+            mean = sum(_tokens(self.items_at(k)) for k in range(MEASURED)) / MEASURED
             self.batch_size = max(1, round(tokens_per_batch / mean))
         self._window = lru_cache(maxsize=2)(self._make_window)
 
@@ -164,17 +170,15 @@ class BatchStream:
 
         The parts of a batch hold its samples once each, and about as many tokens.
         """
-        items = [item for found in take(self._samples(number), part) for item in found]
-        if not items:
-            return None
-        return pack(items, len(self.groups), self.prompt_weight, self.loss_length_exponent)
+        samples = take(self._samples(number), part)
+        return self.pack(samples) if any(samples) else None
 
     def _samples(self, number: int) -> list[list[Item]]:
         first = number * self.batch_size
         if self.balanced:
             start, stop = self.window(first, WINDOW * self.batch_size)
             return self._window(start, stop)[(first - start) // self.batch_size]
-        return [self._items(k) for k in range(first, first + self.batch_size)]
+        return [self.items_at(k) for k in range(first, first + self.batch_size)]
 
     def window(self, k: int, size: int) -> tuple[int, int]:
         """First sample and end of the window that sample ``k`` is in.
@@ -187,25 +191,41 @@ class BatchStream:
 
     def _make_window(self, start: int, stop: int) -> list[list[list[Item]]]:
         """The samples of some batches, dealt out so that each has about as many tokens."""
-        samples = [self._items(k) for k in range(start, stop)]
+        samples = [self.items_at(k) for k in range(start, stop)]
         batches = (stop - start) // self.batch_size
         dealt = pack_into_bins([_tokens(items) for items in samples], batches)
         return [[samples[n] for n in numbers] for numbers in dealt]
 
-    def _items(self, k: int) -> list[Item]:
-        """Sample ``k`` of the run, as a conversation or question by question."""
+    def record_at(self, k: int) -> Sample:
+        """The record that sample ``k`` of the run is drawn from."""
         source, index = self.mixture.sample_at(k)
-        sample, group = self.samples[source][index], self.groups.index(source)
-        seed, share = self.mixture.seed, self.multi_turn_prob
-        singles = as_asked(
-            sample, k, seed, share, self.max_questions_per_sample, self.fresh_questions
+        return self.samples[source][index]
+
+    def shown_at(self, k: int) -> list[Sample]:
+        """Sample ``k`` of the run as it is shown: a conversation, or question by question."""
+        return as_asked(
+            self.record_at(k),
+            k,
+            self.mixture.seed,
+            self.multi_turn_prob,
+            self.max_questions_per_sample,
+            self.fresh_questions,
         )
-        reader = self._reader_at(k)
-        items = [reader.item(single, group) for single in singles]
+
+    def items_at(self, k: int, reader: SampleReader | None = None) -> list[Item]:
+        """Sample ``k`` of the run, read and rendered by the reader of its time, or by another."""
+        group = self.groups.index(self.mixture.sample_at(k)[0])
+        reader = reader or self._reader_at(k)
+        items = [reader.item(single, group) for single in self.shown_at(k)]
         for item in items[1:]:
             item.opens = False
         share_prefix(items)
         return items
+
+    def pack(self, samples: Sequence[Sequence[Item]]) -> Batch:
+        """A batch of some samples; raises UserError where media and slots do not agree."""
+        items = [item for found in samples for item in found]
+        return pack(items, len(self.groups), self.prompt_weight, self.loss_length_exponent)
 
     def _reader_at(self, k: int) -> SampleReader:
         place = bisect_right(self._later, k, key=lambda pair: pair[0])

@@ -38,11 +38,14 @@ class MediaRows:
         slots_R: row positions that the projected features are written to.
         features_RD: encoded rows, or None where ``inputs`` are still to be encoded.
         inputs: encoder inputs, one a medium, else empty.
+        rows_M: encoded rows of each medium, else empty. slots_M: slots of each.
     """
 
     slots_R: Tensor
     features_RD: Tensor | None
     inputs: list[Tensor]
+    rows_M: list[int]
+    slots_M: list[int]
 
 
 @dataclass
@@ -96,6 +99,7 @@ class Item:
         shared: number of leading tokens that stand in the row already, as those of the last
             item before it that shares none (see ``share_prefix``).
         opens: whether a sample begins here: one whose questions are asked alone is several items.
+        resampled: modalities whose projector gives a number of slots of its own.
     """
 
     id: str
@@ -105,6 +109,7 @@ class Item:
     raw: frozenset[str] = frozenset()
     shared: int = 0
     opens: bool = True
+    resampled: frozenset[str] = frozenset()
 
     @property
     def row_tokens(self) -> int:
@@ -253,14 +258,14 @@ def _collect_media(items: Sequence[Item], rows: list[np.ndarray]) -> dict[str, M
     raw = frozenset().union(*(item.raw for item in items))
     for item, row in zip(items, rows, strict=True):
         for slot, tensor in zip(item.rendered.slots, item.media, strict=True):
-            if slot.media.modality not in raw and tensor.shape[0] != slot.count:
+            name = slot.media.modality
+            if name not in raw | item.resampled and tensor.shape[0] != slot.count:
                 raise UserError(
                     f"sample {item.id}: {slot.media.path} has {tensor.shape[0]} feature rows "
                     f"for {slot.count} slots"
                 )
             if slot.start < item.shared:
                 continue
-            name = slot.media.modality
             places = row[slot.start : slot.start + slot.count]
             slots.setdefault(name, []).append(torch.from_numpy(places))
             tensors.setdefault(name, []).append(tensor)
@@ -269,6 +274,8 @@ def _collect_media(items: Sequence[Item], rows: list[np.ndarray]) -> dict[str, M
             torch.cat(slots[name]),
             None if name in raw else torch.cat(tensors[name]),
             tensors[name] if name in raw else [],
+            [] if name in raw else [len(tensor) for tensor in tensors[name]],
+            [len(places) for places in slots[name]],
         )
         for name in slots
     }

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
+
 from omnitune.config.settings import quoted
 from omnitune.data.faults import Faults
 from omnitune.data.index import INDEX_FOLDER, IndexedFile, Samples, first_shown, open_index
-from omnitune.data.schema import Record
+from omnitune.data.schema import Record, rules
 from omnitune.data.sources.registry import format_of, suffixes
 from omnitune.data.splits import VALIDATION_SHARE, clash, doubts
+from omnitune.media.base import counted
 from omnitune.media.registry import MEDIA
 from omnitune.sample import Media, Sample, UserError
 from omnitune.sources import SOURCES
@@ -63,7 +66,8 @@ def read_source(data_dir: Path, source: str, given: str = "", language: str = ""
         if not (path.is_file() or path.is_dir()) and path.exists():
             raise UserError(f"{path}: is no regular file; expected a JSON list of records")
         format = format_of(path)
-        index = open_index(path, format, source, data_dir / INDEX_FOLDER, parse)
+        root = data_dir / INDEX_FOLDER
+        index = open_index(path, format, source, root, parse, rules(source))
     except FileNotFoundError:
         raise UserError(_no_file(path, data_dir, source, given)) from None
     except OSError as error:
@@ -144,6 +148,36 @@ def read_available(
             f"{LAYOUT}"
         )
     return read_sources(data_dir, dict.fromkeys(present, ""), languages)
+
+
+def leave_out_unreadable(
+    samples: Mapping[str, Samples], readable: Collection[str]
+) -> tuple[dict[str, Samples], str]:
+    """Leaves out the records that show media of other kinds than a model reads; says which.
+
+    Args:
+        samples: whole sources by name.
+        readable: the kinds that the model has encoders for.
+
+    Returns:
+        the sources that are left, and a line on what is not; "" if nothing is left out.
+    """
+    kept, kinds, told = dict(samples), set[str](), []
+    for source, found in samples.items():
+        [(file, numbers)] = found.pieces
+        others = [name for name in file.index.modalities if name not in readable]
+        if not others:
+            continue
+        kinds.update(others)
+        out = np.unique(np.concatenate([file.index.records_showing(name) for name in others]))
+        if len(out) == len(found):
+            del kept[source]
+            told.append(f"all {counted(len(found), 'record')} of {source}")
+        else:
+            kept[source] = Samples([(file.without(out), numbers)])
+            told.append(f"{len(out):,} of {counted(len(found), 'record')} of {source}")
+    why = f"left out, as the model has no encoder for {', '.join(sorted(kinds))}"
+    return kept, f"{why}: {', '.join(told)}" if told else ""
 
 
 def remarks(samples: Iterable[Samples]) -> list[str]:

@@ -107,9 +107,9 @@ def _two_of_each(segments: Segments) -> list[tuple[Tensor, Tensor | None]]:
 def _round_rows(rows: MediaRows, last: int) -> MediaRows:
     if rows.features_RD is None:
         return rows
-    more = bucket(len(rows.slots_R)) - len(rows.slots_R)
+    more_slots, more_rows = (bucket(n) - n for n in (len(rows.slots_R), len(rows.features_RD)))
     return replace(
         rows,
-        slots_R=pad(rows.slots_R, (0, more), value=last),
-        features_RD=pad(rows.features_RD, (0, 0, 0, more)),
+        slots_R=pad(rows.slots_R, (0, more_slots), value=last),
+        features_RD=pad(rows.features_RD, (0, 0, 0, more_rows)),
     )

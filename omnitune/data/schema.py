@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,10 +11,18 @@ from omnitune.data.content import Content
 from omnitune.data.fields import ANSWER_KEYS, PAIR_KEYS, TURN_KEYS, hint, record_keys
 from omnitune.data.splits import by_content, mistaken
 from omnitune.data.tags import Placing, Turn
+from omnitune.media.base import with_article
 from omnitune.media.registry import MEDIA
 from omnitune.sample import LANGUAGE_CODE, ROLES, Described, Media, Sample
 from omnitune.sources import SOURCES
 from omnitune.tasks import TASKS, task_names, task_of
+
+
+def rules(source: str) -> str:
+    """What a source's records are read by beside this code: it changes with what is registered."""
+    media = [[medium.name, medium.caption_key] for medium in MEDIA.values()]
+    tasks = [[t.name, sorted(t.media), t.is_default, t.aliases] for t in TASKS.values()]
+    return json.dumps([media, tasks, record_keys(source), SOURCES[source].media])
 
 
 class Record(Content):
@@ -58,7 +67,20 @@ class Record(Content):
                     f'"{key}" is a key of the record, but its {name} is a part of a message; give '
                     f'that part the "{key}"'
                 )
+        self._check_captions(typed | listed.keys())
         return typed | listed.keys()
+
+    def _check_captions(self, media: set[str]) -> None:
+        """Refuses the caption of a medium that is not there, beside others that are."""
+        known = {MEDIA[name].caption_key for name in media}
+        for medium in MEDIA.values() if media else ():
+            key = medium.caption_key
+            if key in self.values and key not in known:
+                raise self.wrong(
+                    f'"{key}" says what {with_article(medium.noun)} holds, but the record has '
+                    f'{" and ".join(sorted(media))} and no {medium.name}; add the "{medium.name}", '
+                    f'or call the key "_{key}" if nothing is to read it'
+                )
 
     def _turns(self) -> list[Turn]:
         """The record's conversation."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import count
 from typing import Any, NamedTuple
 
 from omnitune.media.registry import MEDIA
@@ -101,7 +102,12 @@ class Placing:
     def __init__(
         self, wrong: Wrong, shown: Mapping[str, Sequence[Media | Described]], independent: bool
     ) -> None:
-        self.wrong, self.shown, self.independent = wrong, shown, independent
+        self.wrong, self.independent = wrong, independent
+        place = count()
+        self.shown: dict[str, list[Media | Described]] = {
+            name: [replace(part, place=next(place)) for part in parts]
+            for name, parts in shown.items()
+        }
 
     def messages(self, turns: Sequence[Turn]) -> list[Message]:
         """The messages of some turns.
@@ -162,9 +168,7 @@ class Placing:
             raise self.wrong(f"{at} holds {tag} (did you mean <{name}>?); {_mend(tag)}")
         there, place = self.shown[name], taken.get(name, 0)
         if place == len(there):
-            count = f"one {name}" if len(there) == 1 else f'{len(there)} under "{name}"'
-            raise self.wrong(
-                f"{at} holds {tag} once more, but the record has {count}; {_mend(tag)}"
-            )
+            held = f"one {name}" if len(there) == 1 else f'{len(there)} under "{name}"'
+            raise self.wrong(f"{at} holds {tag} once more, but the record has {held}; {_mend(tag)}")
         taken[name] = place + 1
         return there[place]

@@ -21,7 +21,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import accumulate, pairwise
 from math import prod
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,8 @@ from torch import Tensor, nn
 from omnitune.data.packing import Shard
 from omnitune.distributed.protocol import Distributed
 from omnitune.sample import UserError
+
+T = TypeVar("T")
 
 VALUES = 64  # numbers that ranks add up beside the gradients
 # Of an optimiser's group and one of its weights, about how much work the update of it is.
@@ -38,6 +40,41 @@ UpdateCost = Callable[[dict[str, Any], nn.Parameter], float]
 def can_fork(device: torch.device) -> bool:
     """Whether processes can share a step that is computed on this device."""
     return sys.platform == "linux" and device.type == "cpu" and not torch.cuda.is_initialized()
+
+
+def call_apart(function: Callable[[], T]) -> T:
+    """What a function returns, computed in a forked process: nothing of it stays in this one.
+
+    Raises:
+        UserError: the function does. RuntimeError: it raises anything else, or is killed.
+    """
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe(duplex=False)
+    other = context.Process(target=_answer, args=(function, theirs), daemon=True)
+    other.start()
+    theirs.close()
+    try:
+        found, problem = ours.recv()
+    except EOFError:
+        raise RuntimeError(
+            "a process that was forked ended as if it had been killed (is there enough memory?)"
+        ) from None
+    finally:
+        ours.close()
+        other.join()
+    if problem is not None:
+        raise problem
+    return found
+
+
+def _answer(function: Callable[[], Any], pipe: Connection) -> None:
+    torch.set_num_threads(1)  # those of a pool are not forked
+    try:
+        pipe.send((function(), None))
+    except UserError as error:
+        pipe.send((None, error))
+    except Exception:
+        pipe.send((None, RuntimeError(traceback.format_exc())))
 
 
 @contextmanager

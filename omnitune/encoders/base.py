@@ -13,7 +13,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
-from omnitune.encoders.projectors import Projector
+from omnitune.encoders.projectors import PROJECTORS, FeatureRows, Projector, resolve
 from omnitune.media.base import Medium
 from omnitune.media.registry import MEDIA
 from omnitune.sample import UserError
@@ -26,7 +26,7 @@ class MediaStats:
     Attributes:
         whole: how much it holds, in the modality's unit.
         lost: how much of that the encoder is never shown.
-        least, most: bounds of its number of slots.
+        least, most: bounds of its number of feature rows.
     """
 
     whole: float
@@ -52,16 +52,19 @@ class Encoder(ABC):
         run_settings: those of ``config`` that a run may set.
         families: ``model_type`` of the pretrained folders that it takes (see ``from_folder``).
         vocab_size: words of a thinker that its ``readout`` names; 0: it has none.
+        fixed_rows: feature rows that every medium has; None where their number varies.
     """
 
     type: ClassVar[str]
     medium_name: ClassVar[str]
     run_settings: ClassVar[tuple[str, ...]] = ()
     families: ClassVar[tuple[str, ...]] = ()
+    fixed_rows: int | None = None
 
     def __init__(self, config: dict[str, Any]) -> None:
         self.config = config
         self.vocab_size: int = config.get("words", 0)
+        self._projector: dict[str, Any] | None = None
 
     @property
     def medium(self) -> Medium:
@@ -90,7 +93,7 @@ class Encoder(ABC):
 
     @abstractmethod
     def num_slots(self, inputs: Tensor) -> int:
-        """Number of feature rows that ``encode`` will give for this input."""
+        """Number of feature rows that ``encode`` will give for this input (see ``slots_for``)."""
 
     @property
     @abstractmethod
@@ -109,9 +112,16 @@ class Encoder(ABC):
         """``encode``, held against ``num_slots``: a row too many would stand in another's place.
 
         Raises:
-            UserError: an input has another number of rows than slots.
+            UserError: an input has another number of rows than slots, or features of another shape.
         """
         features = self.encode(module, inputs)
+        for rows_ND in features:
+            if rows_ND.dim() != 2 or rows_ND.shape[1] != self.feature_dim:
+                raise UserError(
+                    f"the {self.medium_name} encoder {self.type!r} gives features of the shape "
+                    f"{list(rows_ND.shape)} for an input; expected [slots, {self.feature_dim}], "
+                    "the second being its feature_dim"
+                )
         rows, slots = [len(rows_ND) for rows_ND in features], list(map(self.num_slots, inputs))
         if rows != slots:
             raise UserError(
@@ -133,6 +143,34 @@ class Encoder(ABC):
         """What to sort by so that media of like length share a batch."""
         return self.num_slots(inputs)
 
-    def build_projector(self, width: int) -> nn.Module:
-        """Maps feature rows to embeddings of the thinker: a two-layer perceptron (LLaVA-1.5)."""
-        return Projector(self.feature_dim, width)
+    @property
+    def default_projector(self) -> dict[str, Any]:
+        """Settings of the projector that suits its rows best, where a run names none."""
+        return {"type": "mlp"}
+
+    @property
+    def projector(self) -> dict[str, Any]:
+        """Settings of its projector, all of them."""
+        return self._projector or resolve(self.medium_name, self.default_projector)
+
+    @projector.setter
+    def projector(self, settings: dict[str, Any]) -> None:
+        self._projector = resolve(self.medium_name, settings)
+
+    @property
+    def keeps_rows(self) -> bool:
+        """Whether the projector makes one slot of each feature row."""
+        return PROJECTORS[self.projector["type"]].keeps_rows
+
+    def slots_for(self, rows: int) -> int:
+        """Number of slots, behind the projector, of a medium with so many feature rows."""
+        return PROJECTORS[self.projector["type"]].slots_for(rows, self.projector)
+
+    def build_projector(self, width: int) -> Projector:
+        """A fresh projector of the settings, to embeddings of this width.
+
+        Raises:
+            UserError: a projector of this type cannot stand between these rows and this width.
+        """
+        rows = FeatureRows(self.medium_name, self.feature_dim, self.fixed_rows)
+        return PROJECTORS[self.projector["type"]](rows, width, self.projector)

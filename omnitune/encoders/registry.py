@@ -11,6 +11,7 @@ from omnitune.encoders.base import Encoder, Pretrained
 from omnitune.encoders.fastconformer import FastConformerEncoder
 from omnitune.encoders.pretrained_audio import PretrainedAudioEncoder
 from omnitune.encoders.pretrained_vision import PretrainedVisionEncoder
+from omnitune.encoders.projectors import PROJECTORS, resolve
 from omnitune.encoders.vit import VitEncoder
 from omnitune.encoders.whisper import WhisperSpeechEncoder
 from omnitune.hub import read_config
@@ -27,6 +28,9 @@ ENCODERS: dict[str, type[Encoder]] = {
     )
 }
 
+# What an encoder lacks that has not the setting by which a projector joins rows.
+JOINED = {"pixel_shuffle": "no grid to shuffle", "stack": "no rows to stack"}
+
 
 def with_settings(
     medium: str, config: dict[str, Any], settings: Mapping[str, Any]
@@ -36,7 +40,8 @@ def with_settings(
     Raises:
         UserError: the encoder has no such setting, or a run may not change it.
     """
-    known = _encoder_class(medium, config).run_settings
+    kind = _encoder_class(medium, config)
+    known = kind.run_settings
     for name in settings:
         if name not in known:
             near = nearest(name, known)
@@ -45,16 +50,76 @@ def with_settings(
                 f"change; known: {', '.join(known) or 'none'}"
                 f"{f'; did you mean {near}?' if near else ''}"
             )
-    return config | dict(settings)
+    changed = config | dict(settings)
+    if changed != config and config.get("words"):
+        before, after = kind(config).feature_dim, kind(changed).feature_dim
+        if before != after:
+            raise UserError(
+                f"the {medium} encoder names words in rows of {before} numbers, and with "
+                f"{', '.join(f'{name} {value!r}' for name, value in settings.items())} they would "
+                f"have {after}; leave the encoder's rows as they were when it was trained"
+            )
+    return changed
 
 
-def build_encoder(medium: str, config: dict[str, Any]) -> Encoder:
-    """The encoder of a medium's settings; without a ``type`` the first one for that medium.
+def configure(
+    medium: str,
+    config: dict[str, Any],
+    settings: Mapping[str, Any],
+    projector: Mapping[str, Any] | None = None,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """An encoder's configuration with the settings of a run, and those of its projector, complete.
+
+    A projector that joins rows (``pixel_shuffle_mlp``, ``stack_mlp``) sets a setting of the
+    encoder: joining needs no weights, so the encoder's own rows are joined already.
+
+    Args:
+        settings: of the encoder, laid over ``config``.
+        projector: what a run says of it; what it leaves out is as the encoder's default has it.
 
     Raises:
-        UserError: no encoder of this type is known, or none for this medium.
+        UserError: a setting is unknown, or encoder and projector do not fit together.
     """
-    return _encoder_class(medium, config)(config)
+    changed = with_settings(medium, config, settings)
+    kind = _encoder_class(medium, config)
+    given = dict(projector or {})
+    usual = {} if "type" in given else kind(changed).default_projector
+    resolved = resolve(medium, usual | given)
+    setting = PROJECTORS[resolved["type"]].encoder_setting
+    if not setting:
+        return changed, resolved
+    if setting not in kind.run_settings:
+        raise UserError(
+            f"projectors.{medium}.type is {resolved['type']!r}, but the {medium} encoder "
+            f"{config.get('type', kind.type)!r} has {JOINED[setting]} (no setting {setting}); take "
+            "mlp"
+        )
+    factor = given.get("factor", changed.get(setting, resolved["factor"]))
+    if factor != settings.get(setting, factor):
+        raise UserError(
+            f"projectors.{medium}.factor is {factor}, and encoder_settings.{medium}.{setting} is "
+            f"{settings[setting]!r}; they are the same thing, give one of them"
+        )
+    changed = with_settings(medium, changed, {setting: factor})
+    return changed, resolve(medium, resolved | {"factor": factor})
+
+
+def build_encoder(
+    medium: str, config: dict[str, Any], projector: Mapping[str, Any] | None = None
+) -> Encoder:
+    """The encoder of a medium's settings; without a ``type`` the first one for that medium.
+
+    Args:
+        projector: settings of its projector; None for the encoder's own choice.
+
+    Raises:
+        UserError: no encoder of this type is known, or none for this medium, or the projector
+            does not fit it.
+    """
+    changed, resolved = configure(medium, config, {}, projector)
+    encoder = _encoder_class(medium, config)(changed)
+    encoder.projector = resolved
+    return encoder
 
 
 def read_pretrained(medium: str, folder: Path) -> Pretrained:

@@ -15,7 +15,6 @@ from transformers import SiglipVisionConfig, SiglipVisionModel
 
 from omnitune.encoders import attention
 from omnitune.encoders.base import Encoder, MediaStats
-from omnitune.encoders.projectors import GridProjector
 from omnitune.encoders.vocab_head import VocabHead
 from omnitune.media.image import decode, dimensions
 from omnitune.sample import UserError
@@ -30,10 +29,15 @@ class VitEncoder(Encoder):
 
     type = "vit"
     medium_name = "image"
+    run_settings = ("pixel_shuffle",)
 
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__(config)
         self.pixel_shuffle: int = config.get("pixel_shuffle", 2)
+        if type(self.pixel_shuffle) is not int or self.pixel_shuffle < 1:
+            raise UserError(
+                f"vision encoder: pixel_shuffle is {self.pixel_shuffle!r}, not 1 or more"
+            )
         self.stem_channels: tuple[int, ...] = tuple(config.get("stem_channels", ()))
         own = ("pixel_shuffle", "stem_channels", "words")
         known = {k: v for k, v in config.items() if k not in own}
@@ -47,6 +51,7 @@ class VitEncoder(Encoder):
                 f"pixel_shuffle = {self.pixel_shuffle}"
             )
         self.grid = side // self.pixel_shuffle
+        self.fixed_rows = self.grid**2
 
     def measure(self, path: Path) -> MediaStats:
         """What is finer than the encoder's square is lost, and all pictures but the first."""
@@ -90,9 +95,10 @@ class VitEncoder(Encoder):
             tower.readout = VocabHead(self.feature_dim, self.vocab_size, exclusive=False)
         return tower
 
-    def build_projector(self, width: int) -> nn.Module:
+    @property
+    def default_projector(self) -> dict[str, Any]:
         """The usual projector, with a learnt embedding for each slot of the grid."""
-        return GridProjector(self.feature_dim, width, self.grid**2)
+        return {"type": "grid_mlp"}
 
     def encode(self, module: nn.Module, inputs: list[Tensor]) -> list[Tensor]:
         """Encodes B pictures ``[3, S, S]`` to B tensors ``[grid**2, feature_dim]``."""

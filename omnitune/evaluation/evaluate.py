@@ -20,6 +20,7 @@ from omnitune.data.reading import (
     all_task_counts,
     check_media,
     join,
+    leave_out_unreadable,
     media_key,
     media_of,
     read_available,
@@ -62,9 +63,14 @@ def evaluate_checkpoint(
     model, renderer, values = load_omni(ckpt_dir, device)
     run = config_of(ckpt_dir)
     languages = dict.fromkeys(SOURCES, language) if language else as_object(run.get("languages"))
-    samples = join(read_available(data_dir, languages=languages).values())
-    usual = "test" if "test" in samples.splits else "validation"
-    splits = sorted(samples.splits - {"train"}) if split == "all" else [split or usual]
+    available = read_available(data_dir, languages=languages)
+    available, left_out = leave_out_unreadable(available, model.modalities)
+    if not available:
+        raise UserError(f"{data_dir}: every record shows media that the model has no encoder for")
+    samples = join(available.values())
+    there = sorted(name for name in samples.splits if split_of(samples, name))
+    usual = "test" if "test" in there else "validation"
+    splits = [n for n in there if n != "train"] if split == "all" else [split or usual]
     if not splits:
         raise UserError(
             f"{data_dir}: every sample is for training, none is held out; --split train scores "
@@ -74,8 +80,8 @@ def evaluate_checkpoint(
     chosen = {name: split_of(samples, name) for name in splits}
     for name, found in chosen.items():
         if not found:
-            there = ", ".join(sorted(samples.splits))
-            raise UserError(f"{data_dir}: no samples in the split {name!r}; there are: {there}")
+            names = ", ".join(there)
+            raise UserError(f"{data_dir}: no samples in the split {name!r}; there are: {names}")
         check_media(found)
     if predictions:
         _try_to_write(predictions, join(chosen.values()))
@@ -83,6 +89,7 @@ def evaluate_checkpoint(
     reader = SampleReader(renderer, model.modalities, features, limit)
     priors = answer_priors(split_of(samples, "train"))
     results = score_splits(model, reader, chosen, predictions, priors)
+    results["warnings"] += [left_out] * bool(left_out)
     if "train" in chosen:
         here = Path(str(run.get("data_dir", ""))).resolve() == data_dir.resolve()
         if_so = "" if here else "if the model was trained on it, "

@@ -38,15 +38,20 @@ def text_guard(
         singles: the samples, of text alone.
 
     Returns:
-        ``loss`` and ``start``, means over the supervised tokens, and ``interval``, of their
-        difference (95 %, paired bootstrap); above zero is worse.
+        ``loss`` and ``start``, means over the supervised tokens, ``interval``, of their difference
+        (95 %, paired bootstrap), above zero is worse, and ``records`` that it rests on.
     """
     number = Records()
     records = np.array([number(single) for single in singles], dtype=int)
     nll, count = np.array(now, dtype=float).reshape(-1, 2).T
     after = Ratio(nll, count, records)
     before = Ratio(np.array([nll for nll, _ in start]), count, records)
-    return {"loss": after.value, "start": before.value, "interval": after.minus(before).interval()}
+    return {
+        "loss": after.value,
+        "start": before.value,
+        "interval": after.minus(before).interval(),
+        "records": len(np.unique(records)),
+    }
 
 
 def language_lost(guard: Mapping[str, Any]) -> list[str]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import jiwer
 
 from omnitune.evaluation.normalise import is_english, normalise, normaliser_of, whisper_english
-from omnitune.tasks import get_task
+from omnitune.tasks import TASKS, get_task
 
 
 def normalise_answer(text: str, language: str = "") -> str:
@@ -127,6 +127,7 @@ _METRICS = (
     Metric("loss", "loss", "loss", generated=False, unit="loss", lower_is_better=True, words=""),
 )  # fmt: skip
 METRICS: dict[str, Metric] = {metric.name: metric for metric in _METRICS}
+TASKS.know_metrics(METRICS)  # tasks lie below, and cannot look here
 
 
 def metric_of(task: str) -> Metric:

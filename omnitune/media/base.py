@@ -44,6 +44,11 @@ def with_article(noun: str) -> str:
     return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
+def counted(count: int, noun: str) -> str:
+    """Such as "1 image" and "2,000 images"."""
+    return f"{count:,} {noun}{'s' * (count != 1)}"
+
+
 def reason(error: Exception) -> str:
     """What another library says is wrong, on one line."""
     return " ".join(str(error).split()) or type(error).__name__

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from omnitune.data.audit.truncation import ReadLimits
 from omnitune.data.chat_template import read_renderer, renderer_of
 from omnitune.data.template import ChatRenderer, placeholder
-from omnitune.encoders.registry import build_encoder, read_pretrained, with_settings
+from omnitune.encoders.registry import build_encoder, configure, read_pretrained
 from omnitune.hub import find_part, is_folder, read_config
 from omnitune.models import families
 from omnitune.models.bases import FORMATS, SAVED_WHOLE, Base, cast_, num_bytes
@@ -63,6 +63,7 @@ def save_encoder(
 def load_thinker(
     given: Path,
     encoders: dict[str, dict[str, Any]] | None = None,
+    projectors: dict[str, dict[str, Any]] | None = None,
     chat_template: str | None = None,
 ) -> tuple[OmniModel, ChatRenderer]:
     """A trained thinker, with fresh encoders of these settings and fresh projectors.
@@ -79,13 +80,13 @@ def load_thinker(
         thinker = families.load(path)
         config = thinker.config.to_dict() | {"model_type": thinker.config.model_type}
         with _named(path):
-            model = OmniModel(OmniConfig(thinker=config, encoders=encoders), thinker)
+            model = OmniModel(OmniConfig(config, encoders, projectors), thinker)
             model.check_thinker()
         renderer: ChatRenderer = read_renderer(path, chat_template)
     else:
         part = read_part(path, "thinker")
         with _named(path):
-            model = OmniModel(OmniConfig(thinker=part["config"], encoders=encoders))
+            model = OmniModel(OmniConfig(part["config"], encoders, projectors))
             model.thinker.load_state_dict(part["state"])
             model.check_thinker()
         renderer = _renderer_of(part, path)
@@ -98,8 +99,8 @@ def load_thinker(
 
 
 @contextmanager
-def _named(path: Path) -> Iterator[None]:
-    """Names the file in what is raised by weights and settings that were read from it."""
+def _named(path: Path | str) -> Iterator[None]:
+    """Names the file, or the setting, in what is raised by weights and settings from there."""
     try:
         yield
     except (KeyError, RuntimeError, TypeError) as error:
@@ -130,6 +131,7 @@ def assemble(
     thinker_ckpt: Path,
     encoder_ckpts: dict[str, Path],
     settings: Mapping[str, dict[str, Any]] | None = None,
+    projectors: Mapping[str, dict[str, Any]] | None = None,
     chat_template: str | None = None,
 ) -> tuple[OmniModel, ChatRenderer]:
     """Joins trained parts; the projectors are fresh.
@@ -137,6 +139,7 @@ def assemble(
     Args:
         settings: by modality, laid over those in the encoder's checkpoint.
         chat_template: in place of that of the thinker's folder.
+        projectors: by modality, ``type`` and settings; else the encoder's own choice.
 
     Raises:
         UserError: names every checkpoint that is missing or of another kind.
@@ -154,17 +157,26 @@ def assemble(
     if problems:
         raise UserError("\n".join(problems))
     parts = {name: _speaks(words, part, encoder_ckpts[name]) for name, part in parts.items()}
-    settings = settings or {}
-    if unknown := settings.keys() - parts.keys():
-        raise UserError(
-            f"encoder_settings.{min(unknown)}: the model has no such encoder; it has "
-            f"{', '.join(parts) or 'none'}"
-        )
-    encoders = {
-        name: with_settings(name, part["config"], settings.get(name, {}))
+    settings, projectors = settings or {}, projectors or {}
+    for key, given in (("encoder_settings", settings), ("projectors", projectors)):
+        if unknown := given.keys() - parts.keys():
+            raise UserError(
+                f"{key}.{min(unknown)}: the model has no such encoder; it has "
+                f"{', '.join(parts) or 'none'}"
+            )
+    resolved = {
+        name: _configured(name, part, settings, projectors, encoder_ckpts[name])
         for name, part in parts.items()
     }
-    model, renderer = load_thinker(thinker_ckpt, encoders, chat_template)
+    encoders = {name: config for name, (config, _) in resolved.items()}
+    chosen = {name: projector for name, (_, projector) in resolved.items()}
+    try:
+        model, renderer = load_thinker(thinker_ckpt, encoders, chosen, chat_template)
+    except UserError:
+        for name, config in encoders.items():  # it may be an encoder's fault
+            with _named(encoder_ckpts[name]):
+                build_encoder(name, config, chosen[name]).build()
+        raise
     for name, part in parts.items():
         with _named(encoder_ckpts[name]):
             model.encoders[name].load_state_dict(part["state"])
@@ -189,6 +201,24 @@ def _vocabulary_of(given: Path) -> str:
 def _format_of(state: Mapping[str, Tensor]) -> str:
     names = {dtype: name for name, dtype in FORMATS.items()}
     return next((names[t.dtype] for t in state.values() if t.dtype in names), "fp32")
+
+
+def _configured(
+    name: str,
+    part: Mapping[str, Any],
+    settings: Mapping[str, dict[str, Any]],
+    projectors: Mapping[str, dict[str, Any]],
+    path: Path,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Configurations of an encoder and its projector for a run; a UserError names who is wrong."""
+    with _named(path):
+        build_encoder(name, part["config"])
+    config, projector = configure(
+        name, part["config"], settings.get(name, {}), projectors.get(name)
+    )
+    with _named(f"encoder_settings.{name}"):
+        build_encoder(name, config, projector)
+    return config, projector
 
 
 @torch.no_grad()
@@ -279,7 +309,11 @@ def save_omni(
             name: states[modality.medium.encoder_part]
             for name, modality in model.modalities.items()
         },
-        "config": {"thinker": model.config.thinker, "encoders": model.config.encoders},
+        "config": {
+            "thinker": model.config.thinker,
+            "encoders": model.config.encoders,
+            "projectors": model.config.projectors,
+        },
         "bases": bases,
         **renderer.state(),
     }
@@ -287,25 +321,32 @@ def save_omni(
 
 
 def read_reading(ckpt_dir: Path, max_tokens: int) -> ReadLimits:
-    """How the model of a folder reads samples; its weights are not loaded."""
-    path = ckpt_dir / "omni.pt"
+    """How the model of a folder or file reads samples; its weights are not loaded."""
+    path = _model_file(ckpt_dir)
     values = read_part(path, "omni")
-    encoders = values["config"]["encoders"]
-    modalities = {name: build_encoder(name, config) for name, config in encoders.items()}
+    config = OmniConfig(**values["config"])
+    modalities = {
+        name: build_encoder(name, encoder, config.projectors.get(name))
+        for name, encoder in config.encoders.items()
+    }
     return ReadLimits(_renderer_of(values, path), modalities, max_tokens)
+
+
+def _model_file(ckpt_dir: Path) -> Path:
+    is_file = ckpt_dir.suffix == ".pt" or ckpt_dir.is_file()
+    return ckpt_dir if is_file else ckpt_dir / "omni.pt"
 
 
 def load_omni(
     ckpt_dir: Path, device: torch.device | None = None
 ) -> tuple[OmniModel, ChatRenderer, dict[str, Any]]:
-    """Loads ``omni.pt`` of a folder, ready to answer; returns its other values too.
+    """Loads ``omni.pt`` of a folder, or a file, ready to answer; returns its other values too.
 
     Raises:
         UserError: the folder or file is missing, damaged, or no model of omnitune's; or a
             pretrained base that it refers to is.
     """
-    is_file = ckpt_dir.suffix == ".pt" or ckpt_dir.is_file()
-    path = ckpt_dir if is_file else ckpt_dir / "omni.pt"
+    path = _model_file(ckpt_dir)
     values = read_part(path, "omni")
     bases = {name: Base(**base) for name, base in values.get("bases", {}).items()}
     with _named(path):

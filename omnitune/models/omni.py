@@ -37,6 +37,7 @@ class OmniConfig(PretrainedConfig):
     Args:
         thinker: the language model's configuration as a dictionary with ``model_type``.
         encoders: each modality's encoder settings.
+        projectors: each modality's projector settings; without, the encoder's own choice.
     """
 
     model_type = "omnitune"
@@ -45,10 +46,12 @@ class OmniConfig(PretrainedConfig):
         self,
         thinker: dict[str, Any] | None = None,
         encoders: dict[str, dict[str, Any]] | None = None,
+        projectors: dict[str, dict[str, Any]] | None = None,
         **kwargs: Any,
     ) -> None:
         self.thinker = thinker or {}
         self.encoders = encoders or {}
+        self.projectors = projectors or {}
         super().__init__(**kwargs)
 
 
@@ -112,8 +115,12 @@ class OmniModel(PreTrainedModel):
         operators.install_cpu_kernels(self.thinker)
         self._has_plain_head = families.has_plain_head(self.thinker)
         self.modalities: dict[str, Encoder] = {
-            name: build_encoder(name, encoder) for name, encoder in config.encoders.items()
+            name: build_encoder(name, encoder, config.projectors.get(name))
+            for name, encoder in config.encoders.items()
         }
+        # As resolved: what is saved says all, and defaults may change.
+        self.config.encoders = {name: m.config for name, m in self.modalities.items()}
+        self.config.projectors = {name: m.projector for name, m in self.modalities.items()}
         width = self.thinker.config.hidden_size
         self.encoders = nn.ModuleDict()
         for name, modality in self.modalities.items():
@@ -143,13 +150,17 @@ class OmniModel(PreTrainedModel):
         The library would draw some of them anew, by rules that differ from version to version.
         """
 
-    def projector(self, name: str) -> nn.Module:
+    def projector(self, name: str) -> Projector:
         """The projector of a modality."""
         return getattr(self, self.modalities[name].medium.projector_part)
 
     def readout(self, name: str) -> VocabHead | None:
-        """What names the thinker's words in a modality's features, if anything does."""
-        return getattr(self.encoders[name], "readout", None)
+        """What names the thinker's words in a modality's slots, if anything does.
+
+        A resampler's slots are no feature rows, so nothing names words in them.
+        """
+        keeps_rows = self.modalities[name].keeps_rows
+        return getattr(self.encoders[name], "readout", None) if keeps_rows else None
 
     def parts(self) -> dict[str, nn.Module]:
         """What can be trained or frozen by itself, by name: together all the weights."""
@@ -212,9 +223,9 @@ class OmniModel(PreTrainedModel):
         weight = self.word_embeddings()
         for name in self.modalities:
             projector = self.projector(name)
-            if isinstance(projector, Projector) and self.readout(name) is not None:
+            if self.readout(name) is not None:
                 projector.zero_init_()
-            elif isinstance(projector, Projector):
+            else:
                 projector.match_scale(weight)
 
     def freeze_encoders(self) -> None:
@@ -271,22 +282,31 @@ class OmniModel(PreTrainedModel):
                 if self.training:
                     embeds_TE = embeds_TE + self._zero_term(name)
                 continue
-            features_RD = rows.features_RD
-            if features_RD is None:
-                features_RD = torch.cat(self.encode(name, rows.inputs))
-            if features_RD.shape[0] != rows.slots_R.shape[0]:
-                raise UserError(
-                    f"{features_RD.shape[0]} {name} feature rows for {rows.slots_R.shape[0]} slots"
-                )
-            rows_RE = self.projector(name)(features_RD.to(embeds_TE.dtype)).to(embeds_TE.dtype)
-            readout = self.readout(name)
-            if readout is not None:
-                words_VE = self.word_embeddings()
-                silence_RE = embeds_TE.index_select(0, rows.slots_R)
-                said_RE = readout.soft_embed(features_RD, words_VE, silence_RE)
-                rows_RE = rows_RE + said_RE.to(embeds_TE.dtype)
-            embeds_TE = embeds_TE.index_put((rows.slots_R,), rows_RE)
+            rows_RE = self._project(name, rows, embeds_TE)
+            # Slots may be padded beyond what is projected.
+            embeds_TE = embeds_TE.index_put((rows.slots_R[: len(rows_RE)],), rows_RE)
         return embeds_TE
+
+    def _project(self, name: str, rows: MediaRows, embeds_TE: Tensor) -> Tensor:
+        """What stands in the slots of a batch's media, words of a readout included: ``[R, E]``."""
+        features_RD, rows_M = rows.features_RD, rows.rows_M
+        if features_RD is None:
+            encoded = self.encode(name, rows.inputs)
+            features_RD, rows_M = torch.cat(encoded), [len(found_ND) for found_ND in encoded]
+        rows_RE = self.projector(name)(features_RD.to(embeds_TE.dtype), rows_M)
+        rows_RE = rows_RE.to(embeds_TE.dtype)
+        expected_M = [self.modalities[name].slots_for(count) for count in rows_M]
+        if expected_M != rows.slots_M or len(rows_RE) > len(rows.slots_R):
+            raise UserError(
+                f"{sum(rows_M)} {name} feature rows, which take {sum(expected_M)} slots, for "
+                f"{min(sum(rows.slots_M), len(rows.slots_R))} slots"
+            )
+        readout = self.readout(name)
+        if readout is None:
+            return rows_RE
+        silence_RE = embeds_TE.index_select(0, rows.slots_R)
+        said_RE = readout.soft_embed(features_RD, self.word_embeddings(), silence_RE)
+        return rows_RE + said_RE.to(embeds_TE.dtype)
 
     def word_embeddings(self) -> Tensor:
         """How the decoder reads each word of the vocabulary: ``[V, E]``."""

@@ -265,6 +265,7 @@ def _of_language(guard: Mapping[str, Any]) -> Iterator[Finding]:
     """Bad: the interval of the change of the text loss lies above 0, the change is ``LANGUAGE``.
 
     Weak: the change is smaller. Fine: the interval reaches down to 0 and ends below ``LANGUAGE``.
+    Of few records the interval is too narrow, and nothing is said.
     """
     now, start = as_number(guard, "loss"), as_number(guard, "start")
     interval = as_interval(guard, "interval")
@@ -272,7 +273,10 @@ def _of_language(guard: Mapping[str, Any]) -> Iterator[Finding]:
         return
     change = f"text loss {write_score(now, 'loss')}, before {write_score(start, 'loss')}"
     low, high = interval
-    if low > 0 and _at_least(now - start, LANGUAGE):
+    records = as_number(guard, "records")
+    if records is not None and records < ENOUGH:
+        yield Finding(FEW, f"the texts are too few to say whether language was lost ({change})")
+    elif low > 0 and _at_least(now - start, LANGUAGE):
         yield Finding(BAD, f"language was lost ({change})")
     elif low > 0:
         yield Finding(WEAK, f"language became a little worse ({change})")

@@ -27,6 +27,14 @@ def path_of(typed: str) -> Path:
     return Path(path if os.path.exists(path) else re.sub(r"\\(.)", r"\1", path))
 
 
+def are_several(typed: str) -> bool:
+    """Whether what was typed for a path is several words as a shell reads them."""
+    try:
+        return len(shlex.split(typed)) > 1
+    except ValueError:  # a quote without its other
+        return False
+
+
 def dropped_files(line: str) -> list[Path]:
     """The existing regular files that a line is made of; none if it holds anything else.
 

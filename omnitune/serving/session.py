@@ -16,16 +16,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from omnitune.data.loader import resampled
 from omnitune.data.packing import Item
 from omnitune.data.taught import Taught
 from omnitune.data.template import ChatRenderer
 from omnitune.generation import stream
-from omnitune.media.base import with_article
+from omnitune.media.base import counted, with_article
 from omnitune.media.registry import MEDIA
 from omnitune.models.omni import OmniModel
 from omnitune.sample import ContentPart, Media, Message, Text, UserError
-
-MAX_NEW_TOKENS = 256
+from omnitune.serving.options import MAX_NEW_TOKENS
 
 
 class ChatSession:
@@ -95,7 +95,7 @@ class ChatSession:
         self._pending.append((Media(modality, path), features_RD.cpu()))
         order = list(MEDIA)
         self._pending.sort(key=lambda pair: order.index(pair[0].modality))
-        return features_RD.shape[0]
+        return self.model.modalities[modality].slots_for(features_RD.shape[0])
 
     def _make_way(self, modality: str) -> str:
         """Drops what the model cannot read beside one more medium; says so in words."""
@@ -131,7 +131,8 @@ class ChatSession:
 
     @staticmethod
     def _taught(modality: str, most: int) -> str:
-        return f"this model was taught with {'one' if most == 1 else most} {modality} at a time"
+        many = f"one {modality}" if most == 1 else counted(most, MEDIA[modality].noun)
+        return f"this model was taught with {many} at a time"
 
     def ask(self, text: str) -> Generator[str, None, None]:
         """Answers a turn made of what is attached and a text; yields the answer in pieces.
@@ -158,15 +159,19 @@ class ChatSession:
 
     def _prompt(self, user: Message) -> Item:
         features = self._features + [rows for _, rows in self._pending]
-        rendered = self.renderer.render_prompt(
-            [*self.messages[self._first :], user], [rows.shape[0] for rows in features]
-        )
+        messages, modalities = [*self.messages[self._first :], user], self.model.modalities
+        media = [part for m in messages for part in m.parts if isinstance(part, Media)]
+        counts = [
+            modalities[medium.modality].slots_for(rows.shape[0])
+            for medium, rows in zip(media, features, strict=True)
+        ]
+        rendered = self.renderer.render_prompt(messages, counts)
         if len(rendered.tokens) > self.limit:
             raise UserError(
                 f"the conversation holds {len(rendered.tokens)} tokens, the limit is {self.limit} "
                 f"({self.room} more are kept for the answer); use /reset to start anew"
             )
-        return Item("chat", rendered, features)
+        return Item("chat", rendered, features, resampled=resampled(modalities))
 
     def _answer(self, user: Message, item: Item) -> Generator[str, None, None]:
         self.answer_tokens = tokens = []

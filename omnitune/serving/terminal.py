@@ -8,13 +8,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Annotated, Any
 
 import torch
-from pydantic import BeforeValidator, Field, create_model
 
-from omnitune.config.base import Config
-from omnitune.config.help import asks_for_help, help_text
 from omnitune.config.settings import load_config
 from omnitune.data.taught import Taught
 from omnitune.media.base import with_article
@@ -23,15 +19,9 @@ from omnitune.models.loading import load_omni
 from omnitune.sample import Media, UserError
 from omnitune.serving import paths
 from omnitune.serving.folder import greeting, require_model
-from omnitune.serving.session import MAX_NEW_TOKENS, ChatSession, named_in_errors
+from omnitune.serving.options import MAX_NEW_TOKENS, chat_config
+from omnitune.serving.session import ChatSession, named_in_errors
 from omnitune.serving.streams import as_json_line, leave_when_killed, next_line, printable, tell
-
-CKPT_DIR = Path("checkpoints/omni_sft_tiny")
-ABOUT = "Talks to a model: at a prompt, or once if --prompt or a file is given."
-AFTER_A_MISTAKE = (
-    "After a mistake in the input the exit status is 2, and standard error says what is wrong; "
-    'with --json, standard output then holds {"error": ...}.'
-)
 
 COMMANDS = {
     "/reset": "forget the conversation and what is attached",
@@ -130,6 +120,10 @@ class Terminal:
             if not argument:
                 raise UserError(f"{command} needs a file: {command} PATH")
             path = paths.path_of(argument)
+            if not path.exists() and paths.are_several(argument):
+                raise UserError(
+                    f"{path}: no such file; if these are several, give each its own {command} PATH"
+                )
             self._attach(Media(self.kinds[command], path), path.name)
         elif command == "/reset":
             self.session.reset()
@@ -207,47 +201,12 @@ def chat(
     return 0
 
 
-class ChatOptions(Config):
-    """Options of ``omnitune chat``, to which each modality adds one."""
-
-    ckpt_dir: Path = CKPT_DIR
-    """folder or file of the model"""
-    prompt: str | None = None
-    """text to answer, once; it may be empty beside a file [default: a conversation, unless a file
-    is given]"""
-    as_json: bool = Field(False, alias="json")
-    """print the answer as one line of JSON"""
-    max_new_tokens: int = Field(MAX_NEW_TOKENS, ge=1)
-    """largest length of an answer in tokens"""
-
-
-def chat_config() -> type[ChatOptions]:
-    """The options of the chat: a file for each modality that there is now."""
-    files: dict[str, Any] = {
-        name: (
-            Annotated[list[Path], BeforeValidator(_typed_paths)],
-            Field([], title="FILE ...", description=f"{name} files to put before the text"),
-        )
-        for name in MEDIA
-    }
-    return create_model("ChatConfig", __base__=ChatOptions, **files)
-
-
-def _typed_paths(value: Any) -> Any:
-    if isinstance(value, list) and "" not in value:
-        return [paths.path_of(path) for path in value]
-    raise ValueError("a value is missing")
-
-
 def main(arguments: list[str]) -> int:
     """The ``chat`` subcommand; returns the exit status.
 
     Raises:
         UserError: of the options or of :func:`chat`; with ``--json`` it is on standard output too.
     """
-    if asks_for_help(arguments):
-        print(help_text("chat", ABOUT, {"Options": chat_config()}, AFTER_A_MISTAKE))
-        return 0
     try:
         return chat(**dict(load_config(chat_config(), None, arguments)))
     except UserError as error:

@@ -46,13 +46,15 @@ def write_parts(checkpoints: Path, overwrite: bool = False, folder: Path = SHIPP
     """Writes the ready-made parts as checkpoints; returns those that were not there yet.
 
     Raises:
-        UserError: another checkpoint lies where one belongs, or a file cannot be read or written.
+        UserError: another checkpoint or a damaged one lies where one belongs, and is not to be
+            replaced; or a file cannot be read or written.
     """
     card = read_card(folder)
     made = {kind: _checkpoint(kind, card["parts"][kind], folder) for kind in PLACES}
     targets = {kind: checkpoints / place for kind, place in PLACES.items()}
     there = {kind: path for kind, path in targets.items() if path.exists()}
-    others = [path for kind, path in there.items() if not _same(read_checkpoint(path), made[kind])]
+    found = {kind: _found(path, overwrite) for kind, path in there.items()}
+    others = [path for kind, path in there.items() if not _same(found[kind], made[kind])]
     if others and not overwrite:
         raise UserError(
             f"{', '.join(map(str, others))}: another part is there; --overwrite replaces it, "
@@ -61,9 +63,24 @@ def write_parts(checkpoints: Path, overwrite: bool = False, folder: Path = SHIPP
     new = [kind for kind, path in targets.items() if path not in set(there.values()) - set(others)]
     for kind in new:
         write_checkpoint(targets[kind], made[kind])
+    for kind, path in targets.items():
         if tokenizer := made[kind].get("tokenizer"):  # encoders are trained with that alone
-            write_json(targets[kind].with_name(TOKENIZER_FILE), json.loads(tokenizer))
+            beside = path.with_name(TOKENIZER_FILE)
+            if kind in new or overwrite or not beside.exists():
+                write_json(beside, json.loads(tokenizer))
     return [targets[kind] for kind in new]
+
+
+def _found(path: Path, overwrite: bool) -> dict[str, Any]:
+    """The part that is there; where it will be replaced, an empty one for a damaged one."""
+    try:
+        return read_checkpoint(path)
+    except UserError as error:
+        if overwrite:
+            return {}
+        raise UserError(
+            f"{error}; --overwrite replaces it, --checkpoints DIR leaves it alone"
+        ) from None
 
 
 def ship_parts(checkpoints: Path, corpus: dict[str, Any], folder: Path = SHIPPED) -> None:

@@ -22,13 +22,13 @@ def encode_media(
     config: SftConfig,
     model: OmniModel,
     samples: Sequence[Sample],
-    slots: Mapping[str, int],
+    rows: Mapping[str, int],
     resume: bool = False,
 ) -> dict[str, FeatureStore]:
     """Encodes media once while their encoder is frozen, if that pays or was asked for.
 
     Args:
-        slots: feature rows of all media, at most, by modality.
+        rows: feature rows of all media, at most, by modality.
         resume: do as the run began.
 
     Returns:
@@ -49,7 +49,7 @@ def encode_media(
     elif resume and note.exists():
         chosen, why = read_json_object(note).get("modalities", list(passes)), "as the run began"
     else:
-        chosen, why = choose_cached(model, passes, slots, root)
+        chosen, why = choose_cached(model, passes, rows, root)
     print(f"feature cache: {', '.join(chosen) or 'off'} ({why})", flush=True)
     return encode_once(model, samples, root, chosen) if chosen else {}
 
@@ -63,7 +63,7 @@ def frozen_passes(config: SftConfig, model: OmniModel) -> dict[str, float]:
 
 
 def choose_cached(
-    model: OmniModel, passes: Mapping[str, float], slots: Mapping[str, int], root: Path
+    model: OmniModel, passes: Mapping[str, float], rows: Mapping[str, int], root: Path
 ) -> tuple[list[str], str]:
     """The modalities whose media are encoded once, and why; ``root`` is the stores' folder.
 
@@ -74,7 +74,7 @@ def choose_cached(
     if not chosen:
         return [], "no medium is met twice by a frozen encoder"
     # In half precision.
-    size = sum(2 * model.modalities[name].feature_dim * slots.get(name, 0) for name in chosen)
+    size = sum(2 * model.modalities[name].feature_dim * rows.get(name, 0) for name in chosen)
     there = next(folder for folder in (root, *root.parents) if folder.exists())
     kept = sum(file.stat().st_size for file in root.rglob("rows-*"))
     room = (1 - SPARED) * shutil.disk_usage(there).free + kept

@@ -102,13 +102,16 @@ def _one_step(run: Run, fed: Callable[[int], DeviceBatch], ranks: Distributed) -
         amounts, norm = {name: [0.0] * len(run.groups) for name in AMOUNTS}, 0.0
     elif run.strategy:
         run.strategy.count(run.step, amounts)
+    seconds = time.perf_counter() - started
     run.log.step(
         amounts["loss"],
         amounts["supervised"],
         grad_norm=norm,
         learning_rate=rate,
-        seconds=time.perf_counter() - started,
+        seconds=seconds,
     )
+    if run.compare and (line := run.compare(seconds)):
+        run.log.say(line)
 
 
 def _follow(run: Run, ranks: Distributed) -> None:

@@ -119,6 +119,12 @@ def prepare_output_dir(
         if complete:
             print(f"{result} is there and complete; nothing to do (--overwrite trains again)")
             return None
+        if not found and resume:
+            print(
+                f"note: {folder / RUN_FILE} is missing: nobody can tell whether the settings and "
+                "inputs are those of the run that goes on",
+                flush=True,
+            )
         if not resume:
             raise UserError(
                 f"{folder} holds an unfinished run; --resume goes on with it, --overwrite starts "

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from omnitune.config.run import RunConfig
 from omnitune.data.packing import Shard
+from omnitune.media.base import counted
 from omnitune.training.optim import warmup_of
 from omnitune.training.progress import RunLog
 from omnitune.training.strategy import Strategy
@@ -57,7 +58,8 @@ class Plan:
         total, notes = config.max_steps or epochs, []
         if total > epochs:
             notes.append(
-                f"max_steps is {total}, and {config.num_epochs} epochs hold {epochs} steps: "
+                f"max_steps is {total}, and {counted(config.num_epochs, 'epoch')} "
+                f"{'holds' if config.num_epochs == 1 else 'hold'} {counted(epochs, 'step')}: "
                 f"training goes on into epoch {-(-total // steps)}"
             )
         warmup = warmup_of(config.warmup_steps, total)
@@ -90,6 +92,7 @@ class Run:
         rounded: brings a batch to one of few shapes without changing its losses, or None.
         compile: compiles what is worth it of the model, or None.
         strategy: what changes on the way (stage E), or None.
+        compare: takes the seconds of each step; what it returns is printed.
         state: JSON-able values that are saved and restored with the run.
         updating: between the first changed weight and the counting of the step.
         rng: state of torch's generator before the step under way, whose draws are thrown away if
@@ -109,6 +112,7 @@ class Run:
     rounded: Callable[[Any], LossBatch] | None = None
     compile: Callable[[], None] | None = None
     strategy: Strategy | None = None
+    compare: Callable[[float], str] | None = None
     state: dict[str, Any] = field(default_factory=dict)
     step: int = 0
     updating: bool = False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from omnitune.config.sft import SftConfig
 from omnitune.data.audit.truncation import TRUNCATION_FILE, ReadLimits, audit_truncation, summary
 from omnitune.data.index import Samples
-from omnitune.data.loader import BatchStream, SampleReader
-from omnitune.data.mixture import Mixture
+from omnitune.data.loader import SampleReader
 from omnitune.data.packing import Batch
 from omnitune.data.reading import data_files, join, split_of
 from omnitune.data.rounding import round_up
@@ -22,12 +21,15 @@ from omnitune.data.taught import taught_by
 from omnitune.data.template import ChatRenderer
 from omnitune.evaluation.console_summary import score_lines
 from omnitune.evaluation.guard import language_lost
+from omnitune.media.base import counted
 from omnitune.models.loading import assemble, save_omni
 from omnitune.models.omni import OmniModel
 from omnitune.sample import UserError
 from omnitune.storage import machine_memory, usable_cores, write_json
 from omnitune.training import checkpoint, precision
 from omnitune.training.caching import encode_media
+from omnitune.training.devices import this_device
+from omnitune.training.estimate import estimate_run
 from omnitune.training.evaluator import Evaluator, epoch_samples, final_scores, final_splits
 from omnitune.training.interpolation import interpolate_weights
 from omnitune.training.loop import train
@@ -36,12 +38,15 @@ from omnitune.training.mix import mix_lines
 from omnitune.training.optim import build_optimizer, trainable
 from omnitune.training.output_dir import CACHE_NOTE, finish, prepare_output_dir
 from omnitune.training.phases import Phases
+from omnitune.training.plan_lines import Comparison, resident
+from omnitune.training.preflight import preflight
 from omnitune.training.progress import RunLog
 from omnitune.training.run import Plan, Run
-from omnitune.training.sources import read_samples, require_splits
+from omnitune.training.sources import build_stream, read_samples, require_splits
 from omnitune.training.strategy import Strategy, plan_strategy
 
 GIB = 2**30
+COMPARED = 32  # samples of a source from which a run's own plan is made
 
 
 def finetune(
@@ -61,13 +66,16 @@ def finetune(
     output = prepare_output_dir(config, result, resume, overwrite, inputs)
     if output is None:
         return None
-    started = time.monotonic()
+    started, before = time.monotonic(), resident()
     setup = build_training(config, resume)
     run = setup.run
     describe(run)
     check_batch(config, setup)
     if run.device.type == "cuda":
         log_memory_estimate(config, setup.model, run)
+    for line in preflight(run, setup.reader):
+        run.log.say(line)
+    run.compare = compare_with_plan(config, setup, before)
     output.open()
     write_json(config.out / TRUNCATION_FILE, setup.truncation)
     write_json(config.out / CACHE_NOTE, {"modalities": setup.cached})
@@ -121,7 +129,11 @@ def build_training(config: SftConfig, resume: bool = False) -> TrainingSetup:
     torch.manual_seed(config.seed)
     samples = read_samples(config)
     model, renderer = assemble(
-        config.thinker_ckpt, config.encoders, config.encoder_settings, config.chat_template
+        config.thinker_ckpt,
+        config.encoders,
+        config.encoder_settings,
+        config.projectors,
+        config.chat_template,
     )
     describe_parts(model)
     config = within_context(config, model)
@@ -137,8 +149,8 @@ def build_training(config: SftConfig, resume: bool = False) -> TrainingSetup:
     precision.set_formats(config, model)
     if config.activation_checkpointing:
         model.checkpoint_activations()
-    slots = {name: truncation[name]["slots"] for name in model.modalities if name in truncation}
-    features = encode_media(config, model, join(samples.values()), slots, resume)
+    rows = {name: truncation[name]["rows"] for name in model.modalities if name in truncation}
+    features = encode_media(config, model, join(samples.values()), rows, resume)
     reader = SampleReader(renderer, model.modalities, features, config.max_tokens)
     run = build_run(config, model, reader, samples)
     if resume and checkpoint.restore(run):
@@ -209,22 +221,7 @@ def build_run(
     config: SftConfig, model: OmniModel, reader: SampleReader, samples: Mapping[str, Samples]
 ) -> Run:
     """Puts together what the loop needs."""
-    training = {source: split_of(found, "train") for source, found in samples.items()}
-    sizes = {source: len(found) for source, found in training.items()}
-    # Of the whole run: batches are sized by it.
-    weights = {s: sum(mix.weights().get(s, 0.0) for mix in config.mixes) for s in config.sources}
-    mixture = Mixture(sizes, weights, config.seed)
-    stream = BatchStream(
-        reader,
-        training,
-        mixture,
-        config.batch_size,
-        multi_turn_prob=config.multi_turn_prob,
-        max_questions_per_sample=config.max_questions_per_sample,
-        fresh_questions=config.fresh_questions,
-        loss_length_exponent=config.loss_length_exponent,
-        tokens_per_batch=config.tokens_per_batch,
-    )
+    stream = build_stream(config, reader, samples)
     plan = Plan.of(config, len(stream))
     strategy = plan_strategy(config, model, reader, samples, stream, plan.total_steps)
     rates = learning_rates(config, model.thinker.config.hidden_size)
@@ -276,12 +273,33 @@ def describe(run: Run) -> None:
     count = sum(p.numel() for _, p in trainable(run.model))
     total = sum(p.numel() for p in run.model.parameters())
     tokens = getattr(run.config, "tokens_per_batch", None)
-    batch = f"about {tokens} tokens" if tokens else f"{run.config.batch_size} samples"
+    batch = f"about {tokens} tokens" if tokens else counted(run.config.batch_size, "sample")
     print(
         f"training {count / 1e6:.2f} of {total / 1e6:.2f} million weights, "
-        f"{run.plan.total_steps} steps of {batch}",
+        f"{counted(run.plan.total_steps, 'step')} of {batch}",
         flush=True,
     )
+
+
+def compare_with_plan(
+    config: SftConfig, setup: TrainingSetup, before: int
+) -> Callable[[float], str]:
+    """What holds the first steps of a run against its plan.
+
+    Args:
+        before: bytes of the process before the model was there.
+    """
+    run = setup.run
+    plan = estimate_run(
+        config,
+        setup.model,
+        setup.strategy.stream,
+        this_device(run.device),
+        setup.cached,
+        each=COMPARED,
+        bf16=precision.choose_precision(run)[0] == "bf16",
+    )
+    return Comparison(plan, run.device, before).step
 
 
 def check_batch(config: SftConfig, setup: TrainingSetup) -> None:
@@ -295,8 +313,10 @@ def check_batch(config: SftConfig, setup: TrainingSetup) -> None:
     tokens = config.tokens_per_batch or round(mean * config.batch_size)
     bf16 = config.precision != "fp32"
     checkpointed = config.activation_checkpointing
-    needed = sum(estimate_memory(setup.model, tokens, 0, bf16, checkpointed).values())
     device = setup.run.device
+    on_cpu = device.type == "cpu"
+    terms = estimate_memory(setup.model, tokens, 0, bf16, checkpointed, on_cpu=on_cpu)
+    needed = sum(terms.values())
     there = (
         torch.cuda.get_device_properties(device).total_memory
         if device.type == "cuda"

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from omnitune.config.sft import SftConfig
+from omnitune.data.faults import Faults
 from omnitune.data.index import Samples
+from omnitune.data.loader import BatchStream, SampleReader
+from omnitune.data.mixture import Mixture
 from omnitune.data.reading import join, read_sources, remarks, split_of
 from omnitune.data.splits import doubts
 from omnitune.sample import UserError
@@ -15,6 +18,7 @@ def read_samples(config: SftConfig) -> dict[str, Samples]:
     """Every split of the sources with weight; says how many there are, and what is odd."""
     given = {source: weight_of(config, source) for source in config.sources}
     samples = read_sources(config.data_dir, given, config.languages)
+    require_encoders(config, samples)
     require_splits(config, samples)
     for source, found in samples.items():
         counts = (f"{len(split_of(found, split)):,} {split}" for split in sorted(found.splits))
@@ -30,6 +34,24 @@ def weight_of(config: SftConfig, source: str) -> str:
     if weight is None:
         return "of a phase's data_mix: " + config.where("phases", source)
     return f"{config.where('data_mix', source)}: {weight:g}"
+
+
+def require_encoders(config: SftConfig, samples: Mapping[str, Samples]) -> None:
+    """Raises a UserError if records show media that the run names no encoder for."""
+    faults = Faults()
+    for source, found in samples.items():
+        [(file, _)] = found.pieces
+        for name in file.index.modalities:
+            if name in config.encoders:
+                continue
+            key, number = config.encoder_key(name), file.index.records_showing(name)[0]
+            with faults:
+                raise UserError(
+                    f"{file.path}: record {number + 1} shows {name}, but {key} is null, so the "
+                    f"model has no encoder for it; give {key} a checkpoint, or the source the "
+                    f"weight 0 ({weight_of(config, source)})"
+                )
+    faults.tell()
 
 
 def require_splits(config: SftConfig, samples: Mapping[str, Samples]) -> None:
@@ -54,3 +76,24 @@ def its_splits(samples: Samples) -> str:
     """The splits that there are, and those that may be meant as another."""
     names = sorted(samples.splits)
     return f" (splits there: {'; '.join([', '.join(names), *doubts(names)])})"
+
+
+def build_stream(
+    config: SftConfig, reader: SampleReader, samples: Mapping[str, Samples]
+) -> BatchStream:
+    """The batches of a run's training samples."""
+    training = {source: split_of(found, "train") for source, found in samples.items()}
+    sizes = {source: len(found) for source, found in training.items()}
+    # Of the whole run: batches are sized by it.
+    weights = {s: sum(mix.weights().get(s, 0.0) for mix in config.mixes) for s in config.sources}
+    return BatchStream(
+        reader,
+        training,
+        Mixture(sizes, weights, config.seed),
+        config.batch_size,
+        multi_turn_prob=config.multi_turn_prob,
+        max_questions_per_sample=config.max_questions_per_sample,
+        fresh_questions=config.fresh_questions,
+        loss_length_exponent=config.loss_length_exponent,
+        tokens_per_batch=config.tokens_per_batch,
+    )

@@ -86,15 +86,20 @@ SAME: list[tuple[dict[str, Any], dict[str, Any], list[list[str]]]] = [
         chat([image("a.png"), image("b.png"), audio("a.wav"), text("a?")], "b"),
         [["[a.png]", "[b.png]", "[a.wav]", "a?"]],
     ),
-    (  # the same picture twice, one word cut in two
-        {"image": ["a.png", "a.png"], "question": "alike?", "answer": "yes"},
-        chat([image("a.png"), image("a.png"), text("ali"), text("ke?")], "yes"),
-        [["[a.png]", "[a.png]", "alike?"]],
+    (  # the same picture twice, texts in a row
+        {"image": ["a.png", "a.png"], "question": "are they alike?", "answer": "yes"},
+        chat([image("a.png"), image("a.png"), text("are they"), text("alike?")], "yes"),
+        [["[a.png]", "[a.png]", "are they alike?"]],
     ),
     (
-        chat("<image> hello", "hi", image="a.png"),
-        chat([image("a.png"), text("hello")], [text("h"), text("i")]),
+        chat("<image> hello", "hi you all", image="a.png"),
+        chat([image("a.png"), text("hello")], [text("hi"), text("you "), text("all")]),
         [["[a.png]", "hello"]],
+    ),
+    (  # untagged ones keep the record's order in front of their question
+        {"image": ["a.png", "b.png", "c.png"], "question": "is <image> red?", "answer": "no"},
+        chat([image("b.png"), image("c.png"), text("is"), image("a.png"), text("red?")], "no"),
+        [["[b.png]", "[c.png]", "is", "[a.png]", "red?"]],
     ),
     (  # tags in a part of text stand for the media under a key
         TWO | chat("see <image>, <image>", "ok"),
@@ -138,6 +143,7 @@ QA = [
     {"question": "is <image> red?", "answer": "1"},
     {"question": "does <image> lie in <image>?", "answer": "2"},
 ]
+OF_BOTH = {"question": "is <image> as loud as <audio>?", "answer": "3"}
 ALONE = [
     ["[a.png]", "[b.png]", "which is larger?"],
     ["[b.png]", "is", "[a.png]", "red?"],
@@ -156,6 +162,19 @@ def test_each_independent_question_shows_all_media(tmp_path: Path, order: list[i
     assert [shown(s.messages[0])[-1] for s in chosen.split_turns()] == [ALONE[n][-1] for n in order]
     for single in chosen.split_turns():
         assert sorted(m.path.name for m in single.media) == ["a.png", "b.png"]
+
+
+@pytest.mark.parametrize("record", [TWO, {"caption": ["a", "b"]}])
+def test_a_question_without_tags_shows_the_records_order_whatever_others_tag(
+    tmp_path: Path, record: dict[str, Any]
+) -> None:
+    source = "image_text" if "image" in record else "text_only"
+    [sample] = read(tmp_path, source, record | {"qa": [QA[1], QA[0]]})
+    for chosen in (sample, sample.select_turns([1, 0]), sample.select_turns([0, 1])):
+        [single] = [s for s in chosen.split_turns() if s.messages[1].text == "0"]
+        assert [name.strip("[].")[0] for name in shown(single.messages[0])[:2]] == ["a", "b"]
+    [both] = read(tmp_path, "image_text", TWO | {"audio": "a.wav", "qa": [OF_BOTH, QA[0]]})
+    assert shown(both.split_turns()[1].messages[0])[:3] == ["[a.png]", "[b.png]", "[a.wav]"]
 
 
 def test_a_picture_that_is_shown_twice_is_shown_twice_to_each_question(tmp_path: Path) -> None:
@@ -256,6 +275,13 @@ WRONG: list[tuple[dict[str, Any], str]] = [
         chat([image("a.png"), text("a")], "b", caption="a ring"),
         '"caption" is a key of the record, but its image is a part of a message',
     ),
+    (
+        GOOD | {"audio": "a.wav", "caption": "a ring"},
+        '"caption" says what a picture holds, but the record has audio and no image; add the '
+        '"image", or call the key "_caption" if nothing is to read it',
+    ),
+    (GOOD | TWO | {"transcript": "a ring"}, '"transcript" says what a sound holds, but the rec'),
+    (chat([audio("a.wav"), text("a")], "b", caption="a ring"), "the record has audio and no image"),
     (
         GOOD | TWO | {"caption": ["a ring"]},
         '"caption" holds 1 and "image" 2; expected one text for each path, in the same order',

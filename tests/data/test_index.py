@@ -2,6 +2,7 @@
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,10 @@ from omnitune.data.reading import (
 )
 from omnitune.data.schema import Record
 from omnitune.data.splits import by_content
+from omnitune.media.registry import MEDIA
 from omnitune.sample import Sample, UserError
 from omnitune.sources import SOURCES
+from omnitune.tasks import TASKS
 
 SPLITS = ("train", "train", "validation", "test")
 
@@ -205,6 +208,37 @@ def test_what_is_set_aside_is_so_again(data: Path, monkeypatch: pytest.MonkeyPat
         assert [s.split for s in split_of(samples, "validation")] == ["validation"]
         assert {s.split for s in split_of(samples, "train")} == {"train"}
     assert list(new) == list(again)
+
+
+@pytest.mark.usefixtures("kept")
+def test_a_task_registered_later_is_in_the_index(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = list(all_task_counts(read_source(data, "image_text")))
+    count = replace(TASKS["image_qa"], name="count", headline="", is_default=False)
+    monkeypatch.setitem(TASKS, "count", count)
+    after = list(all_task_counts(read_source(data, "image_text")))
+    assert after == [s.task_counts() for s in plainly(data, "image_text")] != before
+
+
+@pytest.mark.usefixtures("kept")
+def test_a_source_or_medium_registered_anew_is_checked_anew(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = data / SOURCES["text_only"].file
+    path.write_text(json.dumps([{"question": "<thermal>?", "answer": "a", "note": 1}] * 2))
+    source = replace(SOURCES["text_only"], keys=("note",))
+    monkeypatch.setitem(SOURCES, "text_only", source)
+    assert len(read_source(data, "text_only")) == 2
+    monkeypatch.setitem(SOURCES, "text_only", replace(source, keys=()))
+    with pytest.raises(UserError, match='unknown key "note"'):
+        read_source(data, "text_only")
+    monkeypatch.setitem(SOURCES, "text_only", source)
+    assert len(read_source(data, "text_only")) == 2
+    thermal = type("Thermal", (type(MEDIA["image"]),), {"name": "thermal"})
+    monkeypatch.setitem(MEDIA, "thermal", thermal())
+    with pytest.raises(UserError, match="holds <thermal>"):
+        read_source(data, "text_only")
 
 
 @pytest.mark.usefixtures("kept")

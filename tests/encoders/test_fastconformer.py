@@ -298,6 +298,20 @@ def test_a_limit_that_is_no_number_of_seconds_is_refused(given: object) -> None:
         FastConformerEncoder(ENCODERS["audio"] | {"max_seconds": given})
 
 
+@pytest.mark.parametrize("shape", [(1, 10, 16), (10,), (10, 7)])
+def test_features_of_another_shape_are_refused(
+    modality: FastConformerEncoder,
+    encoder: nn.Module,
+    monkeypatch: pytest.MonkeyPatch,
+    shape: tuple[int, ...],
+) -> None:
+    monkeypatch.setattr(modality, "encode", lambda *given: [torch.zeros(shape)])
+    width = ENCODERS["audio"]["hidden_size"]
+    expected = rf"gives features of the shape .*; expected \[slots, {width}\]"
+    with pytest.raises(UserError, match=expected):
+        modality.encode_checked(encoder, [torch.zeros(80, 40)])
+
+
 def test_rows_that_are_no_slots_are_refused_also_if_their_sum_is_right(
     modality: FastConformerEncoder, encoder: nn.Module, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,10 +5,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-from helpers import tiny_model, tiny_renderer
+from helpers import tiny_model, tiny_renderer, write_image, write_source
 
 from omnitune.cli import main
 from omnitune.models.loading import save_omni
+from omnitune.sources import SOURCES
 
 
 @pytest.fixture(scope="module")
@@ -71,3 +72,33 @@ def test_own_data_and_what_is_held_out_of_it_are_scored_unless_told_otherwise(
     assert main(["evaluate", "--ckpt_dir", str(tmp_path), "--json", "--device", "cpu"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["scored_split"], found["tasks"]["text"]["questions"]) == ("validation", 2)
+
+
+def test_records_of_media_without_an_encoder_are_left_out_and_said_to_be(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_omni(tmp_path / "omni.pt", tiny_model(media=["image"]), tiny_renderer(), step=1)
+    pair = {"question": "what?", "answer": "red", "split": "test"}
+    write_source(tmp_path / "data", "text_only", [pair, pair | {"image": "a.png"}])
+    write_image(tmp_path / "data/text/a.png")
+    write_source(tmp_path / "data", "audio_text", [pair | {"audio": "none.wav"}] * 3)
+    assert evaluate(tmp_path, "--json") == 0
+    told = capsys.readouterr()
+    found = json.loads(told.out)
+    assert {name: task["questions"] for name, task in found["tasks"].items()} == {
+        "text": 1,
+        "image_qa": 1,
+    }
+    [line] = [line for line in told.err.splitlines() if "left out" in line]
+    assert line == (
+        "warning: left out, as the model has no encoder for audio: all 3 records of audio_text"
+    )
+    save_omni(tmp_path / "omni.pt", tiny_model(media=[]), tiny_renderer(), step=1)
+    assert evaluate(tmp_path) == 0
+    assert (
+        "no encoder for audio, image: 1 of 2 records of text_only, all 3 records of audio_text"
+        in capsys.readouterr().err
+    )
+    (tmp_path / "data" / SOURCES["text_only"].file).unlink()
+    assert evaluate(tmp_path) == 2
+    assert "every record shows media that the model has no encoder" in capsys.readouterr().err

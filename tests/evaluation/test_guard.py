@@ -22,7 +22,7 @@ def test_the_same_thinker_has_lost_nothing() -> None:
     guard = text_guard(losses, losses, TEXTS)
     plain = token_scoreboard(model, [reader.item(text) for text in TEXTS])
     assert guard["loss"] == guard["start"] == pytest.approx(plain["loss"], rel=1e-5)
-    assert guard["interval"] == [0, 0]
+    assert (guard["interval"], guard["records"]) == ([0, 0], len(TEXTS))
     assert language_lost(guard) == []
 
 

@@ -132,6 +132,18 @@ def test_a_model_without_a_tokenizer_is_named(tmp_path: Path, tokenizer: object)
         load_omni(path)
 
 
+@pytest.mark.parametrize("wrong", [{"max_seconds": 0}, {"long_audio": "cut"}])
+def test_an_encoder_of_wrong_settings_is_named_and_not_the_thinker(
+    tmp_path: Path, wrong: dict[str, object]
+) -> None:
+    model = tiny_model()
+    thinker, paths = write_parts(tmp_path, model)
+    state = model.encoders["audio"].state_dict()
+    save_encoder(paths["audio"], "audio", ENCODERS["audio"] | wrong, state)
+    with pytest.raises(UserError, match=rf"^{paths['audio']}: "):
+        assemble(thinker, paths)
+
+
 def test_encoder_weights_of_another_size_are_named(tmp_path: Path) -> None:
     thinker, paths = write_parts(tmp_path, tiny_model())
     state = tiny_model().encoders["image"].state_dict()

@@ -156,3 +156,14 @@ def test_command_says_where_the_page_is(
     assert "nowhere: no such folder" in capsys.readouterr().err
     blocked = str(three[0] / "metrics.jsonl" / "page.html")
     assert main(["compare", *map(str, three), "--html", blocked]) == 2
+
+
+def test_command_refuses_a_page_that_is_a_folder_before_the_work(
+    three: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["compare", *map(str, three), "--html", str(tmp_path)]) == 2
+    out, err = capsys.readouterr()
+    assert (out, err) == (
+        "",
+        f"error: {tmp_path}: is a folder, expected a file to write; give --html FILE\n",
+    )

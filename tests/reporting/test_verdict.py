@@ -117,6 +117,16 @@ def test_language_is_held_against_the_start(
     assert kept == (expected == "fine" and interval[1] < 0.1)
 
 
+@pytest.mark.parametrize("interval", [[0.05, 0.15], [0.5, 1.0], [-0.2, -0.1]])
+def test_a_change_of_language_that_few_records_show_is_no_verdict(interval: list[float]) -> None:
+    """Their interval is too narrow: of two texts it covers nothing but what lies between them."""
+    guard = {"loss": 1.1, "start": 1.0, "interval": interval, "records": 19}
+    verdict = judge({"text_guard": guard})
+    assert verdict.grade == "few"
+    assert "the texts are too few to say whether language was lost" in verdict.sentence
+    assert judge({"text_guard": guard | {"records": 20}}).grade != "few"
+
+
 def test_language_alone_is_good_only_if_it_became_better() -> None:
     def guard(*interval: float) -> dict[str, Any]:
         return {"text_guard": {"loss": 0.9, "start": 1.0, "interval": list(interval)}}

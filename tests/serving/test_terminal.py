@@ -24,6 +24,7 @@ from omnitune.models.omni import OmniModel
 from omnitune.sample import Media, Message, Text, UserError
 from omnitune.serving import session as session_module
 from omnitune.serving import terminal
+from omnitune.serving.options import MAX_NEW_TOKENS
 from omnitune.serving.session import ChatSession
 from omnitune.serving.terminal import Terminal
 
@@ -268,7 +269,7 @@ def test_as_many_pictures_as_were_taught(model: OmniModel, tmp_path: Path) -> No
         ask(session, "what is this?")
         assert session.notice == ""
     session.attach(paths[2], "image")
-    assert session.notice == "a new conversation: this model was taught with 2 image at a time"
+    assert session.notice == "a new conversation: this model was taught with 2 pictures at a time"
     session.attach(paths[3], "image")
     assert session.notice == ""
     session.attach(paths[0], "image")
@@ -420,6 +421,10 @@ def test_an_empty_line_sends_what_is_attached(
         ("/exit", "/exit is not a command; did you mean /quit?"),
         ("/home/me/x.png", "/home/me/x.png is not a command; /help lists the commands"),
         ("/image", "/image needs a file: /image PATH"),
+        (
+            "/image a.png b.png",
+            "a.png b.png: no such file; if these are several, give each its own /image PATH",
+        ),
     ],
 )
 def test_wrong_commands(
@@ -739,7 +744,7 @@ def test_options_are_text_where_text_is_meant(monkeypatch: pytest.MonkeyPatch) -
         "ckpt_dir": Path("2026"),
         "prompt": "1",
         "as_json": False,
-        "max_new_tokens": session_module.MAX_NEW_TOKENS,
+        "max_new_tokens": MAX_NEW_TOKENS,
         "image": [Path("~/a.png").expanduser()],
         "audio": [],
     }

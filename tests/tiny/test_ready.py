@@ -81,6 +81,22 @@ def test_another_part_is_not_replaced_unasked(tmp_path: Path) -> None:
     assert len(write_parts(tmp_path, overwrite=True)) == len(PLACES)
 
 
+def test_a_damaged_part_and_a_lost_tokenizer_are_replaced(tmp_path: Path) -> None:
+    write_parts(tmp_path)
+    damaged, beside = tmp_path / PLACES["image"], (tmp_path / PLACES["thinker"]).parent
+    whole, tokenizer = damaged.read_bytes(), (beside / "tokenizer.json").read_bytes()
+    damaged.write_bytes(whole[:1000])
+    with pytest.raises(UserError, match=r"vision\.pt: is damaged .*; --overwrite replaces it"):
+        write_parts(tmp_path)
+    (beside / "tokenizer.json").write_text("{}")
+    assert write_parts(tmp_path, overwrite=True) == [damaged]
+    assert (beside / "tokenizer.json").read_bytes() == tokenizer
+    assert read_checkpoint(damaged)["kind"] == "image"
+    (beside / "tokenizer.json").unlink()
+    assert write_parts(tmp_path) == []
+    assert (beside / "tokenizer.json").read_bytes() == tokenizer
+
+
 def trained(folder: Path) -> dict[str, dict[str, Any]]:
     """What three finished stages leave."""
     made = {}

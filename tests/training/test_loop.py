@@ -326,13 +326,14 @@ def test_plan(batches: int, rest: dict[str, int], expected: tuple[int, int]) -> 
     ("rest", "said"),
     [
         ({"max_steps": 700, "warmup_steps": 70}, ["training goes on into epoch 70"]),
+        ({"max_steps": 11, "num_epochs": 1, "warmup_steps": 1}, ["1 epoch holds 10 steps"]),
         ({"max_steps": 20, "warmup_steps": 2}, []),
         ({"warmup_steps": 50}, ["warmup_steps is 50, more than a tenth .* 30 .* over 3$"]),
         ({"max_steps": 4, "warmup_steps": 500}, ["over 1$"]),
     ],
 )
 def test_what_differs_from_the_settings_is_said(rest: dict[str, int], said: list[str]) -> None:
-    plan = Plan.of(SftConfig(output_dir=Path("x"), num_epochs=3, **rest), 10)
+    plan = Plan.of(SftConfig(output_dir=Path("x"), **{"num_epochs": 3, **rest}), 10)
     assert len(plan.notes) == len(said)
     for note, pattern in zip(plan.notes, said, strict=True):
         assert re.search(pattern, note)

@@ -66,6 +66,18 @@ def test_finished_run_without_its_result_is_trained_again(tmp_path: Path) -> Non
     assert not open_output(config)
 
 
+def test_resuming_a_run_without_its_record_says_that_nothing_is_compared(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = settings(tmp_path)
+    leave_unfinished(config)
+    assert not open_output(config, resume=True)
+    assert "note: " not in capsys.readouterr().out
+    (config.out / "run.json").unlink()
+    assert not open_output(config, resume=True)
+    assert f"note: {config.out / 'run.json'} is missing: nobody can" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("resume", [False, True])
 def test_other_settings_are_listed(tmp_path: Path, resume: bool) -> None:
     paths = leave_unfinished(settings(tmp_path, learning_rate=1e-3))

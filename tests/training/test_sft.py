@@ -19,6 +19,7 @@ from omnitune.models.omni import OmniModel
 from omnitune.sample import UserError
 from omnitune.sources import SOURCES
 from omnitune.storage import read_checkpoint
+from omnitune.tasks import RESULT_KEYS, headlines
 from omnitune.training import loop, sft
 from omnitune.training.sft import build_run, finetune, read_samples
 
@@ -40,6 +41,7 @@ def test_run_leaves_what_it_promises(finished: SftConfig) -> None:
     results = json.loads((finished.out / "results.json").read_text())
     assert set(results["splits"]) == {"test"}
     assert {"loss", "text_acc", "image_qa_acc", "audio_wer"} <= set(results)
+    assert set(results) <= RESULT_KEYS | headlines().keys()
     assert results["reliance"].keys() == set(ENCODERS)
     assert results["text_guard"]["start"] != results["text_guard"]["loss"]
     losses = {float(share): loss for share, loss in results["blend"]["losses"].items()}
@@ -120,7 +122,10 @@ def test_long_clips_are_refused_or_split_and_served_as_they_were_trained(
             {"audio": {"max_second": 1}},
             r"encoder_settings\.audio\.max_second: .* mean max_seconds\?",
         ),
-        ({"audio": {"long_audio": "cut"}}, "long_audio is 'cut', not refuse"),
+        (
+            {"audio": {"long_audio": "cut"}},
+            r"^encoder_settings\.audio: .*long_audio is 'cut', not refuse",
+        ),
         ({"smell": {}}, r"encoder_settings\.smell: the model has no such encoder"),
     ],
 )
@@ -135,8 +140,24 @@ def test_a_model_may_do_without_a_medium(home: Path) -> None:
     finetune(config)
     model, _, _ = load_omni(config.out)
     assert list(model.modalities) == ["image"]
-    with pytest.raises(UserError, match="no encoder for audio"):
-        finetune(settings(home, "refused", audio_ckpt=None))
+
+
+def test_data_that_the_model_has_no_encoder_for_is_told_with_the_key_and_the_mix(
+    home: Path,
+) -> None:
+    config = settings(home, "refused", audio_ckpt=None, vision_ckpt=None)
+    with pytest.raises(UserError) as error:
+        finetune(config)
+    for source, medium, key in (
+        ("image_text", "image", "vision_ckpt"),
+        ("audio_text", "audio", "audio_ckpt"),
+    ):
+        path = home / "data" / SOURCES[source].file
+        told = f"{path}: record 1 shows {medium}, but {key} is null, so the model has no encoder"
+        assert told in str(error.value)
+        assert f'(the default of "{source}" in "data_mix": 0.3)' in str(error.value)
+    assert not config.out.exists()
+    assert config.encoder_key("thermal") == "encoder_ckpts.thermal"
 
 
 def test_nothing_left_to_train_on_is_an_error(home: Path) -> None:
@@ -308,7 +329,9 @@ def test_memory_that_is_not_there_is_warned_of(
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 0)
     sft.log_memory_estimate(config, model, run)
     said = capsys.readouterr().out
-    assert "memory, in GiB: weights 0.0, gradients 0.0, optimiser 0.0, activations 0.0" in said
+    assert (
+        "memory, in GiB: weights 0.0, copies 0.0, gradients 0.0, optimiser 0.0, activations" in said
+    )
     assert ("warning: that may not fit" in said) is (there == 1_000)
 
 

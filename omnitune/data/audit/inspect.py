@@ -13,6 +13,7 @@ from omnitune.data.audit.fingerprints import NOTHING, Finding, Fingerprints, Sha
 from omnitune.data.audit.truncation import ReadLimits, audit_truncation, count_tokens, summary
 from omnitune.data.index import Samples
 from omnitune.data.reading import join, read_available, remarks
+from omnitune.media.base import counted
 from omnitune.media.registry import MEDIA
 from omnitune.sample import Sample, UserError
 
@@ -182,7 +183,7 @@ def account_lines(found: Mapping[str, Any]) -> list[str]:
         lines += _remark_lines(found["remarks"])
     lines += ["", *_leak_lines(found)]
     if "truncation" in found:
-        lines += ["", summary(found["truncation"]) or "all of it would be shown to the model"]
+        lines += ["", summary(found["truncation"], "") or "all of it would be shown to the model"]
     if "refused" in found:
         lines += ["", f"a run would refuse it: {found['refused']}"]
     return lines
@@ -202,10 +203,10 @@ def _remark_lines(remarks: Mapping[str, Any]) -> list[str]:
 
 
 def _account(entry: Mapping[str, Any]) -> str:
-    told = [f"{entry['records']:,} records", f"{entry['questions']:,} questions"]
+    told = [counted(entry[f"{noun}s"], noun) for noun in ("record", "question")]
     for name, count in entry["media"].items():
         amount = f"{entry['amounts'][name]:,.0f} {MEDIA[name].unit}"
-        told.append(f"{count:,} {name} ({amount})")
+        told.append(f"{counted(count, MEDIA[name].noun)} ({amount})")
     if "tokens" in entry:
         told.append(f"{entry['tokens']:,} tokens of text")
     return ", ".join(told)

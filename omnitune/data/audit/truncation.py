@@ -26,6 +26,7 @@ from omnitune.console import progress_bar
 from omnitune.data.index import INDEX_FOLDER, MANY_MEDIA, IndexedFile, Samples
 from omnitune.data.template import ChatRenderer
 from omnitune.encoders.base import Encoder
+from omnitune.media.base import counted
 from omnitune.sample import Sample, UserError
 from omnitune.storage import replacing
 
@@ -65,7 +66,9 @@ class ReadLimits:
     def key(self) -> str:
         """Stands for all that the length of a sample depends on."""
         tokenizer = self.renderer.tokenizer.to_str()
-        return _key([self.media_key, self.max_tokens, self.conversations, tokenizer])
+        projectors = {n: m.projector for n, m in self.modalities.items() if not m.keeps_rows}
+        known = [projectors] if projectors else []
+        return _key([self.media_key, self.max_tokens, self.conversations, tokenizer, *known])
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ class SourceAudit:
 
     Attributes:
         samples: all of the source's.
-        extents_M4: of each medium: whole, lost, least and most slots.
+        extents_M4: of each medium: whole, lost, least and most feature rows.
         long_K2: numbers and tokens of the records that are too long.
         tokens: of all records, to within one or two a clip of sound; ``estimated`` says whether
             they are counted in some records only.
@@ -111,7 +114,7 @@ def audit_truncation(
     Returns:
         the samples, and the ledger by modality (``text`` for tokens): ``unit``, ``whole``,
         ``lost``, ``samples`` (how many lost something) and ``worst`` (``id``, ``file``, ``lost``);
-        of media also ``slots``, at most.
+        of media also ``slots`` and ``rows`` (feature rows, behind no projector), at most.
 
     Raises:
         UserError: a medium cannot be used, or a sample is too long; names it.
@@ -135,14 +138,20 @@ def audit_truncation(
     return kept, {**ledger, "text": _text_entry(found, long, data_dir)}
 
 
-def summary(ledger: Mapping[str, Any]) -> str:
-    """One line on what is lost; "" if nothing is."""
+def summary(ledger: Mapping[str, Any], file: str = TRUNCATION_FILE) -> str:
+    """One line on what is lost; "" if nothing is.
+
+    Args:
+        file: where more is told; "" for none.
+    """
     told = [
-        f"{entry['lost'] / entry['whole']:.1%} of all {entry['unit']} ({entry['samples']} samples)"
+        f"{entry['lost'] / entry['whole']:.1%} of all {entry['unit']} "
+        f"({counted(entry['samples'], 'sample')})"
         for entry in ledger.values()
         if entry["lost"]
     ]
-    return f"not shown to the model: {', '.join(told)}; see {TRUNCATION_FILE}" if told else ""
+    more = f"; see {file}" * bool(file)
+    return f"not shown to the model: {', '.join(told)}{more}" if told else ""
 
 
 def count_tokens(sample: Sample, renderer: ChatRenderer) -> int:
@@ -158,8 +167,9 @@ def _hold(samples: Samples, reading: ReadLimits, data_dir: Path) -> SourceAudit:
     many = len(index.media_M3) > MANY_MEDIA
     extents = folder / f"extents-{reading.media_key}.npy"
     extents_M4 = _kept(extents, measure) if many else measure()
-    most_N = _per_record(source, extents_M4[:, MOST])
-    slots_N = (_per_record(source, extents_M4[:, LEAST]) + most_N) / 2
+    slots_M2 = _slots(source, reading.modalities, extents_M4)
+    least_N, most_N = (_per_record(source, slots_M) for slots_M in slots_M2.T)
+    slots_N = (least_N + most_N) / 2
     factor = 1 if reading.renderer.tokenizer.normalizer is None else NORMALISED
     # No token is shorter than a byte, and a turn's two own ones than what JSON writes around it.
     bound_N = most_N + factor * index.place_N2[:, 1]
@@ -168,7 +178,7 @@ def _hold(samples: Samples, reading: ReadLimits, data_dir: Path) -> SourceAudit:
         count_tokens(source.sample(n), reading.renderer) + float(slots_N[n]) for n in some.tolist()
     )
     candidates = np.flatnonzero(bound_N > reading.max_tokens)
-    find = partial(_find_long, source, reading, extents_M4, candidates)
+    find = partial(_find_long, source, reading, slots_M2, candidates)
     return SourceAudit(
         samples,
         extents_M4,
@@ -194,6 +204,19 @@ def _measure_media(samples: Samples, modalities: Mapping[str, Encoder]) -> np.nd
     return np.array(rows).reshape(-1, 4)
 
 
+def _slots(
+    source: IndexedFile, modalities: Mapping[str, Encoder], extents_M4: np.ndarray
+) -> np.ndarray:
+    """Least and most slots of each medium, behind its projector: ``[M, 2]``."""
+    slots_M2 = np.array(extents_M4[:, [LEAST, MOST]])
+    for code, name in enumerate(source.index.modalities):
+        if not modalities[name].keeps_rows:
+            own_M = source.index.media_M3[:, 2] == code
+            slots = [modalities[name].slots_for(int(rows)) for rows in slots_M2[own_M].flat]
+            slots_M2[own_M] = np.array(slots).reshape(-1, 2)
+    return slots_M2
+
+
 def _per_record(source: IndexedFile, values_M: np.ndarray) -> np.ndarray:
     """Sum of a value over each record's media: ``[N]``."""
     index = source.index
@@ -202,7 +225,7 @@ def _per_record(source: IndexedFile, values_M: np.ndarray) -> np.ndarray:
 
 
 def _find_long(
-    source: IndexedFile, reading: ReadLimits, extents_M4: np.ndarray, candidates: np.ndarray
+    source: IndexedFile, reading: ReadLimits, slots_M2: np.ndarray, candidates: np.ndarray
 ) -> np.ndarray:
     """Of records that may be too long, number and tokens of those that are: ``[K, 2]``."""
     index = source.index
@@ -210,7 +233,7 @@ def _find_long(
     with _bar("measuring samples", len(candidates)) as advance:
         for number in candidates.tolist():
             shown = index.shown_R[index.show_N[number] : index.show_N[number + 1]]
-            slots = extents_M4[shown][:, [LEAST, MOST]].sum(axis=0)
+            slots = slots_M2[shown].sum(axis=0)
             tokens = _longest(source.sample(number), reading, *slots.astype(int).tolist())
             if tokens > reading.max_tokens:
                 found.extend((number, tokens))
@@ -226,7 +249,7 @@ def _longest(sample: Sample, reading: ReadLimits, least: int, most: int) -> int:
     if least == most or text + most <= reading.max_tokens or text + least > reading.max_tokens:
         return text + most
     modalities = [(reading.modalities[m.modality], m.path) for m in sample.media]
-    return text + sum(modality.num_slots(modality.read(path)) for modality, path in modalities)
+    return text + sum(m.slots_for(m.num_slots(m.read(path))) for m, path in modalities)
 
 
 def _media_entry(
@@ -244,7 +267,8 @@ def _media_entry(
         totals["whole"] += held.extents_M4[own_M, WHOLE].sum()
         totals["lost"] += lost_M.sum()
         totals["samples"] += (_per_record(held.source, lost_M > 0) > 0).sum()
-        totals["slots"] += held.extents_M4[own_M, MOST].sum()
+        totals["rows"] += held.extents_M4[own_M, MOST].sum()
+        totals["slots"] += _slots(held.source, {name: modality}, held.extents_M4)[own_M, 1].sum()
         most = np.argsort(-lost_M, kind="stable")[:NAMED].tolist()
         losses += [(float(lost_M[n]), held.source, n) for n in most if lost_M[n]]
     worst = []
@@ -258,6 +282,7 @@ def _media_entry(
         "lost": round(float(totals["lost"]), 2),
         "samples": int(totals["samples"]),
         "slots": int(totals["slots"]),
+        "rows": int(totals["rows"]),
         "worst": worst,
     }
 

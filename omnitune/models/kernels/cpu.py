@@ -83,8 +83,11 @@ def install_cpu_kernels(thinker: nn.Module) -> None:
     """Puts these operators in the place of a thinker's own, for every model of its kind.
 
     In its classes, not its modules: what is compiled for one layer then serves the next. An
-    operator of the thinker's that gives another result on random inputs is left as it is.
+    operator of the thinker's that gives another result on random inputs is left as it is, and so is
+    a thinker without values (on torch's meta device), which computes nothing.
     """
+    if any(weight.is_meta for weight in thinker.parameters()):
+        return
     for module in thinker.modules():
         norm: Any = type(module)
         is_rms = norm.__name__.endswith("RMSNorm") and hasattr(module, "variance_epsilon")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from helpers import ENCODERS, tiny_tokenizer, write_image, write_wave
+from helpers import ENCODERS, tiny_model, tiny_tokenizer, write_image, write_wave
 from PIL import Image
 
 from omnitune.cli import main
@@ -18,6 +18,7 @@ from omnitune.data.splits import by_content
 from omnitune.data.template import ChatRenderer
 from omnitune.encoders.registry import build_encoder
 from omnitune.media.registry import MEDIA
+from omnitune.models.loading import save_omni
 from omnitune.sources import SOURCES
 
 SENTENCES = [
@@ -130,7 +131,7 @@ def test_what_is_set_aside_is_shown(data: Path, capsys: pytest.CaptureFixture[st
     told = capsys.readouterr().out
     (text,) = re.findall(r"\ntext_only\n(?:  .*\n)+", told)
     assert "  train: 3 records" in text
-    assert "  validation: 1 records" in text
+    assert "  validation: 1 record, " in text
     assert re.search(r"conversations\.json: names no .* \(text_only/\d\) was set aside", told)
     assert 'the split "dev" is held out under a name of its own; if "validation" is meant' in told
 
@@ -192,7 +193,9 @@ def test_under_a_model_tokens_and_losses_are_told(data: Path) -> None:
     found = inspect_folder(data, ReadLimits(renderer, modalities, max_tokens=30))
     assert found["sources"]["text_only"]["train"]["tokens"] > 20
     assert found["truncation"]["text"]["samples"] > 0
-    assert "not shown to the model" in "\n".join(account_lines(found))
+    told = "\n".join(account_lines(found))
+    assert "not shown to the model" in told
+    assert "truncation.json" not in told  # which only a run writes
     short = {"image": modalities["image"]}
     found = inspect_folder(data, ReadLimits(renderer, short, max_tokens=1000))
     assert "no encoder for audio" in found["refused"]
@@ -210,6 +213,28 @@ def test_command_writes_json_and_is_strict_on_request(
     assert main(command) == 1
     assert main(command[:-1]) == 0
     assert main(["inspect", "--data", str(data / "none")]) == 2
+
+
+def test_command_refuses_before_the_work_what_it_could_not_write_in_the_end(
+    data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = data / SOURCES["text_only"].file
+    for target, told in ((data, "is a folder"), (file / "x.json", "is a file, expected a folder")):
+        assert main(["inspect", "--data", str(data), "--json", str(target)]) == 2
+        out, err = capsys.readouterr()
+        assert f"error: {target}: " in err
+        assert f"{told}" in err
+        assert "; give --json FILE" in err
+        assert (out, "reading records" in err) == ("", False)
+
+
+def test_command_takes_the_file_of_a_model_too(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_omni(tmp_path / "omni.pt", tiny_model(), tiny_tokenizer())
+    for model in (tmp_path, tmp_path / "omni.pt"):
+        assert main(["inspect", "--data", str(data), "--ckpt-dir", str(model)]) == 0
+        assert "tokens of text" in capsys.readouterr().out
 
 
 def test_remarks_that_say_the_same_are_not_all_written_out(data: Path) -> None:

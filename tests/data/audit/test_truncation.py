@@ -64,10 +64,11 @@ def test_what_is_lost_is_told_by_name(data: Path) -> None:
         "lost": 64 * 64 - 32 * 32,
         "samples": 2,
         "slots": 8,
+        "rows": 8,
         "worst": [{"id": "image-1", "file": "images/1.png", "lost": 64 * 64 - 32 * 32}],
     }
     assert found["audio"] == {
-        "unit": "seconds", "whole": 3.0, "lost": 0, "samples": 0, "slots": 43,
+        "unit": "seconds", "whole": 3.0, "lost": 0, "samples": 0, "slots": 43, "rows": 43,
         "worst": [],
     }  # fmt: skip
     [long] = found["text"].pop("worst")
