@@ -130,7 +130,7 @@ class Encoder(ABC):
             )
         return features
 
-    def slots_of_size(self, size: Sequence[int]) -> int:
+    def rows_of_size(self, size: Sequence[int]) -> int:
         """``num_slots`` of a medium of which only the size is known: a picture's height and width,
         or a sound's samples. The number is exact for these; it may be a bound elsewhere.
 

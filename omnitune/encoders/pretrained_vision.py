@@ -170,7 +170,7 @@ class PretrainedVisionEncoder(Encoder):
         """Squares of ``pixel_shuffle`` x as many patches in all tiles, begun ones included."""
         return inputs.shape[0] * self._rows(*inputs.shape[-2:])
 
-    def slots_of_size(self, size: Sequence[int]) -> int:
+    def rows_of_size(self, size: Sequence[int]) -> int:
         """Of a picture's height and width, as it is shown upright."""
         way = self.reader.layout(*size)
         return way.tiles * self._rows(way.height, way.width)

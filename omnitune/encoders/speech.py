@@ -109,7 +109,7 @@ class SpeechEncoder(Encoder):
         """All rows of a clip's pieces, ``stack`` to a slot."""
         return math.ceil(sum(map(self.rows, pieces_of(inputs))) / self.stack)
 
-    def slots_of_size(self, size: Sequence[int]) -> int:
+    def rows_of_size(self, size: Sequence[int]) -> int:
         """Of a number of samples; exact where the clip is not cut into pieces."""
         [samples] = size
         limit = int(min(self._piece_seconds * SAMPLE_RATE, samples))

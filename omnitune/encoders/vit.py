@@ -73,7 +73,7 @@ class VitEncoder(Encoder):
         """The same for every image: the shuffled grid."""
         return self.grid**2
 
-    def slots_of_size(self, size: Sequence[int]) -> int:
+    def rows_of_size(self, size: Sequence[int]) -> int:
         """The shuffled grid."""
         return self.grid**2
 

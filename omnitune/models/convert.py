@@ -38,7 +38,10 @@ def to_processor(model: OmniModel, renderer: ChatRenderer) -> OmniProcessor:
         clean_up_tokenization_spaces=False,
         **special,
     )
-    settings = {name: modality.config for name, modality in model.modalities.items()}
+    settings = {
+        name: {"settings": modality.config, "projector": modality.projector}
+        for name, modality in model.modalities.items()
+    }
     template = jinja_of(renderer, list(model.modalities))
     return OmniProcessor(tokenizer, settings, state.get("chat"), chat_template=template)
 
@@ -51,7 +54,10 @@ def standard_config(model: OmniModel, renderer: ChatRenderer) -> OmniConfig:
     for name, modality in model.modalities.items():
         formats = [str(_dtype(m)).removeprefix("torch.") for m in _pair(model, name)]
         media[modality.medium.config_name] = EncoderConfig(
-            medium=name, settings=modality.config, precision=formats
+            medium=name,
+            settings=modality.config,
+            projector=modality.projector,
+            precision=formats,
         )
         ids[f"{name}_token_id"] = renderer.id_of(placeholder(name))
     text = type(config).from_dict(config.to_dict() | {"dtype": _dtype(model.thinker)})

@@ -2,22 +2,25 @@
 
 The packed model of training and the standard model share it.
 
-Shape suffixes: T tokens, E embedding width, R slots, D feature width, V words.
+Shape suffixes: T tokens, E embedding width, R feature rows or slots, D feature width, V words,
+M media.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from omnitune.encoders.projectors import Projector
 from omnitune.encoders.vocab_head import VocabHead
 
 
 def project(
     features_RD: Tensor,
-    projector: nn.Module,
+    rows_M: Sequence[int],
+    projector: Projector,
     readout: VocabHead | None,
     words: Callable[[], Tensor],
     silence_RE: Tensor,
@@ -25,11 +28,13 @@ def project(
     """What the thinker reads in the slots of some media: ``[R, E]``.
 
     Args:
+        rows_M: feature rows of each medium.
         readout: what names the thinker's words in the features, if anything does.
         words: gives the embeddings of the thinker's words ``[V, E]``.
-        silence_RE: what stands in the slots without media; its number format is the result's.
+        silence_RE: what stands in the slots without media, read with a readout only; its number
+            format is the result's.
     """
-    rows_RE = projector(features_RD.to(silence_RE.dtype)).to(silence_RE.dtype)
+    rows_RE = projector(features_RD.to(silence_RE.dtype), rows_M).to(silence_RE.dtype)
     if readout is None:
         return rows_RE
     return rows_RE + readout.soft_embed(features_RD, words(), silence_RE).to(silence_RE.dtype)

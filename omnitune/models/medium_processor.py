@@ -23,11 +23,12 @@ class MediumProcessor:
     """Reads media of one kind.
 
     Args:
-        encoder: without weights. settings: from which it was built.
+        encoder: without weights. values: from which it was built.
     """
 
-    def __init__(self, encoder: Encoder, settings: Mapping[str, Any]) -> None:
-        self.encoder, self.settings = encoder, dict(settings)
+    def __init__(self, encoder: Encoder, values: Mapping[str, Any]) -> None:
+        self.encoder = encoder
+        self.values = {key: v for key, v in values.items() if key != "medium"}
         tensor = encoder.medium.tensor_name
         self.model_input_names = [tensor, tensor + SIZES]
 

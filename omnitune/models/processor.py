@@ -31,7 +31,7 @@ class OmniProcessor(ProcessorMixin):
 
     Args:
         tokenizer: of the fast kind, with the placeholders of the media.
-        encoders: by medium, the settings of its encoder.
+        encoders: by medium, ``settings`` of its encoder and of its ``projector``.
         chat: of a pretrained thinker's chat template, as ``renderer.state()`` has it; None for
             the format of omnitune's own thinkers.
         chat_template: Jinja, for programs that render it themselves.
@@ -49,8 +49,9 @@ class OmniProcessor(ProcessorMixin):
         for name in MEDIA:
             if name not in (encoders or {}):
                 continue
-            settings = (encoders or {})[name]
-            self.media[name] = MediumProcessor(build_encoder(name, dict(settings)), settings)
+            values = dict((encoders or {})[name])
+            encoder = build_encoder(name, values["settings"], values.get("projector"))
+            self.media[name] = MediumProcessor(encoder, values)
             setattr(self, MEDIA[name].processor_name, self.media[name])
             setattr(self, f"{name}_token", placeholder(name))
             number = tokenizer.convert_tokens_to_ids(placeholder(name))
@@ -73,7 +74,7 @@ class OmniProcessor(ProcessorMixin):
     def to_dict(self) -> dict[str, Any]:
         """What ``processor_config.json`` holds."""
         media = {
-            MEDIA[name].processor_name: {"medium": name, "settings": medium.settings}
+            MEDIA[name].processor_name: {"medium": name, **medium.values}
             for name, medium in self.media.items()
         }
         return {"processor_class": type(self).__name__, "chat": self.chat, **media}
@@ -85,7 +86,7 @@ class OmniProcessor(ProcessorMixin):
         """Of what ``to_dict`` gave."""
         values = dict(processor_dict)
         found = (values.pop(medium.processor_name, None) for medium in MEDIA.values())
-        values["encoders"] = {v["medium"]: v["settings"] for v in found if v}
+        values["encoders"] = {v["medium"]: v for v in found if v}
         return super().from_args_and_dict(args, values, **kwargs)
 
     @property
@@ -113,7 +114,8 @@ class OmniProcessor(ProcessorMixin):
         """
         options = flat(kwargs)
         rate = options.pop("sampling_rate", None)
-        given = named(images=images, audio=audio) | options.pop("media", {})
+        given = named(images=images, audio=audio, videos=options.pop("videos", None))
+        given |= options.pop("media", {})
         inputs: dict[str, list[Tensor]] = {}
         for name, medium in self.media.items():
             argument = MEDIA[name].argument
@@ -169,7 +171,8 @@ class OmniProcessor(ProcessorMixin):
 
     def num_slots(self, name: str, inputs: Tensor) -> int:
         """Tokens that a medium takes."""
-        return self.media[name].encoder.num_slots(inputs)
+        encoder = self.media[name].encoder
+        return encoder.slots_for(encoder.num_slots(inputs))
 
     def replacement(self, name: str, inputs: Tensor) -> str:
         """What stands in the text for a medium."""
@@ -232,7 +235,8 @@ class OmniProcessor(ProcessorMixin):
         for name, medium in self.media.items():
             given = sizes.get(f"{name}_sizes")
             if given is not None:
-                slots = [medium.encoder.slots_of_size(size) for size in given]
+                encoder = medium.encoder
+                slots = [encoder.slots_for(encoder.rows_of_size(size)) for size in given]
                 found |= {f"num_{name}_tokens": slots, f"num_{name}_patches": [1] * len(slots)}
         known = MultiModalData.__dataclass_fields__
         return MultiModalData(**{key: value for key, value in found.items() if key in known})

@@ -24,6 +24,7 @@ from transformers.modeling_outputs import (
 )
 
 from omnitune.encoders.base import Encoder
+from omnitune.encoders.projectors import Projector
 from omnitune.models import families, fusion
 from omnitune.models.media_tensors import SIZES, unstack
 from omnitune.models.standard_config import MODEL_TYPE, OmniConfig
@@ -178,13 +179,15 @@ class OmniBackbone(OmniPreTrainedModel):
         if first is not None:
             inputs = [x.to(first.device, first.dtype) for x in inputs]
         with torch.set_grad_enabled(torch.is_grad_enabled() and trained):
-            features_RD = torch.cat(encoder.encode_checked(module, inputs))
+            encoded = encoder.encode_checked(module, inputs)
+        features_RD, rows_M = torch.cat(encoded), [len(rows_ND) for rows_ND in encoded]
         embeddings = self.get_input_embeddings()
         slot = torch.tensor([self.config.placeholder_id(name)], device=features_RD.device)
         rows_RE = fusion.project(
             features_RD,
-            self.projectors[name],
-            getattr(module, "readout", None),
+            rows_M,
+            cast(Projector, self.projectors[name]),
+            getattr(module, "readout", None) if encoder.keeps_rows else None,
             partial(fusion.word_embeddings, embeddings),
             embeddings(slot).expand(len(features_RD), -1),
         )

@@ -50,7 +50,7 @@ class EncoderConfig(PreTrainedConfig):
 
     def build(self) -> Encoder:
         """The encoder, without weights."""
-        return build_encoder(self.medium, self.settings)
+        return build_encoder(self.medium, self.settings, self.projector or None)
 
     @property
     def dtypes(self) -> list[torch.dtype]:
