@@ -4,6 +4,8 @@ import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+# Threads that wait do not spin: several processes share the cores in some tests.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import json
 import random

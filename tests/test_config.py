@@ -322,7 +322,7 @@ def test_help_names_every_option_as_the_command_line_takes_it(tmp_path: Path) ->
     assert len(options) == len(set(options)) == len(SftConfig.model_fields)
     assert {"--data-mix.SOURCE", "--[no-]freeze-encoders", "--learning-rate"} <= set(options)
     for option in options:
-        option = option.replace("[no-]", "").replace("SOURCE", "text-only")
+        option = option.replace("[no-]", "").replace("SOURCE", "text-only").replace("KEY", "r")
         assert "unknown" not in refusal(tmp_path, option, '["no such value"]')
 
 
@@ -335,6 +335,7 @@ def test_help_gives_each_option_a_type_a_text_and_a_default(
     assert rows["--device {auto,cpu,cuda}"].endswith(" [default: auto]")
     assert "text_only 0.4, image_text 0.3" in rows["--data-mix.SOURCE NUMBER"]
     assert "    until NUMBER" in rows
+    assert {"--lora.KEY VALUE", "    targets REGEX", "    r INT"} <= rows.keys()
     for width in (80, 100):
         monkeypatch.setenv("COLUMNS", str(width))
         lines = help_text("sft", "Fine-tunes.", {"Settings": SftConfig}).splitlines()

@@ -62,14 +62,15 @@ def help_text(
 
 
 def option_rows(cls: type[Config]) -> list[Row]:
-    """A row for each option of a configuration, and for each key of the objects in a list."""
+    """A row for each option of a configuration, and for each key of an object within."""
     rows: list[Row] = []
     for key, field in fields_of(cls).items():
         kind = value_type(field)
         if get_origin(kind) is Literal and len(get_args(kind)) == 1:
             continue  # a mark in the file, which has no other value
         rows.append((_option_name(cls, key, field), _text(cls, key)))
-        if get_origin(kind) is list and is_config(inner := get_args(kind)[0]):
+        inner = get_args(kind)[0] if get_origin(kind) is list else kind
+        if is_config(inner):
             rows += [
                 (f"    {name} {_value_name(inner_field)}", _text(inner, name))
                 for name, inner_field in fields_of(inner).items()
@@ -121,6 +122,8 @@ def _type_name(kind: Any) -> str:
     if origin is Annotated:
         titles = [mark.title for mark in inner[1:] if isinstance(mark, FieldInfo) and mark.title]
         return titles[0] if titles else _type_name(inner[0])
+    if is_config(kind):
+        return "{KEY: VALUE}"
     if isinstance(kind, type) and issubclass(kind, RootModel):
         return _type_name(kind.model_fields["root"].annotation)
     if origin is dict:

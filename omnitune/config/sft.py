@@ -18,6 +18,7 @@ from pydantic import (
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from omnitune.config.base import Config, Count, Fraction, Language, Rate, Share, refuse_bool
+from omnitune.config.lora import LoraSettings
 from omnitune.config.run import RunConfig
 from omnitune.config.settings import UNKNOWN_NAME
 from omnitune.sources import SOURCES
@@ -98,6 +99,9 @@ class SftConfig(RunConfig):
     names their folder and checks them when it is loaded [default: of parts below 500 MB]"""
     freeze_encoders: bool = True
     """freeze the encoders, except in phases that train them"""
+    lora: LoraSettings | None = None
+    """low-rank adapters in place of full fine-tuning, an object with the keys below; {} takes their
+    defaults [default: none, the thinker itself is trained]"""
     data_mix: DataMix = DataMix(text_only=0.4, image_text=0.3, audio_text=0.3)
     """sampling weight of each source"""
     phases: list[Phase] = Field([])

@@ -60,11 +60,11 @@ class Encoder(ABC):
     run_settings: ClassVar[tuple[str, ...]] = ()
     families: ClassVar[tuple[str, ...]] = ()
     fixed_rows: int | None = None
+    _projector: dict[str, Any] | None = None
 
     def __init__(self, config: dict[str, Any]) -> None:
         self.config = config
         self.vocab_size: int = config.get("words", 0)
-        self._projector: dict[str, Any] | None = None
 
     @property
     def medium(self) -> Medium:

@@ -99,11 +99,13 @@ class PretrainedVisionEncoder(Encoder):
             divide gets rows of zeros at its right and bottom.
         max_tiles: a picture larger than the encoder's is cut into as many tiles at most, each
             encoded by itself, and the whole follows them. 0 or 1: it is never cut.
+        crop: ``center``: as the processor does it, of some families only the middle is seen;
+            ``none``: the whole picture is brought to the size of that middle.
     """
 
     type = "pretrained_vision"
     medium_name = "image"
-    run_settings = ("vision_feature_layer", "pixel_shuffle", "max_tiles")
+    run_settings = ("vision_feature_layer", "pixel_shuffle", "max_tiles", "crop")
     families = (*TOWERS, *WHOLE)
 
     def __init__(self, config: dict[str, Any]) -> None:
@@ -123,7 +125,7 @@ class PretrainedVisionEncoder(Encoder):
         self.model = kind(**model)
         self.patch = _pair(self.model.patch_size)
         self.reader = PictureReader(
-            config.get("processor") or {},
+            _processor_of(config),
             self.patch,
             any_shape=self.family == NAFLEX,
             max_tiles=_whole_number(config, "max_tiles", 0, least=0),
@@ -325,3 +327,16 @@ def _whole_number(config: dict[str, Any], name: str, default: int, least: int) -
 
 def _pair(sides: Any) -> tuple[int, int]:
     return (sides, sides) if isinstance(sides, int) else (int(sides[0]), int(sides[1]))
+
+
+def _processor_of(config: dict[str, Any]) -> dict[str, Any]:
+    """Settings of the image processor, with what a run says of its crop."""
+    processor, crop = dict(config.get("processor") or {}), config.get("crop", "center")
+    if crop not in ("center", "none"):
+        raise UserError(f"vision encoder: crop is {crop!r}; expected center or none")
+    middle = processor.get("crop_size")
+    if crop == "center" or not processor.get("do_center_crop", middle is not None) or not middle:
+        return processor
+    if isinstance(middle, int):
+        middle = {"height": middle, "width": middle}
+    return processor | {"do_center_crop": False, "do_resize": True, "size": dict(middle)}

@@ -11,7 +11,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from omnitune.sample import UserError
 AT_ONCE = 64  # pieces that are encoded together
 # Keys of a config.json that say nothing of the model's form.
 PASSING = ("_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version")
+Result = TypeVar("Result")
 PREPROCESSORS = ("preprocessor_config.json", "processor_config.json")
 
 
@@ -310,13 +311,13 @@ def stacked(rows_ND: Tensor, stack: int) -> Tensor:
 def in_groups(
     pieces: list[Tensor],
     key: Callable[[Tensor], Hashable],
-    hear: Callable[[list[Tensor]], list[Tensor]],
-) -> list[Tensor]:
-    """Calls ``hear`` with the pieces of each key; the rows come back in the pieces' order."""
+    hear: Callable[[list[Tensor]], list[Result]],
+) -> list[Result]:
+    """Calls ``hear`` with the pieces of each key; what it gives comes in the pieces' order."""
     groups: dict[Hashable, list[int]] = {}
     for place, piece in enumerate(pieces):
         groups.setdefault(key(piece), []).append(place)
-    found: dict[int, Tensor] = {}
+    found: dict[int, Result] = {}
     for places in groups.values():
         found |= zip(places, hear([pieces[place] for place in places]), strict=True)
     return [found[place] for place in range(len(pieces))]

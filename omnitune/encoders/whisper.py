@@ -83,7 +83,7 @@ class WhisperSpeechEncoder(PretrainedSpeech):
             wave, sampling_rate=SAMPLE_RATE, max_length=samples, return_tensors="pt"
         )
         mel_TM = found["input_features"][0].T[:frames].contiguous()
-        return _followed_by_silence(mel_TM, frames)  # a whole window has no frames to spill to
+        return window_mel(mel_TM, frames)  # a whole window has no frames to spill to
 
     def rows(self, piece_TC: Tensor) -> int:
         """One for 20 ms that are begun."""
@@ -106,7 +106,7 @@ class WhisperSpeechEncoder(PretrainedSpeech):
         step = max(1, ROWS_AT_ONCE // window)
         rows: list[Tensor] = []
         for first in range(0, len(pieces), step):
-            mels = [_followed_by_silence(p, FRAMES * window) for p in pieces[first : first + step]]
+            mels = [window_mel(p, FRAMES * window) for p in pieces[first : first + step]]
             rows += run_window(module, torch.stack(mels))
         return [found[: self.rows(piece)] for found, piece in zip(rows, pieces, strict=True)]
 
@@ -121,7 +121,7 @@ def run_window(module: Any, mel_BTM: Tensor) -> Tensor:
     return module.layer_norm(hidden_BTD)
 
 
-def _followed_by_silence(mel_TM: Tensor, frames: int) -> Tensor:
+def window_mel(mel_TM: Tensor, frames: int) -> Tensor:
     """The first ``frames`` of a clip and the silence after it.
 
     The extractor holds each value at 8 tenfolds below the loudest or above, and at -10; scaled

@@ -45,12 +45,12 @@ class Base:
         path = given.as_posix() if revision else str(given)
         return cls(path, revision, digest(module.state_dict()), format_of(module), words)
 
-    def state_if_untrained(self, module: nn.Module) -> dict[str, Tensor] | None:
+    def if_untrained(self, state: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
         """The part's weights in their own format if they are still those; else None."""
         dtype = FORMATS[self.format]
         state = {
             name: tensor.to(dtype) if tensor.is_floating_point() else tensor
-            for name, tensor in module.state_dict().items()
+            for name, tensor in state.items()
         }
         return state if digest(state) == self.digest else None
 

@@ -8,9 +8,11 @@ from torch import Tensor, nn
 from transformers import GenerationConfig, PreTrainedTokenizerFast
 from transformers.initialization import no_init_weights
 
+from omnitune.config.lora import THINKER
 from omnitune.data.chat_jinja import jinja_of
 from omnitune.data.chat_template import TemplateRenderer
 from omnitune.data.template import PAD, ChatRenderer, placeholder
+from omnitune.models.adapters import base_state
 from omnitune.models.omni import OmniModel
 from omnitune.models.processor import OmniProcessor
 from omnitune.models.standard import OmniForConditionalGeneration
@@ -81,28 +83,35 @@ def to_standard(model: OmniModel, renderer: ChatRenderer) -> OmniForConditionalG
 
 
 def standard_state(model: OmniModel) -> dict[str, Tensor]:
-    """A trained model's weights under the names of the standard model."""
-    thinker = model.thinker.state_dict()
-    state = {name: thinker[key] for key, name in plain_names(model.thinker).items()}
-    for name in model.modalities:
-        for part, module in zip(("encoders", "projectors"), _pair(model, name), strict=True):
-            for key, tensor in module.state_dict().items():
-                state[f"model.{part}.{name}.{key}"] = tensor
+    """A trained model's weights, without adapters, under the names of the standard model."""
+    thinker = base_state(model, THINKER)
+    state = {name: thinker[key] for key, name in plain_names(model).items()}
+    for name, modality in model.modalities.items():
+        encoder = base_state(model, modality.medium.encoder_part)
+        parts = {"encoders": encoder, "projectors": model.projector(name).state_dict()}
+        for part, tensors in parts.items():
+            state |= {f"model.{part}.{name}.{key}": t for key, t in tensors.items()}
     return state
 
 
-def plain_names(thinker: nn.Module) -> dict[str, str]:
-    """Of a thinker's weights, by their plain names, those in the standard model."""
-    modules = {id(module): name for name, module in thinker.named_modules()}
-    inside = modules[id(thinker.get_decoder())]  # type: ignore[operator]
-    head = modules[id(thinker.get_output_embeddings())]  # type: ignore[operator]
-    names = {}
-    for key in thinker.state_dict():
-        if key.startswith(f"{inside}."):
-            names[key] = "model.language_model" + key.removeprefix(inside)
-        elif key.startswith(f"{head}."):
-            names[key] = "lm_head" + key.removeprefix(head)
-    return names
+def plain_names(model: OmniModel) -> dict[str, str]:
+    """Of the thinker's weights, by their own names, those in the standard model."""
+    keys = base_state(model, THINKER)
+    return {key: found for key in keys if (found := standard_name(model, THINKER, key))}
+
+
+def standard_name(model: OmniModel, part: str, key: str) -> str:
+    """The name in the standard model of a weight of thinker or encoder; "" if it has none."""
+    for name, modality in model.modalities.items():
+        if modality.medium.encoder_part == part:
+            return f"model.encoders.{name}.{key}"
+    modules = {id(module): name for name, module in model.thinker.named_modules()}
+    inside = modules[id(model.thinker.get_decoder())]
+    head = modules[id(model.thinker.get_output_embeddings())]
+    for own, other in ((inside, "model.language_model"), (head, "lm_head")):
+        if key.startswith(f"{own}."):
+            return other + key.removeprefix(own)
+    return ""
 
 
 def _pair(model: OmniModel, name: str) -> tuple[nn.Module, nn.Module]:

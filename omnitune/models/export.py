@@ -20,10 +20,12 @@ from transformers.utils import logging
 
 from omnitune.data.chat_jinja import jinja_of
 from omnitune.data.template import ChatRenderer
-from omnitune.models.convert import to_processor, to_standard
-from omnitune.models.exported import INDEX, THINKER
+from omnitune.models.adapters import adapter_state
+from omnitune.models.convert import plain_names, standard_name, to_processor, to_standard
+from omnitune.models.exported import BASE, INDEX, THINKER
 from omnitune.models.omni import OmniModel
 from omnitune.models.standard import OmniForConditionalGeneration
+from omnitune.sample import UserError
 
 SHARD_BYTES = 5_000_000_000
 
@@ -53,6 +55,40 @@ def write_standard(
         logging.set_verbosity(verbosity)
 
 
+def write_adapter(out: Path, model: OmniModel) -> None:
+    """Writes a model's adapters as PEFT's folder has them, for the standard model beside them.
+
+    Raises:
+        UserError: the model has none.
+    """
+    if model.adapters is None:
+        raise UserError("the model has no adapter; export it with --to hf")
+    from peft import LoraConfig  # takes seconds, which most exports need not
+
+    settings = model.adapters.settings
+    state, layers, whole = {}, set(), set()
+    for part, tensors in adapter_state(model).items():
+        for key, tensor in tensors.items():
+            name = standard_name(model, part, key)
+            layer, found, _ = name.partition(".lora_")
+            (layers if found else whole).add(layer if found else name.rpartition(".")[0])
+            state[f"base_model.model.{name}"] = tensor.detach().cpu().clone().contiguous()
+    config = LoraConfig(
+        base_model_name_or_path=BASE,
+        r=settings.r,
+        lora_alpha=settings.alpha,  # type: ignore[arg-type]  # it divides it only
+        lora_dropout=settings.dropout,
+        use_dora=settings.dora,
+        use_rslora=settings.rslora,
+        target_modules=sorted(layers),
+        modules_to_save=sorted(whole) or None,
+        inference_mode=True,
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    config.save_pretrained(str(out))
+    save_file(state, out / "adapter_model.safetensors", metadata={"format": "pt"})
+
+
 def _write_thinker(
     folder: Path,
     model: OmniModel,
@@ -78,7 +114,7 @@ def _write_weights(
     tied = standard.all_tied_weights_keys
     state = {name: t for name, t in standard.state_dict().items() if name not in tied}
     files = revert_weight_conversion(standard, state)
-    own = model.thinker.state_dict().keys()
+    own = plain_names(model)
     parts = {
         "model-thinker": {name: files[name] for name in files if name in own},
         "model-media": {name: files[name] for name in files if name not in own},

@@ -89,6 +89,26 @@ def build(settings: dict[str, Any], initialised: bool = True) -> Any:
     return _checked(thinker, kind)
 
 
+def settings_of(folder: Path) -> dict[str, Any]:
+    """The configuration of a folder's thinker; its weights are not read."""
+    config = _config_of(folder)
+    return config.to_dict() | {"model_type": config.model_type}
+
+
+def _config_of(folder: Path) -> Any:
+    kind = read_config(folder)["model_type"]
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:
+        raise refusal(kind, f"transformers has no such configuration ({_first(error)})") from None
+    config = config.get_text_config(decoder=True)
+    if reason := _obstacle(config):
+        raise refusal(kind, reason)
+    if type(config) not in AutoModelForCausalLM._model_mapping:
+        raise refusal(config.model_type, "it is no language model that writes from left to right")
+    return config
+
+
 def load(folder: Path) -> Any:
     """The thinker of a pretrained folder, in the number format of its weights.
 
@@ -97,23 +117,14 @@ def load(folder: Path) -> Any:
     Raises:
         UserError: the folder is not whole, or of a family that cannot be a thinker.
     """
-    kind = read_config(folder)["model_type"]
-    try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except Exception as error:
-        raise refusal(kind, f"transformers has no such configuration ({_first(error)})") from None
-    whole, config = config, config.get_text_config(decoder=True)
-    nested = config is not whole
-    if reason := _obstacle(config):
-        raise refusal(kind, reason)
-    if type(config) not in AutoModelForCausalLM._model_mapping:
-        raise refusal(config.model_type, "it is no language model that writes from left to right")
-    model = AutoModelForCausalLM._model_mapping[type(config)]
+    config = _config_of(folder)
+    nested = config.model_type != read_config(folder)["model_type"]
     options = {
         "config": config,
         "attn_implementation": attention.NAME,
         "key_mapping": INSIDE if nested else None,
     }
+    model = AutoModelForCausalLM._model_mapping[type(config)]
     return _checked(load_pretrained(model, folder, **options), config.model_type)
 
 

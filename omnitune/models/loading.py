@@ -17,8 +17,9 @@ from omnitune.data.chat_template import read_renderer, renderer_of
 from omnitune.data.template import ChatRenderer, placeholder
 from omnitune.encoders.registry import build_encoder, configure, read_pretrained
 from omnitune.hub import find_part, is_folder, read_config
-from omnitune.models import families
+from omnitune.models import adapters, families
 from omnitune.models.bases import FORMATS, SAVED_WHOLE, Base, cast_, num_bytes
+from omnitune.models.exported import is_exported, load_exported_omni
 from omnitune.models.omni import OmniConfig, OmniModel
 from omnitune.sample import UserError
 from omnitune.storage import read_checkpoint, write_checkpoint
@@ -292,12 +293,11 @@ def save_omni(
     }
     bases: dict[str, Any] = {}
     states = {}
-    for name, module in model.base_parts().items():
-        base = model.bases.get(name)
-        untrained = base.state_if_untrained(module) if base else None
-        states[name] = module.state_dict() if untrained is None else untrained
+    for name in model.trunks():
+        base, states[name] = model.bases.get(name), adapters.base_state(model, name)
+        untrained = base.if_untrained(states[name]) if base else None
         if base and untrained is not None:
-            bases[name] = base.state()
+            bases[name], states[name] = base.state(), untrained
             small = num_bytes(untrained) < SAVED_WHOLE
             if not (small if save_whole is None else save_whole):
                 states[name] = {}
@@ -305,6 +305,7 @@ def save_omni(
         "kind": "omni",
         "thinker": states["thinker"],
         **projectors,
+        **adapters.to_checkpoint(model),
         "encoders": {
             name: states[modality.medium.encoder_part]
             for name, modality in model.modalities.items()
@@ -340,12 +341,14 @@ def _model_file(ckpt_dir: Path) -> Path:
 def load_omni(
     ckpt_dir: Path, device: torch.device | None = None
 ) -> tuple[OmniModel, ChatRenderer, dict[str, Any]]:
-    """Loads ``omni.pt`` of a folder, or a file, ready to answer; returns its other values too.
+    """Loads ``omni.pt`` of a folder, a file, or an export, ready to answer; returns its other values too.
 
     Raises:
         UserError: the folder or file is missing, damaged, or no model of omnitune's; or a
             pretrained base that it refers to is.
     """
+    if is_exported(ckpt_dir):
+        return load_exported_omni(ckpt_dir, device)
     path = _model_file(ckpt_dir)
     values = read_part(path, "omni")
     bases = {name: Base(**base) for name, base in values.get("bases", {}).items()}
@@ -366,6 +369,7 @@ def load_omni(
                 base.check(model.encoders[name])
         model.bases = bases
         model.check_thinker()
+        adapters.from_checkpoint(model, values)
     nn.Module.to(model, device or torch.device("cpu"))
     model.requires_grad_(False)
     model.eval()

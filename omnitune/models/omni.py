@@ -22,9 +22,11 @@ from omnitune.encoders.projectors import Projector
 from omnitune.encoders.registry import build_encoder
 from omnitune.encoders.vocab_head import VocabHead
 from omnitune.models import families, fusion, parity
+from omnitune.models.adapters import Adapters, parts_of
 from omnitune.models.bases import Base
 from omnitune.models.kernels import cpu as operators
 from omnitune.models.kernels import flash4
+from omnitune.models.read_rows import ReadRows
 from omnitune.sample import UserError
 
 # Share of the rows up to which it pays to compute only those that are read.
@@ -62,43 +64,6 @@ class TokenScores(NamedTuple):
     correct_N: Tensor
 
 
-class ReadRows:
-    """Lets a feed-forward part compute the rows that are read, and give zeros for the others.
-
-    After the last layer's attention nothing passes between positions: the rest of it concerns
-    only the positions whose logits are asked for.
-
-    Attributes:
-        read_R: positions that are read, each once; None for all.
-    """
-
-    def __init__(self, feed_forward: Any) -> None:
-        self.read_R: Tensor | None = None
-        self._length = 0
-        self._hooks = (
-            feed_forward.register_forward_pre_hook(self._choose),
-            feed_forward.register_forward_hook(self._place),
-        )
-
-    def close(self) -> None:
-        """Leaves the feed-forward part as it was."""
-        for hook in self._hooks:
-            hook.remove()
-
-    def _choose(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> Any:
-        if self.read_R is None:
-            return None
-        self._length = inputs[0].shape[1]
-        return (inputs[0].index_select(1, self.read_R),)
-
-    def _place(self, module: nn.Module, inputs: object, output_BRE: Tensor) -> Tensor | None:
-        if self.read_R is None:
-            return None
-        batch, _, width = output_BRE.shape
-        zeros_BTE = output_BRE.new_zeros(batch, self._length, width)
-        return zeros_BTE.index_copy(1, self.read_R, output_BRE)
-
-
 class OmniModel(PreTrainedModel):
     """A thinker with, for each modality, an encoder and a projector (``proj_v``, ``proj_a``).
 
@@ -127,6 +92,7 @@ class OmniModel(PreTrainedModel):
             self.encoders[name] = modality.build()
             self.add_module(modality.medium.projector_part, modality.build_projector(width))
         self.bases: dict[str, Base] = {}  # by part, what it began with if that was pretrained
+        self.adapters: Adapters | None = None
         self._compiled: list[tuple[nn.Module, Callable[..., Any]]] = []
         self._losses = self._nll  # of logits; compiled on a GPU
         self._computes_anew = False
@@ -162,21 +128,18 @@ class OmniModel(PreTrainedModel):
         keeps_rows = self.modalities[name].keeps_rows
         return getattr(self.encoders[name], "readout", None) if keeps_rows else None
 
+    def trunks(self) -> dict[str, nn.Module]:
+        """What can have adapters, by the name of the part: thinker and encoders."""
+        encoders = {m.medium.encoder_part: self.encoders[n] for n, m in self.modalities.items()}
+        return {"thinker": self.thinker, **encoders}
+
     def parts(self) -> dict[str, nn.Module]:
         """What can be trained or frozen by itself, by name: together all the weights."""
         parts: dict[str, nn.Module] = {"thinker": self.thinker}
         for name, modality in self.modalities.items():
             parts[modality.medium.projector_part] = self.projector(name)
             parts[modality.medium.encoder_part] = self.encoders[name]
-        return parts
-
-    def base_parts(self) -> dict[str, nn.Module]:
-        """Thinker and encoders by part name: what a pretrained folder can hold."""
-        encoders = {
-            modality.medium.encoder_part: self.encoders[name]
-            for name, modality in self.modalities.items()
-        }
-        return {"thinker": self.thinker, **encoders}
+        return parts_of(parts, self.adapters)
 
     def compile_decoder(self) -> None:
         """Compiles the decoder's layers for training, at their first call, for rows of any length.

@@ -127,7 +127,7 @@ def _export(module: nn.Module, example: Tensor, path: Path) -> tuple[list[int], 
 
 
 def _export_once(module: nn.Module, example: Tensor, dimensions: list[int], path: Path) -> None:
-    shapes = ({n: torch.export.Dim.DYNAMIC for n in dimensions},) if dimensions else None
+    shapes = (dict.fromkeys(dimensions, torch.export.Dim.DYNAMIC),) if dimensions else None
     # Strictly: what counts rows by `len` would otherwise fix their number.
     program = torch.export.export(module, (example,), dynamic_shapes=shapes, strict=True)
     options: dict[str, Any] = {"input_names": ["medium"], "output_names": [OUTPUT]}

@@ -1,10 +1,15 @@
-"""Step checkpoints: all that a run needs to go on from where it stopped."""
+"""Step checkpoints: all that a run needs to go on from where it stopped.
+
+Weights that are never trained in a run are not in them: a run that goes on has them from where it
+had them at first.
+"""
 
 from __future__ import annotations
 
 import re
 from concurrent.futures import ThreadPoolExecutor
 from itertools import zip_longest
+from math import isclose, nan
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +21,7 @@ from omnitune.storage import NoRoomError, edit_manifest, read_checkpoint, write_
 from omnitune.training.run import Run
 
 _STEP_FILE = re.compile(r"(?:\w+_)?step_\d+\.pt")
+SAME_SUM = 1e-6  # relative difference up to which sums are those of the same weights
 # One thread, so that checkpoints are written one after the other.
 _WRITER = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
 
@@ -30,7 +36,8 @@ def save(run: Run) -> None:
     path = run.config.out / f"{run.config.step_prefix}{run.step}.pt"
     values = {
         "step": run.step,
-        "model": run.model.state_dict(),
+        "model": trained_state(run),
+        "frozen": frozen_sums(run),
         "optimizer": run.optimizer.state_dict(),
         "torch_rng": torch.get_rng_state() if run.rng is None else run.rng,
         "gpu_rng": torch.cuda.get_rng_state() if run.device.type == "cuda" else None,
@@ -40,6 +47,33 @@ def save(run: Run) -> None:
     run.snapshot = copied(values, run.snapshot)
     run.saving = _WRITER.submit(_write, path, run.snapshot, run.config.keep_checkpoints)
     run.saved = run.step
+
+
+def trained_state(run: Run) -> dict[str, Tensor]:
+    """The model's state without the weights that are never trained: those of no optimiser."""
+    frozen = _frozen(run)
+    return {name: t for name, t in run.model.state_dict().items() if name not in frozen}
+
+
+def _frozen(run: Run) -> dict[str, Tensor]:
+    """Weights that are not trained in any phase of a run, by each of their names."""
+    trained = {id(p) for group in run.optimizer.param_groups for p in group["params"]}
+    named = run.model.named_parameters(remove_duplicate=False)
+    return {name: weight for name, weight in named if id(weight) not in trained}
+
+
+def frozen_sums(run: Run) -> dict[str, float]:
+    """Of each weight that is never trained the sum of its amounts, by which it is known again.
+
+    Not a digest: a processor of another kind may round a weight that is made at the start, such as
+    that of a new token, in another way.
+    """
+    if run.frozen is None:
+        run.frozen = {
+            name: float(weight.detach().abs().sum(dtype=torch.float64))
+            for name, weight in _frozen(run).items()
+        }
+    return run.frozen
 
 
 def finish_saving(run: Run, last: bool = False) -> None:
@@ -107,14 +141,19 @@ def copied(value: Any, into: Any) -> Any:
 
 
 def restore(run: Run) -> bool:
-    """Goes on from the newest whole checkpoint of the run's folder; False if there is none."""
+    """Goes on from the newest whole checkpoint of the run's folder; False if there is none.
+
+    Raises:
+        UserError: it is of a run that trains other weights, or beside other frozen ones.
+    """
     for path in reversed(step_files(run.config.out)):
         try:
             values = read_checkpoint(path)
         except UserError as error:
             run.log.warn(f"{error}; trying the one before")
             continue
-        run.model.load_state_dict(values["model"])
+        _check_weights(path, run, values)
+        run.model.load_state_dict(values["model"], strict=False)
         run.optimizer.load_state_dict(values["optimizer"])
         torch.set_rng_state(values["torch_rng"])
         if run.device.type == "cuda" and values.get("gpu_rng") is not None:
@@ -127,6 +166,20 @@ def restore(run: Run) -> bool:
         return True
     run.log.truncate(-1)
     return False
+
+
+def _check_weights(path: Path, run: Run, values: dict[str, Any]) -> None:
+    """Whether a checkpoint has every weight that is trained, and the others are as they were."""
+    expected, found = trained_state(run).keys(), values["model"].keys()
+    mend = "give the parts and settings that the run began with, or --overwrite to train it anew"
+    if missing := sorted(expected - found):
+        raise UserError(f"{path}: holds no {missing[0]}, which this run trains; {mend}")
+    if unknown := sorted(found - run.model.state_dict().keys()):
+        raise UserError(f"{path}: holds {unknown[0]}, which this model does not have; {mend}")
+    here = frozen_sums(run)
+    for name, before in values.get("frozen", {}).items():  # older ones hold the weights themselves
+        if not isclose(before, here.get(name, nan), rel_tol=SAME_SUM):
+            raise UserError(f"{path}: the frozen {name} has other values than it had then; {mend}")
 
 
 def step_files(folder: Path) -> list[Path]:

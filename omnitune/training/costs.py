@@ -5,7 +5,6 @@ Shape suffixes: T tokens of a row, N supervised tokens.
 
 from __future__ import annotations
 
-import re
 from collections import Counter, defaultdict
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -193,22 +192,3 @@ def meta_copy(encoder: Encoder) -> nn.Module:
     """The encoder's module without values."""
     with torch.device("meta"):
         return encoder.build().eval()
-
-
-def stand_in_adapters(model: OmniModel, settings: Any) -> None:
-    """Freezes the thinker and gives its matrices low-rank adapters without values (Hu et al. 2021).
-
-    A model without values is only counted, so that shapes are all that matters here.
-
-    Args:
-        settings: of the run's ``lora``: ``r``, and ``targets``, a regular expression on names
-            within the thinker, or None for all matrices of its layers.
-    """
-    values = settings if isinstance(settings, dict) else vars(settings)
-    rank, targets = values.get("r", 16), values.get("targets") or r"layers\.\d+\..*"
-    model.thinker.requires_grad_(False)
-    for name, layer in model.thinker.named_modules():
-        if isinstance(layer, nn.Linear) and re.search(targets, name):
-            shapes = {"lora_A": (rank, layer.in_features), "lora_B": (layer.out_features, rank)}
-            for key, shape in shapes.items():
-                layer.register_parameter(key, nn.Parameter(torch.empty(shape, device="meta")))

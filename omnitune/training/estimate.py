@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer
 
 from omnitune.config.sft import SftConfig
 from omnitune.data.audit.truncation import ReadLimits, audit_truncation
+from omnitune.data.chat_template import read_renderer, renderer_of
 from omnitune.data.loader import BatchStream, SampleReader
-from omnitune.data.template import CONTROL_TOKENS, ChatRenderer
-from omnitune.encoders.registry import read_pretrained, with_settings
-from omnitune.hub import find_part, read_config
+from omnitune.data.template import ChatRenderer
+from omnitune.encoders.registry import configure, read_pretrained
+from omnitune.hub import find_part, is_folder
+from omnitune.models import families
+from omnitune.models.adapters import add_adapters
 from omnitune.models.loading import MADE_BY, add_placeholders
 from omnitune.models.omni import OmniConfig, OmniModel
 from omnitune.sample import UserError
@@ -31,7 +33,6 @@ from omnitune.training.costs import (
     meta_copy,
     parts_table,
     passes,
-    stand_in_adapters,
     thinker_flops,
 )
 from omnitune.training.devices import HERE, Device, find_device
@@ -52,14 +53,11 @@ def plan_run(config: SftConfig, device_name: str = HERE) -> dict[str, Any]:
     """
     device = find_device(device_name)
     with redirect_stdout(sys.stderr):  # what is read, beside a plan that may be JSON
-        model, tokenizer = empty_model(config)
-        if (lora := getattr(config, "lora", None)) is not None:
-            stand_in_adapters(model, lora)
+        model, renderer = empty_model(config)
         Phases(config, model.parts(), model.modalities).set_trainable()
         samples = read_samples(config)
         positions = model.thinker.config.get_text_config().max_position_embeddings
         longest = min(config.max_tokens, positions)
-        renderer = ChatRenderer(tokenizer)
         reading = ReadLimits(renderer, model.modalities, longest, config.multi_turn_prob > 0)
         leave_out = config.too_long == "leave_out"
         samples, ledger = audit_truncation(samples, reading, config.data_dir, leave_out)
@@ -74,38 +72,39 @@ def plan_run(config: SftConfig, device_name: str = HERE) -> dict[str, Any]:
     return found | {"feature_cache_bytes": sum(sizes)}
 
 
-def empty_model(config: SftConfig) -> tuple[OmniModel, Tokenizer]:
+def empty_model(config: SftConfig) -> tuple[OmniModel, ChatRenderer]:
     """The model of a run on torch's meta device, from the settings of its parts alone."""
-    settings, tokenizer = _thinker_of(find_part(config.thinker_ckpt))
-    encoders = {
-        name: with_settings(
-            name, _encoder_settings(name, find_part(path)), config.encoder_settings.get(name, {})
+    settings, renderer = _thinker_of(config)
+    found = {
+        name: configure(
+            name,
+            _encoder_settings(name, find_part(path)),
+            config.encoder_settings.get(name, {}),
+            config.projectors.get(name),
         )
         for name, path in config.encoders.items()
     }
+    encoders = {name: encoder for name, (encoder, _) in found.items()}
+    projectors = {name: projector for name, (_, projector) in found.items()}
     with torch.device("meta"):
-        model = OmniModel(OmniConfig(thinker=settings, encoders=encoders))
-        add_placeholders(model, tokenizer)
-    return model, tokenizer
+        model = OmniModel(OmniConfig(settings, encoders, projectors))
+        add_placeholders(model.thinker, renderer, model.modalities)
+        if config.lora is not None:
+            add_adapters(model, config.lora)
+    return model, renderer
 
 
-def _thinker_of(path: Path) -> tuple[dict[str, Any], Tokenizer]:
-    """Settings and tokenizer of a thinker."""
-    if path.is_dir():
-        values = read_config(path)
-        file = path / "tokenizer.json"
-        if not file.is_file():
-            raise UserError(f"{path}: holds no tokenizer.json, by which samples are measured")
-        tokenizer = Tokenizer.from_file(str(file))
-        # Stand-ins for what the folder's own template writes around a turn: as many, or nearly.
-        tokenizer.add_special_tokens([*CONTROL_TOKENS])
-        return values.get("text_config", values), tokenizer
+def _thinker_of(config: SftConfig) -> tuple[dict[str, Any], ChatRenderer]:
+    """Settings and renderer of a thinker."""
+    path = find_part(config.thinker_ckpt)
+    if is_folder(path):
+        return families.settings_of(path), read_renderer(path, config.chat_template)
     part = _peek(path, "thinker")
-    return part["config"], Tokenizer.from_str(part["tokenizer"])
+    return part["config"], renderer_of(part)
 
 
 def _encoder_settings(name: str, path: Path) -> dict[str, Any]:
-    return read_pretrained(name, path).config if path.is_dir() else _peek(path, name)["config"]
+    return read_pretrained(name, path).config if is_folder(path) else _peek(path, name)["config"]
 
 
 def _peek(path: Path, kind: str) -> dict[str, Any]:
@@ -155,7 +154,8 @@ def estimate_run(
     checkpointed = config.activation_checkpointing
     terms = estimate_memory(model, tokens, targets, bf16, checkpointed, kept, not device.is_gpu)
     if config.max_interpolation:
-        terms["start"] = sum(p.numel() * p.element_size() for p in model.thinker.parameters())
+        weights = (p for p in model.thinker.parameters() if p.requires_grad)
+        terms["start"] = sum(p.numel() * p.element_size() for p in weights)
     flops = _flops(model, measured, encoding, size * config.gradient_accumulation)
     rate = (device.bf16 if bf16 else device.fp32) * device.used
     seconds = sum(flops.values()) / rate

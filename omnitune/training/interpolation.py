@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from omnitune.data.packing import Item
 from omnitune.evaluation.scoring import token_scoreboard
@@ -29,28 +29,33 @@ def interpolate_weights(
     Args:
         model: in evaluation mode.
         items: held-out samples, none of them of the splits that are scored at the end.
-        largest: share of the starting weights ``start`` up to which is tried.
+        start: by name, weights of the thinker that bring back how it began; others stay.
+        largest: share of ``start`` up to which is tried.
 
     Returns:
         the ``share`` that was taken, 0 for none, and the ``losses`` by share: means over the
         supervised tokens.
     """
     thinker = model.thinker
-    end = copied(dict(thinker.named_parameters()), None)
+    trained = {name: p for name, p in thinker.named_parameters() if name in start}
+    end = copied(trained, None)
     if all(torch.equal(weight, start[name].to(weight.dtype)) for name, weight in end.items()):
         return {"share": 0.0, "losses": {}}  # it was frozen
     losses: dict[float, float] = {}
     for n in range(SHARES_TRIED):
         share = float(f"{largest * n / (SHARES_TRIED - 1):.4g}")
-        _interpolate(thinker, end, start, share)
+        _interpolate(trained, end, start, share)
         losses[share] = token_scoreboard(model, items)["loss"]
     best = min(losses, key=lambda share: (losses[share], share))
-    _interpolate(thinker, end, start, best)
+    _interpolate(trained, end, start, best)
     return {"share": best, "losses": {f"{share:g}": loss for share, loss in losses.items()}}
 
 
 def _interpolate(
-    thinker: nn.Module, end: Mapping[str, Tensor], start: Mapping[str, Tensor], share: float
+    trained: Mapping[str, Tensor],
+    end: Mapping[str, Tensor],
+    start: Mapping[str, Tensor],
+    share: float,
 ) -> None:
-    for name, parameter in thinker.named_parameters():
+    for name, parameter in trained.items():
         parameter.copy_(torch.lerp(end[name], start[name].to(end[name].dtype), share))

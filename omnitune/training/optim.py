@@ -144,7 +144,8 @@ def build_optimizer(
 def hidden_matrices(model: nn.Module) -> set[nn.Parameter]:
     """Weights that map hidden states to hidden states: what Muon is for.
 
-    Embeddings, output heads and convolutions of single channels are left to AdamW.
+    Embeddings, output heads, convolutions of single channels and adapters are left to AdamW: an
+    adapter's two factors have no singular values of their own to bring near 1.
     """
     matrices = {
         cast(nn.Parameter, module.weight)
@@ -152,6 +153,7 @@ def hidden_matrices(model: nn.Module) -> set[nn.Parameter]:
         if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d)
         and getattr(module, "groups", 1) == 1
         and "head" not in name.rpartition(".")[2]
+        and ".lora_" not in name
     }
     return matrices - {m.weight for m in model.modules() if isinstance(m, nn.Embedding)}
 

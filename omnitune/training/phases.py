@@ -17,6 +17,7 @@ from omnitune.config.settings import nearest
 from omnitune.config.sft import Phase, SftConfig
 from omnitune.data.schedule import Segment, warming_up
 from omnitune.encoders.base import Encoder
+from omnitune.models.adapters import ADAPTER
 from omnitune.sample import UserError
 from omnitune.training.optim import trainable, warmup_of
 
@@ -30,7 +31,7 @@ class Phases:
         parts, modalities: of the model; modalities tell whose encoder is which part.
 
     Raises:
-        UserError: a phase trains a part that the model does not have.
+        UserError: a phase trains a part that the model does not have, or the base of an adapter.
 
     Attributes:
         starts: share of the run at which each begins. firsts: number of steps before it.
@@ -50,6 +51,7 @@ class Phases:
         self.starts = [0.0, *(phase.until or 1.0 for phase in self.phases[:-1])]
         self.firsts = [round(start * total_steps) for start in self.starts]
         self._parts = dict(parts)
+        self._adapted = {name for name in parts if name + ADAPTER in parts}
         for n, phase in enumerate(self.phases):
             self._check_names(n, phase.train or ())
         self._encoders = {m.medium.encoder_part: name for name, m in modalities.items()}
@@ -57,6 +59,11 @@ class Phases:
 
     def _check_names(self, n: int, names: Iterable[str]) -> None:
         for name in names:
+            if name in self._adapted:
+                raise UserError(
+                    f"phases.{n}.train: {name} has adapters (lora), beside which its own weights "
+                    f"stay frozen; name {name + ADAPTER} instead, or leave lora out"
+                )
             if name not in self._parts:
                 near = nearest(name, self._parts)
                 hint = f"; did you mean {near}?" if near else ""
@@ -74,7 +81,8 @@ class Phases:
         named = self.phases[phase].train
         if named is not None:
             return set(named)
-        return set(self._parts) - (set(self._encoders) if self.config.freeze_encoders else set())
+        frozen = set(self._encoders) if self.config.freeze_encoders else set()
+        return set(self._parts) - frozen - self._adapted
 
     def scale(self, phase: int) -> float:
         """A phase's learning rate, as multiple of the run's."""
@@ -122,13 +130,14 @@ class Phases:
                     setattr(parameter, FROZEN_HERE, name not in trained)
 
     def raw_from(self) -> dict[str, int]:
-        """The first phase in which a modality's encoder is trained, of those that ever are.
+        """The first phase in which a modality's encoder, or its adapter, is trained, if ever.
 
         From there on its cached features are out of date, also where it is frozen again.
         """
         found: dict[str, int] = {}
         for n in range(len(self.phases)):
-            for part in self.trained(n) & self._encoders.keys():
+            trained = {part.removesuffix(ADAPTER) for part in self.trained(n)}
+            for part in trained & self._encoders.keys():
                 found.setdefault(self._encoders[part], n)
         return found
 

@@ -84,7 +84,7 @@ def set_formats(config: SftConfig, model: OmniModel) -> None:
     """
     on_gpu = model.device.type == "cuda"
     bf16 = config.precision != "fp32" and (on_gpu or has_bf16_units())
-    for name, module in model.base_parts().items():
+    for name, module in model.trunks().items():
         asked = config.thinker_dtype if name == "thinker" else config.encoder_dtype
         kept = format_of(module) if asked == "auto" else asked
         cast_(module, kept if bf16 else "fp32")

@@ -31,8 +31,12 @@ def choose_ranks(run: Run) -> int:
         return config.workers
     cores = usable_cores() if forks else 1
     trained = sum(p.numel() for p in run.model.parameters() if p.requires_grad)
+    # A thinker's frozen weights are computed with as well.
+    thinker = getattr(run.model, "thinker", None)
+    passed = 0 if thinker is None else sum(p.numel() for p in thinker.parameters())
     # A larger model's matrix products take the time, and threads share those as well.
-    pays = run.batch_size >= SAMPLES_A_RANK * cores and trained <= SMALL_MODEL
+    small = max(trained, passed) <= SMALL_MODEL
+    pays = run.batch_size >= SAMPLES_A_RANK * cores and small
     compiled = config.compile == "on" or run.state.get("compile", False)
     return cores if pays and not compiled and torch.get_num_threads() > 1 else 1
 

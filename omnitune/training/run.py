@@ -98,6 +98,7 @@ class Run:
         rng: state of torch's generator before the step under way, whose draws are thrown away if
             it is not finished.
         saved: step of the newest checkpoint, -1 for none of this process.
+        frozen: sums of the weights that are never trained (``checkpoint.frozen_sums``).
         saving: the checkpoint that is being written. snapshot: the copy it is written from.
     """
 
@@ -118,6 +119,7 @@ class Run:
     updating: bool = False
     rng: Tensor | None = None
     saved: int = -1
+    frozen: dict[str, float] | None = None
     saving: Future[None] | None = None
     snapshot: dict[str, Any] | None = None
 

@@ -22,6 +22,7 @@ from omnitune.data.template import ChatRenderer
 from omnitune.evaluation.console_summary import score_lines
 from omnitune.evaluation.guard import language_lost
 from omnitune.media.base import counted
+from omnitune.models import adapters
 from omnitune.models.loading import assemble, save_omni
 from omnitune.models.omni import OmniModel
 from omnitune.sample import UserError
@@ -105,7 +106,7 @@ class TrainingSetup:
     """All that a joint fine-tuning needs.
 
     Attributes:
-        start: the thinker's weights before the first step, to interpolate with; else empty.
+        start: ``starting_weights``, to interpolate with; else empty.
         truncation: the ledger of ``audit_truncation``.
         cached: modalities whose media were encoded once, before the first step.
     """
@@ -135,18 +136,15 @@ def build_training(config: SftConfig, resume: bool = False) -> TrainingSetup:
         config.projectors,
         config.chat_template,
     )
+    if config.lora is not None:
+        adapters.add_adapters(model, config.lora)
     describe_parts(model)
     config = within_context(config, model)
-    # Kept from here on: the file may be another one when the run ends.
-    start = (
-        checkpoint.copied(dict(model.thinker.named_parameters()), None)
-        if config.max_interpolation
-        else {}
-    )
     samples, truncation = log_truncation(config, samples, renderer, model)
     nn.Module.to(model, precision.pick_device(config.device))
     Phases(config, model.parts(), model.modalities).set_trainable()
     precision.set_formats(config, model)
+    start = starting_weights(model) if config.max_interpolation else {}
     if config.activation_checkpointing:
         model.checkpoint_activations()
     rows = {name: truncation[name]["rows"] for name in model.modalities if name in truncation}
@@ -160,6 +158,19 @@ def build_training(config: SftConfig, resume: bool = False) -> TrainingSetup:
     return TrainingSetup(
         model, start, renderer, reader, samples, run, run.strategy, truncation, list(features)
     )
+
+
+def starting_weights(model: OmniModel) -> dict[str, Tensor]:
+    """The thinker's weights before the first step; of an adapted one only what brings them back.
+
+    Kept from here on: the file may be another one when the run ends. Of one that no phase trains
+    there is nothing to keep.
+    """
+    if model.adapters is not None and "thinker" in model.adapters.saved:
+        return adapters.without_effect(model.thinker, model.adapters.saved["thinker"])
+    if not any(weight.requires_grad for weight in model.thinker.parameters()):
+        return {}
+    return checkpoint.copied(dict(model.thinker.named_parameters()), None)
 
 
 def within_context(config: SftConfig, model: OmniModel) -> SftConfig:
@@ -187,7 +198,7 @@ def interpolate(config: SftConfig, setup: TrainingSetup) -> dict[str, Any]:
     If they are all that is held out, they are scored at the end, and nothing may be chosen by them.
     """
     samples = join(setup.samples.values())
-    if not config.max_interpolation or "validation" in final_splits(samples):
+    if not setup.start or "validation" in final_splits(samples):
         return {}
     setup.model.eval()
     setup.run.snapshot = None  # as large as what follows takes
@@ -225,6 +236,8 @@ def build_run(
     plan = Plan.of(config, len(stream))
     strategy = plan_strategy(config, model, reader, samples, stream, plan.total_steps)
     rates = learning_rates(config, model.thinker.config.hidden_size)
+    if config.lora is not None:  # first, as the first prefix that fits a weight counts
+        rates = dict.fromkeys(adapters.adapted_prefixes(model), config.lora.learning_rate) | rates
     evaluator = Evaluator(config, model, strategy, samples, plan)
 
     def lines(step: int, entry: dict[str, Any]) -> list[str]:

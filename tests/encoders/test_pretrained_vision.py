@@ -738,3 +738,20 @@ def test_features_of_a_trained_tower_mean_something(tmp_path: Path) -> None:
     same = torch.stack([cosines[n, n + 1] for n in range(0, 16, 2)])
     assert same.mean() > 0.5
     assert cosines.sum() + 16 - 2 * same.sum() < 0  # of other pairs: below zero on average
+
+
+@pytest.mark.parametrize("name", ["clip", "dinov2", "siglip"])
+def test_without_a_crop_the_whole_picture_is_shown(tmp_path: Path, name: str) -> None:
+    save(tmp_path, FAMILIES[name])
+    config = read_pretrained("image", tmp_path).config
+    picture = write_image(tmp_path / "x.png", 32)
+    lost = {
+        crop: build_encoder("image", config | {"crop": crop}).measure(picture).lost
+        for crop in ("center", "none")
+    }
+    assert lost["none"] == 0
+    assert (lost["center"] > 0) == (name != "siglip")
+    encoder = build_encoder("image", config | {"crop": "none"})
+    assert encoder.read(picture).shape == (1, 3, 32, 32)
+    with pytest.raises(UserError, match="crop is 'left'; expected center or none"):
+        build_encoder("image", config | {"crop": "left"})

@@ -210,7 +210,7 @@ def _slots(
     """Least and most slots of each medium, behind its projector: ``[M, 2]``."""
     slots_M2 = np.array(extents_M4[:, [LEAST, MOST]])
     for code, name in enumerate(source.index.modalities):
-        if not modalities[name].keeps_rows:
+        if name in modalities and not modalities[name].keeps_rows:
             own_M = source.index.media_M3[:, 2] == code
             slots = [modalities[name].slots_for(int(rows)) for rows in slots_M2[own_M].flat]
             slots_M2[own_M] = np.array(slots).reshape(-1, 2)
