@@ -66,7 +66,9 @@ def write_adapter(out: Path, model: OmniModel) -> None:
     from peft import LoraConfig  # takes seconds, which most exports need not
 
     settings = model.adapters.settings
-    state, layers, whole = {}, set(), set()
+    state: dict[str, Tensor] = {}
+    layers: set[str] = set()
+    whole: set[str] = set()
     for part, tensors in adapter_state(model).items():
         for key, tensor in tensors.items():
             name = standard_name(model, part, key)

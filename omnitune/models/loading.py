@@ -341,7 +341,7 @@ def _model_file(ckpt_dir: Path) -> Path:
 def load_omni(
     ckpt_dir: Path, device: torch.device | None = None
 ) -> tuple[OmniModel, ChatRenderer, dict[str, Any]]:
-    """Loads ``omni.pt`` of a folder, a file, or an export, ready to answer; returns its other values too.
+    """Loads ``omni.pt`` of a folder, a file or an export, to answer; returns its other values too.
 
     Raises:
         UserError: the folder or file is missing, damaged, or no model of omnitune's; or a
