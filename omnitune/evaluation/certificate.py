@@ -61,16 +61,18 @@ class Probe:
     room: int
 
 
-def held_out(data_dir: Path, modalities: Sequence[str], limit: int = ANSWERS) -> list[Sample]:
+def held_out(
+    data_dir: Path, modalities: Sequence[str], limit: int = ANSWERS
+) -> tuple[list[Sample], str]:
     """Held-out questions of a data folder, those with other media in turn.
 
     Returns:
-        none where the folder is not there or holds no data.
+        none where there are none to be read, and the reason.
     """
     try:
         samples = join(read_available(data_dir).values())
-    except UserError:
-        return []
+    except UserError as error:
+        return [], str(error)
     kinds: dict[frozenset[str], list[Sample]] = {}
     known = set(modalities)
     for split in sorted(samples.splits - {"train"}):
@@ -80,7 +82,8 @@ def held_out(data_dir: Path, modalities: Sequence[str], limit: int = ANSWERS) ->
             if shown <= known and len(found) < limit:
                 found += [one for one in sample.split_turns()[:1] if _is_plain(one)]
     turns = chain.from_iterable(zip_longest(*kinds.values()))
-    return [sample for sample in turns if sample is not None][:limit]
+    chosen = [sample for sample in turns if sample is not None][:limit]
+    return chosen, "" if chosen else f"{data_dir}: no record that fits is held out"
 
 
 def _is_plain(sample: Sample) -> bool:

@@ -34,7 +34,9 @@ def project(
         silence_RE: what stands in the slots without media, read with a readout only; its number
             format is the result's.
     """
-    rows_RE = projector(features_RD.to(silence_RE.dtype), rows_M).to(silence_RE.dtype)
+    # In its own number format: a fresh projector's is fp32 before a thinker in half precision.
+    own = next((p.dtype for p in projector.parameters()), silence_RE.dtype)
+    rows_RE = projector(features_RD.to(own), rows_M).to(silence_RE.dtype)
     if readout is None:
         return rows_RE
     return rows_RE + readout.soft_embed(features_RD, words(), silence_RE).to(silence_RE.dtype)

@@ -57,7 +57,7 @@ def export(
             "adapter writes it beside them"
         )
     limit = values.get("max_tokens", model.config.thinker["max_position_embeddings"])
-    samples = held_out(data or data_dir_of(ckpt_dir), list(model.modalities))
+    samples, lacking = held_out(data or data_dir_of(ckpt_dir), list(model.modalities))
     writing = out.with_name(out.name + WRITING)
     shutil.rmtree(writing, ignore_errors=True)
     try:
@@ -77,7 +77,7 @@ def export(
         raise UserError(f"{out}: cannot be written ({error.strerror or error})") from None
     finally:
         shutil.rmtree(writing, ignore_errors=True)
-    return _onnx_lines(out, told) if to == "onnx" else summary(out, told)
+    return _onnx_lines(out, told) if to == "onnx" else summary(out, told, lacking)
 
 
 def _write(
@@ -128,7 +128,7 @@ def _onnx_lines(out: Path, found: dict[str, Any]) -> list[str]:
     return lines
 
 
-def summary(out: Path, certificate: dict[str, Any]) -> list[str]:
+def summary(out: Path, certificate: dict[str, Any], lacking: str = "") -> list[str]:
     """What a certificate says, for the terminal."""
     probes = certificate["probes"]
     lines = [
@@ -136,8 +136,8 @@ def summary(out: Path, certificate: dict[str, Any]) -> list[str]:
         "are those of the checkpoint",
         "compared: " + ", ".join(f"{count} of {kind}" for kind, count in probes.items()),
     ]
-    if sum(probes.values()) <= 1:
-        lines.append("there were no held-out records to compare with; --data names a folder")
+    if lacking:
+        lines.append(f"no held-out records were compared ({lacking}); --data names a folder")
     if certificate["template_alone_equal"] < certificate["prompt_tokens_equal"]:
         lines.append(
             "programs that render chat_template.jinja themselves read "

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers import ENCODERS as ENCODER_SETTINGS
 from helpers import (
     conversation,
     mixed_samples,
@@ -26,6 +27,7 @@ from transformers import (
     AutoProcessor,
 )
 
+from omnitune.data.loader import SampleReader
 from omnitune.data.packing import Item, pack
 from omnitune.encoders.base import Encoder, MediaStats
 from omnitune.encoders.registry import ENCODERS
@@ -302,6 +304,23 @@ def test_parts_keep_their_number_formats(tmp_path: Path) -> None:
     back = OmniForConditionalGeneration.from_pretrained(tmp_path)
     for name, weight in standard.named_parameters():
         assert back.get_parameter(name).dtype == weight.dtype, name
+
+
+def test_a_thinker_in_half_precision_before_fresh_projectors(
+    tmp_path: Path, samples: list[Sample]
+) -> None:
+    given = save_thinker_folder(tmp_path / "thinker", dtype=torch.bfloat16)
+    model, renderer = load_thinker(given, ENCODER_SETTINGS)
+    reader = SampleReader(renderer, model.eval().modalities)
+    write_standard(tmp_path / "out", model, renderer)
+    back = AutoModelForMultimodalLM.from_pretrained(tmp_path / "out").eval()
+    batch = whole(AutoProcessor.from_pretrained(tmp_path / "out"), samples)
+    labels = batch.pop("labels")
+    with torch.no_grad():
+        expected = model._logits(pack([reader.item(sample) for sample in samples]))
+        found = back(**batch).logits[:, :-1][labels[:, 1:] != -100]
+    assert found.dtype == torch.bfloat16
+    assert relative_difference(expected.float(), found.float()) < 5e-2
 
 
 def test_media_features_by_name(standard: Any, processor: Any, samples: list[Sample]) -> None:
