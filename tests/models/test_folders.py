@@ -200,3 +200,58 @@ def test_a_deep_thinker_of_a_known_family_is_compared_in_part(
     monkeypatch.setattr(parity, "KNOWN", ())
     assemble(folder, {})
     assert seen[-1] == 12
+
+
+def resized(folder: Path, rows: int) -> Tensor:
+    """Gives a folder's thinker another number of embeddings; returns them."""
+    thinker = AutoModelForCausalLM.from_pretrained(folder)
+    thinker.resize_token_embeddings(rows, mean_resizing=False)
+    thinker.save_pretrained(folder)
+    return thinker.get_input_embeddings().weight.detach()
+
+
+def test_embeddings_of_tokens_behind_a_gap_stay(tmp_path: Path) -> None:
+    folder = save_thinker_folder(tmp_path / "thinker")
+    values = json.loads((folder / "tokenizer.json").read_text())
+    first = min(t["id"] for t in values["added_tokens"] if t["content"] == "<think>")
+    for token in values["added_tokens"]:
+        token["id"] += 20 if token["id"] >= first else 0
+        values["model"]["vocab"][token["content"]] = token["id"]
+    (folder / "tokenizer.json").write_text(json.dumps(values))
+    before = resized(folder, first + 40)
+    model, renderer = assemble(folder, encoders(tmp_path))
+    weight = model.thinker.get_input_embeddings().weight
+    assert renderer.id_of("<think>") == first + 20
+    new = {renderer.id_of("<|image|>"), renderer.id_of("<|audio|>")}
+    kept = [n for n in range(len(before)) if n not in new]
+    assert torch.equal(weight[kept], before[kept])
+
+
+@pytest.mark.parametrize("media", [True, False])
+def test_a_tokenizer_of_more_tokens_than_embeddings_is_told_of(
+    tmp_path: Path, media: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = save_thinker_folder(tmp_path / "thinker")
+    before = resized(folder, 280)
+    model, renderer = assemble(folder, encoders(tmp_path) if media else {})
+    assert "embeddings of 280 tokens and its tokenizer has" in capsys.readouterr().out
+    weight = model.thinker.get_input_embeddings().weight
+    assert torch.equal(weight[:280], before)
+    assert torch.allclose(weight[280:], before.mean(dim=0), atol=1e-6)
+    assert len(weight) > renderer.id_of("</think>")
+    save_omni(tmp_path / "omni.pt", model, renderer, save_whole=False)
+    assert torch.equal(states(tmp_path)["model.embed_tokens.weight"], weight)
+
+
+def test_a_decoder_of_an_encoder_is_no_thinker(tmp_path: Path) -> None:
+    folder = save_thinker_folder(tmp_path)
+    (folder / "config.json").write_text('{"model_type": "whisper", "is_encoder_decoder": true}')
+    with pytest.raises(UserError, match=rf"{folder}: .*'whisper' cannot be trained: its decoder"):
+        assemble(folder, {})
+
+
+def test_end_tokens_that_are_no_numbers_are_passed_over(tmp_path: Path) -> None:
+    folder = save_thinker_folder(tmp_path)
+    (folder / "generation_config.json").write_text('{"eos_token_id": [2, 99999, null, "x"]}')
+    _, renderer = assemble(folder, {})
+    assert renderer.ends == {renderer.id_of("<|im_end|>")}
