@@ -1,6 +1,7 @@
 """What a short window costs Whisper: word errors of its own decoder, by the window of its encoder.
 
-    python -m benchmarks.whisper_window WHISPER LIST [MORE ...] [--margins 0,1,2] [--most 200]
+    python -m benchmarks.whisper_window WHISPER LIST [MORE ...] [--margins 0,1,2]
+        [--most 200] [--skip 0]
 
 WHISPER is a folder with all of Whisper. A LIST is a JSON list of records with ``audio``,
 ``transcript`` and ``split`` (those for training are left out), a table of Common Voice with
@@ -171,9 +172,11 @@ def main(arguments: Arguments) -> None:
     parser.add_argument("lists", type=Path, nargs="+")
     parser.add_argument("--margins", default="1", help="seconds of silence at least")
     parser.add_argument("--most", type=int, default=200, help="sounds of a list")
+    parser.add_argument("--skip", type=int, default=0, help="sounds of a list, before those")
     options = parser.parse_args(arguments)
     margins = numbers("--margins", options.margins)
-    lists = [(path, list(spoken(path))[: options.most]) for path in options.lists]
+    taken = slice(options.skip, options.skip + options.most)
+    lists = [(path, list(spoken(path))[taken]) for path in options.lists]
     sounds = [sound for _, found in lists for sound in found]
     names = (f"{path.name} ({len(found)})" for path, found in lists)
     table = Table("window", *names, "all", "WER", "encoder, s")
@@ -184,7 +187,7 @@ def main(arguments: Arguments) -> None:
         edits, words = _sum(sums)
         cells = (f"{e}/{n}" for e, n in [*sums, (edits, words)])
         table.add_row(kind, *cells, f"{edits / words:.2%}", f"{seconds:.1f}")
-    Console().print(table)
+    Console(width=160).print(table)
 
 
 def _sum(pairs: list[tuple[int, int]]) -> tuple[int, int]:
