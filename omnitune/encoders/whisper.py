@@ -28,8 +28,9 @@ from omnitune.media.audio import SAMPLE_RATE
 HOP = 160  # samples between frames
 FRAMES = 2  # to a row
 SPILL = 2  # frames behind the last row that the sound still reaches: a frame is 400 samples wide
-# Of a window under ``audio_window: auto``: whole seconds, of which this many are silence at least.
-MARGIN, SHORTEST = 1, 2
+# Seconds of silence at least in a window under ``audio_window: auto``. In shorter windows Whisper's
+# decoder falls into loops (docs/log.md).
+MARGIN = 6
 ROWS_AT_ONCE = 12_000  # of windows that are encoded together: eight whole ones
 
 
@@ -94,7 +95,7 @@ class WhisperSpeechEncoder(PretrainedSpeech):
         if self.full:
             return self.window
         a_second = SAMPLE_RATE // self.samples_per_row
-        seconds = max(SHORTEST, math.ceil(self.rows(piece_TC) / a_second) + self.margin)
+        seconds = math.ceil(self.rows(piece_TC) / a_second) + self.margin
         return min(self.window, seconds * a_second)
 
     def hear(self, module: nn.Module, pieces: list[Tensor]) -> list[Tensor]:
