@@ -48,18 +48,19 @@ class WhisperSpeechEncoder(PretrainedSpeech):
     layers_name, depth_key, last_norm = "layers", "encoder_layers", "layer_norm"
     extractor_class = WhisperFeatureExtractor
     samples_per_row = HOP * FRAMES
-    margin = MARGIN
 
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__(config)
         self.full = one_of(config, "audio_window", ("auto", "full")) == "full"
+        # In the configuration: a model goes on to hear as it was trained.
+        self.margin: int = config.get("window_margin", MARGIN)
         self.window: int = self.model_config.max_source_positions
         self.longest = self.window * self.samples_per_row / SAMPLE_RATE
 
     @classmethod
     def from_folder(cls, folder: Path, values: dict[str, Any]) -> Pretrained:
         """The encoder of a whole Whisper; the decoder's weights are not loaded."""
-        config = read_settings(folder, values, cls.type)
+        config = read_settings(folder, values, cls.type) | {"window_margin": MARGIN}
         whole = from_settings(cls, config, folder).model_config
         only = {r"^(model\.)?encoder\.": ""}
         module = load_pretrained(WhisperEncoder, folder, config=whole, key_mapping=only)
