@@ -12,14 +12,13 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
-
 from omnitune import __version__
 from omnitune.config.arguments import split_arguments
-from omnitune.config.base import CHECKPOINTS, C, Config, Count, Seed
+from omnitune.config.base import CHECKPOINTS, C, Config
 from omnitune.config.commands import (
     CompareConfig,
     EvaluateConfig,
+    ExportConfig,
     InspectConfig,
     PlanOptions,
     ReportConfig,
@@ -32,40 +31,13 @@ from omnitune.sample import UserError
 from omnitune.serving.streams import CUT_OFF, drop_output, tell, tolerate_any_bytes
 from omnitune.sources import SOURCES
 from omnitune.tiny import sources as sources  # the corpus's own are known to every command
+from omnitune.tiny.options import CorpusConfig, PartsConfig
 
 Command = Callable[[list[str]], int]
 RESUMABLE = ("pretrain", "sft")
 SETTINGS = "Settings, which are also the keys of the configuration file"
 # torch tells of memory that the system does not give in its own way.
 _NO_MEMORY = ("can't allocate memory", "Cannot allocate memory", "not enough memory")
-
-
-class CorpusConfig(Config):
-    """Options of ``omnitune corpus``."""
-
-    data_dir: Path = Path("data/multimodal")
-    """folder to write the corpus to"""
-    seed: Seed = 0
-    """random seed of the whole corpus"""
-    scale: float = Field(1.0, gt=0, le=100)
-    """factor on the number of records"""
-    workers: Count | None = None
-    """number of processes [default: one per core]"""
-    overwrite: bool = False
-    """replace another corpus in the folder"""
-
-
-class PartsConfig(Config):
-    """Options of ``omnitune parts``."""
-
-    checkpoints: Path = CHECKPOINTS
-    """folder of the parts, with a folder of its own for each"""
-    overwrite: bool = False
-    """replace other parts in that folder"""
-    ship: bool = False
-    """the other direction: replace the parts in the package by those in the folder"""
-    data_dir: Path = Path("data/multimodal")
-    """with --ship: folder of the corpus on which the parts were trained"""
 
 
 class PretrainOptions(RunOptions):
@@ -369,6 +341,17 @@ def compare(config: CompareConfig) -> int:
     return 0
 
 
+@takes(ExportConfig)
+def export(config: ExportConfig) -> int:
+    """Writes a model as transformers, PEFT, vLLM or onnxruntime load it, and certifies that."""
+    from omnitune.reporting import publish
+    from omnitune.serving.folder import require_model
+
+    require_model(config.ckpt_dir)
+    print("\n".join(publish.export(**config.model_dump())))
+    return 0
+
+
 def chat(arguments: list[str]) -> int:
     """Talks to a model at a prompt, or answers once."""
     if asks_for_help(arguments):
@@ -386,6 +369,7 @@ GROUPS: dict[str, tuple[Command, ...]] = {
     "Train": (pretrain, plan, sft),
     "Score": (evaluate,),
     "Look": (inspect, report, compare),
+    "Export": (export,),
     "Talk": (chat,),
 }
 

@@ -30,7 +30,9 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"data"}),
     frozenset({"encoders"}),
     frozenset({"media"}),
-    frozenset({"config", "tasks", "sources", "sample", "storage", "hub", "console", "__init__"}),
+    frozenset(
+        {"config", "tasks", "sources", "sample", "storage", "hub", "hooks", "console", "__init__"}
+    ),
 )
 DEPTH = {room: depth for depth, rooms in enumerate(LAYERS) for room in rooms}
 

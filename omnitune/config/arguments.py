@@ -72,7 +72,14 @@ def parse_arguments(cls: type[Config], arguments: Sequence[str]) -> list[Given]:
                 f"{word!r} is not an option; an option looks like {option([next(iter(fields))])} "
                 "VALUE, and --help lists them all"
             )
-    return [*given, ([cls.positional], plain)] if plain else given
+    if not plain:
+        return given
+    if value_type(fields[cls.positional]) == list[Path]:
+        return [*given, ([cls.positional], plain)]
+    if len(plain) > 1:
+        title = fields[cls.positional].title or cls.positional
+        raise UserError(f"{plain[1]!r} is one word too many; expected {title} and options")
+    return [*given, ([cls.positional], plain[0])]
 
 
 def split_arguments(cls: type[Config], arguments: Sequence[str]) -> tuple[list[str], list[str]]:

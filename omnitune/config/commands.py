@@ -76,3 +76,23 @@ class PlanOptions(Config):
     which is measured"""
     as_json: bool = Field(False, alias="json")
     """print the plan as JSON"""
+
+
+class ExportConfig(Config):
+    """Options of ``omnitune export``."""
+
+    positional: ClassVar[str] = "out"
+
+    out: Path = Field(title="OUT")
+    """folder to write"""
+    ckpt_dir: Path
+    """folder or file of the model"""
+    to: Literal["hf", "merged", "adapter", "onnx"] = "hf"
+    """hf: the whole model as transformers loads it; merged: the same with its adapter merged into
+    the weights; adapter: the adapter as PEFT loads it, with its base; onnx: encoders with
+    projectors"""
+    data: Path | None = None
+    """folder with held-out records to compare answers on [default: the data of the model's own
+    run]"""
+    overwrite: bool = False
+    """replace an earlier export in the folder"""

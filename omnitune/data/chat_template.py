@@ -91,6 +91,11 @@ class TemplateRenderer(ChatRenderer):
         ends = {tokenizer.token_to_id(token) for token in template.ends}
         self.ends = frozenset({self.end, *(end for end in ends if end is not None)})
 
+    @property
+    def folds_system(self) -> bool:
+        """Whether a system message goes into the first user's turn."""
+        return self._fold_system
+
     def _take(self, tokenizer: Tokenizer) -> None:
         """Makes two tokenizers of one: that for what messages say knows no control tokens."""
         tokenizer.no_padding()

@@ -94,6 +94,10 @@ class ChatRenderer:
             raise UserError(f"the thinker's tokenizer lacks the token {token}")
         return number
 
+    def token_of(self, number: int) -> str:
+        """The token of an id."""
+        return str(self.tokenizer.id_to_token(number))
+
     def _encode(self, text: str) -> tuple[int, ...]:
         return tuple(self.tokenizer.encode(text.strip(), add_special_tokens=False).ids)
 

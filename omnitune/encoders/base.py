@@ -6,6 +6,7 @@ Shape suffixes: ``_ND`` rows of features, N slots by D features.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -128,6 +129,15 @@ class Encoder(ABC):
                 f"inputs of {slots} slots; encode and num_slots have to agree"
             )
         return features
+
+    def rows_of_size(self, size: Sequence[int]) -> int:
+        """``num_slots`` of a medium of which only the size is known: a picture's height and width,
+        or a sound's samples. The number is exact for these; it may be a bound elsewhere.
+
+        Raises:
+            ValueError: this encoder cannot tell.
+        """
+        raise ValueError(f"the encoder {self.type!r} cannot tell slots from a size")
 
     def size(self, inputs: Tensor) -> int:
         """What to sort by so that media of like length share a batch."""

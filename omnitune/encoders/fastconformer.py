@@ -46,7 +46,7 @@ class FastConformerEncoder(SpeechEncoder):
 
     def rows(self, piece_TC: Tensor) -> int:
         """Each of the three stride-2 convolutions rounds up, and so does ``slot_share``."""
-        return math.ceil(-(-len(piece_TC) // 8) * self.slot_share)
+        return math.ceil((len(piece_TC) + 7) // 8 * self.slot_share)
 
     @property
     def feature_dim(self) -> int:
@@ -71,7 +71,7 @@ class FastConformerEncoder(SpeechEncoder):
         """Encodes ``[frames, bins]`` to ``[slots, feature_dim]`` each, padding masked out."""
         mel_BTM, mask_BT = pad(pieces)
         features_BND = module(input_features=mel_BTM, attention_mask=mask_BT).last_hidden_state
-        rows = [f[: -(-len(x) // 8)] for f, x in zip(features_BND, pieces, strict=True)]
+        rows = [f[: (len(x) + 7) // 8] for f, x in zip(features_BND, pieces, strict=True)]
         if not self.vocab_size:
             return rows
         readout = cast(VocabHead, module.readout)

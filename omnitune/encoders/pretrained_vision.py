@@ -7,7 +7,7 @@ R rows of one tile behind pixel shuffle, N rows of a picture, D their width.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -171,6 +171,11 @@ class PretrainedVisionEncoder(Encoder):
     def num_slots(self, inputs: Tensor) -> int:
         """Squares of ``pixel_shuffle`` x as many patches in all tiles, begun ones included."""
         return inputs.shape[0] * self._rows(*inputs.shape[-2:])
+
+    def rows_of_size(self, size: Sequence[int]) -> int:
+        """Of a picture's height and width, as it is shown upright."""
+        way = self.reader.layout(*size)
+        return way.tiles * self._rows(way.height, way.width)
 
     def _rows(self, height: int, width: int) -> int:
         (rows, columns), r = self._grid(height, width), self.pixel_shuffle

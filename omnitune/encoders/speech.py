@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from omnitune.encoders.base import Encoder, MediaStats
 from omnitune.hub import CONFIG, read_optional, said_by
-from omnitune.media.audio import SAMPLE_RATE, cut, duration, read_wave
+from omnitune.media.audio import SAMPLE_RATE, SHORTEST, cut, duration, read_wave
 from omnitune.sample import UserError
 
 AT_ONCE = 64  # pieces that are encoded together
@@ -109,6 +109,14 @@ class SpeechEncoder(Encoder):
     def num_slots(self, inputs: Tensor) -> int:
         """All rows of a clip's pieces, ``stack`` to a slot."""
         return math.ceil(sum(map(self.rows, pieces_of(inputs))) / self.stack)
+
+    def rows_of_size(self, size: Sequence[int]) -> int:
+        """Of a number of samples; exact where the clip is not cut into pieces."""
+        [samples] = size
+        limit = int(min(self._piece_seconds * SAMPLE_RATE, samples))
+        pieces = [limit] * (samples // limit) + [samples % limit] * (samples % limit >= SHORTEST)
+        rows = sum(self.rows(self.listen(np.zeros(n, dtype=np.float32))) for n in pieces)
+        return math.ceil(rows / self.stack)
 
     def size(self, inputs: Tensor) -> int:
         """Frames or samples, finer than slots."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
@@ -70,6 +71,10 @@ class VitEncoder(Encoder):
 
     def num_slots(self, inputs: Tensor) -> int:
         """The same for every image: the shuffled grid."""
+        return self.grid**2
+
+    def rows_of_size(self, size: Sequence[int]) -> int:
+        """The shuffled grid."""
         return self.grid**2
 
     @property

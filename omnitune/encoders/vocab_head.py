@@ -85,9 +85,13 @@ def ctc_compress(features_ND: Tensor, readout: VocabHead, count: int) -> Tensor:
         clearest = odds_N.new_full((len(odds_N),), -torch.inf)
         clearest.scatter_reduce_(0, run_N, odds_N, "amax")
         says_N &= odds_N == clearest[run_N]
-        words = says_N.nonzero()[:, 0]
-        if len(words) > count:
-            words = words[odds_N[words].topk(count).indices.sort().values]
-        silent_N = odds_N.masked_fill(says_N, torch.inf).argsort(stable=True)
-        chosen = torch.cat([words, silent_N[: count - len(words)]])
+        # Of a number that is known beforehand, with no step that depends on what is said.
+        rows = len(odds_N)
+        place_N = torch.arange(rows, device=odds_N.device)
+        loudness_N = odds_N.argsort().argsort()
+        # Words go first, the clearest first; then come the most silent rows.
+        wanted_N = torch.where(says_N, rows - 1 - loudness_N, rows + loudness_N)
+        chosen = wanted_N.argsort()[:count]
+        order_N = torch.where(says_N, place_N, rows + loudness_N)
+        chosen = chosen[order_N[chosen].argsort()]
     return features_ND[chosen]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -33,6 +34,8 @@ class AudioMedium(Medium):
     noun, verb = "sound", "listen to"
     reader_version = 2
     projector_part = "proj_a"
+    tensor_name, processor_name = "input_features", "feature_extractor"
+    token_type = 3
 
     def check(self, path: Path) -> None:
         """Checks that the file exists, is sound, whole by its header, and not too short."""
@@ -56,6 +59,26 @@ class AudioMedium(Medium):
     def picture(self, path: Path, side: int) -> Image.Image:
         """The spectrogram."""
         return spectrogram(read_wave(path))
+
+    def store(self, given: Any, folder: Path) -> Path:
+        """Samples at 16 kHz, or a pair of samples and their number a second; ``[S]`` or ``[S, C]``.
+
+        Raises:
+            UserError: they are no numbers, or of another form.
+        """
+        wave, rate = given if isinstance(given, tuple) and len(given) == 2 else (given, SAMPLE_RATE)
+        try:
+            wave = np.asarray(wave, dtype=np.float32)
+            if wave.ndim not in (1, 2) or int(rate) < 1:
+                raise ValueError(f"samples of the form {wave.shape} at {rate} a second")
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise UserError(
+                f"a sound is given as {type(given).__name__} ({error}), expected a path or samples "
+                "at 16 kHz"
+            ) from None
+        path = folder / "sound.wav"
+        soundfile.write(path, wave, int(rate), subtype="FLOAT")
+        return path
 
     def sound(self, path: Path) -> bytes:
         """The mono 16 kHz that the model hears."""

@@ -6,7 +6,7 @@ import stat
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from PIL import Image
 
@@ -88,6 +88,10 @@ class Medium(ABC):
             then made anew.
         projector_part, encoder_part: names of its projector and its encoder among the model's
             parts [``proj_<name>``, ``<name>_encoder``].
+        config_name, tensor_name, argument, processor_name: what the standard model calls its
+            encoder's settings, its tensor, the media in a call of the processor, and what prepares
+            them [``<name>_config``, ``<name>_values``, ``<name>``, ``<name>_processor``].
+        token_type: number of its placeholders in ``mm_token_type_ids``.
     """
 
     name: str
@@ -99,11 +103,17 @@ class Medium(ABC):
     is_spatial = False
     reader_version = 1
     projector_part = encoder_part = ""
+    config_name = tensor_name = argument = processor_name = ""
+    token_type = 4
 
     def __init_subclass__(cls) -> None:
         cls.noun = cls.noun or cls.name
         cls.projector_part = cls.projector_part or f"proj_{cls.name}"
         cls.encoder_part = cls.encoder_part or f"{cls.name}_encoder"
+        cls.config_name = cls.config_name or f"{cls.name}_config"
+        cls.tensor_name = cls.tensor_name or f"{cls.name}_values"
+        cls.argument = cls.argument or cls.name
+        cls.processor_name = cls.processor_name or f"{cls.name}_processor"
 
     @abstractmethod
     def check(self, path: Path) -> None:
@@ -128,3 +138,17 @@ class Medium(ABC):
     def sound(self, path: Path) -> bytes:
         """What people can play of a file, as WAV; raises UserError."""
         return b""
+
+    def store(self, given: Any, folder: Path) -> Path:
+        """Writes what a program holds of a medium as a file that is read as any other.
+
+        Args:
+            given: decoded already, such as a picture or samples.
+            folder: where to write it.
+
+        Raises:
+            UserError: no such thing can be written.
+        """
+        raise UserError(
+            f"{with_article(self.name)} is given as {type(given).__name__}, expected a path"
+        )

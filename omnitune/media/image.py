@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import ExifTags, Image, ImageFile
@@ -47,6 +48,8 @@ class ImageMedium(Medium):
     reader_version = 2
     projector_part = "proj_v"
     encoder_part = "vision_encoder"
+    config_name, tensor_name, argument = "vision_config", "pixel_values", "images"
+    token_type = 1
 
     def check(self, path: Path) -> None:
         """Checks that the file exists, is one of ``FORMATS`` and is not huge."""
@@ -85,6 +88,23 @@ class ImageMedium(Medium):
         found = decode(path)
         found.thumbnail((side, side))
         return found
+
+    def store(self, given: Any, folder: Path) -> Path:
+        """A Pillow image, or pixels ``[H, W]`` or ``[H, W, C]`` of 8 bits a channel.
+
+        Raises:
+            UserError: it is neither.
+        """
+        try:
+            image = given if isinstance(given, Image.Image) else Image.fromarray(np.asarray(given))
+            path = folder / "image.png"
+            image.save(path, compress_level=1, exif=image.getexif())
+        except (TypeError, ValueError, AttributeError, OSError) as error:
+            raise UserError(
+                f"a picture is given as {type(given).__name__} ({error}), expected a path, a "
+                "Pillow image or an array [H, W, 3] of uint8"
+            ) from None
+        return path
 
 
 def dimensions(path: Path) -> tuple[int, int, int]:

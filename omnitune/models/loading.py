@@ -19,6 +19,7 @@ from omnitune.encoders.registry import build_encoder, configure, read_pretrained
 from omnitune.hub import find_part, is_folder, read_config
 from omnitune.models import adapters, families
 from omnitune.models.bases import FORMATS, SAVED_WHOLE, Base, cast_, num_bytes
+from omnitune.models.exported import is_exported, load_exported_omni
 from omnitune.models.omni import OmniConfig, OmniModel
 from omnitune.models.vocabulary import add_placeholders, fit_vocabulary, num_ids
 from omnitune.sample import UserError
@@ -307,12 +308,14 @@ def _model_file(ckpt_dir: Path) -> Path:
 def load_omni(
     ckpt_dir: Path, device: torch.device | None = None
 ) -> tuple[OmniModel, ChatRenderer, dict[str, Any]]:
-    """Loads ``omni.pt`` of a folder, or a file, ready to answer; returns its other values too.
+    """Loads ``omni.pt`` of a folder, a file or an export, to answer; returns its other values too.
 
     Raises:
         UserError: the folder or file is missing, damaged, or no model of omnitune's; or a
             pretrained base that it refers to is.
     """
+    if is_exported(ckpt_dir):
+        return load_exported_omni(ckpt_dir, device)
     path = _model_file(ckpt_dir)
     values = read_part(path, "omni")
     bases = {name: Base(**base) for name, base in values.get("bases", {}).items()}

@@ -21,7 +21,7 @@ from omnitune.encoders.base import Encoder
 from omnitune.encoders.projectors import Projector
 from omnitune.encoders.registry import build_encoder
 from omnitune.encoders.vocab_head import VocabHead
-from omnitune.models import families, parity
+from omnitune.models import families, fusion, parity
 from omnitune.models.adapters import Adapters, parts_of
 from omnitune.models.bases import Base
 from omnitune.models.kernels import cpu as operators
@@ -197,18 +197,9 @@ class OmniModel(PreTrainedModel):
         self.encoders.eval()
 
     def train(self, mode: bool = True) -> OmniModel:
-        """Sets the mode of every part but encoders without gradients.
-
-        BatchNorm in an encoder stays with the statistics it was pretrained with: those of the few
-        media of a batch would be others than in scoring, and than the cached features have.
-        """
-        super().train(mode)
-        self._place_compiled(mode)
-        for encoder in self.encoders.values():
-            frozen = not any(p.requires_grad for p in encoder.parameters())
-            for module in encoder.modules():
-                if frozen or isinstance(module, nn.modules.batchnorm._BatchNorm):
-                    module.eval()
+        """Sets the mode of every part, but see ``fusion.keep_statistics`` for encoders."""
+        self._place_compiled(super().train(mode).training)
+        fusion.keep_statistics(self.encoders)
         return self
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -256,30 +247,27 @@ class OmniModel(PreTrainedModel):
         if features_RD is None:
             encoded = self.encode(name, rows.inputs)
             features_RD, rows_M = torch.cat(encoded), [len(found_ND) for found_ND in encoded]
-        projector = self.projector(name)
-        # It may be kept in another number format than the thinker is.
-        dtype = next(projector.parameters(), embeds_TE).dtype
-        rows_RE = projector(features_RD.to(dtype), rows_M).to(embeds_TE.dtype)
+        readout = self.readout(name)
+        silence_R = rows.slots_R if readout is not None else rows.slots_R[:0]
+        rows_RE = fusion.project(
+            features_RD,
+            rows_M,
+            self.projector(name),
+            readout,
+            self.word_embeddings,
+            embeds_TE.index_select(0, silence_R),
+        )
         expected_M = [self.modalities[name].slots_for(count) for count in rows_M]
         if expected_M != rows.slots_M or len(rows_RE) > len(rows.slots_R):
             raise UserError(
                 f"{sum(rows_M)} {name} feature rows, which take {sum(expected_M)} slots, for "
                 f"{min(sum(rows.slots_M), len(rows.slots_R))} slots"
             )
-        readout = self.readout(name)
-        if readout is None:
-            return rows_RE
-        silence_RE = embeds_TE.index_select(0, rows.slots_R)
-        said_RE = readout.soft_embed(features_RD, self.word_embeddings(), silence_RE)
-        return rows_RE + said_RE.to(embeds_TE.dtype)
+        return rows_RE
 
     def word_embeddings(self) -> Tensor:
         """How the decoder reads each word of the vocabulary: ``[V, E]``."""
-        embeddings = self.thinker.get_input_embeddings()
-        if type(embeddings) is nn.Embedding:
-            return embeddings.weight
-        # Some families scale them (Gemma).
-        return embeddings(torch.arange(len(embeddings.weight), device=embeddings.weight.device))
+        return fusion.word_embeddings(self.thinker.get_input_embeddings())
 
     def encode(self, name: str, inputs: list[Tensor]) -> list[Tensor]:
         """Runs a modality's encoder; without graph if it is frozen."""

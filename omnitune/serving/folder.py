@@ -10,6 +10,7 @@ from typing import Any
 from omnitune.config.settings import read_json_object
 from omnitune.evaluation.reliance import ENOUGH
 from omnitune.evaluation.runs import as_number, as_object, main_score, splits_of, top_split
+from omnitune.models.exported import is_exported
 from omnitune.models.loading import MADE_BY
 from omnitune.reporting.examples import Suggestion, read_examples
 from omnitune.reporting.tables import write_score
@@ -25,7 +26,7 @@ def require_model(ckpt_dir: Path) -> None:
     Raises:
         UserError: there is no ``omni.pt``; says what is there, and which command goes on.
     """
-    if ckpt_dir.is_file() or (ckpt_dir / "omni.pt").is_file():
+    if ckpt_dir.is_file() or (ckpt_dir / "omni.pt").is_file() or is_exported(ckpt_dir):
         return
     if not ckpt_dir.is_dir():
         what = "is neither a folder nor a file" if ckpt_dir.exists() else "no such folder"

@@ -10,6 +10,7 @@ from helpers import ENCODERS, sft_settings
 from torch.utils.flop_counter import FlopCounterMode
 
 from omnitune.cli import main
+from omnitune.config.lora import LoraSettings
 from omnitune.config.sft import SftConfig
 from omnitune.models import loading
 from omnitune.sample import UserError
@@ -119,11 +120,12 @@ def test_a_frozen_part_hands_gradients_on_only() -> None:
 
 
 def test_adapters_are_counted(home: Path) -> None:
-    lora = {"r": 4, "targets": {"thinker": "q_proj"}}
-    model, _ = empty_model(sft_settings(home, lora=lora))
+    lora = LoraSettings(r=4, targets={"thinker": "q_proj"})
+    model, _ = empty_model(sft_settings(home).model_copy(update={"lora": lora}))
     layers = model.thinker.config.num_hidden_layers
     query = model.thinker.get_decoder().layers[0].self_attn.q_proj
-    trained = sum(p.numel() for p in model.thinker.parameters() if p.requires_grad)
+    trained = sum(p.numel() for p in model.parts()["thinker_adapter"].parameters())
+    assert all(p.is_meta for p in model.parameters())
     assert trained == layers * 4 * (query.in_features + query.out_features)
     assert model.proj_v.up.weight.requires_grad
 

@@ -1,0 +1,43 @@
+"""Media of one kind as one tensor, as models of transformers take them, and back again.
+
+Shape suffixes: M media, K dimensions of one medium.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+# Of the tensor that tells each medium's own form, behind the name of the media's tensor.
+SIZES = "_sizes"
+
+
+def stack(inputs: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Pads inputs of an encoder with zeros to one tensor.
+
+    Returns:
+        ``[M, ...]``, and each input's own form ``[M, K]``; a leading 0 stands for a dimension that
+        an input lacks.
+    """
+    dims = max(x.dim() for x in inputs)
+    wide = [x[(None,) * (dims - x.dim())] for x in inputs]
+    longest = torch.tensor([x.shape for x in wide]).amax(dim=0).tolist()
+    out = inputs[0].new_zeros(len(inputs), *longest)
+    for row, x in zip(out, wide, strict=True):
+        row[tuple(slice(n) for n in x.shape)] = x
+    sizes = [[0] * (dims - x.dim()) + list(x.shape) for x in inputs]
+    return out, torch.tensor(sizes)
+
+
+def unstack(stacked: Tensor, sizes_MK: Tensor | None) -> list[Tensor]:
+    """The inputs that ``stack`` was given; without sizes each fills its row."""
+    if sizes_MK is None:
+        return list(stacked)
+    inputs = []
+    for row, sizes in zip(stacked, sizes_MK.tolist(), strict=True):
+        cut = row[tuple(slice(max(n, 1)) for n in sizes)]
+        missing = sum(n == 0 for n in sizes)
+        inputs.append(cut.reshape(cut.shape[missing:]))
+    return inputs

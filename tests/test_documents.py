@@ -1,0 +1,26 @@
+"""Examples in the documents run."""
+
+import re
+from pathlib import Path
+
+import pytest
+from helpers import tiny_model, tiny_renderer, write_image, write_wave
+
+from omnitune.models.export import write_standard
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+
+
+def test_the_standard_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (DOCS / "models.md").read_text(encoding="utf-8")
+    section = text.partition("## The standard model")[2]
+    found = re.search(r"```python\n(.*?)```", section, re.DOTALL)
+    assert found
+    write_standard(tmp_path / "exported", tiny_model(), tiny_renderer())
+    write_image(tmp_path / "picture.png")
+    write_wave(tmp_path / "question.wav")
+    monkeypatch.chdir(tmp_path)
+    exec(found[1], {})
+    assert capsys.readouterr().out
