@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,11 @@ WANTED = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt")
 # How a file begins that stands for another one, which git has not fetched.
 POINTER = b"version https://git-lfs"
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
+
+
+def say(text: str) -> None:
+    """Tells what takes a while: on standard error, as standard output may be read as JSON."""
+    print(text, file=sys.stderr, flush=True)
 
 
 def is_repository(given: str | Path) -> bool:
@@ -52,7 +58,7 @@ def find_part(given: str | Path) -> Path:
     try:
         return Path(snapshot_download(name, local_files_only=True, **options))
     except Exception:  # not cached, or not whole
-        print(f"fetching {name} from the Hugging Face Hub", flush=True)
+        say(f"fetching {name} from the Hugging Face Hub")
     try:
         return Path(_fetched(name, options))
     except Exception as error:  # the library's errors have many classes
@@ -155,7 +161,7 @@ def load_pretrained(kind: Any, folder: Path, **options: Any) -> Any:
         UserError: weights are missing, damaged or of another size; names the first.
     """
     size = sum(file.stat().st_size for file in check_weights(folder))
-    print(f"loading {folder} ({size / 1e6:,.0f} MB)", flush=True)
+    say(f"loading {folder} ({size / 1e6:,.0f} MB)")
     options = {"dtype": "auto", "local_files_only": True, "trust_remote_code": False} | options
     # Of what has another size it says no more than that there is something.
     options["ignore_mismatched_sizes"] = True

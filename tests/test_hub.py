@@ -70,3 +70,12 @@ def test_a_value_of_the_wrong_type_is_named(tmp_path: Path) -> None:
     (folder / "config.json").write_text(json.dumps(values | {"hidden_size": "32"}))
     with pytest.raises(UserError, match=r"hidden_size': .*expected int"):
         families.load(folder)
+
+
+def test_what_is_said_while_loading_is_not_in_the_output(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    load(save_thinker_folder(tmp_path))
+    found = capsys.readouterr()
+    assert f"loading {tmp_path}" in found.err
+    assert not found.out
