@@ -24,6 +24,8 @@ WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 # What is fetched of a repository; it may hold the same weights in other libraries' formats too.
 WANTED = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt")
 # ``owner/name`` or ``name``, and after an @ the revision: a branch, a tag or a commit.
+# How a file begins that stands for another one, which git has not fetched.
+POINTER = b"version https://git-lfs"
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 
 
@@ -54,9 +56,9 @@ def find_part(given: str | Path) -> Path:
     try:
         return Path(_fetched(name, options))
     except Exception as error:  # the library's errors have many classes
-        said = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(
-            f"{given}: no such file or folder, and the Hugging Face Hub does not give it ({said}); "
+            f"{given}: no such file or folder, and the Hugging Face Hub does not give it "
+            f"({said_by(error)}); "
             "check the name and the network, or fetch it where there is one "
             f"(hf download {name}) and give the folder"
         ) from None
@@ -108,12 +110,26 @@ def check_weights(folder: Path) -> list[Path]:
     """
     for name in WEIGHTS:
         if (folder / name).is_file():
-            return [folder / name]
-        if (folder / f"{name}.index.json").is_file():
-            return _shards(folder, f"{name}.index.json")
+            files = [folder / name]
+        elif (folder / f"{name}.index.json").is_file():
+            files = _shards(folder, f"{name}.index.json")
+        else:
+            continue
+        for file in files:
+            _check_pointer(file)
+        return files
     raise UserError(
         f"{folder}: holds no weights; expected {' or '.join(WEIGHTS)}, or shards with their index"
     )
+
+
+def _check_pointer(file: Path) -> None:
+    with file.open("rb") as opened:
+        if opened.read(len(POINTER)) == POINTER:
+            raise UserError(
+                f"{file}: is a pointer of Git LFS and holds no weights; fetch them (git lfs pull, "
+                "in the folder)"
+            )
 
 
 def _shards(folder: Path, index: str) -> list[Path]:
@@ -138,8 +154,11 @@ def load_pretrained(kind: Any, folder: Path, **options: Any) -> Any:
     Raises:
         UserError: weights are missing, damaged or of another size; names the first.
     """
-    check_weights(folder)
+    size = sum(file.stat().st_size for file in check_weights(folder))
+    print(f"loading {folder} ({size / 1e6:,.0f} MB)", flush=True)
     options = {"dtype": "auto", "local_files_only": True, "trust_remote_code": False} | options
+    # Of what has another size it says no more than that there is something.
+    options["ignore_mismatched_sizes"] = True
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -148,14 +167,22 @@ def load_pretrained(kind: Any, folder: Path, **options: Any) -> Any:
     except UserError:
         raise
     except Exception as error:  # the library has no class of its own for what it finds wrong
-        said = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"{folder}: its weights cannot be loaded ({said})") from None
+        raise UserError(f"{folder}: its weights cannot be loaded ({said_by(error)})") from None
     finally:
         logging.set_verbosity(verbosity)
         if bars:
             logging.enable_progress_bar()
     _check_loaded(folder, found)
     return model
+
+
+def said_by(error: Exception) -> str:
+    """An error's own words, as far as they are one sentence."""
+    text = str(error).strip() or type(error).__name__
+    if "weights_only" in text:  # torch advises to execute what is there
+        return "it is damaged, or holds other things than weights"
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
 
 
 def _check_loaded(folder: Path, found: Mapping[str, Any]) -> None:

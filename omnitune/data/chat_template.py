@@ -13,6 +13,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from datetime import date
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +22,7 @@ from tokenizers import Tokenizer
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from omnitune.data.template import ChatRenderer, Rendered, Slots, placeholder
-from omnitune.hub import read_optional
+from omnitune.hub import read_optional, said_by
 from omnitune.sample import ContentPart, Media, Message, Text, UserError
 
 MARK = re.compile("\ue000([0-9]+)\ue001")  # private characters: no template writes them
@@ -35,6 +36,9 @@ PLAIN = (
     "{% endfor %}{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
 )
 SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token")
+# The day of templates that write today's date: a run goes on, is scored and answers on other days.
+TODAY = date(2024, 7, 26)
+_CLOCK = re.compile(r"strftime_now\(\s*(['\"])(.*?)\1\s*\)")
 PROBE = ("system", "user", "assistant", "user", "assistant")
 
 
@@ -182,7 +186,8 @@ class TemplateRenderer(ChatRenderer):
                 waiting.flush(out, supervised)
                 slots = Slots(part, len(out.tokens), next(counts))
                 out.slots.append(slots)
-                self._append(out, [self.id_of(placeholder(part.modality))] * slots.count)
+                waiting.before = placeholder(part.modality)
+                self._append(out, [self.id_of(waiting.before)] * slots.count)
 
     def _find_gaps(self, roles: tuple[str, ...], prompt: bool) -> list[Gap]:
         """What stands before each content, and at last what opens the assistant's turn."""
@@ -260,29 +265,47 @@ class TemplateRenderer(ChatRenderer):
             ) from None
         return rendered[0][0]
 
-    def encode_run(self, pieces: Sequence[tuple[str, bool]]) -> Sequence[int]:
+    def encode_run(self, pieces: Sequence[tuple[str, bool]], before: str = "") -> Sequence[int]:
         """Ids of pieces that follow each other, each with whether it is the template's.
 
         All at once, as the thinker's pretraining saw them; unless somebody says a control token.
+
+        Args:
+            before: what stands before them in the row. Many tokenizers put a space in front of a
+                text, but not in its midst.
         """
-        if not any(self._tokens.search(text) for text, is_control in pieces if not is_control):
-            return self._joined("".join(text for text, _ in pieces))
+        if not self.says_control(pieces):
+            text = "".join(text for text, _ in pieces)
+            head, whole = self._joined(before), self._joined(before + text)
+            if before and whole[: len(head)] == head:
+                return whole[len(head) :]
+            return self._joined(text)
         return [
             token
             for text, is_control in pieces
             for token in (self._joined(text) if is_control else self.encode(text))
         ]
 
+    def says_control(self, pieces: Sequence[tuple[str, bool]]) -> bool:
+        """Whether a message holds the letters of a control token."""
+        return any(self._tokens.search(text) for text, is_control in pieces if not is_control)
+
+    def from_last_control(self, text: str) -> str:
+        """The end of a text from its last control token on: no token reaches across one."""
+        starts = [found.start() for found in self._tokens.finditer(text)]
+        return text[starts[-1] :] if starts else text
+
     def _encode_joined(self, text: str) -> tuple[int, ...]:
         return tuple(self._control.encode(text, add_special_tokens=False).ids)
 
 
 class _Waiting:
-    """Pieces of text that are encoded together."""
+    """Pieces of text that are encoded together; ``before`` is what was written last."""
 
     def __init__(self, renderer: TemplateRenderer) -> None:
         self.renderer = renderer
         self.pieces: list[tuple[str, bool]] = []
+        self.before = ""
 
     def control(self, text: str) -> None:
         if text:
@@ -296,9 +319,17 @@ class _Waiting:
         self.pieces.append((text, False))
 
     def flush(self, out: Rendered, supervised: bool = False) -> None:
-        tokens = self.renderer.encode_run(self.pieces) if self.pieces else []
+        if not self.pieces:
+            return
+        tokens = self.renderer.encode_run(self.pieces, self.before)
         out.tokens.extend(tokens)
         out.supervised.extend([supervised] * len(tokens))
+        if self.renderer.says_control(self.pieces):
+            text, is_control = self.pieces[-1]
+            self.before = text if is_control else ""
+        else:
+            self.before += "".join(text for text, _ in self.pieces)
+        self.before = self.renderer.from_last_control(self.before)
         self.pieces = []
 
 
@@ -327,8 +358,10 @@ def read_renderer(folder: Path, given: str | None = None) -> TemplateRenderer:
             folder, local_files_only=True, trust_remote_code=False
         )
     except Exception as error:  # the library has no class of its own for what it finds wrong
-        said = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"{folder}: holds no tokenizer that can be read ({said})") from None
+        raise UserError(
+            f"{folder}: holds no tokenizer that can be read ({said_by(error)}); take a thinker "
+            "with a tokenizer.json"
+        ) from None
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         raise UserError(
@@ -337,9 +370,10 @@ def read_renderer(folder: Path, given: str | None = None) -> TemplateRenderer:
         )
     special = {name: str(v) for name in SPECIAL if (v := getattr(tokenizer, name, None))}
     ids = read_optional(folder, "generation_config.json").get("eos_token_id")
-    numbers = [ids] if isinstance(ids, int) else list(ids or ())
+    numbers = [n for n in (ids if isinstance(ids, list) else [ids]) if isinstance(n, int)]
     ends = [str(tokenizer.convert_ids_to_tokens(number)) for number in numbers]
     source, name = _source(folder, given, getattr(tokenizer, "chat_template", None))
+    source = _CLOCK.sub(lambda found: json.dumps(TODAY.strftime(found[2])), source)
     ends += [special["eos_token"]] if "eos_token" in special else []
     template = ChatTemplate(source, special, tuple(dict.fromkeys(ends)), name)
     return TemplateRenderer(Tokenizer.from_str(backend.to_str()), template)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from omnitune.encoders.base import Encoder, MediaStats
-from omnitune.hub import CONFIG, read_optional
+from omnitune.hub import CONFIG, read_optional, said_by
 from omnitune.media.audio import SAMPLE_RATE, SHORTEST, cut, duration, read_wave
 from omnitune.sample import UserError
 
@@ -241,8 +241,9 @@ def from_settings(kind: type[PretrainedSpeech], config: dict[str, Any], folder: 
     except UserError as error:
         raise UserError(f"{folder}: {error}") from None
     except Exception as error:  # the library has no class of its own for what it finds wrong
-        said = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"{folder / CONFIG}: is no {kind.type} configuration ({said})") from None
+        raise UserError(
+            f"{folder / CONFIG}: is no {kind.type} configuration ({said_by(error)})"
+        ) from None
 
 
 def one_of(config: dict[str, Any], name: str, known: Sequence[str]) -> str:

@@ -28,8 +28,9 @@ from omnitune.media.audio import SAMPLE_RATE
 HOP = 160  # samples between frames
 FRAMES = 2  # to a row
 SPILL = 2  # frames behind the last row that the sound still reaches: a frame is 400 samples wide
-# Of a window under ``audio_window: auto``: whole seconds, of which this many are silence at least.
-MARGIN, SHORTEST = 1, 2
+# Seconds of silence at least in a window under ``audio_window: auto``. In shorter windows Whisper's
+# decoder falls into loops (docs/log.md).
+MARGIN = 6
 ROWS_AT_ONCE = 12_000  # of windows that are encoded together: eight whole ones
 
 
@@ -47,18 +48,19 @@ class WhisperSpeechEncoder(PretrainedSpeech):
     layers_name, depth_key, last_norm = "layers", "encoder_layers", "layer_norm"
     extractor_class = WhisperFeatureExtractor
     samples_per_row = HOP * FRAMES
-    margin = MARGIN
 
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__(config)
         self.full = one_of(config, "audio_window", ("auto", "full")) == "full"
+        # In the configuration: a model goes on to hear as it was trained.
+        self.margin: int = config.get("window_margin", MARGIN)
         self.window: int = self.model_config.max_source_positions
         self.longest = self.window * self.samples_per_row / SAMPLE_RATE
 
     @classmethod
     def from_folder(cls, folder: Path, values: dict[str, Any]) -> Pretrained:
         """The encoder of a whole Whisper; the decoder's weights are not loaded."""
-        config = read_settings(folder, values, cls.type)
+        config = read_settings(folder, values, cls.type) | {"window_margin": MARGIN}
         whole = from_settings(cls, config, folder).model_config
         only = {r"^(model\.)?encoder\.": ""}
         module = load_pretrained(WhisperEncoder, folder, config=whole, key_mapping=only)
@@ -94,7 +96,7 @@ class WhisperSpeechEncoder(PretrainedSpeech):
         if self.full:
             return self.window
         a_second = SAMPLE_RATE // self.samples_per_row
-        seconds = max(SHORTEST, math.ceil(self.rows(piece_TC) / a_second) + self.margin)
+        seconds = math.ceil(self.rows(piece_TC) / a_second) + self.margin
         return min(self.window, seconds * a_second)
 
     def hear(self, module: nn.Module, pieces: list[Tensor]) -> list[Tensor]:

@@ -19,7 +19,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.initialization import no_init_weights
 from transformers.modeling_outputs import MoeModelOutputWithPast
 
-from omnitune.hub import load_pretrained, read_config
+from omnitune.hub import load_pretrained, read_config, said_by
 from omnitune.models import attention
 from omnitune.sample import UserError
 
@@ -76,14 +76,14 @@ def build(settings: dict[str, Any], initialised: bool = True) -> Any:
     try:
         config = AutoConfig.for_model(kind, **settings)
     except Exception as error:  # the library has no class of its own for what it finds wrong
-        raise refusal(kind, f"transformers has no such configuration ({_first(error)})") from None
+        raise refusal(kind, f"transformers has no such configuration ({said_by(error)})") from None
     if reason := _obstacle(config):
         raise refusal(kind, reason)
     try:
         with nullcontext() if initialised else no_init_weights():
             thinker = AutoModelForCausalLM.from_config(config, attn_implementation=attention.NAME)
     except Exception as error:
-        raise refusal(kind, f"transformers cannot build it ({_first(error)})") from None
+        raise refusal(kind, f"transformers cannot build it ({said_by(error)})") from None
     if not initialised:
         thinker.tie_weights()
     return _checked(thinker, kind)
@@ -99,13 +99,16 @@ def _config_of(folder: Path) -> Any:
     kind = read_config(folder)["model_type"]
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        config = config.get_text_config(decoder=True)
+        reason = _obstacle(config)
     except Exception as error:
-        raise refusal(kind, f"transformers has no such configuration ({_first(error)})") from None
-    config = config.get_text_config(decoder=True)
-    if reason := _obstacle(config):
-        raise refusal(kind, reason)
-    if type(config) not in AutoModelForCausalLM._model_mapping:
-        raise refusal(config.model_type, "it is no language model that writes from left to right")
+        reason = f"transformers has no such configuration ({said_by(error)})"
+    else:
+        kind = config.model_type
+        if not reason and type(config) not in AutoModelForCausalLM._model_mapping:
+            reason = "it is no language model that writes from left to right"
+    if reason:
+        raise UserError(f"{folder}: {refusal(kind, reason)}")
     return config
 
 
@@ -135,12 +138,10 @@ def _checked(thinker: Any, kind: object) -> Any:
     return thinker
 
 
-def _first(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
 def _obstacle(config: Any) -> str | None:
     """What in a configuration rules out packed rows, if anything does."""
+    if getattr(config, "is_encoder_decoder", False):
+        return "its decoder writes what an encoder of its own has read"
     if not isinstance(getattr(config, "hidden_size", None), int):
         return "its configuration is not that of a language model alone (no hidden_size)"
     kinds = getattr(config, "layer_types", None) or getattr(config, "layers_block_type", None)

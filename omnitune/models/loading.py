@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,17 +14,17 @@ from torch import Tensor, nn
 
 from omnitune.data.audit.truncation import ReadLimits
 from omnitune.data.chat_template import read_renderer, renderer_of
-from omnitune.data.template import ChatRenderer, placeholder
+from omnitune.data.template import ChatRenderer
 from omnitune.encoders.registry import build_encoder, configure, read_pretrained
 from omnitune.hub import find_part, is_folder, read_config
 from omnitune.models import adapters, families
 from omnitune.models.bases import FORMATS, SAVED_WHOLE, Base, cast_, num_bytes
 from omnitune.models.exported import is_exported, load_exported_omni, read_exported_reading
 from omnitune.models.omni import OmniConfig, OmniModel
+from omnitune.models.vocabulary import add_placeholders, fit_vocabulary, num_ids
 from omnitune.sample import UserError
 from omnitune.storage import read_checkpoint, write_checkpoint
 
-VOCABULARY_STEP = 64  # rows of embeddings, to a multiple of which new ones are rounded up
 # The command that makes each kind of checkpoint, for the error when it is missing.
 MADE_BY = {
     "thinker": "omnitune parts` or `omnitune pretrain --config configs/thinker_tiny.json",
@@ -222,39 +222,6 @@ def _configured(
     return config, projector
 
 
-@torch.no_grad()
-def add_placeholders(thinker: Any, renderer: ChatRenderer, modalities: Iterable[str]) -> int:
-    """Gives the tokenizer a placeholder for each medium that it lacks.
-
-    A new embedding is the mean of the others (Hewitt 2021), though it is never read: features
-    stand in its place. It is no answer either, so that it needs no training. The number of rows is
-    rounded up to a multiple of ``VOCABULARY_STEP``, which matrix products like.
-
-    Returns:
-        words of the vocabulary before; 0 if it lacked none.
-    """
-    tokens = [placeholder(name) for name in modalities]
-    missing = [token for token in tokens if renderer.tokenizer.token_to_id(token) is None]
-    if not missing:
-        return 0
-    known = renderer.tokenizer.get_vocab_size()
-    renderer.add_tokens(missing)
-    fit_vocabulary(thinker, known, renderer.tokenizer.get_vocab_size())
-    return known
-
-
-@torch.no_grad()
-def fit_vocabulary(thinker: Any, known: int, size: int) -> None:
-    """Makes room for ``size`` words; those from ``known`` on are the mean of the others."""
-    rows = thinker.get_input_embeddings().weight.shape[0]
-    if size > rows:
-        rounded = -(-size // VOCABULARY_STEP) * VOCABULARY_STEP
-        thinker.resize_token_embeddings(rounded, mean_resizing=False)
-    heads = (thinker.get_input_embeddings(), thinker.get_output_embeddings())
-    for weight in {id(module.weight): module.weight for module in heads}.values():
-        weight[known:] = weight[:known].float().mean(dim=0).to(weight.dtype)
-
-
 def vocabulary(tokenizer: Tokenizer) -> str:
     """Hash of a tokenizer, by which an encoder's readout knows its words."""
     return hashlib.sha256(tokenizer.to_str().encode()).hexdigest()
@@ -389,6 +356,6 @@ def _load_base_thinker(
         return thinker
     thinker = families.load(base.find())
     if base.words:
-        fit_vocabulary(thinker, base.words, renderer.tokenizer.get_vocab_size())
+        fit_vocabulary(thinker, base.words, num_ids(renderer.tokenizer))
     base.check(thinker)
     return thinker

@@ -17,11 +17,12 @@ from omnitune.data.chat_template import read_renderer, renderer_of
 from omnitune.data.loader import BatchStream, SampleReader
 from omnitune.data.template import ChatRenderer
 from omnitune.encoders.registry import configure, read_pretrained
-from omnitune.hub import find_part, is_folder
+from omnitune.hub import check_weights, find_part, is_folder
 from omnitune.models import families
 from omnitune.models.adapters import add_adapters
-from omnitune.models.loading import MADE_BY, add_placeholders
+from omnitune.models.loading import MADE_BY
 from omnitune.models.omni import OmniConfig, OmniModel
+from omnitune.models.vocabulary import add_placeholders
 from omnitune.sample import UserError
 from omnitune.training.caching import frozen_passes
 from omnitune.training.costs import (
@@ -98,7 +99,9 @@ def _thinker_of(config: SftConfig) -> tuple[dict[str, Any], ChatRenderer]:
     """Settings and renderer of a thinker."""
     path = find_part(config.thinker_ckpt)
     if is_folder(path):
-        return families.settings_of(path), read_renderer(path, config.chat_template)
+        settings = families.settings_of(path)
+        check_weights(path)
+        return settings, read_renderer(path, config.chat_template)
     part = _peek(path, "thinker")
     return part["config"], renderer_of(part)
 

@@ -104,10 +104,13 @@ def check_media(record: Sample, item: Item, model: OmniModel, renderer: ChatRend
         name = slots.media.modality
         encoder = model.modalities[name]
         rows = encoder.num_slots(tensor) if name in item.raw else len(tensor)
-        if rows != slots.count or not rows:
+        # The projector may make another number of them: a resampler always makes as many.
+        expected = encoder.slots_for(rows) if rows else 0
+        if expected != slots.count or not rows:
             raise _refuse(
                 where,
-                f"{slots.media.path} has {rows} feature rows for {slots.count} slots",
+                f"{slots.media.path} has {rows} feature rows, so {expected} slots, and its "
+                f"placeholders are {slots.count}",
                 f"the encoder {encoder.type!r} and the renderer have to agree on one or more",
             )
         # What is not yet encoded may mark its padding by what is no number.
@@ -118,14 +121,14 @@ def check_media(record: Sample, item: Item, model: OmniModel, renderer: ChatRend
                 f"look at the file and at the encoder {encoder.type!r}",
             )
         places[name] += range(slots.start, slots.start + slots.count)
-    for name, expected in places.items():
+    for name, own in places.items():
         token = renderer.id_of(placeholder(name))
         found = [n for n, id in enumerate(item.rendered.tokens) if id == token]
-        if found != sorted(expected):
+        if found != sorted(own):
             raise _refuse(
                 where,
-                f"{len(found)} placeholders of {name} for {len(expected)} feature rows",
-                "there has to be one for each row, where the renderer says that its slots are",
+                f"{len(found)} placeholders of {name} for {len(own)} slots",
+                "there has to be one for each slot, where the renderer says that its slots are",
             )
 
 

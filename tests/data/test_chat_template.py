@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import pytest
-from miniatures import CHATML, FORGETFUL, TEMPLATES, THINKING, tokenizer
-from tokenizers import Tokenizer
+from miniatures import CHATML, CONTROL, FORGETFUL, TEMPLATES, TEXTS, THINKING, tokenizer
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
 
 from omnitune.data.chat_template import TemplateRenderer, read_renderer, renderer_of
 from omnitune.data.template import placeholder
@@ -149,3 +150,53 @@ def test_a_folder_without_tokenizer_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds no tokenizer that can be read"):
         read_renderer(tmp_path)
     Tokenizer.from_str(tokenizer().backend_tokenizer.to_str())  # the library's own still works
+
+
+def spaced(kind: str, template: str) -> PreTrainedTokenizerFast:
+    """A tokenizer in the manner of SentencePiece, which puts a space in front of a text."""
+    found = Tokenizer(models.BPE(byte_fallback=True))
+    if kind == "normalised":  # Llama 2, Phi-3
+        steps = [normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")]
+        found.normalizer = normalizers.Sequence(steps)
+    else:
+        found.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=kind, split=False)
+    found.decoder = decoders.Metaspace()
+    trainer = trainers.BpeTrainer(
+        vocab_size=300, special_tokens=["<s>", *CONTROL[1:3]], show_progress=False
+    )
+    found.train_from_iterator([*TEXTS, "\n"], trainer)
+    whole = PreTrainedTokenizerFast(tokenizer_object=found, bos_token="<s>", eos_token="<|im_end|>")
+    whole.chat_template = template
+    return whole
+
+
+@pytest.mark.parametrize("kind", ["normalised", "first", "always"])
+@pytest.mark.parametrize("name", ["chatml", "brackets"])
+def test_no_space_comes_in_where_an_answer_or_a_medium_begins(
+    tmp_path: Path, kind: str, name: str
+) -> None:
+    words = spaced(kind, TEMPLATES[name])
+    words.add_special_tokens({"additional_special_tokens": [placeholder("image")]})
+    words.save_pretrained(tmp_path)
+    found = read_renderer(tmp_path)
+    plain = [{"role": role, "content": text} for role, text in TALK]
+    expected = words.apply_chat_template(plain)["input_ids"]
+    out = found.render(messages(TALK))
+    assert out.tokens == expected[: len(out.tokens)]
+    for place, start, _ in out.turns:
+        assert out.tokens[:start] == found.render_prompt(messages(TALK[:place])).tokens
+    plain[0]["content"] = f"look{placeholder('image')}what is it?"
+    asked = (Text("look"), Media("image", Path("x.png")), Text("what is it?"))
+    shown = found.render_prompt([Message("user", asked)], [1])
+    expected = words.apply_chat_template(plain[:1], add_generation_prompt=True)["input_ids"]
+    assert shown.tokens == expected
+
+
+def test_a_template_that_writes_the_date_renders_alike_on_every_day(tmp_path: Path) -> None:
+    clock = "{{- strftime_now('%d %b %Y') + ', ' ~ strftime_now( \"%B\" ) }}"
+    found = renderer(tmp_path, clock + CHATML)
+    out = found.render_prompt(messages(TALK[:1]))
+    assert found.tokenizer.decode(out.tokens, skip_special_tokens=False).startswith(
+        "26 Jul 2024, July<|im_start|>"
+    )
+    assert "strftime_now" not in found.template.source

@@ -21,7 +21,7 @@ from transformers import (
 
 from omnitune.encoders.registry import build_encoder, read_pretrained, with_settings
 from omnitune.encoders.speech import stacked
-from omnitune.encoders.whisper import WhisperSpeechEncoder, window_mel
+from omnitune.encoders.whisper import MARGIN, WhisperSpeechEncoder, window_mel
 from omnitune.media.audio import SAMPLE_RATE, cut, read_wave
 from omnitune.sample import UserError
 
@@ -32,7 +32,7 @@ SMALL: dict[str, Any] = {
     "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 1,
     "init_std": 0.2, "encoder_layerdrop": 0.9,
 }  # fmt: skip
-SECONDS = 4  # of the miniature's window
+SECONDS = 9  # of the miniature's window
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def test_whole_window_gives_the_librarys_rows(kind: Any, bins: int, tmp_path: Pa
     assert not any("decoder" in name for name in module.state_dict())
     model = kind.from_pretrained(folder).eval()
     extractor = WhisperFeatureExtractor.from_pretrained(folder)
-    for seconds, count in ((0.025, 2), (0.7, 35), (1.2345, 62), (3.97, 199), (3.99, 200), (4, 200)):
+    for seconds, count in ((0.025, 2), (0.7, 35), (1.2345, 62), (8.97, 449), (8.99, 450), (9, 450)):
         path = write_wave(tmp_path / "a.wav", seconds)
         given = extractor(read_wave(path), sampling_rate=SAMPLE_RATE, return_tensors="pt")
         with torch.no_grad():
@@ -84,7 +84,7 @@ def test_batch_changes_nothing_and_slots_are_rows(
     window: str, folder: Path, tmp_path: Path
 ) -> None:
     encoder, module = load(folder, audio_window=window, long_audio="split")
-    seconds = (0.025, 0.03, 0.9, 1.0, 1.01, 2.3, 2.31, 3.999, 4.0, 4.01, 9.7, 11.99, 12.0)
+    seconds = (0.025, 0.03, 0.9, 1.0, 1.01, 2.3, 2.31, 8.999, 9.0, 9.01, 19.7)
     paths = [write_wave(tmp_path / f"{s}.wav", s, seed=n) for n, s in enumerate(seconds)]
     paths += [write_wave(tmp_path / "other.wav", 1.77, rate=22_050, channels=2)]
     inputs = [encoder.read(path) for path in paths]
@@ -99,7 +99,7 @@ def test_batch_changes_nothing_and_slots_are_rows(
         assert one.shape[1] == encoder.feature_dim == 64
 
 
-@pytest.mark.parametrize("seconds", [0.025, 1.0, 3.999, 4.0, 4.01, 12.0, 30.0, 30.01, 65.0])
+@pytest.mark.parametrize("seconds", [0.025, 1.0, 8.999, 9.0, 9.01, 18.0, 30.0, 30.01, 65.0])
 @pytest.mark.parametrize("rate", [16_000, 11_025])
 def test_header_bounds_the_slots(folder: Path, tmp_path: Path, seconds: float, rate: int) -> None:
     encoder, _ = load(folder, long_audio="split", stack=1)
@@ -110,29 +110,33 @@ def test_header_bounds_the_slots(folder: Path, tmp_path: Path, seconds: float, r
 
 
 def test_long_clip_is_its_pieces_one_after_the_other(folder: Path, tmp_path: Path) -> None:
-    encoder, module = load(folder, stack=1, max_seconds=10)
-    path = write_wave(tmp_path / "a.wav", 9.0)
+    encoder, module = load(folder, stack=1, max_seconds=25)
+    path = write_wave(tmp_path / "a.wav", 20.0)
     pieces = cut(read_wave(path), SECONDS * SAMPLE_RATE)
     assert len(pieces) == 3
     with torch.no_grad():
         rows = encoder.encode(module, [encoder.read(path)])[0]
         expected = [encoder.encode(module, [encoder.listen(piece)])[0] for piece in pieces]
     torch.testing.assert_close(rows, torch.cat(expected), atol=1e-5, rtol=0)
-    with pytest.raises(UserError, match=r"b\.wav: 10\.5 s of sound, the limit is 10 s"):
-        encoder.read(write_wave(tmp_path / "b.wav", 10.5))
+    with pytest.raises(UserError, match=r"b\.wav: 25\.5 s of sound, the limit is 25 s"):
+        encoder.read(write_wave(tmp_path / "b.wav", 25.5))
 
 
 def test_short_window_is_the_beginning_of_the_long_one(folder: Path, tmp_path: Path) -> None:
     encoder, module = load(folder, stack=1)
     piece = encoder.read(write_wave(tmp_path / "a.wav", 0.9))
-    assert encoder.window_of(piece) == 100
-    assert encoder.window_of(encoder.read(write_wave(tmp_path / "b.wav", 3.5))) == 200
-    short = WhisperModel(WhisperConfig(**SMALL, max_source_positions=100)).get_encoder().eval()
+    assert encoder.window_of(piece) == 50 * (1 + MARGIN)
+    assert encoder.window_of(encoder.read(write_wave(tmp_path / "b.wav", 3.5))) == 50 * SECONDS
+    short = (
+        WhisperModel(WhisperConfig(**SMALL, max_source_positions=50 * (1 + MARGIN)))
+        .get_encoder()
+        .eval()
+    )
     state = module.state_dict()
-    state["embed_positions.weight"] = state["embed_positions.weight"][:100]
+    state["embed_positions.weight"] = state["embed_positions.weight"][: 50 * (1 + MARGIN)]
     short.load_state_dict(state)
     with torch.no_grad():
-        expected = short(window_mel(piece, 200).T[None]).last_hidden_state[0, :45]
+        expected = short(window_mel(piece, 100 * (1 + MARGIN)).T[None]).last_hidden_state[0, :45]
         rows = encoder.encode(module, [piece])[0]
     torch.testing.assert_close(rows, expected, atol=1e-5, rtol=1e-5)
 

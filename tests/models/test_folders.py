@@ -5,14 +5,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import tiny_model
+from helpers import mixed_samples, tiny_model
 from miniatures import CHATML, save_thinker_folder
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from omnitune.data.packing import Item
+from omnitune.data.loader import SampleReader
+from omnitune.data.packing import Item, pack
 from omnitune.generation import generate
+from omnitune.models import parity
 from omnitune.models.loading import assemble, load_omni, save_encoder, save_omni
 from omnitune.sample import Message, Text, UserError
 
@@ -169,3 +171,87 @@ def test_the_hub_without_a_network_says_what_to_do(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(UserError, match=r"Hugging Face Hub does not give it.*hf download no/such"):
         assemble(Path("no/such@main"), {})
+
+
+def test_parts_of_unlike_formats_are_scored(tmp_path: Path) -> None:
+    folder = save_thinker_folder(tmp_path / "thinker", dtype=torch.bfloat16)
+    model, renderer = assemble(folder, encoders(tmp_path))
+    model.eval()
+    reader = SampleReader(renderer, model.modalities)
+    samples = mixed_samples(tmp_path)
+    items = [reader.item(single) for single in samples]
+    assert {p.dtype for p in model.proj_v.parameters()} == {torch.float32}
+    assert model.token_scores(pack(items)).nll_N.isfinite().all()
+    assert len(generate(model, items[:2], renderer.ends, 3)) == 2
+
+
+def test_a_deep_thinker_of_a_known_family_is_compared_in_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = save_thinker_folder(tmp_path, num_hidden_layers=12)
+    seen = []
+    whole = parity._difference
+    monkeypatch.setattr(
+        parity, "_difference", lambda t, *a: (seen.append(len(t.model.layers)), whole(t, *a))[1]
+    )
+    model, _ = assemble(folder, {})
+    assert seen == [parity.COMPARED + 1]
+    assert len(model.thinker.model.layers) == 12
+    monkeypatch.setattr(parity, "KNOWN", ())
+    assemble(folder, {})
+    assert seen[-1] == 12
+
+
+def resized(folder: Path, rows: int) -> Tensor:
+    """Gives a folder's thinker another number of embeddings; returns them."""
+    thinker = AutoModelForCausalLM.from_pretrained(folder)
+    thinker.resize_token_embeddings(rows, mean_resizing=False)
+    thinker.save_pretrained(folder)
+    return thinker.get_input_embeddings().weight.detach()
+
+
+def test_embeddings_of_tokens_behind_a_gap_stay(tmp_path: Path) -> None:
+    folder = save_thinker_folder(tmp_path / "thinker")
+    values = json.loads((folder / "tokenizer.json").read_text())
+    first = min(t["id"] for t in values["added_tokens"] if t["content"] == "<think>")
+    for token in values["added_tokens"]:
+        token["id"] += 20 if token["id"] >= first else 0
+        values["model"]["vocab"][token["content"]] = token["id"]
+    (folder / "tokenizer.json").write_text(json.dumps(values))
+    before = resized(folder, first + 40)
+    model, renderer = assemble(folder, encoders(tmp_path))
+    weight = model.thinker.get_input_embeddings().weight
+    assert renderer.id_of("<think>") == first + 20
+    new = {renderer.id_of("<|image|>"), renderer.id_of("<|audio|>")}
+    kept = [n for n in range(len(before)) if n not in new]
+    assert torch.equal(weight[kept], before[kept])
+
+
+@pytest.mark.parametrize("media", [True, False])
+def test_a_tokenizer_of_more_tokens_than_embeddings_is_told_of(
+    tmp_path: Path, media: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = save_thinker_folder(tmp_path / "thinker")
+    before = resized(folder, 280)
+    model, renderer = assemble(folder, encoders(tmp_path) if media else {})
+    assert "embeddings of 280 tokens and its tokenizer has" in capsys.readouterr().out
+    weight = model.thinker.get_input_embeddings().weight
+    assert torch.equal(weight[:280], before)
+    assert torch.allclose(weight[280:], before.mean(dim=0), atol=1e-6)
+    assert len(weight) > renderer.id_of("</think>")
+    save_omni(tmp_path / "omni.pt", model, renderer, save_whole=False)
+    assert torch.equal(states(tmp_path)["model.embed_tokens.weight"], weight)
+
+
+def test_a_decoder_of_an_encoder_is_no_thinker(tmp_path: Path) -> None:
+    folder = save_thinker_folder(tmp_path)
+    (folder / "config.json").write_text('{"model_type": "whisper", "is_encoder_decoder": true}')
+    with pytest.raises(UserError, match=rf"{folder}: .*'whisper' cannot be trained: its decoder"):
+        assemble(folder, {})
+
+
+def test_end_tokens_that_are_no_numbers_are_passed_over(tmp_path: Path) -> None:
+    folder = save_thinker_folder(tmp_path)
+    (folder / "generation_config.json").write_text('{"eos_token_id": [2, 99999, null, "x"]}')
+    _, renderer = assemble(folder, {})
+    assert renderer.ends == {renderer.id_of("<|im_end|>")}

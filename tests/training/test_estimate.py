@@ -10,11 +10,12 @@ from helpers import ENCODERS, sft_settings
 from torch.utils.flop_counter import FlopCounterMode
 
 from omnitune.cli import main
+from omnitune.config.lora import LoraSettings
 from omnitune.config.sft import SftConfig
 from omnitune.models import loading
 from omnitune.sample import UserError
 from omnitune.training import devices, sft
-from omnitune.training.costs import encoder_cost, passes, stand_in_adapters, thinker_flops
+from omnitune.training.costs import encoder_cost, passes, thinker_flops
 from omnitune.training.devices import DEVICES, find_device, this_device
 from omnitune.training.estimate import empty_model, estimate_run, plan_run
 from omnitune.training.plan_lines import MEASURED_STEPS, Comparison, plan_lines
@@ -119,11 +120,12 @@ def test_a_frozen_part_hands_gradients_on_only() -> None:
 
 
 def test_adapters_are_counted(home: Path) -> None:
-    model, _ = empty_model(sft_settings(home))
-    stand_in_adapters(model, {"r": 4, "targets": r"\.q_proj$"})
+    lora = LoraSettings(r=4, targets={"thinker": "q_proj"})
+    model, _ = empty_model(sft_settings(home).model_copy(update={"lora": lora}))
     layers = model.thinker.config.num_hidden_layers
     query = model.thinker.get_decoder().layers[0].self_attn.q_proj
-    trained = sum(p.numel() for p in model.thinker.parameters() if p.requires_grad)
+    trained = sum(p.numel() for p in model.parts()["thinker_adapter"].parameters())
+    assert all(p.is_meta for p in model.parameters())
     assert trained == layers * 4 * (query.in_features + query.out_features)
     assert model.proj_v.up.weight.requires_grad
 

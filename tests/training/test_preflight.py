@@ -99,7 +99,7 @@ def supervise_nothing(out: Rendered, renderer: ChatRenderer) -> None:
     [
         (drop_a_medium, r"\.(png|wav) stands 0 times in the row, and 1 times in the record"),
         (repeat_a_medium, r"\.(png|wav) stands 2 times in the row, and 1 times in the record"),
-        (lose_a_placeholder, r"3 placeholders of image for 4 feature rows|placeholders of audio"),
+        (lose_a_placeholder, r"3 placeholders of image for 4 slots|placeholders of audio"),
         (leave_out_the_end, "the end of the turn is not supervised after 'number"),
         (supervise_the_question, r"supervised are the tokens of '<\|assistant\|> number \d"),
         (supervise_half_an_answer, r"and its answer is 'number \d\.'; the renderer has to"),
@@ -119,7 +119,7 @@ def test_a_renderer_that_is_wrong_stops_the_run(
     ("change", "words"),
     [
         (lambda rows: rows * torch.nan, "the features of .*png are not finite"),
-        (lambda rows: rows[:0], "has 0 feature rows for 0 slots"),
+        (lambda rows: rows[:0], "has 0 feature rows, so 0 slots"),
     ],
 )
 def test_rows_that_cannot_be_learnt_from(
@@ -289,3 +289,10 @@ def test_beside_a_gpu_the_gradients_of_a_processor_are_computed_apart(
     monkeypatch.setattr(module.torch.cuda, "is_available", lambda: True)
     [said] = checked(setup)
     assert "gradients reach thinker, proj_v, proj_a" in said
+
+
+@pytest.mark.parametrize("cache", ["on", "off"])
+def test_a_projector_may_make_more_or_fewer_slots_than_rows(home: Path, cache: str) -> None:
+    projectors = {name: {"type": "resampler", "queries": 3} for name in ("image", "audio")}
+    settings = sft_settings(home, f"resampler_{cache}", projectors=projectors, feature_cache=cache)
+    assert "every medium in its row" in checked(sft.build_training(settings))[0]

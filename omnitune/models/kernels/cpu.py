@@ -88,11 +88,15 @@ def install_cpu_kernels(thinker: nn.Module) -> None:
     """
     if any(weight.is_meta for weight in thinker.parameters()):
         return
+    others = set()  # classes whose first norm was another; the next hundred would be too
     for module in thinker.modules():
         norm: Any = type(module)
         is_rms = norm.__name__.endswith("RMSNorm") and hasattr(module, "variance_epsilon")
-        if is_rms and not hasattr(norm.forward, "__wrapped__") and _same_norm(module):
-            norm.forward = _norm(norm.forward)
+        if is_rms and norm not in others and not hasattr(norm.forward, "__wrapped__"):
+            if _same_norm(module):
+                norm.forward = _norm(norm.forward)
+            else:
+                others.add(norm)
         file = sys.modules[type(module).__module__]
         rotary = getattr(file, ROTARY, None)
         if rotary is not None and not hasattr(rotary, "__wrapped__") and _same_rotary(rotary):
