@@ -19,7 +19,7 @@ from omnitune.encoders.registry import build_encoder, configure, read_pretrained
 from omnitune.hub import find_part, is_folder, read_config
 from omnitune.models import adapters, families
 from omnitune.models.bases import FORMATS, SAVED_WHOLE, Base, cast_, num_bytes
-from omnitune.models.exported import is_exported, load_exported_omni
+from omnitune.models.exported import is_exported, load_exported_omni, read_exported_reading
 from omnitune.models.omni import OmniConfig, OmniModel
 from omnitune.models.vocabulary import add_placeholders, fit_vocabulary, num_ids
 from omnitune.sample import UserError
@@ -294,6 +294,8 @@ def save_omni(
 
 def read_reading(ckpt_dir: Path, max_tokens: int) -> ReadLimits:
     """How the model of a folder or file reads samples; its weights are not loaded."""
+    if is_exported(ckpt_dir):
+        return read_exported_reading(ckpt_dir, max_tokens)
     path = _model_file(ckpt_dir)
     values = read_part(path, "omni")
     config = OmniConfig(**values["config"])

@@ -17,7 +17,7 @@ from omnitune.evaluation import certificate
 from omnitune.evaluation.evaluate import evaluate_checkpoint
 from omnitune.models import adapters
 from omnitune.models.exported import load_exported
-from omnitune.models.loading import load_omni, save_omni
+from omnitune.models.loading import load_omni, read_reading, save_omni
 from omnitune.reporting import publish
 from omnitune.reporting.model_card import UNKNOWN, licence_of, write_card
 from omnitune.sample import UserError
@@ -186,6 +186,8 @@ def test_commands_score_an_export(home: Path, in_process: None, tmp_path: Path) 
     publish.export(home / "run", "hf", tmp_path / "out", home / "data")
     expected = evaluate_checkpoint(home / "run", home / "data", "")
     found = evaluate_checkpoint(tmp_path / "out", home / "data", "")
+    limits = read_reading(tmp_path / "out", 100)
+    assert limits.modalities.keys() == {"image", "audio"}
     assert found["tasks"].keys() == expected["tasks"].keys()
     assert found["loss"] == pytest.approx(expected["loss"], abs=1e-5)
 
