@@ -374,3 +374,13 @@ def test_default_paths_move_with_the_folder_of_the_checkpoints(tmp_path: Path) -
     assert moved.out == Path("there/run")
     assert moved.thinker_ckpt == Path("there/thinker_tiny/thinker_best.pt")
     assert (moved.audio_ckpt, moved.data_dir) == (config.audio_ckpt, config.data_dir)
+
+
+@pytest.mark.parametrize("value", [True, False, None])
+def test_save_whole_may_be_left_to_the_size_of_parts(tmp_path: Path, value: bool | None) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps({"save_whole": value}))
+    assert load_config(SftConfig, path, []).save_whole is value
+    if value is not None:
+        arguments = ["--save-whole" if value else "--no-save-whole"]
+        assert load_config(SftConfig, None, arguments).save_whole is value

@@ -105,7 +105,7 @@ def _parse_option(fields: dict[str, FieldInfo], word: str, words: deque[str]) ->
     key = _key(word)
     kind = value_type(fields[key[0]]) if key[0] in fields else None
     negated = fields.get(key[0].removeprefix("no_"))
-    if not equals and kind is None and negated is not None and negated.annotation is bool:
+    if not equals and kind is None and negated and value_type(negated) is bool:
         return [key[0].removeprefix("no_")], False
     texts = [text] if equals else []
     most = len(words) if kind == list[Path] else 1

@@ -62,7 +62,8 @@ class Config(BaseModel):
         several = value.values() if isinstance(value, dict) else value
         if is_path and (value == "" or (isinstance(value, list | dict) and "" in several)):
             raise ValueError(MISSING)
-        return value if annotation is bool else refuse_bool(value)
+        is_switch = bool in (annotation, *get_args(annotation))
+        return value if is_switch else refuse_bool(value)
 
     def moved(self: C, folder: Path) -> C:
         """The settings with every default path in ``checkpoints`` in another folder instead."""

@@ -106,7 +106,7 @@ def _option_name(cls: type[Config], key: str, field: FieldInfo) -> str:
     if key == cls.positional:
         return value
     if kind is bool:
-        return option(["[no-]" * bool(field.default) + key])
+        return option(["[no-]" * (field.default is not False) + key])
     if value.startswith("{") and ": " in value:  # a mapping, each key of which is an option
         return f"{option([key])}.{value[1:-1].replace(':', '')}"
     return f"{option([key])} {value}"

@@ -157,6 +157,7 @@ class PretrainedSpeech(SpeechEncoder):
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__(config)
         self.values: dict[str, Any] = config["model"]
+        self._check_features(config["features"])
         self.extractor: Any = self.extractor_class.from_dict(dict(config["features"]))
         rate = getattr(self.extractor, "sampling_rate", None)
         if rate != SAMPLE_RATE:
@@ -171,6 +172,17 @@ class PretrainedSpeech(SpeechEncoder):
         setattr(self.model_config, self.depth_key, self.depth)
         usual = max(1, round(SAMPLE_RATE / 12.5 / self.samples_per_row))
         self.stack = whole_number(config, "stack", usual)
+
+    def _check_features(self, features: dict[str, Any]) -> None:
+        """Refuses the settings of another class: what they leave out would be guessed."""
+        wanted = self.extractor_class.__name__
+        keys = ("feature_extractor_type", "image_processor_type")
+        named = next((features[key] for key in keys if features.get(key)), wanted)
+        if named != wanted:
+            raise UserError(
+                f"audio encoder: its {PREPROCESSORS[0]} is that of a {named}, expected a {wanted}; "
+                "take it from the model's repository"
+            )
 
     @property
     @abstractmethod

@@ -24,6 +24,7 @@ from omnitune.encoders.speech import (
 )
 from omnitune.hub import load_pretrained
 from omnitune.media.audio import SAMPLE_RATE
+from omnitune.sample import UserError
 
 HOP = 160  # samples between frames
 FRAMES = 2  # to a row
@@ -55,6 +56,12 @@ class WhisperSpeechEncoder(PretrainedSpeech):
         # In the configuration: a model goes on to hear as it was trained.
         self.margin: int = config.get("window_margin", MARGIN)
         self.window: int = self.model_config.max_source_positions
+        bins, given = self.model_config.num_mel_bins, self.extractor.feature_size
+        if given != bins:
+            raise UserError(
+                f"audio encoder: its feature extractor's feature_size is {given}, and the "
+                f"encoder's num_mel_bins is {bins}; take both from one repository"
+            )
         self.longest = self.window * self.samples_per_row / SAMPLE_RATE
 
     @classmethod

@@ -26,6 +26,7 @@ class Base:
         revision: the commit of a Hub id, else empty.
         digest: of the weights, in their own number format. format: that, a key of ``FORMATS``.
         words: of a thinker's vocabulary before placeholders were added; 0: none were.
+        place: the folder's whole path, for commands that are given elsewhere; empty for a Hub id.
     """
 
     path: str
@@ -33,6 +34,7 @@ class Base:
     digest: str
     format: str
     words: int = 0
+    place: str = ""
 
     @classmethod
     def of(cls, given: Path, found: Path, module: nn.Module, words: int = 0) -> Base:
@@ -43,7 +45,8 @@ class Base:
         """
         revision = found.name if is_repository(given) else ""
         path = given.as_posix() if revision else str(given)
-        return cls(path, revision, digest(module.state_dict()), format_of(module), words)
+        place = "" if revision else str(found.resolve())
+        return cls(path, revision, digest(module.state_dict()), format_of(module), words, place)
 
     def if_untrained(self, state: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
         """The part's weights in their own format if they are still those; else None."""
@@ -60,16 +63,16 @@ class Base:
         Raises:
             UserError: it is gone; says what to do.
         """
-        given = Path(
-            f"{self.path.partition('@')[0]}@{self.revision}" if self.revision else self.path
+        if self.revision:
+            return find_part(Path(f"{self.path.partition('@')[0]}@{self.revision}"))
+        # The Hub is not asked: what has the form of an id was a folder.
+        for path in (Path(self.path), Path(self.place or self.path)):
+            if path.is_dir():
+                return path
+        raise UserError(
+            f"{self.place or self.path}: the folder of a pretrained part is gone, and the model "
+            "holds no copy of its weights; put it back, or train with save_whole true"
         )
-        path = find_part(given)
-        if not path.is_dir():
-            raise UserError(
-                f"{self.path}: the folder of a pretrained part is gone, and the model holds no "
-                "copy of its weights; put it back, or train with save_whole true"
-            )
-        return path
 
     def check(self, module: nn.Module) -> None:
         """Refuses other weights than the model was made with."""

@@ -214,11 +214,15 @@ def _configured(
     """Configurations of an encoder and its projector for a run; a UserError names who is wrong."""
     with _named(path):
         build_encoder(name, part["config"])
-    config, projector = configure(
-        name, part["config"], settings.get(name, {}), projectors.get(name)
-    )
-    with _named(f"encoder_settings.{name}"):
+    try:
+        config, projector = configure(
+            name, part["config"], settings.get(name, {}), projectors.get(name)
+        )
         build_encoder(name, config, projector)
+    except UserError as error:
+        if str(error).startswith(("encoder_settings.", "projectors.")):
+            raise
+        raise UserError(f"encoder_settings.{name}: {error}") from None
     return config, projector
 
 

@@ -245,3 +245,21 @@ def test_whispers_own_decoder_understands_the_rows(window: str) -> None:
     text = tokenizer.decode(said, skip_special_tokens=True).lower()
     words = "my fellow americans ask not what your country can do for you ask what you can do for"
     assert words in "".join(c for c in text if c.isalpha() or c == " ")
+
+
+def test_settings_of_another_extractor_are_refused(tmp_path: Path) -> None:
+    folder = miniature(tmp_path)
+    for values in (
+        {"image_processor_type": "SiglipImageProcessor"},
+        {"feature_extractor_type": "Wav2Vec2FeatureExtractor", "sampling_rate": SAMPLE_RATE},
+    ):
+        (folder / "preprocessor_config.json").write_text(json.dumps(values))
+        with pytest.raises(UserError, match=r"json is that of a \w+, expected a WhisperFeature"):
+            read_pretrained("audio", folder)
+
+
+def test_another_number_of_mel_bins_than_the_encoders_is_refused(tmp_path: Path) -> None:
+    folder = miniature(tmp_path, bins=128)
+    WhisperFeatureExtractor(feature_size=80, chunk_length=SECONDS).save_pretrained(folder)
+    with pytest.raises(UserError, match=r"feature_size is 80.*num_mel_bins is 128"):
+        read_pretrained("audio", folder)

@@ -173,35 +173,6 @@ def test_the_hub_without_a_network_says_what_to_do(
         assemble(Path("no/such@main"), {})
 
 
-def test_parts_of_unlike_formats_are_scored(tmp_path: Path) -> None:
-    folder = save_thinker_folder(tmp_path / "thinker", dtype=torch.bfloat16)
-    model, renderer = assemble(folder, encoders(tmp_path))
-    model.eval()
-    reader = SampleReader(renderer, model.modalities)
-    samples = mixed_samples(tmp_path)
-    items = [reader.item(single) for single in samples]
-    assert {p.dtype for p in model.proj_v.parameters()} == {torch.float32}
-    assert model.token_scores(pack(items)).nll_N.isfinite().all()
-    assert len(generate(model, items[:2], renderer.ends, 3)) == 2
-
-
-def test_a_deep_thinker_of_a_known_family_is_compared_in_part(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = save_thinker_folder(tmp_path, num_hidden_layers=12)
-    seen = []
-    whole = parity._difference
-    monkeypatch.setattr(
-        parity, "_difference", lambda t, *a: (seen.append(len(t.model.layers)), whole(t, *a))[1]
-    )
-    model, _ = assemble(folder, {})
-    assert seen == [parity.COMPARED + 1]
-    assert len(model.thinker.model.layers) == 12
-    monkeypatch.setattr(parity, "KNOWN", ())
-    assemble(folder, {})
-    assert seen[-1] == 12
-
-
 def resized(folder: Path, rows: int) -> Tensor:
     """Gives a folder's thinker another number of embeddings; returns them."""
     thinker = AutoModelForCausalLM.from_pretrained(folder)
@@ -255,3 +226,47 @@ def test_end_tokens_that_are_no_numbers_are_passed_over(tmp_path: Path) -> None:
     (folder / "generation_config.json").write_text('{"eos_token_id": [2, 99999, null, "x"]}')
     _, renderer = assemble(folder, {})
     assert renderer.ends == {renderer.id_of("<|im_end|>")}
+
+
+def test_parts_of_unlike_formats_are_scored(tmp_path: Path) -> None:
+    folder = save_thinker_folder(tmp_path / "thinker", dtype=torch.bfloat16)
+    model, renderer = assemble(folder, encoders(tmp_path))
+    model.eval()
+    reader = SampleReader(renderer, model.modalities)
+    samples = mixed_samples(tmp_path)
+    items = [reader.item(single) for single in samples]
+    assert {p.dtype for p in model.proj_v.parameters()} == {torch.float32}
+    assert model.token_scores(pack(items)).nll_N.isfinite().all()
+    assert len(generate(model, items[:2], renderer.ends, 3)) == 2
+
+
+def test_a_deep_thinker_of_a_known_family_is_compared_in_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = save_thinker_folder(tmp_path, num_hidden_layers=12)
+    seen = []
+    whole = parity._difference
+    monkeypatch.setattr(
+        parity, "_difference", lambda t, *a: (seen.append(len(t.model.layers)), whole(t, *a))[1]
+    )
+    model, _ = assemble(folder, {})
+    assert seen == [parity.COMPARED + 1]
+    assert len(model.thinker.model.layers) == 12
+    monkeypatch.setattr(parity, "KNOWN", ())
+    assemble(folder, {})
+    assert seen[-1] == 12
+
+
+def test_a_base_is_found_from_another_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_thinker_folder(tmp_path / "parts" / "thinker")
+    monkeypatch.chdir(tmp_path)
+    model, renderer = assemble(Path("parts/thinker"), {})
+    save_omni(tmp_path / "omni.pt", model, renderer, save_whole=False)
+    monkeypatch.chdir(tmp_path.parent)
+    assert states(tmp_path).keys() == model.thinker.state_dict().keys()
+    monkeypatch.setattr("omnitune.hub.is_repository", lambda given: pytest.fail("asks the Hub"))
+    (tmp_path / "parts").rename(tmp_path / "moved")
+    with pytest.raises(UserError, match=r"parts.thinker: the folder of a pretrained part is gone"):
+        load_omni(tmp_path)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from omnitune.data.packing import Item, pack
 from omnitune.data.template import CONTROL_TOKENS, ChatRenderer, Rendered
 from omnitune.distributed.forked import call_apart
-from omnitune.encoders.projectors import Projector
+from omnitune.encoders.projectors import FeatureRows, MlpProjector
 from omnitune.encoders.vit import VitEncoder
 from omnitune.sample import Message, Sample, Text, UserError
 from omnitune.training import preflight as module
@@ -177,18 +177,18 @@ def test_a_run_that_is_refused_leaves_no_folder(home: Path, rendering: Any) -> N
     assert not config.out.exists()
 
 
-class Deaf(Projector):
+class Deaf(MlpProjector):
     """Its output does not depend on its weights."""
 
-    def forward(self, features_ND: Tensor) -> Tensor:
-        return super().forward(features_ND).detach() * 0.5
+    def forward(self, features_RD: Tensor, rows_M: Any = None) -> Tensor:
+        return super().forward(features_RD).detach() * 0.5
 
 
-class Bursting(Projector):
+class Bursting(MlpProjector):
     """Its gradient is not finite: the square root's slope at zero."""
 
-    def forward(self, features_ND: Tensor) -> Tensor:
-        return super().forward(features_ND) + (self.down.bias * 0).sqrt()
+    def forward(self, features_RD: Tensor, rows_M: Any = None) -> Tensor:
+        return super().forward(features_RD) + (self.down.bias * 0).sqrt()
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,8 @@ def test_a_projector_that_cannot_learn(
     setup: sft.TrainingSetup, monkeypatch: pytest.MonkeyPatch, projector: Any, words: str
 ) -> None:
     encoder = setup.model.modalities["image"]
-    broken = projector(encoder.feature_dim, setup.model.thinker.config.hidden_size)
+    rows = FeatureRows("image", encoder.feature_dim, encoder.fixed_rows)
+    broken = projector(rows, setup.model.thinker.config.hidden_size, encoder.projector)
     monkeypatch.setitem(setup.model._modules, "proj_v", broken)
     with pytest.raises(UserError, match=rf"preflight: samples .*{words}.*encoder 'vit'"):
         checked(setup)
