@@ -32,6 +32,7 @@ from benchmarks.sft import compare, report, show
 from benchmarks.versions import TRAINER, choose
 from benchmarks.workload import WEIGHTS, Bench
 from omnitune.data.mixture import Mixture
+from omnitune.data.template import ChatRenderer
 from omnitune.encoders.base import Encoder, MediaStats
 from omnitune.encoders.fastconformer import HOP, log_mel
 from omnitune.encoders.registry import ENCODERS
@@ -193,7 +194,7 @@ def make(size: Size, folder: Path, batch_size: int, device: str = "cpu") -> Benc
     model.match_projector_scales()
     model.freeze_encoders()
     mixture = Mixture({name: len(found) for name, found in training.items()}, WEIGHTS, seed=0)
-    return Bench(model, tokenizer, training, mixture, batch_size)
+    return Bench(model, ChatRenderer(tokenizer), training, mixture, batch_size)
 
 
 def make_samples(size: Size, folder: Path) -> dict[str, list[Sample]]:

@@ -2,6 +2,7 @@
 
     python -m benchmarks.sft [--workloads tiny,long,30m] [--rounds 5] [--steps 10] [--json FILE]
         [--versions "Trainer, padded rows|omnitune|omnitune, compiled"]
+    python -m benchmarks.sft --workloads trio [--parts DIR]
 
 One process for each version, so that its peak memory is its own; they take turns, and medians
 are compared. Every version trains the same samples of the same model, eight a step. Where there
@@ -29,10 +30,11 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
+from benchmarks import trio
 from benchmarks.command import Arguments, command
 from benchmarks.peak import matmul_rate
 from benchmarks.trainer import WARM_UP
-from benchmarks.versions import TRAINER, VERSIONS, Omnitune, choose
+from benchmarks.versions import TRAINER, VERSIONS, choose
 from benchmarks.workload import WORKLOADS, Bench, corpus_folder, make
 from omnitune.config.sft import SftConfig
 from omnitune.data.packing import pack, share_prefix
@@ -48,7 +50,6 @@ Turns = tuple[
 ]
 COMPARED = list(VERSIONS)[:8]
 SHARE = SftConfig.model_fields["multi_turn_prob"].default
-EPOCHS = 5  # of the usual configuration: over so many the one pass of the encoders is spread
 UPKEEP, MAKE_ROOM = "upkeep", "make room"  # what a version is asked, beside for steps
 PEAK_SECONDS = 1.0  # for measuring the matrix product that is taken as the peak
 
@@ -56,12 +57,13 @@ PEAK_SECONDS = 1.0  # for measuring the matrix product that is taken as the peak
 def step_flops(bench: Bench, share: float, steps: int) -> tuple[float, float]:
     """Useful FLOPs and supervised tokens a step: no padding, no unread logit, no encoder.
 
-    Six for each weight and token (forward two, backward four), and causal attention.
+    Six for each weight and token (forward two, backward four; two of a frozen one), and causal
+    attention.
     """
     reader = bench.reader()
     thinker = bench.model.thinker
-    hidden = sum(p.numel() for n, p in thinker.named_parameters() if "layers" in n)
-    head = thinker.get_output_embeddings().weight.numel()
+    hidden = sum(_flops(p) for n, p in thinker.named_parameters() if "layers" in n)
+    head = _flops(thinker.get_output_embeddings().weight)
     settings = thinker.config
     width = settings.num_attention_heads * settings.head_dim
     total = supervised = 0.0
@@ -69,7 +71,7 @@ def step_flops(bench: Bench, share: float, steps: int) -> tuple[float, float]:
         items = bench.items(reader, k, share)
         share_prefix(items)
         batch = pack(items)
-        total += 6 * (hidden * len(batch.tokens_T) + head * len(batch.labels_N))
+        total += hidden * len(batch.tokens_T) + head * len(batch.labels_N)
         seen = sum(len(item.rendered.tokens) ** 2 - item.shared**2 for item in items)
         total += 6 * settings.num_hidden_layers * width * seen
         for name, rows in batch.media.items():
@@ -77,6 +79,11 @@ def step_flops(bench: Bench, share: float, steps: int) -> tuple[float, float]:
             total += 6 * weights * len(rows.slots_R)
         supervised += len(batch.labels_N)
     return total / steps, supervised / steps
+
+
+def _flops(weight: nn.Parameter) -> int:
+    """Of a step, for each token."""
+    return (6 if weight.requires_grad else 4) * weight.numel()
 
 
 def serve(
@@ -90,7 +97,7 @@ def serve(
     name, bf16 = version
     served = VERSIONS[name](bench, share, bf16)
     try:
-        pipe.send(served.encoding_seconds if isinstance(served, Omnitune) else 0.0)
+        pipe.send(served.encoding_seconds)
         while (asked := _next(pipe)) is not None:
             if asked == UPKEEP:
                 pipe.send(served.upkeep())
@@ -149,21 +156,22 @@ def compare(
     bench = build()  # first, as it also writes what the other processes read
     types = (torch.float32, torch.bfloat16)
     peaks = {str(d).removeprefix("torch."): matmul_rate(d, device, PEAK_SECONDS) for d in types}
-    bf16 = peaks["bfloat16"] > peaks["float32"]
+    bf16 = peaks["bfloat16"] > peaks["float32"] if bench.bf16 is None else bench.bf16
     if not bf16:  # no bf16 units: a share of such a peak would say nothing
         peaks["bfloat16"] = 0.0
     how = (share, device)
-    best = {name: bf16 and _faster_in_bf16(build, name, steps, how) for name in names[:2]}
+    best = dict.fromkeys(names[:2], bf16)
+    if bench.bf16 is None and bf16:
+        best = {name: _faster_in_bf16(build, name, steps, how) for name in names[:2]}
     ours = names[:2][-1]
     versions = [(name, best.get(name, best[ours])) for name in names]
-    kept_up = ours if device == "cpu" else None
+    kept_up = ours if device == "cpu" and bench.drawn is None else None
     seconds, parts, encoding, memory = _take_turns(build, versions, rounds, steps, how, kept_up)
     flops, supervised = step_flops(bench, share, rounds * (WARM_UP + steps))
-    epoch = bench.mixture.epoch_size / bench.batch_size  # steps
     rows: dict[str, dict[str, Any]] = {}
     for version in versions:
         name, half = version
-        encoders = encoding[version] / (EPOCHS * epoch)
+        encoders = encoding[version] / (bench.passes * bench.epoch)
         alone = statistics.median(seconds[version])
         step = alone + encoders
         rows[name] = {
@@ -320,7 +328,7 @@ def show(workload: str, found: dict[str, Any]) -> None:
 def main(arguments: Arguments) -> None:
     """Reads the options, runs, prints, writes."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--workloads", default=",".join(WORKLOADS))
+    parser.add_argument("--workloads", default=",".join(WORKLOADS), help=f"or {trio.NAME}")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=10, help="timed steps a round")
     parser.add_argument("--data", type=Path, help="folder of a corpus [a small one is made]")
@@ -330,20 +338,32 @@ def main(arguments: Arguments) -> None:
         default=SHARE,
         help="of the samples whose questions are one conversation [as stage E has it]",
     )
-    parser.add_argument("--versions", default="|".join(COMPARED), help="some of them, by |")
+    parser.add_argument("--versions", help=f"by | [{'|'.join(COMPARED)}]")
+    parser.add_argument(
+        "--parts",
+        type=Path,
+        default=Path(os.environ.get("OMNITUNE_PARTS", "parts")),
+        help="folder of the pretrained parts of trio [OMNITUNE_PARTS, or parts]",
+    )
     parser.add_argument("--json", type=Path, help="write the numbers to this file too")
     options = parser.parse_args(arguments)
-    names = choose(options.versions)
     workloads = options.workloads.split(",")
-    if unknown := [name for name in workloads if name not in WORKLOADS]:
-        there = ", ".join(WORKLOADS)
-        raise UserError(f"--workloads: there is no {unknown[0]!r}; there are {there}")
+    known = [*WORKLOADS, trio.NAME]
+    if unknown := [name for name in workloads if name not in known]:
+        raise UserError(f"--workloads: there is no {unknown[0]!r}; there are {', '.join(known)}")
+    if trio.NAME in workloads:
+        trio.check(options.parts)
     data = options.data or corpus_folder()
     results = {}
+    rounds, steps, share = options.rounds, options.steps, options.multi_turn_prob
     for workload in workloads:
-        build = partial(make, WORKLOADS[workload], data)
-        share = options.multi_turn_prob
-        results[workload] = compare(build, names, options.rounds, options.steps, share=share)
+        compared = trio.COMPARED if workload == trio.NAME else COMPARED
+        names = choose(options.versions or "|".join(compared))
+        if workload == trio.NAME:
+            build = partial(trio.make, options.parts, data, rounds * (WARM_UP + steps))
+        else:
+            build = partial(make, WORKLOADS[workload], data)
+        results[workload] = compare(build, names, rounds, steps, share=share)
         show(workload, results[workload])
     report(results, options.json)
 

@@ -19,7 +19,10 @@ from torch import Tensor, nn
 from transformers.utils import is_flash_attn_2_available
 
 from benchmarks.workload import Bench
+from omnitune.data.loader import SampleReader
 from omnitune.data.packing import Item
+from omnitune.models.kernels import cpu as operators
+from omnitune.training.optim import build_optimizer
 
 IGNORED = -100  # the label that the library's loss leaves out
 WARM_UP = 3  # steps whose time does not count
@@ -40,11 +43,16 @@ class Timing:
 
 
 class PaddedOmni(nn.Module):
-    """The same model behind the interface that trainers expect: padded rows, every logit."""
+    """The same model behind the interface that trainers expect: padded rows, every logit.
 
-    def __init__(self, bench: Bench) -> None:
+    Args:
+        cached: media come as features, which encoders have made beforehand.
+    """
+
+    def __init__(self, bench: Bench, cached: bool = False) -> None:
         super().__init__()
         self.omni = bench.model
+        self.cached = cached
         flash = torch.cuda.is_available() and is_flash_attn_2_available()
         self.omni.thinker.set_attn_implementation("flash_attention_2" if flash else "sdpa")
 
@@ -61,9 +69,10 @@ class PaddedOmni(nn.Module):
         embeds_BLE = self.omni.thinker.get_input_embeddings()(input_ids)
         flat = embeds_BLE.flatten(0, 1)
         for name, inputs in media.items():
-            encoded = self.omni.encode(name, inputs)
+            encoded = inputs if self.cached else self.omni.encode(name, inputs)
             lengths = [len(rows) for rows in encoded]
-            projected = self.omni.projector(name)(torch.cat(encoded), lengths)
+            rows_RD = torch.cat(encoded).to(flat.dtype)
+            projected = self.omni.projector(name)(rows_RD, lengths)
             flat = flat.index_put((slots[name],), projected.to(flat.dtype))
         out = self.omni.thinker(
             inputs_embeds=flat.view_as(embeds_BLE),
@@ -105,11 +114,13 @@ def collate(items: list[Item]) -> dict[str, Any]:
 
 
 class LibraryTrainer:
-    """The Trainer of transformers, with its own loader, optimiser and precision."""
+    """The Trainer of transformers, with its own loader, optimiser, operators and precision."""
 
     def __init__(self, bench: Bench, share: float, bf16: bool) -> None:
-        self.bench, self.share, self.bf16 = bench, share, bf16
-        self.model = PaddedOmni(bench)
+        peer = bench.peer
+        self.bench, self.share, self.bf16 = bench, share if peer.share is None else peer.share, bf16
+        self.model = PaddedOmni(bench, peer.cached)
+        self.features, self.encoding_seconds = bench.encode() if peer.cached else (None, 0.0)
         self.folder = Path(tempfile.mkdtemp())
         if torch.cuda.is_available():  # else its readers would be sent what cannot be sent
             multiprocessing.set_start_method("fork", force=True)
@@ -149,13 +160,25 @@ class LibraryTrainer:
             self.model,
             arguments,
             data_collator=lambda samples: collate([i for found in samples for i in found]),
-            train_dataset=_Samples(self.bench, self.share, first),
+            train_dataset=_Samples(self.bench, self.bench.reader(self.features), self.share, first),
             callbacks=[Stamps()],
+            optimizers=(self._optimizer(), None),
         )
         trainer.remove_callback(PrinterCallback)
-        trainer.train()
+        try:
+            operators.replaced = False
+            trainer.train()
+        finally:
+            operators.replaced = True
         kept = stamps[WARM_UP - 1 :]
         return Timing([b - a for a, b in itertools.pairwise(kept)])
+
+    def _optimizer(self) -> torch.optim.Optimizer | None:
+        """None for the Trainer's own; it is one of the same kind."""
+        if self.bench.peer.own_settings:
+            return None
+        rates = {f"omni.{name}": rate for name, rate in (self.bench.rates or {}).items()}
+        return build_optimizer(self.model, self.bench.settings, rates)
 
     def close(self) -> None:
         """Nothing is open."""
@@ -164,9 +187,8 @@ class LibraryTrainer:
 class _Samples(torch.utils.data.Dataset):
     """Sample k as the items that it is read as; media are read from their files."""
 
-    def __init__(self, bench: Bench, share: float, first: int) -> None:
-        self.bench, self.share, self.first = bench, share, first
-        self.reader = bench.reader()
+    def __init__(self, bench: Bench, reader: SampleReader, share: float, first: int) -> None:
+        self.bench, self.reader, self.share, self.first = bench, reader, share, first
 
     def __len__(self) -> int:
         return 1_000_000

@@ -24,7 +24,6 @@ from omnitune.data.loader import take
 from omnitune.data.packing import WHOLE, Shard, pack, share_prefix
 from omnitune.data.rounding import round_up
 from omnitune.distributed.protocol import Distributed
-from omnitune.evaluation.evaluate import encode_once
 from omnitune.evaluation.scoring import pick, scoreboard
 from omnitune.models import attention
 from omnitune.training.checkpoint import copied
@@ -72,7 +71,8 @@ class Omnitune:
         self.bench, self.share, self.shared = bench, share, shared
         self.device = bench.model.device
         self.bf16, self.padded = bf16, padded
-        self.rounded = bf16 or compiled or self.device.type == "cuda"
+        self.compiled = compiled or self.device.type == "cuda"
+        self.rounded = bf16 or self.compiled
         if compiled:
             bench.model.compile_decoder()
         if checkpointed:
@@ -84,20 +84,15 @@ class Omnitune:
         self.encoding_seconds = 0.0
         features = None
         if cached:
-            everything = [s for samples in bench.training.values() for s in samples]
-            first = [samples[0] for samples in bench.training.values()]
-            encode_once(bench.model, first, None)  # builds kernels
-            started = time.perf_counter()
-            features = encode_once(bench.model, everything, None)
-            self.encoding_seconds = time.perf_counter() - started
+            features, self.encoding_seconds = bench.encode()
         self.reader = bench.reader(features)
         self.model: nn.Module = bench.model
         if padded:
             self.model = _PaddedOnFeatures(bench)
         elif not few_logits:
             self.model = _EveryLogit(bench)
-        config = SftConfig(output_dir=Path("unused"), workers=workers)
-        self.optimizer = build_optimizer(self.model, config)
+        config = bench.settings.model_copy(update={"workers": workers})
+        self.optimizer = build_optimizer(self.model, config, bench.rates)
         self.step = Run(
             model=self.model,
             optimizer=self.optimizer,
@@ -208,7 +203,7 @@ class Omnitune:
         if self.padded:
             return PaddedBatch(collate(items))
         batch = pack(items)
-        return (round_up(batch) if self.rounded else batch).to(self.device)
+        return (round_up(batch, self.compiled) if self.rounded else batch).to(self.device)
 
 
 class Clock:
@@ -255,8 +250,7 @@ class _PaddedOnFeatures(nn.Module):
 
     def __init__(self, bench: Bench) -> None:
         super().__init__()
-        self.padded = PaddedOmni(bench)
-        self.padded.omni.encode = lambda name, features: features  # type: ignore[method-assign]
+        self.padded = PaddedOmni(bench, cached=True)
 
     def forward(self, batch: PaddedBatch) -> tuple[Tensor, Tensor]:
         """The library's loss as the loop takes it."""
@@ -299,6 +293,9 @@ VERSIONS: dict[str, Callable[[Bench, float, bool], Any]] = {
     "  with checkpointed activations": _omnitune(compiled=True, checkpointed=True),
     "  with padded attention": _omnitune(compiled=True, varlen=False),
     "  compiled, without the cache": _omnitune(compiled=True, cached=False),
+    "Trainer, encoding in each step": lambda bench, share, bf16: LibraryTrainer(
+        replace(bench, peer=replace(bench.peer, cached=False)), share, bf16
+    ),
 }
 
 

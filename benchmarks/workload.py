@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,12 +15,14 @@ import soundfile
 import torch
 from tokenizers import Tokenizer
 
+from omnitune.config.sft import SftConfig
 from omnitune.data.feature_cache import FeatureStore
 from omnitune.data.loader import SampleReader, as_asked
 from omnitune.data.mixture import Mixture
 from omnitune.data.packing import Item
 from omnitune.data.reading import read_available, split_of
 from omnitune.data.template import ChatRenderer
+from omnitune.evaluation.evaluate import encode_once
 from omnitune.models.omni import OmniConfig, OmniModel
 from omnitune.sample import Media, Sample
 from omnitune.tiny.corpus.build import VERSION, build_corpus
@@ -30,6 +33,7 @@ from omnitune.tiny.pretrain_vision import VisionEncoderConfig
 WEIGHTS = {"text_only": 0.4, "image_text": 0.3, "audio_text": 0.3}
 BATCH_SIZE = 8
 CORPUS_SCALE = 0.1
+EPOCHS = 5  # of the usual configuration: over so many the one pass of the encoders is spread
 
 
 @dataclass(frozen=True)
@@ -68,15 +72,46 @@ WORKLOADS = {
 }
 
 
+@dataclass(frozen=True)
+class Peer:
+    """How the Trainer is run.
+
+    Attributes:
+        share: of its samples whose questions are one conversation; None for what omnitune has.
+        cached: its media are encoded beforehand, as omnitune's are.
+        own_settings: the Trainer's own optimiser and rate; else AdamW with omnitune's rates.
+    """
+
+    share: float | None = None
+    cached: bool = False
+    own_settings: bool = True
+
+
 @dataclass
 class Bench:
-    """A workload made real: the same in every process that makes it."""
+    """A workload made real: the same in every process that makes it.
+
+    Attributes:
+        settings: of a run. rates: peak learning rates by prefix of the weight's name.
+        questions: of a record's independent questions so many; None for all.
+        bf16: whether every version runs in bf16; None where each is tried in both.
+        peer: how the Trainer is run, where it differs from a plain one.
+        drawn: samples that the whole comparison draws; only their media are encoded beforehand.
+        passes: over the data, over which the one pass of the encoders is spread.
+    """
 
     model: OmniModel
-    tokenizer: Tokenizer
+    renderer: ChatRenderer
     training: Mapping[str, Sequence[Sample]]
     mixture: Mixture
     batch_size: int = BATCH_SIZE
+    settings: SftConfig = field(default_factory=lambda: SftConfig(output_dir=Path("unused")))
+    rates: dict[str, float] | None = None
+    questions: int | None = None
+    bf16: bool | None = None
+    peer: Peer = field(default_factory=Peer)
+    drawn: int | None = None
+    passes: float = EPOCHS
 
     def sample(self, k: int) -> Sample:
         """Sample k of the run."""
@@ -85,12 +120,27 @@ class Bench:
 
     def items(self, reader: SampleReader, k: int, share: float) -> list[Item]:
         """Sample k as it is asked: an item a question or, in a share of the samples, one in all."""
-        singles = as_asked(self.sample(k), k, self.mixture.seed, share)
+        singles = as_asked(self.sample(k), k, self.mixture.seed, share, self.questions)
         return [reader.item(single) for single in singles]
 
     def reader(self, features: dict[str, FeatureStore] | None = None) -> SampleReader:
         """Reads samples, with or without cached features."""
-        return SampleReader(ChatRenderer(self.tokenizer), self.model.modalities, features, 4096)
+        return SampleReader(self.renderer, self.model.modalities, features, 4096)
+
+    @property
+    def epoch(self) -> float:
+        """Steps in which each of the media that are encoded comes about once."""
+        return (self.drawn or self.mixture.epoch_size) / self.batch_size
+
+    def encode(self) -> tuple[dict[str, FeatureStore], float]:
+        """The features of the training samples' media, and the seconds that they took."""
+        everything = [s for samples in self.training.values() for s in samples]
+        if self.drawn is not None:
+            everything = [self.sample(k) for k in range(self.drawn)]
+        first = [samples[0] for samples in self.training.values()]
+        encode_once(self.model, first, None)  # builds kernels
+        started = time.perf_counter()
+        return encode_once(self.model, everything, None), time.perf_counter() - started
 
 
 def corpus_folder() -> Path:
@@ -114,7 +164,7 @@ def make(workload: Workload, data_dir: Path) -> Bench:
             for name, samples in training.items()
         }
     sizes = {name: len(samples) for name, samples in training.items()}
-    return Bench(model, tokenizer, training, Mixture(sizes, WEIGHTS, seed=0))
+    return Bench(model, ChatRenderer(tokenizer), training, Mixture(sizes, WEIGHTS, seed=0))
 
 
 def build_model(workload: Workload, samples: Iterable[Sample]) -> tuple[OmniModel, Tokenizer]:

@@ -28,8 +28,12 @@ def bucket(size: int) -> int:
     return -(-size // step) * step
 
 
-def round_up(batch: Batch) -> Batch:
+def round_up(batch: Batch, views: bool = True) -> Batch:
     """The batch with its lengths rounded up; losses, counts and gradients are the same.
+
+    Args:
+        views: those of attention too. That takes up to twice the work, so it is for a compiler
+            only; attention on a CPU builds nothing for a shape.
 
     The row ends in tokens that no segment holds, so no other token sees them. Added supervised
     tokens stand there and weigh nothing; added feature rows are written over them.
@@ -42,7 +46,7 @@ def round_up(batch: Batch) -> Batch:
         batch,
         tokens_T=pad(batch.tokens_T, (0, added)),
         positions_T=pad(batch.positions_T, (0, added)),
-        segments=_round_segments(batch.segments, added),
+        segments=(_round_segments if views else _lengthen)(batch.segments, added),
         predict_N=pad(batch.predict_N, (0, more), value=last),
         labels_N=_repeat_first(batch.labels_N, more),
         weight_N=pad(batch.weight_N, (0, more)),
@@ -81,16 +85,28 @@ def _round_segments(segments: Segments, added: int) -> Segments:
         masks.append(mask)
         start += gather_BL.numel()
         shift += gathers[-1].numel() - gather_BL.numel()
+    return _with_added(replace(segments, gathers=gathers, masks=masks, scatter_T=scatter_T), added)
+
+
+def _lengthen(segments: Segments, added: int) -> Segments:
+    """One more view, of one place, for what is added to the row; the others stay as they are."""
+    gathers = [*segments.gathers, segments.scatter_T.new_zeros(1, 1)]
+    return _with_added(replace(segments, gathers=gathers, masks=[*segments.masks, None]), added)
+
+
+def _with_added(segments: Segments, added: int) -> Segments:
+    """What is added to the row stands in the last place of the views."""
     bounds_B, place_T = segments.bounds_B, segments.place_T
     if place_T is not None:
         place_T = pad(place_T, (0, added))
     else:
         end = int(bounds_B[-1]) + added
-        longest = max(gather_BL.shape[1] for gather_BL in gathers)
+        longest = max(gather_BL.shape[1] for gather_BL in segments.gathers)
         ends_B = torch.arange(end, int(bounds_B[-1]), -longest, dtype=bounds_B.dtype)
         bounds_B = torch.cat([bounds_B, ends_B.flip(0)])
-    scatter_T = pad(scatter_T, (0, added), value=start + shift - 1)
-    return Segments(gathers, masks, scatter_T, bounds_B, segments.order_P, place_T)
+    last = sum(gather_BL.numel() for gather_BL in segments.gathers) - 1
+    scatter_T = pad(segments.scatter_T, (0, added), value=last)
+    return replace(segments, scatter_T=scatter_T, bounds_B=bounds_B, place_T=place_T)
 
 
 def _two_of_each(segments: Segments) -> list[tuple[Tensor, Tensor | None]]:

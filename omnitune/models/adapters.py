@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from omnitune.config.lora import THINKER, LoraSettings
 from omnitune.config.settings import nearest
+from omnitune.models.kernels import lora
 from omnitune.sample import UserError
 
 ADAPTER = "_adapter"  # behind the name of its part
@@ -124,6 +125,7 @@ def _inject(module: nn.Module, names: list[str], settings: LoraSettings) -> None
     # In a case of its own: of a model that peft knows it would rename targets, by family.
     inject_adapter_in_model(config, nn.ModuleDict({"part": module}), _NAME)
     for _, layer in _adapted_layers(module):
+        lora.install(layer)
         # The weights of a base in half precision would swallow small steps.
         for weight in _added(layer).values():
             weight.data = weight.data.float()

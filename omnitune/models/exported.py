@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForMultimodalLM, AutoProcessor
 
+from omnitune.data.audit.truncation import ReadLimits
 from omnitune.data.template import ChatRenderer
 from omnitune.hub import check_weights
 from omnitune.models import families
@@ -85,6 +86,15 @@ def load_exported_omni(
     nn.Module.to(model, device or torch.device("cpu"))
     model.requires_grad_(False)
     return model.eval(), processor.renderer, read_facts(folder)
+
+
+def read_exported_reading(folder: Path, max_tokens: int) -> ReadLimits:
+    """How an exported model reads samples; its weights are not loaded."""
+    register()
+    base = folder / BASE if (folder / ADAPTER).is_file() else folder
+    processor: Any = AutoProcessor.from_pretrained(base, local_files_only=True)
+    encoders = {name: medium.encoder for name, medium in processor.media.items()}
+    return ReadLimits(processor.renderer, encoders, max_tokens)
 
 
 def _load(module: Any, state: dict[str, Tensor]) -> None:

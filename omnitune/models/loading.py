@@ -19,7 +19,7 @@ from omnitune.encoders.registry import build_encoder, configure, read_pretrained
 from omnitune.hub import find_part, is_folder, read_config
 from omnitune.models import adapters, families
 from omnitune.models.bases import FORMATS, SAVED_WHOLE, Base, cast_, num_bytes
-from omnitune.models.exported import is_exported, load_exported_omni
+from omnitune.models.exported import is_exported, load_exported_omni, read_exported_reading
 from omnitune.models.omni import OmniConfig, OmniModel
 from omnitune.models.vocabulary import add_placeholders, fit_vocabulary, num_ids
 from omnitune.sample import UserError
@@ -214,11 +214,15 @@ def _configured(
     """Configurations of an encoder and its projector for a run; a UserError names who is wrong."""
     with _named(path):
         build_encoder(name, part["config"])
-    config, projector = configure(
-        name, part["config"], settings.get(name, {}), projectors.get(name)
-    )
-    with _named(f"encoder_settings.{name}"):
+    try:
+        config, projector = configure(
+            name, part["config"], settings.get(name, {}), projectors.get(name)
+        )
         build_encoder(name, config, projector)
+    except UserError as error:
+        if str(error).startswith(("encoder_settings.", "projectors.")):
+            raise
+        raise UserError(f"encoder_settings.{name}: {error}") from None
     return config, projector
 
 
@@ -290,6 +294,8 @@ def save_omni(
 
 def read_reading(ckpt_dir: Path, max_tokens: int) -> ReadLimits:
     """How the model of a folder or file reads samples; its weights are not loaded."""
+    if is_exported(ckpt_dir):
+        return read_exported_reading(ckpt_dir, max_tokens)
     path = _model_file(ckpt_dir)
     values = read_part(path, "omni")
     config = OmniConfig(**values["config"])

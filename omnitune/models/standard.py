@@ -8,6 +8,7 @@ Shape suffixes: B rows, T tokens, E embedding width, V vocabulary; R slots, D fe
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, cast
 
@@ -119,7 +120,7 @@ class OmniBackbone(OmniPreTrainedModel):
         self.encoders, self.projectors = nn.ModuleDict(), nn.ModuleDict()
         # Their buffers may hold what no checkpoint does, so they are made at once; the thinker,
         # whose classes know how to make theirs anew, stays where the library wants it.
-        with torch.device("cpu"):
+        with made_at_once():
             for name, encoder in self._encoders.items():
                 formats = config.encoders[name].dtypes
                 self.encoders[name] = encoder.build()
@@ -378,6 +379,18 @@ class OmniForConditionalGeneration(OmniPreTrainedModel, GenerationMixin):
         options = {"inputs_embeds": inputs_embeds, "is_first_iteration": is_first_iteration}
         mixin: Any = super()
         return mixin.prepare_inputs_for_generation(input_ids, *args, **options, **kwargs)
+
+
+@contextmanager
+def made_at_once() -> Iterator[None]:
+    """On the CPU and in fp32, where the library, as it loads, has its own device and format."""
+    usual = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        with torch.device("cpu"):
+            yield
+    finally:
+        torch.set_default_dtype(usual)
 
 
 def cast_to(module: nn.Module, dtype: torch.dtype) -> None:

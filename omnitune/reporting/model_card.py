@@ -116,11 +116,13 @@ def _recipe(config: dict[str, Any]) -> list[str]:
 
 def _certified(certificate: Mapping[str, Any]) -> list[str]:
     probes = ", ".join(f"{count} of {kind}" for kind, count in certificate["probes"].items())
+    same, count = certificate["answers_equal"], sum(certificate["probes"].values())
     return [
         "## Certificate",
         "",
-        f"This export was reopened in a fresh process and compared with the checkpoint ({probes}): "
-        "prompt tokens, logits and answers are the same. `certificate.json` has the figures.",
+        f"This export was opened again in a fresh process and compared with the checkpoint "
+        f"({probes}). Prompt tokens are the same, and answers in {same} of {count}. "
+        "`certificate.json` has the figures.",
     ]
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from omnitune.data.template import ChatRenderer
@@ -15,6 +16,7 @@ from omnitune.evaluation.certificate import (
     certify,
     conversation,
     held_out,
+    in_fp32,
     make_probes,
     versions,
 )
@@ -64,9 +66,12 @@ def export(
         if to == "onnx":
             told = _export_onnx(writing, model, renderer, samples)
         else:
-            probes = make_probes(model, renderer, [conversation(), *samples], limit)
+            with in_fp32(model):
+                probes = make_probes(model, renderer, [conversation(), *samples], limit)
+            half = next(model.thinker.parameters()).dtype != torch.float32
+            rounded = to == "merged" and model.adapters is not None and half
             _write(writing, to, model, renderer, values | {"max_tokens": limit})
-            told = certify(writing, model, probes, sorted(renderer.ends))
+            told = certify(writing, probes, sorted(renderer.ends), rounded)
             run_dir = ckpt_dir if ckpt_dir.is_dir() else ckpt_dir.parent
             bases = {name: base.path for name, base in model.bases.items()}
             write_card(writing / "README.md", out.name, run_dir, bases, told)
@@ -131,9 +136,11 @@ def _onnx_lines(out: Path, found: dict[str, Any]) -> list[str]:
 def summary(out: Path, certificate: dict[str, Any], lacking: str = "") -> list[str]:
     """What a certificate says, for the terminal."""
     probes = certificate["probes"]
+    count, same = sum(probes.values()), certificate["answers_equal"]
     lines = [
-        f"{out}: written, and opened again in a fresh process; prompt tokens, logits and answers "
-        "are those of the checkpoint",
+        f"{out}: written, opened again in a fresh process and compared with the checkpoint: prompt "
+        f"tokens are the same, logits within {certificate['logits']['largest_difference']:.1g} of "
+        f"the largest, answers the same in {same} of {count}",
         "compared: " + ", ".join(f"{count} of {kind}" for kind, count in probes.items()),
     ]
     if lacking:

@@ -176,7 +176,9 @@ class Captioning(nn.Module):
         word_presence = self.weight * self.word_presence(features_BSD, batch.ids)
         if only_spotted:
             return word_presence[None], batch.weight_N.sum()[None]
-        media = {NAME: replace(rows, features_RD=features_BSD.flatten(0, 1))}
+        rows_M = [len(features_SD) for features_SD in features_BSD]
+        rows = replace(rows, features_RD=features_BSD.flatten(0, 1), rows_M=rows_M)
+        media = {NAME: rows}
         loss_sums, counts = self.omni(replace(batch, media=media))
         return loss_sums + word_presence, counts
 

@@ -89,7 +89,7 @@ class Stage:
     metric: str
     save_best: Callable[[Scores], None]
     tokenizer: Tokenizer | None = None
-    rounded: Callable[[Any], LossBatch] | None = None
+    rounded: Callable[[Any, bool], LossBatch] | None = None
     compile: Callable[[], None] | None = None
 
 

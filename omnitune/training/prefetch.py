@@ -36,9 +36,9 @@ def prefetch(run: Run, shard: Shard = WHOLE) -> Iterator[Callable[[int], DeviceB
         batch = run.batch_at(number, shard)
         if batch is None:
             return DeviceBatch(None, 0.0)
-        costly_shapes = run.state.get("precision") == "bf16" or run.state.get("compile")
-        if run.rounded and (device.type == "cuda" or costly_shapes):
-            batch = run.rounded(batch)
+        compiled = device.type == "cuda" or bool(run.state.get("compile"))
+        if run.rounded and (compiled or run.state.get("precision") == "bf16"):
+            batch = run.rounded(batch, compiled)
         return DeviceBatch(batch.to(device), batch.num_targets)
 
     if device.type != "cuda":

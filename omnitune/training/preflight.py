@@ -319,7 +319,7 @@ def gradient_norms(run: Run, model: OmniModel, batch: Batch) -> dict[str, float]
     """Norm of the gradient at each part that has weights to train; leaves everything as it was."""
     bf16 = run.state.get("precision", choose_precision(run)[0]) == "bf16"
     if bf16 and run.rounded is not None:
-        batch = cast(Batch, run.rounded(batch))
+        batch = cast(Batch, run.rounded(batch, False))
     was_training = model.training
     with _draws_kept(run.device):
         model.train()

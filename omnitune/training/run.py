@@ -89,7 +89,8 @@ class Run:
         batch_at: micro-batch by its number, counted over the whole run, or a rank's shard of it.
         score: called with (step, epoch_ended) every ``log_every`` steps and after each epoch;
             what it returns is logged.
-        rounded: brings a batch to one of few shapes without changing its losses, or None.
+        rounded: brings a batch to one of few shapes without changing its losses, or None; told
+            whether it is for a compiled model.
         compile: compiles what is worth it of the model, or None.
         strategy: what changes on the way (stage E), or None.
         compare: takes the seconds of each step; what it returns is printed.
@@ -110,7 +111,7 @@ class Run:
     log: RunLog
     groups: list[str]
     score: Callable[[int, bool], dict[str, Any]]
-    rounded: Callable[[Any], LossBatch] | None = None
+    rounded: Callable[[Any, bool], LossBatch] | None = None
     compile: Callable[[], None] | None = None
     strategy: Strategy | None = None
     compare: Callable[[float], str] | None = None

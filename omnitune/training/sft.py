@@ -235,9 +235,6 @@ def build_run(
     stream = build_stream(config, reader, samples)
     plan = Plan.of(config, len(stream))
     strategy = plan_strategy(config, model, reader, samples, stream, plan.total_steps)
-    rates = learning_rates(config, model.thinker.config.hidden_size)
-    if config.lora is not None:  # first, as the first prefix that fits a weight counts
-        rates = dict.fromkeys(adapters.adapted_prefixes(model), config.lora.learning_rate) | rates
     evaluator = Evaluator(config, model, strategy, samples, plan)
 
     def lines(step: int, entry: dict[str, Any]) -> list[str]:
@@ -245,7 +242,7 @@ def build_run(
 
     return Run(
         model=model,
-        optimizer=build_optimizer(model, config, rates),
+        optimizer=build_optimizer(model, config, peak_rates(config, model)),
         batch_at=stream,
         plan=plan,
         config=config,
@@ -257,6 +254,15 @@ def build_run(
         strategy=strategy,
         state=strategy.state,
     )
+
+
+def peak_rates(config: SftConfig, model: OmniModel) -> dict[str, float]:
+    """Peak rates of a model's weights, adapters among them, by prefix of the weight's name."""
+    rates = learning_rates(config, model.thinker.config.hidden_size)
+    if config.lora is None:
+        return rates
+    # First, as the first prefix that fits a weight counts.
+    return dict.fromkeys(adapters.adapted_prefixes(model), config.lora.learning_rate) | rates
 
 
 def learning_rates(config: SftConfig, width: int) -> dict[str, float]:

@@ -40,11 +40,14 @@ def draw(samples: list[Sample], seed: int, model: OmniModel, encoded: bool) -> l
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("encoded", [True, False])
-def test_rounded_equals_unrounded(samples: list[Sample], seed: int, encoded: bool) -> None:
+@pytest.mark.parametrize("views", [True, False])
+def test_rounded_equals_unrounded(
+    samples: list[Sample], seed: int, encoded: bool, views: bool
+) -> None:
     model = tiny_model().train()
     model.freeze_encoders()
     batch = pack(draw(samples, seed, model, encoded), 3)
-    rounded = round_up(batch)
+    rounded = round_up(batch, views)
     assert len(rounded.tokens_T) > len(batch.tokens_T)
     assert rounded.num_targets == batch.num_targets
     for found, expected in zip(result(model, rounded), result(model, batch), strict=True):
@@ -60,6 +63,20 @@ def test_sizes_are_few(samples: list[Sample], model: OmniModel) -> None:
         sizes += [gather.shape[1] for gather in batch.segments.gathers]
         assert rows
         assert all(bucket(size) == size for size in sizes)
+
+
+def test_views_of_attention_stay_as_they_are_where_nothing_is_compiled(
+    samples: list[Sample], model: OmniModel
+) -> None:
+    for seed in range(4):
+        batch = pack(draw(samples, seed, model, True), 3)
+        rounded = round_up(batch, views=False)
+        views = rounded.segments.gathers
+        assert [v.shape for v in views] == [*(v.shape for v in batch.segments.gathers), (1, 1)]
+        places = rounded.segments.scatter_T
+        assert len(places) == len(rounded.tokens_T)
+        (last,) = set(places[len(batch.tokens_T) :].tolist())
+        assert last == sum(v.numel() for v in views) - 1
 
 
 def test_buckets() -> None:

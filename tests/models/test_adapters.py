@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import conversation, mixed_samples, tiny_model, tiny_reader, tiny_tokenizer
+from helpers import conversation, mixed_samples, tiny_model, tiny_reader, tiny_renderer
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
@@ -203,7 +203,7 @@ def test_whole_model_is_saved_and_loaded_with_its_adapters(
     items: list[Item], tmp_path: Path, kind: dict[str, Any]
 ) -> None:
     model = adapted(**kind)
-    save_omni(tmp_path / "omni.pt", model, tiny_tokenizer())
+    save_omni(tmp_path / "omni.pt", model, tiny_renderer())
     values = read_checkpoint(tmp_path / "omni.pt")
     assert_equal(values["thinker"], tiny_model().thinker.state_dict())
     again, _, _ = load_omni(tmp_path)

@@ -1,6 +1,5 @@
 """Models with each type of projector: trained, saved, loaded; packed rows equal single ones."""
 
-import math
 from pathlib import Path
 from typing import Any, cast
 
@@ -48,14 +47,6 @@ class StackedEncoder(FastConformerEncoder):
     @property
     def feature_dim(self) -> int:
         return super().feature_dim * self.stack
-
-    def num_slots(self, inputs: Tensor) -> int:
-        return math.ceil(super().num_slots(inputs) / self.stack)
-
-    def encode(self, module: nn.Module, inputs: list[Tensor]) -> list[Tensor]:
-        rows = super().encode(module, inputs)
-        padded = [nn.functional.pad(x, (0, 0, 0, -len(x) % self.stack)) for x in rows]
-        return [x.reshape(-1, self.feature_dim) for x in padded]
 
 
 def built(projectors: dict[str, dict[str, Any]]) -> OmniModel:

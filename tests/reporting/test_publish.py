@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import tiny_model, tiny_renderer, write_image, write_source, write_wave
+from helpers import ENCODERS, tiny_model, tiny_renderer, write_image, write_source, write_wave
+from miniatures import save_thinker_folder
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForMultimodalLM
 
@@ -17,7 +18,7 @@ from omnitune.evaluation import certificate
 from omnitune.evaluation.evaluate import evaluate_checkpoint
 from omnitune.models import adapters
 from omnitune.models.exported import load_exported
-from omnitune.models.loading import load_omni, save_omni
+from omnitune.models.loading import load_omni, load_thinker, read_reading, save_omni
 from omnitune.reporting import publish
 from omnitune.reporting.model_card import UNKNOWN, licence_of, write_card
 from omnitune.sample import UserError
@@ -149,6 +150,21 @@ def test_without_data_texts_are_compared_and_that_is_said(
     assert any("no held-out records were compared" in line and "nowhere" in line for line in lines)
 
 
+def test_half_precision_is_compared_exactly(home: Path, in_process: None, tmp_path: Path) -> None:
+    """And the checkpoint's own weights are written, not what they were compared in."""
+    model, renderer = load_thinker(
+        save_thinker_folder(tmp_path / "thinker", dtype=torch.bfloat16), ENCODERS
+    )
+    save_omni(tmp_path / "run" / "omni.pt", model, renderer)
+    publish.export(tmp_path / "run", "hf", tmp_path / "out", home / "data")
+    found = json.loads((tmp_path / "out" / certificate.FILE).read_text())
+    assert found["answers_equal"] == sum(found["probes"].values()) == 6
+    assert found["logits"]["largest_difference"] < 1e-4
+    state = load_file(tmp_path / "out" / "model-thinker.safetensors")
+    thinker = model.thinker.state_dict()
+    assert all(torch.equal(thinker[name], tensor) for name, tensor in state.items())
+
+
 @pytest.mark.parametrize("settings", [{}, {"dora": True, "rslora": True}])
 def test_adapters(home: Path, in_process: None, tmp_path: Path, settings: dict[str, Any]) -> None:
     """Beside their base as PEFT has them, or merged; the plain export says which to choose."""
@@ -186,6 +202,8 @@ def test_commands_score_an_export(home: Path, in_process: None, tmp_path: Path) 
     publish.export(home / "run", "hf", tmp_path / "out", home / "data")
     expected = evaluate_checkpoint(home / "run", home / "data", "")
     found = evaluate_checkpoint(tmp_path / "out", home / "data", "")
+    limits = read_reading(tmp_path / "out", 100)
+    assert limits.modalities.keys() == {"image", "audio"}
     assert found["tasks"].keys() == expected["tasks"].keys()
     assert found["loss"] == pytest.approx(expected["loss"], abs=1e-5)
 
@@ -220,7 +238,11 @@ def test_the_card(home: Path, tmp_path: Path) -> None:
     (run / "results.json").write_text(json.dumps(results))
     (run / "run.json").write_text(json.dumps({"config": config}))
     write_card(
-        tmp_path / "README.md", "model", run, {"thinker": str(base)}, {"probes": {"image": 2}}
+        tmp_path / "README.md",
+        "model",
+        run,
+        {"thinker": str(base)},
+        {"probes": {"image": 2}, "answers_equal": 2},
     )
     text = (tmp_path / "README.md").read_text()
     for words in ("75.0 %", "| image_text | 0.5 |", "`learning_rate` | 0.001", "apache-2.0"):

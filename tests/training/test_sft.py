@@ -108,7 +108,7 @@ def test_long_clips_are_refused_or_split_and_served_as_they_were_trained(
         assert served.read(data / "audio" / "long.wav").shape[0] == 3
         left = cut.model_copy(update={"max_tokens": 40, "too_long": "leave_out"})
         finetune(left, overwrite=True)
-        assert "seconds (1 samples)" in capsys.readouterr().out
+        assert "seconds (1 sample)" in capsys.readouterr().out
         worst = json.loads((config.out / "truncation.json").read_text())["text"]["worst"]
         assert [entry["id"] for entry in worst] == ["long"]
     finally:

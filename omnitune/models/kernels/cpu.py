@@ -36,7 +36,7 @@ class RmsNorm(torch.autograd.Function):
         return (x * scale).mul_(weight_D)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, None]:
         """That of a layer norm whose mean is zero, without its share of the mean."""
         x, scale, weight_D = ctx.saved_tensors
         grad = grad.contiguous()
@@ -48,7 +48,7 @@ class RmsNorm(torch.autograd.Function):
             scale,
             weight_D,
             None,
-            [True, True, False],
+            [True, ctx.needs_input_grad[1], False],
         )
         mean = (grad.view(-1, len(weight_D)) @ weight_D).view_as(scale).div_(len(weight_D))
         return dx.add_(mean.mul_(scale)), dweight_D, None
@@ -157,7 +157,7 @@ def _alike(library: Callable[..., Any], ours: Callable[..., Any], inputs: Sequen
     )
 
 
-def _one_by_one(x: Tensor) -> bool:
+def one_by_one(x: Tensor) -> bool:
     """Whether operators run one by one, on a processor."""
     return x.device.type == "cpu" and replaced and not torch.compiler.is_compiling()
 
@@ -165,7 +165,7 @@ def _one_by_one(x: Tensor) -> bool:
 def _norm(library: Callable[..., Tensor]) -> Callable[..., Tensor]:
     @wraps(library)
     def normalize(module: Any, x: Tensor, *rest: Any, **options: Any) -> Tensor:
-        if rest or options or not _one_by_one(x) or module.weight.dtype != torch.float32:
+        if rest or options or not one_by_one(x) or module.weight.dtype != torch.float32:
             return library(module, x, *rest, **options)
         return RmsNorm.apply(x.float(), module.weight, module.variance_epsilon)
 
@@ -175,7 +175,7 @@ def _norm(library: Callable[..., Tensor]) -> Callable[..., Tensor]:
 def _rotary(library: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(library)
     def turn(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, *rest: Any, **options: Any) -> Any:
-        if rest or options or not _one_by_one(q) or cos.shape[-1] != q.shape[-1]:
+        if rest or options or not one_by_one(q) or cos.shape[-1] != q.shape[-1]:
             return library(q, k, cos, sin, *rest, **options)
         return tuple(_turn_both(q, k, cos, sin))
 

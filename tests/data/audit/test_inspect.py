@@ -231,7 +231,7 @@ def test_command_refuses_before_the_work_what_it_could_not_write_in_the_end(
 def test_command_takes_the_file_of_a_model_too(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    save_omni(tmp_path / "omni.pt", tiny_model(), tiny_tokenizer())
+    save_omni(tmp_path / "omni.pt", tiny_model(), ChatRenderer(tiny_tokenizer()))
     for model in (tmp_path, tmp_path / "omni.pt"):
         assert main(["inspect", "--data", str(data), "--ckpt-dir", str(model)]) == 0
         assert "tokens of text" in capsys.readouterr().out

@@ -78,7 +78,7 @@ def test_what_is_lost_is_told_by_name(data: Path) -> None:
     assert [s.id for s in split_of(kept["text_only"], "train")] == ["text-0"]
     assert len(split_of(kept["image_text"], "train")) == 2
     assert "pixels (2 samples)" in summary(found)
-    assert "tokens (1 samples)" in summary(found)
+    assert "tokens (1 sample)" in summary(found)
 
 
 def test_of_several_pictures_the_one_that_loses_is_named(data: Path) -> None:
