@@ -268,6 +268,13 @@ def check_gradients(run: Run, reader: SampleReader, numbers: range) -> tuple[lis
                 f"warning: no {name} comes in the run's first samples, so nothing can be "
                 f"said of {', '.join(sorted(own))}"
             )
+    if unseen and not trained:
+        media = ", ".join(model.modalities)
+        raise UserError(
+            f"preflight: the run trains nothing that its first samples speak to, for none of them "
+            f"shows a medium ({media}); give a source that does a weight in data_mix, or train "
+            "other parts (phases, freeze_encoders)"
+        )
     batch = stream.pack([stream.items_at(k, reader) for k in sorted(probes)])
     where = "samples " + ", ".join(dict.fromkeys(stream.record_at(k).id for k in sorted(probes)))
 

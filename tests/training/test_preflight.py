@@ -297,3 +297,10 @@ def test_a_projector_may_make_more_or_fewer_slots_than_rows(home: Path, cache: s
     projectors = {name: {"type": "resampler", "queries": 3} for name in ("image", "audio")}
     settings = sft_settings(home, f"resampler_{cache}", projectors=projectors, feature_cache=cache)
     assert "every medium in its row" in checked(sft.build_training(settings))[0]
+
+
+def test_a_run_whose_samples_speak_to_nothing_that_is_trained(home: Path) -> None:
+    phases = [{"train": ["proj_v", "proj_a"]}]
+    settings = sft_settings(home, "mute", phases=phases, data_mix={"text_only": 1.0})
+    with pytest.raises(UserError, match="trains nothing that its first samples speak to"):
+        checked(sft.build_training(settings))
