@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,14 @@ class Base:
         revision = found.name if is_repository(given) else ""
         path = given.as_posix() if revision else str(given)
         place = "" if revision else str(found.resolve())
-        return cls(path, revision, digest(module.state_dict()), format_of(module), words, place)
+        return cls(
+            path,
+            revision,
+            digest(module.state_dict()),
+            format_of(module.parameters()),
+            words,
+            place,
+        )
 
     def if_untrained(self, state: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
         """The part's weights in their own format if they are still those; else None."""
@@ -87,18 +94,17 @@ class Base:
         return asdict(self)
 
 
-def format_of(module: nn.Module) -> str:
-    """Number format of a module's weights, by its first one."""
-    dtypes = {dtype: name for name, dtype in FORMATS.items()}
-    first = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
-    return dtypes.get(first, "fp32")
+def format_of(weights: Iterable[Tensor]) -> str:
+    """Number format of weights, by the first one that is in any: a key of ``FORMATS``."""
+    names = {dtype: name for name, dtype in FORMATS.items()}
+    return next((names[weight.dtype] for weight in weights if weight.dtype in names), "fp32")
 
 
-def cast_(module: nn.Module, name: str) -> None:
+def cast_(module: nn.Module, dtype: torch.dtype) -> None:
     """Brings weights into a format; buffers, such as rotary angles, keep their precision."""
     for parameter in module.parameters():
         if parameter.is_floating_point():
-            parameter.data = parameter.data.to(FORMATS[name])
+            parameter.data = parameter.data.to(dtype)
 
 
 def num_bytes(state: Mapping[str, Tensor]) -> int:

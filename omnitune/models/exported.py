@@ -15,9 +15,9 @@ from omnitune.data.audit.truncation import ReadLimits
 from omnitune.data.template import ChatRenderer
 from omnitune.hub import check_weights
 from omnitune.models import families
+from omnitune.models.bases import cast_
 from omnitune.models.omni import OmniConfig, OmniModel
 from omnitune.models.registration import register
-from omnitune.models.standard import cast_to
 from omnitune.sample import UserError
 
 INDEX = "model.safetensors.index.json"
@@ -100,7 +100,7 @@ def read_exported_reading(folder: Path, max_tokens: int) -> ReadLimits:
 def _load(module: Any, state: dict[str, Tensor]) -> None:
     """Loads weights in their own number format; tied ones stand in the files once."""
     dtype = next((t.dtype for t in state.values() if t.is_floating_point()), torch.float32)
-    cast_to(module, dtype)
+    cast_(module, dtype)
     tied = getattr(module, "all_tied_weights_keys", {})
     missing, unexpected = module.load_state_dict(state, strict=False)
     if lost := [*unexpected, *(name for name in missing if name not in tied)]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from tokenizers import Tokenizer
-from torch import Tensor, nn
+from torch import nn
 
 from omnitune.data.audit.truncation import ReadLimits
 from omnitune.data.chat_template import read_renderer, renderer_of
@@ -18,7 +18,7 @@ from omnitune.data.template import ChatRenderer
 from omnitune.encoders.registry import build_encoder, configure, read_pretrained
 from omnitune.hub import find_part, is_folder, read_config
 from omnitune.models import adapters, families
-from omnitune.models.bases import FORMATS, SAVED_WHOLE, Base, cast_, num_bytes
+from omnitune.models.bases import FORMATS, SAVED_WHOLE, Base, cast_, format_of, num_bytes
 from omnitune.models.exported import is_exported, load_exported_omni, read_exported_reading
 from omnitune.models.omni import OmniConfig, OmniModel
 from omnitune.models.vocabulary import add_placeholders, fit_vocabulary, num_ids
@@ -182,7 +182,7 @@ def assemble(
         with _named(encoder_ckpts[name]):
             model.encoders[name].load_state_dict(part["state"])
         if "folder" in part:
-            cast_(model.encoders[name], _format_of(part["state"]))
+            cast_(model.encoders[name], FORMATS[format_of(part["state"].values())])
             part_name = model.modalities[name].medium.encoder_part
             model.bases[part_name] = Base.of(
                 encoder_ckpts[name], part["folder"], model.encoders[name]
@@ -197,11 +197,6 @@ def _vocabulary_of(given: Path) -> str:
         read_config(path)
         return ""
     return vocabulary(Tokenizer.from_str(read_part(path, "thinker")["tokenizer"]))
-
-
-def _format_of(state: Mapping[str, Tensor]) -> str:
-    names = {dtype: name for name, dtype in FORMATS.items()}
-    return next((names[t.dtype] for t in state.values() if t.dtype in names), "fp32")
 
 
 def _configured(
@@ -337,7 +332,7 @@ def load_omni(
             if base and not state:
                 state = read_pretrained(name, base.find()).state
             model.encoders[name].load_state_dict(state)
-            cast_(model.encoders[name], _format_of(state))
+            cast_(model.encoders[name], FORMATS[format_of(state.values())])
             if base and not values["encoders"][name]:
                 base.check(model.encoders[name])
         model.bases = bases
@@ -355,7 +350,7 @@ def _load_base_thinker(
     """The thinker of ``omni.pt``: from there, or from the pretrained folder that it refers to."""
     if values["thinker"] or base is None:
         thinker = families.build(config.thinker, initialised=False)
-        cast_(thinker, _format_of(values["thinker"]))
+        cast_(thinker, FORMATS[format_of(values["thinker"].values())])
         thinker.load_state_dict(values["thinker"])
         return thinker
     thinker = families.load(base.find())

@@ -27,6 +27,7 @@ from transformers.modeling_outputs import (
 from omnitune.encoders.base import Encoder
 from omnitune.encoders.projectors import Projector
 from omnitune.models import families, fusion
+from omnitune.models.bases import cast_
 from omnitune.models.media_tensors import SIZES, unstack
 from omnitune.models.standard_config import MODEL_TYPE, OmniConfig
 
@@ -125,8 +126,8 @@ class OmniBackbone(OmniPreTrainedModel):
                 formats = config.encoders[name].dtypes
                 self.encoders[name] = encoder.build()
                 self.projectors[name] = encoder.build_projector(width)
-                cast_to(self.encoders[name], formats[0])
-                cast_to(self.projectors[name], formats[1])
+                cast_(self.encoders[name], formats[0])
+                cast_(self.projectors[name], formats[1])
         self._made = {name: buffer.clone() for name, buffer in self._hidden_buffers()}
         self.post_init()
 
@@ -391,10 +392,3 @@ def made_at_once() -> Iterator[None]:
             yield
     finally:
         torch.set_default_dtype(usual)
-
-
-def cast_to(module: nn.Module, dtype: torch.dtype) -> None:
-    """Brings weights into a format; buffers, such as rotary angles, keep their precision."""
-    for parameter in module.parameters():
-        if parameter.is_floating_point():
-            parameter.data = parameter.data.to(dtype)

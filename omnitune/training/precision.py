@@ -12,7 +12,7 @@ import shutil
 import torch
 
 from omnitune.config.sft import SftConfig
-from omnitune.models.bases import cast_, format_of
+from omnitune.models.bases import FORMATS, cast_, format_of
 from omnitune.models.omni import OmniModel
 from omnitune.sample import UserError
 from omnitune.training.optim import Muon, trainable
@@ -86,8 +86,8 @@ def set_formats(config: SftConfig, model: OmniModel) -> None:
     bf16 = config.precision != "fp32" and (on_gpu or has_bf16_units())
     for name, module in model.trunks().items():
         asked = config.thinker_dtype if name == "thinker" else config.encoder_dtype
-        kept = format_of(module) if asked == "auto" else asked
-        cast_(module, kept if bf16 else "fp32")
+        kept = format_of(module.parameters()) if asked == "auto" else asked
+        cast_(module, FORMATS[kept if bf16 else "fp32"])
     for _, parameter in trainable(model):
         parameter.data = parameter.data.float()
 

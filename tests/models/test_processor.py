@@ -20,7 +20,7 @@ from miniatures import TEMPLATES, save_thinker_folder
 from PIL import Image
 from transformers.processing_utils import MultiModalData
 
-from omnitune.data.template import placeholder
+from omnitune.data.template import ChatRenderer, placeholder
 from omnitune.evaluation.certificate import as_dicts
 from omnitune.models.convert import to_processor
 from omnitune.models.loading import load_thinker
@@ -52,17 +52,21 @@ def messages_of(conversation: list[dict[str, Any]]) -> list[Message]:
     return [Message(turn["role"], (Text(turn["content"]),)) for turn in conversation]
 
 
+def processor_of(template: str | None, tmp_path: Path) -> tuple[OmniProcessor, ChatRenderer]:
+    """Processor and renderer of the tiny thinker, or of a folder's with a template."""
+    if template is None:
+        return to_processor(tiny_model(), tiny_renderer()), tiny_renderer()
+    given = save_thinker_folder(tmp_path / "thinker", TEMPLATES[template])
+    model, renderer = load_thinker(given, {"image": ENCODERS["image"]})
+    return to_processor(model, renderer), renderer
+
+
 @pytest.mark.parametrize("template", [None, *TEMPLATES])
 @pytest.mark.parametrize("turn", CONVERSATIONS)
 def test_prompts_are_the_renderers(
     template: str | None, turn: list[dict[str, Any]], tmp_path: Path
 ) -> None:
-    if template is None:
-        made, renderer = to_processor(tiny_model(), tiny_renderer()), tiny_renderer()
-    else:
-        given = save_thinker_folder(tmp_path / "thinker", TEMPLATES[template])
-        model, renderer = load_thinker(given, {"image": ENCODERS["image"]})
-        made = to_processor(model, renderer)
+    made, renderer = processor_of(template, tmp_path)
     made.save_pretrained(tmp_path / "out")
     back = OmniProcessor.from_pretrained(tmp_path / "out")
     expected = renderer.render_prompt(messages_of(turn)).tokens
@@ -76,12 +80,7 @@ def test_the_template_alone_writes_the_same(
     template: str | None, turn: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     """Of families that write every turn in one way."""
-    if template is None:
-        made, renderer = to_processor(tiny_model(), tiny_renderer()), tiny_renderer()
-    else:
-        given = save_thinker_folder(tmp_path / "thinker", TEMPLATES[template])
-        model, renderer = load_thinker(given, {"image": ENCODERS["image"]})
-        made = to_processor(model, renderer)
+    made, renderer = processor_of(template, tmp_path)
     text = made.apply_chat_template(turn, add_generation_prompt=True)
     expected = renderer.render_prompt(messages_of(turn)).tokens
     assert made(text=text, add_special_tokens=False)["input_ids"] == [expected]
