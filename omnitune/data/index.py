@@ -219,18 +219,18 @@ def _set_aside(files: Sequence[DataFile], splits: Iterable[str], limit: int | No
     return [] if number is None else [number]
 
 
-def content_key(files: Sequence[DataFile]) -> str:
+def content_key(paths: Sequence[Path]) -> str:
     """Stands for the content of some files; raises OSError.
 
     Small ones are read for it. Of larger ones it is size, time of change and both ends: whether a
     record is still the same is seen when it is read.
     """
-    if sum(path.stat().st_size for path, _ in files) <= WHOLE_UP_TO:
-        if len(files) == 1:
-            return sha256(files[0].path)
-        return hashlib.sha256("".join(sha256(path) for path, _ in files).encode()).hexdigest()
+    if sum(path.stat().st_size for path in paths) <= WHOLE_UP_TO:
+        if len(paths) == 1:
+            return sha256(paths[0])
+        return hashlib.sha256("".join(map(sha256, paths)).encode()).hexdigest()
     digest = hashlib.sha256()
-    for path, _ in files:
+    for path in paths:
         found = path.stat()
         digest.update(f"{path.name}/{found.st_size}/{found.st_mtime_ns}".encode())
         with path.open("rb") as file:
@@ -259,7 +259,7 @@ def open_index(
     size = sum(found.st_size for found in before)
     kinds = " ".join(container.name for _, container in files)
     read_by = hashlib.sha256(f"{kinds} {limit} {rules}".encode()).hexdigest()[:12]
-    folder = root / f"{source}-{VERSION}-{content_key(files)[:24]}-{read_by}"
+    folder = root / f"{source}-{VERSION}-{content_key([path for path, _ in files])[:24]}-{read_by}"
     if size >= KEEP_FROM and (kept := Index.load(folder)):
         return kept
     if size < BAR_FROM:
