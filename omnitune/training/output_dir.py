@@ -102,7 +102,8 @@ def prepare_output_dir(
 
     Raises:
         UserError: another run writes to the folder; or it holds another one, or a started one and
-            neither ``resume`` nor ``overwrite`` is given; or a tracker is not installed, or there is no GPU as asked for.
+            neither ``resume`` nor ``overwrite`` is given; or a tracker is not installed, or there
+            is no GPU as asked for.
     """
     folder = config.out
     check_installed(config.trackers)
