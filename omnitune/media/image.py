@@ -13,6 +13,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageFile
 
 from omnitune.media.base import Fingerprint, Medium, open_file, reason
+from omnitune.media.segments import MARK, split_time
 from omnitune.sample import UserError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
@@ -73,6 +74,11 @@ class ImageMedium(Medium):
         perceptual_hash = np.packbits(bits).view(np.uint64)
         digest, amount = int.from_bytes(content.digest(), "big"), rgb.width * rgb.height
         return Fingerprint(digest, amount, tuple(perceptual_hash.tolist()), remarks)
+
+    def header(self, path: Path) -> dict[str, float]:
+        """``width`` and ``height`` of the first picture, as it lies in the file."""
+        width, height, _ = dimensions(path)
+        return {"width": width, "height": height}
 
     def similarity(self, path: Path, other: Path) -> float:
         """By the largest difference between two thumbnails."""
@@ -250,6 +256,8 @@ def _scaled(image: Image.Image) -> Image.Image:
 @contextmanager
 def _open(path: Path) -> Iterator[Image.Image]:
     """Opens an image file (header only) or raises a UserError that says what is wrong."""
+    if split_time(path)[0] != path:
+        raise UserError(f"{path}: a picture has no times; leave out what begins with {MARK}")
     with open_file(path, "image file") as file:
         try:
             image = Image.open(file, formats=FORMATS)
