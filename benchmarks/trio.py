@@ -71,7 +71,7 @@ def make(parts: Path, data_dir: Path, steps: int) -> Bench:
     precision.set_formats(
         config.model_copy(update={"precision": "auto" if bf16 else "fp32"}), model
     )
-    found = read_available(data_dir, config.sources)
+    found = read_available(data_dir, config.source_names)
     training = {name: split_of(samples, "train") for name, samples in found.items()}
     sizes = {name: len(samples) for name, samples in training.items()}
     mixture = Mixture(sizes, config.data_mix.weights(), seed=config.seed)

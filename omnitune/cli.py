@@ -268,7 +268,8 @@ def plan(arguments: list[str]) -> int:
 def fine_tune(config: SftConfig, **flags: bool) -> None:
     """Trains, prints the scores and writes the report."""
     # Before the imports, which take some seconds.
-    print(f"fine-tuning on {config.data_dir}, results in {config.out}", flush=True)
+    print(f"fine-tuning on {_places(config)}, results in {config.out}", flush=True)
+    from omnitune.evaluation.runs import data_of
     from omnitune.reporting.report import REPORT_FILE, scores_table, write_report
     from omnitune.training.sft import finetune
 
@@ -277,20 +278,27 @@ def fine_tune(config: SftConfig, **flags: bool) -> None:
         print("\n".join([*scores_table(results), f"model: {config.out / 'omni.pt'}"]))
     # A finished run may have been stopped before its report was written.
     if results is not None or not (config.out / REPORT_FILE).is_file():
-        print(f"report: {write_report(config.out, config.data_dir)}")
+        print(f"report: {write_report(config.out, data_of(config.out))}")
+
+
+def _places(config: SftConfig) -> str:
+    """Where a run's records are, for a line."""
+    embedded = any(name not in config.sources for name in config.source_names)
+    own = [held.path for held in config.sources.values()]
+    return ", ".join([str(config.data_dir)] * embedded + own)
 
 
 @takes(EvaluateConfig)
 def evaluate(config: EvaluateConfig) -> int:
     """Scores a model on data."""
     from omnitune.evaluation.evaluate import evaluate_checkpoint
-    from omnitune.evaluation.runs import data_dir_of
+    from omnitune.evaluation.runs import data_of
     from omnitune.reporting.report import scores_table
     from omnitune.serving.folder import require_model
     from omnitune.training.precision import pick_device
 
     require_model(config.ckpt_dir)
-    data = config.data or data_dir_of(config.ckpt_dir)
+    data = config.data or data_of(config.ckpt_dir)
     where = (config.ckpt_dir, data, config.split, config.predictions)
     scores = evaluate_checkpoint(*where, config.language or "", pick_device(config.device))
     for warning in scores["warnings"]:
@@ -319,10 +327,10 @@ def inspect(config: InspectConfig) -> int:
 @takes(ReportConfig)
 def report(config: ReportConfig) -> int:
     """Prints the scores of a finished run and writes its report as a page."""
-    from omnitune.evaluation.runs import data_dir_of
+    from omnitune.evaluation.runs import data_of
     from omnitune.reporting.report import scores_table, write_report
 
-    page = write_report(config.ckpt_dir, config.data or data_dir_of(config.ckpt_dir))
+    page = write_report(config.ckpt_dir, config.data or data_of(config.ckpt_dir))
     print("\n".join(scores_table(read_json_object(config.ckpt_dir / "results.json"))))
     print(f"report: {page}")
     return 0

@@ -18,9 +18,9 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from omnitune.config.sft import SftConfig
-from omnitune.data.index import Samples
 from omnitune.data.loader import SampleReader
 from omnitune.data.reading import read_source
+from omnitune.data.samples import Samples
 from omnitune.data.template import ChatRenderer
 from omnitune.models.omni import OmniConfig, OmniModel
 from omnitune.sample import Media, Message, Sample, Text

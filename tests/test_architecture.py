@@ -30,6 +30,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"data"}),
     frozenset({"encoders"}),
     frozenset({"media"}),
+    frozenset({"containers"}),
     frozenset(
         {"config", "tasks", "sources", "sample", "storage", "hub", "hooks", "console", "__init__"}
     ),

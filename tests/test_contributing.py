@@ -11,7 +11,7 @@ import torch
 from helpers import sft_settings
 
 from omnitune.data.reading import read_source
-from omnitune.data.sources.registry import FORMATS
+from omnitune.containers.registry import CONTAINERS
 from omnitune.encoders.registry import ENCODERS, build_encoder
 from omnitune.media.registry import MEDIA
 from omnitune.models.loading import save_encoder
@@ -23,7 +23,7 @@ from omnitune.training.sft import finetune
 GUIDE = (Path(__file__).parent.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
 TITLES = ("A medium", "An encoder", "A task", "A format")
 MOST_LINES = 15
-REGISTRIES: tuple[dict[str, Any], ...] = (MEDIA, ENCODERS, SOURCES, TASKS, FORMATS)
+REGISTRIES: tuple[dict[str, Any], ...] = (MEDIA, ENCODERS, SOURCES, TASKS, CONTAINERS)
 
 
 def section(title: str) -> str:

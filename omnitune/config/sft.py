@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
-    AfterValidator,
-    BeforeValidator,
     Field,
+    ModelWrapValidatorHandler,
     RootModel,
     ValidationError,
     ValidatorFunctionWrapHandler,
@@ -17,28 +16,19 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from omnitune.config.base import Config, Count, Fraction, Language, Rate, Share, refuse_bool
+from omnitune.config.base import Config, Count, Fraction, Language, Rate, Share
 from omnitune.config.lora import LoraSettings
 from omnitune.config.run import RunConfig
 from omnitune.config.settings import UNKNOWN_NAME
-from omnitune.sources import SOURCES
+from omnitune.config.sources import NewName, SourceName, SourceSettings, Weight, own_names
+from omnitune.sources import SOURCES, Source
 
 # By medium, the settings of encoders that have one of their own.
 ENCODER_KEYS = {"image": "vision_ckpt", "audio": "audio_ckpt"}
 
 
-def _check_source(name: str) -> str:
-    """A source that is registered now: sources may be added at any time."""
-    if name not in SOURCES:
-        known = {"known": ", ".join(SOURCES)}
-        raise PydanticCustomError(UNKNOWN_NAME, "unknown source; expected one of {known}", known)
-    return name
-
-
-SourceName = Annotated[str, AfterValidator(_check_source), Field(title="SOURCE")]
 MediumName = Annotated[str, Field(title="MEDIUM")]
 SettingName = Annotated[str, Field(title="SETTING")]
-Weight = Annotated[float, BeforeValidator(refuse_bool), Field(ge=0, allow_inf_nan=False)]
 
 
 class DataMix(RootModel[dict[SourceName, Weight]]):
@@ -52,8 +42,9 @@ class DataMix(RootModel[dict[SourceName, Weight]]):
         return self
 
     def weights(self) -> dict[str, float]:
-        """Weight by source, in the order of the registry; each is above 0."""
-        return {name: self.root[name] for name in SOURCES if name in self.root}
+        """Weight by source, those of the registry first, in its order; each is above 0."""
+        registered = {name: self.root[name] for name in SOURCES if name in self.root}
+        return registered | {name: self.root[name] for name in self.root if name not in registered}
 
 
 class Phase(Config):
@@ -103,7 +94,10 @@ class SftConfig(RunConfig):
     """low-rank adapters in place of full fine-tuning, an object with the keys below; {} takes their
     defaults [default: none, the thinker itself is trained]"""
     data_mix: DataMix = DataMix(text_only=0.4, image_text=0.3, audio_text=0.3)
-    """sampling weight of each source"""
+    """sampling weight of each source; own sources have theirs there too [default: the embedded
+    corpus, unless sources are given]"""
+    sources: dict[NewName, SourceSettings] = Field({})
+    """by name, own sources of records, each an object with the keys below"""
     phases: list[Phase] = Field([])
     """list of the run's phases, each an object with the keys below"""
     curriculum: Share = 0.0
@@ -160,6 +154,23 @@ class SftConfig(RunConfig):
     epoch_questions: Count = 100
     """held-out questions per task that are scored after each epoch"""
 
+    @model_validator(mode="wrap")
+    @classmethod
+    def _know_own_sources(cls, values: Any, check: ModelWrapValidatorHandler[SftConfig]) -> Any:
+        """Names of own sources may stand wherever one is asked for; their weights join the mix."""
+        given = values.get("sources") if isinstance(values, dict) else {}
+        own = given if isinstance(given, dict) else {}
+        token = own_names.set(tuple(own))
+        try:
+            mix = values.get("data_mix", {}) if own else None
+            if isinstance(mix, dict):
+                described = {n: v for n, v in own.items() if isinstance(v, dict)}
+                weights = {name: v.get("weight", 1.0) for name, v in described.items()}
+                values = values | {"data_mix": weights | mix}
+            return check(values)
+        finally:
+            own_names.reset(token)
+
     @field_validator("phases", mode="wrap")
     @classmethod
     def _check_phase_order(cls, value: Any, check: ValidatorFunctionWrapHandler) -> list[Phase]:
@@ -186,10 +197,15 @@ class SftConfig(RunConfig):
         return [phase.data_mix or self.data_mix for phase in self.phases] or [self.data_mix]
 
     @property
-    def sources(self) -> list[str]:
-        """The sources that have weight at any time of the run, in the order of the registry."""
+    def source_names(self) -> list[str]:
+        """The sources that have weight at any time of the run, those of the registry first."""
         given = {name for mix in self.mixes for name in mix.weights()}
-        return [name for name in SOURCES if name in given]
+        return [name for name in (*SOURCES, *self.sources) if name in given]
+
+    @property
+    def own_sources(self) -> dict[str, Source]:
+        """The run's own sources, by name."""
+        return {name: held.source(name, self.seed) for name, held in self.sources.items()}
 
     @property
     def encoders(self) -> dict[str, Path]:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from omnitune.config.settings import as_found, quoted
+from omnitune.containers.address import INSIDE, complete
 from omnitune.data.fields import TEXT_KEYS, Fields, hint
 from omnitune.data.tags import Written, plain
 from omnitune.media.base import Medium
 from omnitune.media.registry import MEDIA
 from omnitune.sample import Described, Media, join_texts
+
+_WEB = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
 
 class Content(Fields):
@@ -111,13 +115,22 @@ class Content(Fields):
         return plain(self.words(given, at), at, self.wrong)
 
     def _path(self, given: Any, at: str) -> Path:
-        """The path of a medium, which lies below the data file's folder."""
+        """The path of a medium: below the source's folder, or an address inside this record."""
         if not isinstance(given, str) or not given.strip():
             raise self.wrong(f"{at} is {as_found(given)}, expected one relative path")
-        place, folder = Path(self.checked(given, at)), self.path.parent
-        if place.is_absolute() or ".." in place.parts:
+        text = self.checked(given, at)
+        if text.startswith(INSIDE):
+            return complete(text, self.path, self.place.start, self.place.length)
+        if _WEB.match(text):
+            raise self.wrong(
+                f"{at} is {quoted(given)}, a web address, and nothing is fetched for a record; "
+                "download the file and name it by a path"
+            )
+        place, folder = Path(text), Path(self.of.media_dir or self.path.parent)
+        if (place.is_absolute() or ".." in place.parts) and not self.of.allow_outside:
+            mend = '; or give the source "allow_outside": true' if self.of.path else ""
             raise self.wrong(
                 f"{at} is {quoted(given)}, which leaves the folder {folder}; media paths are "
-                "relative to the data file and stay beside it"
+                f"relative to the data file and stay beside it{mend}"
             )
         return folder / place

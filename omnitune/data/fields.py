@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from omnitune.config.settings import Repeated, as_found, is_unicode, json_kind, nearest, quoted
+from omnitune.data.place import Place
 from omnitune.media.registry import MEDIA
 from omnitune.sample import UserError
-from omnitune.sources import SOURCES
+from omnitune.sources import Source, get_source
 
 PAIR_KEYS = ("question", "answer", "kind", "task")
 TURN_KEYS = ("role", "content")
@@ -35,17 +36,32 @@ MEANT = {
 
 
 class Fields:
-    """One record: its place and its JSON value."""
+    """One record: its place and its JSON value.
 
-    def __init__(self, path: Path, source: str, number: int, values: Any) -> None:
-        self.path, self.source, self.number = path, source, number
+    Args:
+        source: that it is of, or the name of a registered one.
+        place: where it lies; None where only its number is known.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        source: str | Source,
+        number: int,
+        values: Any,
+        place: Place | None = None,
+    ) -> None:
+        self.path, self.of = path, get_source(source)
+        self.source = self.of.name
+        self.place = place or Place(number, path, number, 0, 0)
+        self.number = self.place.number
         if not isinstance(values, dict):
             raise self.wrong(f"is a JSON {json_kind(values)}, expected an object")
         self.values: dict[str, Any] = values
 
     def wrong(self, what: str) -> UserError:
         """An error that says where."""
-        return UserError(f"{self.path}: record {self.number + 1}: {what}")
+        return UserError(f"{self.path}: record {self.place.within + 1}: {what}")
 
     def check_keys(self, values: Mapping[str, Any], known: tuple[str, ...], at: str = "") -> None:
         """Refuses keys that nothing reads, and those that are given twice."""
@@ -95,11 +111,11 @@ class Fields:
         return text
 
 
-def record_keys(source: str) -> tuple[str, ...]:
+def record_keys(source: Source) -> tuple[str, ...]:
     """The keys that a record of a source may have."""
     media = [key for medium in MEDIA.values() for key in (medium.name, medium.caption_key)]
     keys = ("id", *media, "messages", "qa", *PAIR_KEYS, "split", "difficulty", "language")
-    return (*keys, *SOURCES[source].keys)
+    return (*keys, *source.keys)
 
 
 def hint(name: str, known: Sequence[str]) -> str:

@@ -1,9 +1,9 @@
-"""An index of a data file: where each record lies, its split, its questions, its media.
+"""An index of a source's files: where each record lies, its split, its questions, its media.
 
-A first pass reads the file piece by piece, checks every record and keeps what it found under
-``<data_dir>/.index``, in a folder named by the hash of the file's content and of what it is read
-by: it cannot go stale.
-Later starts map it into memory, and a record is read from the file when it is asked for, so that
+A first pass reads the files piece by piece, checks every record and keeps what it found in a
+folder named by what stands for the files' content and for what they are read by: it cannot go
+stale. Of the embedded layout it lies under ``<data_dir>/.index``.
+Later starts map it into memory, and a record is read from its file when it is asked for, so that
 neither start-up nor memory grows with the number of records.
 
 Shape suffixes: N records, S singles (what ``Sample.split_turns`` gives), M distinct media, R places
@@ -16,38 +16,36 @@ import hashlib
 import json
 import os
 import shutil
-from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
-from functools import lru_cache
-from itertools import accumulate
+from dataclasses import dataclass, fields
+from itertools import islice
 from pathlib import Path
-from typing import Any, overload
-from zlib import crc32
+from typing import Any
 
 import numpy as np
 
 from omnitune.console import progress_bar
 from omnitune.data.faults import Faults
-from omnitune.data.sources.base import Format
+from omnitune.data.place import DataFile, Place
 from omnitune.data.splits import TRAIN, VALIDATION, likely, one_to_set_aside
 from omnitune.data.tally import Tally
 from omnitune.data.tally import difficulties as difficulties
-from omnitune.sample import Media, Sample, UserError
+from omnitune.sample import Sample, UserError
 from omnitune.storage import sha256, write_json
 
-VERSION = 5
+VERSION = 6
 INDEX_FOLDER = ".index"  # within the data folder
 # Below so many bytes a file is read again sooner than its index is looked up and kept.
 KEEP_FROM = 2 << 20
 BAR_FROM = 32 << 20
-KEPT_RECORDS = 1 << 14
 IDENTITY = ("st_size", "st_mtime_ns", "st_ino")  # what changes with a file's content
-# More distinct media than this are looked at once and not at every start.
-MANY_MEDIA = 20_000
 
-# Number of a record and its JSON value to its sample; raises UserError.
-Parse = Callable[[int, Any], Sample]
+WHOLE_UP_TO = 64 << 20  # bytes of files that are known by all of their content
+ENDS = 64 << 10  # bytes at both ends that larger ones are known by, beside size and time
+
+
+# Place of a record and its JSON value to its sample; raises UserError.
+Parse = Callable[[Place, Any], Sample]
 Advance = Callable[[int], None]
 
 
@@ -56,7 +54,9 @@ class Index:
     """What is known of a file's records without reading them.
 
     Attributes:
-        place_N2: first byte and number of bytes.
+        place_N4: place of its file, its number in that, and the two numbers by which its container
+            finds it there.
+        size_N: number of bytes.
         print_N: CRC-32 of these bytes: whether they are still the same.
         split_N: place in ``splits``.
         order_N: the numbers of the records, sorted by split, within a split in order.
@@ -72,7 +72,8 @@ class Index:
         name: stands for the file's content and the rules that it was read by.
     """
 
-    place_N2: np.ndarray
+    place_N4: np.ndarray
+    size_N: np.ndarray
     print_N: np.ndarray
     split_N: np.ndarray
     order_N: np.ndarray
@@ -145,40 +146,42 @@ _NAMES = [field.name for field in fields(Index) if field.type == "list[str]"]
 
 
 def build_index(
-    path: Path, format: Format, name: str, parse: Parse, advance: Advance = lambda n: None
+    files: Sequence[DataFile],
+    name: str,
+    parse: Parse,
+    advance: Advance = lambda n: None,
+    limit: int | None = None,
 ) -> Index:
-    """Reads a file's records one by one, checks them and notes what an index holds.
+    """Reads the records of some files one by one, checks them and notes what an index holds.
 
     Args:
-        format: of the file.
-        name: stands for the file's content and the rules that it is read by.
+        name: stands for the files' content and the rules that they are read by.
         advance: called with the number of bytes just read.
+        limit: so many records at most.
 
     Raises:
-        OSError: the file cannot be read.
-        UserError: the file is not of its format, or a record of it is wrong.
+        OSError: a file cannot be read.
+        UserError: a file is not what it seems, or a record of it is wrong.
     """
-    tally, faults = Tally(), Faults(path)
-    read, free = 0, 0
-    with path.open("rb", buffering=0) as file:
-        for number, (start, length, values) in enumerate(format.scan(path)):
-            with faults:
-                sample = parse(number, values)
-            if faults:  # all that is told now is what else is wrong
-                continue
-            tally.add(sample, (start, length), crc32(format.content(file, start, length)))
-            free += "split" not in values
-            advance(start + length - read)
-            read = start + length
+    tally, faults = Tally(), Faults(files[0].path if len(files) == 1 else None)
+    free, numbers = 0, {file.path: n for n, file in enumerate(files)}
+    for place, content, values in islice(_records(files, advance), limit):
+        with faults:
+            sample = parse(place, values)
+        if faults:  # all that is told now is what else is wrong
+            continue
+        number = numbers[place.file]
+        tally.add(sample, (number, *place[2:]), content)
+        free += "split" not in values
     faults.tell()
     enough = free > 0 and tally.split_N.count(tally.splits.get(TRAIN, -1)) > 1
-    aside = _set_aside(path, format, tally.splits) if enough else []
+    aside = _set_aside(files, tally.splits, limit) if enough else []
     for number in aside:
         tally.split_N[number] = tally.splits[VALIDATION]
     arrays: dict[str, Any] = {
         name: np.array(getattr(tally, name)) for name in _ARRAYS if hasattr(tally, name)
     }
-    arrays["place_N2"] = arrays["place_N2"].reshape(-1, 2)
+    arrays["place_N4"] = arrays["place_N4"].reshape(-1, 4)
     arrays["media_M3"] = arrays["media_M3"].reshape(-1, 3)
     names: dict[str, Any] = {name: list(getattr(tally, name)) for name in _NAMES}
     return Index(
@@ -191,38 +194,83 @@ def build_index(
     )
 
 
-def _set_aside(path: Path, format: Format, splits: Iterable[str]) -> list[int]:
+def _records(
+    files: Sequence[DataFile], advance: Advance = lambda n: None
+) -> Iterator[tuple[Place, bytes, Any]]:
+    """Place, bytes and value of each record of some files; tells how many bytes were read."""
+    number = 0
+    for path, container in files:
+        size, told = path.stat().st_size, 0
+        for within, (start, length, values) in enumerate(container.scan(path)):
+            content = container.content(path, start, length)
+            yield Place(number, path, within, start, length), content, values
+            number += 1
+            now = min(size, container.read_up_to(start, length))
+            advance(now - told)
+            told = now
+        advance(size - told)
+
+
+def _set_aside(files: Sequence[DataFile], splits: Iterable[str], limit: int | None) -> list[int]:
     """The record to hold out where the share of those without a split gives none: one, or none."""
     if any(VALIDATION in (name, likely(name)) for name in splits):
         return []
-    number = one_to_set_aside(values for _, _, values in format.scan(path))
+    number = one_to_set_aside(values for _, _, values in islice(_records(files), limit))
     return [] if number is None else [number]
 
 
+def content_key(files: Sequence[DataFile]) -> str:
+    """Stands for the content of some files; raises OSError.
+
+    Small ones are read for it. Of larger ones it is size, time of change and both ends: whether a
+    record is still the same is seen when it is read.
+    """
+    if sum(path.stat().st_size for path, _ in files) <= WHOLE_UP_TO:
+        if len(files) == 1:
+            return sha256(files[0].path)
+        return hashlib.sha256("".join(sha256(path) for path, _ in files).encode()).hexdigest()
+    digest = hashlib.sha256()
+    for path, _ in files:
+        found = path.stat()
+        digest.update(f"{path.name}/{found.st_size}/{found.st_mtime_ns}".encode())
+        with path.open("rb") as file:
+            digest.update(file.read(ENDS))
+            file.seek(max(0, found.st_size - ENDS))
+            digest.update(file.read(ENDS))
+    return digest.hexdigest()
+
+
 def open_index(
-    path: Path, format: Format, source: str, root: Path, parse: Parse, rules: str = ""
+    files: Sequence[DataFile],
+    source: str,
+    root: Path,
+    parse: Parse,
+    rules: str = "",
+    limit: int | None = None,
 ) -> Index:
-    """The index of a source's file: the one that is kept, or a new one, which is kept.
+    """The index of a source's files: the one that is kept, or a new one, which is kept.
 
     Args:
-        format: of the file.
-        root: folder of the indices; a small file's index is not kept.
+        root: folder of the indices; that of small files is not kept.
         rules: stands for what ``parse`` goes by, such as the tasks that are registered.
+        limit: so many records at most.
     """
-    before = path.stat()
-    size = before.st_size
-    read_by = hashlib.sha256(f"{format.name} {rules}".encode()).hexdigest()[:12]
-    folder = root / f"{source}-{VERSION}-{sha256(path)[:24]}-{read_by}"
+    before = [path.stat() for path, _ in files]
+    size = sum(found.st_size for found in before)
+    kinds = " ".join(container.name for _, container in files)
+    read_by = hashlib.sha256(f"{kinds} {limit} {rules}".encode()).hexdigest()[:12]
+    folder = root / f"{source}-{VERSION}-{content_key(files)[:24]}-{read_by}"
     if size >= KEEP_FROM and (kept := Index.load(folder)):
         return kept
     if size < BAR_FROM:
-        index = build_index(path, format, folder.name, parse)
+        index = build_index(files, folder.name, parse, limit=limit)
     else:
         with progress_bar(f"indexing {source} (MB)", -(-size // 10**6)) as advance:
-            index = build_index(path, format, folder.name, parse, lambda n: advance(n / 1e6))
-    after = path.stat()
-    if any(getattr(after, name) != getattr(before, name) for name in IDENTITY):
-        raise UserError(f"{path}: was changed while it was read; start again when it is whole")
+            index = build_index(files, folder.name, parse, lambda n: advance(n / 1e6), limit)
+    for (path, _), then in zip(files, before, strict=True):
+        after = path.stat()
+        if any(getattr(after, name) != getattr(then, name) for name in IDENTITY):
+            raise UserError(f"{path}: was changed while it was read; start again when it is whole")
     if size < KEEP_FROM:
         return index
     try:
@@ -233,150 +281,3 @@ def open_index(
         if not folder.exists():  # else another process was faster
             print(f"warning: {folder}: the index cannot be kept ({error.strerror})")
     return Index.load(folder) or index
-
-
-class IndexedFile:
-    """A file with its index; so many records as are met again in a small file's passes stay read.
-
-    Args:
-        path: of the file.
-        format: of its content.
-        index: of its records.
-        parse: turns a record into a sample.
-        left_out: numbers of records that are in no split.
-    """
-
-    def __init__(
-        self,
-        path: Path,
-        format: Format,
-        index: Index,
-        parse: Parse,
-        left_out: Sequence[int] | np.ndarray = (),
-    ) -> None:
-        self.path, self.format, self.index, self.parse = path, format, index, parse
-        self.left_out = left_out
-        self.sample = lru_cache(maxsize=KEPT_RECORDS)(self._sample)
-
-    def of_split(self, name: str) -> np.ndarray:
-        """Numbers of the records of a split, in order, without those that are left out."""
-        numbers = self.index.of_split(name)
-        return numbers[~np.isin(numbers, self.left_out)] if len(self.left_out) else numbers
-
-    def without(self, numbers: Sequence[int] | np.ndarray) -> IndexedFile:
-        """The same file without some of its records."""
-        return IndexedFile(self.path, self.format, self.index, self.parse, numbers)
-
-    def medium(self, place: int) -> tuple[Media, Sample]:
-        """A distinct medium, by its place in the index, with the first sample that shows it."""
-        number, which, _ = self.index.media_M3[place].tolist()
-        sample = self.sample(number)
-        return sample.media[which], sample
-
-    def _sample(self, number: int) -> Sample:
-        """Reads one record; raises UserError if the file was changed meanwhile."""
-        start, length = self.index.place_N2[number].tolist()
-        try:
-            with self.path.open("rb", buffering=0) as file:
-                content = self.format.content(file, start, length)
-        except OSError:
-            content = b""
-        if crc32(content) != int(self.index.print_N[number]):
-            raise UserError(
-                f"{self.path}: record {number + 1} is not where it was: the file was changed since "
-                "its records were first read; leave it as it is while a run reads it, and start "
-                "the command again"
-            )
-        sample = self.parse(number, self.format.value(content))
-        # One that was set aside is in another split than it would be by itself.
-        split = self.index.splits[int(self.index.split_N[number])]
-        return sample if sample.split == split else replace(sample, split=split)
-
-
-class Samples(Sequence[Sample]):
-    """Samples of one or more files in order, each read when it is asked for.
-
-    Args:
-        pieces: a file and the numbers of its records; a range stands for all of them.
-    """
-
-    def __init__(self, pieces: Iterable[tuple[IndexedFile, Sequence[int] | np.ndarray]]) -> None:
-        self.pieces = list(pieces)
-        self._ends = list(accumulate(len(numbers) for _, numbers in self.pieces))
-
-    def __len__(self) -> int:
-        return self._ends[-1] if self._ends else 0
-
-    @overload
-    def __getitem__(self, place: int) -> Sample: ...
-    @overload
-    def __getitem__(self, place: slice) -> list[Sample]: ...
-    def __getitem__(self, place: int | slice) -> Sample | list[Sample]:
-        if isinstance(place, slice):
-            return [self[n] for n in range(*place.indices(len(self)))]
-        source, number = self._locate(place)
-        return source.sample(number)
-
-    def __iter__(self) -> Iterator[Sample]:
-        return (source.sample(int(n)) for source, numbers in self.pieces for n in numbers)
-
-    def _locate(self, place: int) -> tuple[IndexedFile, int]:
-        place += len(self) if place < 0 else 0
-        if not 0 <= place < len(self):
-            raise IndexError(place)
-        n = bisect_right(self._ends, place)
-        source, numbers = self.pieces[n]
-        return source, int(numbers[place - self._ends[n]])  # counted from the piece's end
-
-    @property
-    def splits(self) -> set[str]:
-        """Names of the splits that the files hold."""
-        return {name for source, _ in self.pieces for name in source.index.splits}
-
-    def of_split(self, name: str) -> Samples:
-        """The samples of one split; of whole files only."""
-        assert self.whole
-        return Samples((source, source.of_split(name)) for source, _ in self.pieces)
-
-    @property
-    def whole(self) -> bool:
-        """Whether these are all the samples of their files."""
-        return all(isinstance(numbers, range) for _, numbers in self.pieces)
-
-    def all_task_counts(self) -> Iterator[list[tuple[str, int]]]:
-        """``Sample.task_counts`` of each, without reading it."""
-        return (
-            source.index.task_counts(int(n)) for source, numbers in self.pieces for n in numbers
-        )
-
-    def difficulties(self) -> np.ndarray:
-        """Difficulty of each, without reading it."""
-        found = [source.index.difficulty_N[np.asarray(n)] for source, n in self.pieces]
-        return np.concatenate([np.zeros(0, np.float32), *found])
-
-    def media(self) -> Iterator[tuple[Media, Sample]]:
-        """Each distinct medium of a file, with the first sample that shows it."""
-        if not self.whole:
-            yield from first_shown(self)
-            return
-        for source, _ in self.pieces:
-            yield from map(source.medium, range(len(source.index.media_M3)))
-
-    @property
-    def media_key(self) -> str | None:
-        """What stands for the media if they are too many to look at each one at every start."""
-        count = sum(len(source.index.media_M3) for source, _ in self.pieces)
-        if count <= MANY_MEDIA or not self.whole:
-            return None
-        names = "/".join(source.index.name for source, _ in self.pieces)
-        return hashlib.sha256(names.encode()).hexdigest()[:32]
-
-
-def first_shown(samples: Iterable[Sample]) -> Iterator[tuple[Media, Sample]]:
-    """Each distinct medium with the first sample that shows it."""
-    seen: set[Media] = set()
-    for sample in samples:
-        for medium in sample.media:
-            if medium not in seen:
-                seen.add(medium)
-                yield medium, sample

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
@@ -12,15 +12,19 @@ from typing import Any
 import numpy as np
 
 from omnitune.config.settings import quoted
+from omnitune.containers.cache import cache_folder
+from omnitune.containers.registry import container_of, suffixes
 from omnitune.data.faults import Faults
-from omnitune.data.index import INDEX_FOLDER, IndexedFile, Samples, first_shown, open_index
+from omnitune.data.index import INDEX_FOLDER, Parse, open_index
+from omnitune.data.place import DataFile, Place
+from omnitune.data.samples import IndexedSource, Samples, first_shown
 from omnitune.data.schema import Record, rules
-from omnitune.data.sources.registry import format_of, suffixes
+from omnitune.data.sources.finding import find_files, is_pattern
 from omnitune.data.splits import VALIDATION_SHARE, clash, doubts
 from omnitune.media.base import counted
 from omnitune.media.registry import MEDIA
 from omnitune.sample import Media, Sample, UserError
-from omnitune.sources import SOURCES
+from omnitune.sources import SOURCES, Source, get_source
 
 SHOWN_FILES = 5  # of another layout
 LAYOUT = (
@@ -29,8 +33,41 @@ LAYOUT = (
 )
 
 
+@dataclass(frozen=True)
+class DataPlace:
+    """Where records are: a folder of the embedded layout, a run's own sources, or both.
+
+    Attributes:
+        folder: of the embedded layout; None where there is none.
+        own: a run's own sources, by name.
+    """
+
+    folder: Path | None
+    own: Mapping[str, Source] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, path: Path | DataPlace) -> DataPlace:
+        """What a user's path means: a folder of the embedded layout, else one source."""
+        if isinstance(path, DataPlace):
+            return path
+        embedded = path.is_dir() and any(source_file(path, name).exists() for name in SOURCES)
+        if embedded or (not path.exists() and not is_pattern(path)):
+            return cls(path)
+        name = path.name.partition(".")[0] or "data"
+        return cls(None, {name: Source(name, path=str(path))})
+
+    def __str__(self) -> str:
+        places = [str(self.folder)] * (self.folder is not None)
+        return ", ".join([*places, *(source.path for source in self.own.values())])
+
+    @property
+    def there(self) -> bool:
+        """Whether there is anything at all."""
+        return bool(self.own) or (self.folder is not None and self.folder.is_dir())
+
+
 def source_file(data_dir: Path, source: str) -> Path:
-    """The file of a source, there or not: as the registry names it, or in another format.
+    """The file of a source, there or not: as the registry names it, or in another container.
 
     Raises:
         UserError: there are several.
@@ -45,42 +82,58 @@ def source_file(data_dir: Path, source: str) -> Path:
     return there[0] if there else usual
 
 
-def read_source(data_dir: Path, source: str, given: str = "", language: str = "") -> Samples:
-    """The samples of one source's file, in its order; every record is checked.
+def read_source(
+    data_dir: Path | None, source: str | Source, given: str = "", language: str = ""
+) -> Samples:
+    """The samples of one source, in the order of its files; every record is checked.
 
     Args:
+        data_dir: folder of the embedded layout; of no use to a run's own source.
         given: what gave the source its weight, for the error where there is no file.
         language: of the answers of records that do not say.
 
     Raises:
-        UserError: the file is missing, empty or in no known format, or records are wrong.
+        UserError: a file is missing, empty or in no known format, or records are wrong.
     """
-    path = source_file(data_dir, source)
+    of = get_source(source)
+    of = replace(of, language=of.language or language)
+    if of.path:
+        found = find_files(of)
+        return _read(found.files, found.source, found.parse, cache_folder(INDEX_FOLDER))
+    assert data_dir is not None
+    path = source_file(data_dir, of.name)
 
-    def parse(number: int, values: Any) -> Sample:
-        sample = Record(path, source, number, values).sample()
-        told = sample.language or not language
-        return sample if told else replace(sample, language=language)
+    def parse(place: Place, values: Any) -> Sample:
+        sample = Record(path, of, 0, values, place).sample()
+        return sample if sample.language else replace(sample, language=of.language)
 
     try:
         if not (path.is_file() or path.is_dir()) and path.exists():
             raise UserError(f"{path}: is no regular file; expected a JSON list of records")
-        format = format_of(path)
-        root = data_dir / INDEX_FOLDER
-        index = open_index(path, format, source, root, parse, rules(source))
+        files = [DataFile(path, container_of(path))]
     except FileNotFoundError:
-        raise UserError(_no_file(path, data_dir, source, given)) from None
+        raise UserError(_no_file(path, data_dir, of.name, given)) from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-    count = len(index.place_N2)
+    return _read(files, of, parse, data_dir / INDEX_FOLDER)
+
+
+def _read(files: list[DataFile], source: Source, parse: Parse, root: Path) -> Samples:
+    """Indexes files and looks whether there is anything in them; raises UserError."""
+    try:
+        index = open_index(files, source.name, root, parse, rules(source), source.limit)
+    except OSError as error:
+        path = error.filename or files[0].path
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    count, path = len(index.size_N), files[0].path
     if not count:
-        raise UserError(f"{path}: is an empty list; the source {source} needs records")
+        raise UserError(f"{path}: is an empty list; the source {source.name} needs records")
     if two := clash(index.splits):
         raise UserError(
             f"{path}: the splits {quoted(two[0])} and {quoted(two[1])} differ by case alone; "
             "give them one name"
         )
-    return Samples([(IndexedFile(path, format, index, parse), range(count))])
+    return Samples([(IndexedSource(files, index, parse, root), range(count))])
 
 
 def _no_file(path: Path, data_dir: Path, source: str, given: str) -> str:
@@ -107,7 +160,9 @@ def _check_folder(data_dir: Path) -> None:
 
 
 def read_sources(
-    data_dir: Path, given: Mapping[str, str], languages: Mapping[str, str] = MappingProxyType({})
+    data: Path | DataPlace,
+    given: Mapping[str, str],
+    languages: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Samples]:
     """Reads several sources; tells of all of them what is wrong.
 
@@ -115,39 +170,49 @@ def read_sources(
         given: by source, what gave it its weight.
         languages: by source, of the answers of records that do not say.
     """
-    _check_folder(data_dir)
+    data = data if isinstance(data, DataPlace) else DataPlace(data)
+    if data.folder is not None and any(name not in data.own for name in given):
+        _check_folder(data.folder)
     samples: dict[str, Samples] = {}
     faults = Faults()
     for source, where in given.items():
         with faults:
-            samples[source] = read_source(data_dir, source, where, languages.get(source, ""))
+            of, language = data.own.get(source, source), languages.get(source, "")
+            samples[source] = read_source(data.folder, of, where, language)
     faults.tell()
     return samples
 
 
 def read_available(
-    data_dir: Path,
+    data: Path | DataPlace,
     sources: Iterable[str] | None = None,
     languages: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Samples]:
     """Reads each of the sources whose file is there (a folder with only some of them will do).
 
     Args:
+        data: a folder of the embedded layout, a file or folder of another format, or both.
         sources: all that are known if None.
         languages: by source, of the answers of records that do not say.
     """
-    files = {source: SOURCES[source].file for source in (SOURCES if sources is None else sources)}
-    _check_folder(data_dir)
-    present = [source for source in files if source_file(data_dir, source).exists()]
-    if not present:
-        paths = (path for suffix in suffixes() for path in data_dir.glob(f"*{suffix}"))
+    data = DataPlace.of(data)
+    names = [*(SOURCES if data.folder else ()), *data.own] if sources is None else list(sources)
+    own = [name for name in names if name in data.own]
+    if data.folder is None:
+        return read_sources(data, dict.fromkeys(own, ""), languages)
+    files = {name: SOURCES[name].file for name in names if name not in data.own}
+    if files:
+        _check_folder(data.folder)
+    present = [source for source in files if source_file(data.folder, source).exists()]
+    if not present and not own:
+        paths = (path for suffix in suffixes() for path in data.folder.glob(f"*{suffix}"))
         others = sorted(path.name for path in islice(paths, SHOWN_FILES))
         found = f"; {', '.join(others)} in it would have to be one of these" if others else ""
         raise UserError(
-            f"{data_dir}: holds none of the data files ({', '.join(files.values())}){found}. "
+            f"{data.folder}: holds none of the data files ({', '.join(files.values())}){found}. "
             f"{LAYOUT}"
         )
-    return read_sources(data_dir, dict.fromkeys(present, ""), languages)
+    return read_sources(data, dict.fromkeys([*present, *own], ""), languages)
 
 
 def leave_out_unreadable(
@@ -186,19 +251,29 @@ def remarks(samples: Iterable[Samples]) -> list[str]:
     for source, _ in join(samples).pieces:
         for number in source.index.aside_A.tolist():
             told.append(
-                f"{source.path}: names no validation records, and is too small for a share of "
-                f"{VALIDATION_SHARE:.0%} to hold one: record {number + 1} "
+                f"{source.files[0].path}: names no validation records, and is too "
+                f"small for a share of {VALIDATION_SHARE:.0%} to hold one: record {number + 1} "
                 f"({source.sample(number).id}) was set aside from train as validation"
             )
-        told += [f"{source.path}: {doubt}" for doubt in doubts(source.index.splits)]
+        told += [f"{source.files[0].path}: {doubt}" for doubt in doubts(source.index.splits)]
     return told
 
 
-def data_files(data_dir: Path, sources: Iterable[str] | None = None) -> dict[str, Path]:
-    """The files of sources (of all if None), there or not, by their names within the folder."""
-    names = SOURCES if sources is None else sources
-    paths = (source_file(data_dir, source) for source in names)
-    return {path.relative_to(data_dir).as_posix(): path for path in paths}
+def data_files(data: Path | DataPlace, sources: Iterable[str] | None = None) -> dict[str, Path]:
+    """The files of sources (of all if None), there or not, by their names within the folder.
+
+    Those of a run's own are named after it.
+    """
+    data = data if isinstance(data, DataPlace) else DataPlace(data)
+    files: dict[str, Path] = {}
+    for name in SOURCES if sources is None else sources:
+        if name in data.own:
+            found = find_files(data.own[name]).files
+            files |= {f"{name}/{file.path.name}": file.path for file in found}
+        elif data.folder is not None:
+            path = source_file(data.folder, name)
+            files[path.relative_to(data.folder).as_posix()] = path
+    return files
 
 
 def join(parts: Iterable[Samples]) -> Samples:

@@ -14,15 +14,15 @@ from omnitune.data.tags import Placing, Turn
 from omnitune.media.base import with_article
 from omnitune.media.registry import MEDIA
 from omnitune.sample import LANGUAGE_CODE, ROLES, Described, Media, Sample
-from omnitune.sources import SOURCES
+from omnitune.sources import Source
 from omnitune.tasks import TASKS, task_names, task_of
 
 
-def rules(source: str) -> str:
+def rules(source: Source) -> str:
     """What a source's records are read by beside this code: it changes with what is registered."""
     media = [[medium.name, medium.caption_key] for medium in MEDIA.values()]
     tasks = [[t.name, sorted(t.media), t.is_default, t.aliases] for t in TASKS.values()]
-    return json.dumps([media, tasks, record_keys(source), SOURCES[source].media])
+    return json.dumps([media, tasks, record_keys(source), source.media])
 
 
 class Record(Content):
@@ -30,7 +30,7 @@ class Record(Content):
 
     def sample(self) -> Sample:
         """Turns the record into a sample, or raises a UserError."""
-        self.check_keys(self.values, record_keys(self.source))
+        self.check_keys(self.values, record_keys(self.of))
         listed = self.listed_media()
         turns = self._turns()
         media = self._kinds(listed, turns)
@@ -56,7 +56,7 @@ class Record(Content):
     def _kinds(self, listed: Mapping[str, list[Media]], turns: Sequence[Turn]) -> set[str]:
         """The kinds of media that the record holds, under its own keys and in its messages."""
         typed = {p.modality for turn in turns for p in turn.content if isinstance(p, Media)}
-        for name in SOURCES[self.source].media:
+        for name in self.of.media:
             if name not in listed and name not in typed:
                 raise self.wrong(
                     f'the key "{name}" is missing; expected a relative path, or a list of them'

@@ -6,6 +6,7 @@ Shape suffix: N records.
 from __future__ import annotations
 
 from array import array
+from zlib import crc32
 
 import numpy as np
 
@@ -25,17 +26,24 @@ class Tally:
 
     def __init__(self) -> None:
         self.splits, self.tasks, self.modalities = Codes(), Codes(), Codes()
-        self.place_N2, self.print_N, self.split_N = array("q"), array("I"), array("i")
+        self.place_N4, self.size_N = array("q"), array("q")
+        self.print_N, self.split_N = array("I"), array("i")
         self.single_N, self.task_S, self.questions_S = array("q", [0]), array("h"), array("i")
         self.media_M3, self.show_N, self.shown_R = array("q"), array("q", [0]), array("i")
         self.given_N, self.effort_N = array("d"), array("d")
         self._media: dict[int, int] = {}  # by hash: a million paths would not be small
 
-    def add(self, sample: Sample, place: tuple[int, int], checksum: int) -> None:
-        """Takes in the next record."""
+    def add(self, sample: Sample, place: tuple[int, ...], content: bytes) -> None:
+        """Takes in the next record.
+
+        Args:
+            place: its file's, its number there and its place there.
+            content: its bytes.
+        """
         number = len(self.print_N)
-        self.place_N2.extend(place)
-        self.print_N.append(checksum)
+        self.place_N4.extend(place)
+        self.size_N.append(len(content))
+        self.print_N.append(crc32(content))
         self.split_N.append(self.splits[sample.split])
         self.given_N.append(np.nan if sample.difficulty is None else sample.difficulty)
         self.effort_N.append(sample.length_score())

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from omnitune.data.index import Samples
+from omnitune.data.samples import Samples
 from omnitune.sample import Media, Sample
 
 LOOKED_AT = 1_000  # samples that are read to find where media stand

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from omnitune import __version__
 from omnitune.data.loader import SampleReader
 from omnitune.data.packing import pack
-from omnitune.data.reading import join, read_available
+from omnitune.data.reading import DataPlace, join, read_available
 from omnitune.data.template import ChatRenderer
 from omnitune.generation import generate
 from omnitune.models.exported import load_exported
@@ -65,7 +65,7 @@ class Probe:
 
 
 def held_out(
-    data_dir: Path, modalities: Sequence[str], limit: int = ANSWERS
+    data: Path | DataPlace, modalities: Sequence[str], limit: int = ANSWERS
 ) -> tuple[list[Sample], str]:
     """Held-out questions of a data folder, those with other media in turn.
 
@@ -73,7 +73,7 @@ def held_out(
         none where there are none to be read, and the reason.
     """
     try:
-        samples = join(read_available(data_dir).values())
+        samples = join(read_available(data).values())
     except UserError as error:
         return [], str(error)
     kinds: dict[frozenset[str], list[Sample]] = {}
@@ -86,7 +86,7 @@ def held_out(
                 found += [one for one in sample.split_turns()[:1] if _is_plain(one)]
     turns = chain.from_iterable(zip_longest(*kinds.values()))
     chosen = [sample for sample in turns if sample is not None][:limit]
-    return chosen, "" if chosen else f"{data_dir}: no record that fits is held out"
+    return chosen, "" if chosen else f"{data}: no record that fits is held out"
 
 
 def _is_plain(sample: Sample) -> bool:

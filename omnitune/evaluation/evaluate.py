@@ -14,9 +14,9 @@ import torch
 
 from omnitune.console import progress_bar
 from omnitune.data.feature_cache import FeatureStore
-from omnitune.data.index import MANY_MEDIA, Samples
 from omnitune.data.loader import SampleReader
 from omnitune.data.reading import (
+    DataPlace,
     all_task_counts,
     check_media,
     join,
@@ -26,10 +26,11 @@ from omnitune.data.reading import (
     read_available,
     split_of,
 )
+from omnitune.data.samples import MANY_MEDIA, Samples
 from omnitune.evaluation.follow_ups import follow_ups, make_follow_ups
 from omnitune.evaluation.limits import cut_short
 from omnitune.evaluation.priors import answer_priors
-from omnitune.evaluation.runs import as_object, config_of
+from omnitune.evaluation.runs import as_object, config_of, data_of
 from omnitune.evaluation.scoring import Priors, scoreboard
 from omnitune.models.loading import load_omni
 from omnitune.models.omni import OmniModel
@@ -43,7 +44,7 @@ FOLLOW_UPS = 600  # questions that are asked again after another
 
 def evaluate_checkpoint(
     ckpt_dir: Path,
-    data_dir: Path,
+    data: Path | DataPlace,
     split: str,
     predictions: Path | None = None,
     language: str = "",
@@ -62,18 +63,20 @@ def evaluate_checkpoint(
     """
     model, renderer, values = load_omni(ckpt_dir, device)
     run = config_of(ckpt_dir)
-    languages = dict.fromkeys(SOURCES, language) if language else as_object(run.get("languages"))
-    available = read_available(data_dir, languages=languages)
+    data = DataPlace.of(data)
+    sources = (*SOURCES, *data.own)
+    languages = dict.fromkeys(sources, language) if language else as_object(run.get("languages"))
+    available = read_available(data, languages=languages)
     available, left_out = leave_out_unreadable(available, model.modalities)
     if not available:
-        raise UserError(f"{data_dir}: every record shows media that the model has no encoder for")
+        raise UserError(f"{data}: every record shows media that the model has no encoder for")
     samples = join(available.values())
     there = sorted(name for name in samples.splits if split_of(samples, name))
     usual = "test" if "test" in there else "validation"
     splits = [n for n in there if n != "train"] if split == "all" else [split or usual]
     if not splits:
         raise UserError(
-            f"{data_dir}: every sample is for training, none is held out; --split train scores "
+            f"{data}: every sample is for training, none is held out; --split train scores "
             'those, or give some records another "split"'
         )
     limit = values.get("max_tokens", model.config.thinker["max_position_embeddings"])
@@ -81,7 +84,7 @@ def evaluate_checkpoint(
     for name, found in chosen.items():
         if not found:
             names = ", ".join(there)
-            raise UserError(f"{data_dir}: no samples in the split {name!r}; there are: {names}")
+            raise UserError(f"{data}: no samples in the split {name!r}; there are: {names}")
         check_media(found)
     if predictions:
         _try_to_write(predictions, join(chosen.values()))
@@ -91,7 +94,7 @@ def evaluate_checkpoint(
     results = score_splits(model, reader, chosen, predictions, priors)
     results["warnings"] += [left_out] * bool(left_out)
     if "train" in chosen:
-        here = Path(str(run.get("data_dir", ""))).resolve() == data_dir.resolve()
+        here = data == data_of(ckpt_dir)
         if_so = "" if here else "if the model was trained on it, "
         results["warnings"].append(
             f"train is no held-out split: {if_so}its scores say what the model learnt by heart, "

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from omnitune.config.settings import read_json_object
+from omnitune.config.sources import SourceSettings
+from omnitune.data.reading import DataPlace
 from omnitune.evaluation.metrics import Metric, ranked_metrics
 from omnitune.sample import UserError
 
@@ -90,13 +92,25 @@ def read_finished(path: Path) -> RunFolder:
     return run
 
 
-def data_dir_of(ckpt_dir: Path) -> Path:
-    """The folder of the data that a run read; where that is not known, the embedded corpus.
+def data_of(ckpt_dir: Path) -> DataPlace:
+    """The data that a run read; where that is not known, the embedded corpus.
 
     Args:
         ckpt_dir: the run's output folder, or a file in it.
     """
-    return find_again(Path(str(config_of(ckpt_dir).get("data_dir", CORPUS))), ckpt_dir)
+    config = config_of(ckpt_dir)
+    folder = find_again(Path(str(config.get("data_dir", CORPUS))), ckpt_dir)
+    own, seed = as_object(config, "sources"), config.get("seed", 0)
+    found = {}
+    for name, values in own.items():
+        source = SourceSettings.model_validate(values).source(name, seed)
+        path, media = (
+            str(find_again(Path(place), ckpt_dir)) if place else ""
+            for place in (source.path, source.media_dir)
+        )
+        found[name] = replace(source, path=path, media_dir=media)
+    needs_folder = not own or any(name not in own for name in as_object(config, "data_mix"))
+    return DataPlace(folder if needs_folder else None, found)
 
 
 def find_again(path: Path, folder: Path) -> Path:

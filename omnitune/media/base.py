@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import stat
+import tempfile
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from PIL import Image
 
+from omnitune.containers.address import parse, read_stored
 from omnitune.sample import UserError
 
 
 def open_file(path: Path, kind: str) -> BinaryIO:
-    """Opens a user's file if it is a regular file or a link to one.
+    """Opens a user's file if it is a regular file or a link to one, or lies inside a record.
 
     To open a pipe waits for who writes to it, and a device may never end: neither is opened.
 
@@ -24,6 +26,11 @@ def open_file(path: Path, kind: str) -> BinaryIO:
     Raises:
         UserError: it is missing, a folder, a pipe, socket or device, or cannot be read.
     """
+    if (address := parse(path)) and not path.exists():
+        file = tempfile.TemporaryFile()  # noqa: SIM115 (its caller closes it)
+        file.write(read_stored(address, kind))
+        file.seek(0)
+        return cast(BinaryIO, file)
     try:
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):

@@ -10,8 +10,8 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from omnitune.data.index import Samples
-from omnitune.data.reading import read_available
+from omnitune.data.reading import DataPlace, read_available
+from omnitune.data.samples import Samples
 from omnitune.evaluation.metrics import exact_match, metric_of
 from omnitune.evaluation.runs import as_number, read_lines
 from omnitune.evaluation.scoring import Prediction, Question, questions_of
@@ -97,14 +97,14 @@ def choose_pictures(examples: Sequence[Example], count: int = GRID_SIZE) -> list
     return in_turn(shuffled(list(by_picture.values())), lambda e: e.prediction.kind)[:count]
 
 
-def read_gallery(path: Path, data_dir: Path) -> tuple[list[Example], str]:
+def read_gallery(path: Path, data: Path | DataPlace) -> tuple[list[Example], str]:
     """The answers of ``predictions.jsonl`` with what they were given to, and a note on them."""
     if not path.is_file():
         return [], "There is no predictions.jsonl; `omnitune evaluate --predictions` writes it."
     lines = list(read_lines(path))
     problem = ""
     try:
-        samples = read_available(data_dir)
+        samples = read_available(data)
         examples = [_example(line, samples) for line in lines]
     except UserError as error:
         problem = f" Questions and media are missing: {error}."

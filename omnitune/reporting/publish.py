@@ -20,7 +20,7 @@ from omnitune.evaluation.certificate import (
     make_probes,
     versions,
 )
-from omnitune.evaluation.runs import data_dir_of
+from omnitune.evaluation.runs import data_of
 from omnitune.models import adapters
 from omnitune.models.export import write_adapter, write_standard
 from omnitune.models.exported import BASE, write_facts
@@ -59,7 +59,7 @@ def export(
             "adapter writes it beside them"
         )
     limit = values.get("max_tokens", model.config.thinker["max_position_embeddings"])
-    samples, lacking = held_out(data or data_dir_of(ckpt_dir), list(model.modalities))
+    samples, lacking = held_out(data or data_of(ckpt_dir), list(model.modalities))
     writing = out.with_name(out.name + WRITING)
     shutil.rmtree(writing, ignore_errors=True)
     try:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from omnitune.data.reading import DataPlace
 from omnitune.evaluation.runs import as_number, read_finished, splits_of, top_split
 from omnitune.reporting import curves
 from omnitune.reporting.diagrams import diagrams_of
@@ -66,14 +67,14 @@ def scores_table(results: dict[str, Any]) -> list[str]:
     return lines + ["", "references by text normaliser:", *rules] * bool(rules)
 
 
-def write_report(ckpt_dir: Path, data_dir: Path) -> Path:
+def write_report(ckpt_dir: Path, place: Path | DataPlace) -> Path:
     """Writes ``curves.png``, ``answers.png`` (if there are pictures) and ``report.html``.
 
     Args:
         ckpt_dir: a run's output folder, with ``metrics.jsonl`` and ``results.json``; the
             configuration of ``run.json`` and the answers of ``predictions.jsonl`` are shown if
             these files are there.
-        data_dir: the data that the answers belong to.
+        place: of the data that the answers belong to.
 
     Returns:
         path of the page.
@@ -83,9 +84,9 @@ def write_report(ckpt_dir: Path, data_dir: Path) -> Path:
     """
     run = read_finished(ckpt_dir)
     answers = ckpt_dir / "predictions.jsonl"
-    examples, note = read_gallery(answers, data_dir)
+    examples, note = read_gallery(answers, place)
     # Of answers whose data cannot be found from here, an earlier report may have shown more.
-    knows_all = data_dir.is_dir() or not answers.is_file()
+    knows_all = DataPlace.of(place).there or not answers.is_file()
     if knows_all:
         write_examples(ckpt_dir, examples)
     diagrams = diagrams_of(run.entries, as_number(run.config, "probe_questions"))

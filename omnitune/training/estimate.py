@@ -61,7 +61,7 @@ def plan_run(config: SftConfig, device_name: str = HERE) -> dict[str, Any]:
         longest = min(config.max_tokens, positions)
         reading = ReadLimits(renderer, model.modalities, longest, config.multi_turn_prob > 0)
         leave_out = config.too_long == "leave_out"
-        samples, ledger = audit_truncation(samples, reading, config.data_dir, leave_out)
+        samples, ledger = audit_truncation(samples, reading, leave_out)
         require_splits(config, samples)
         stream = build_stream(
             config, SampleReader(renderer, model.modalities, None, longest), samples

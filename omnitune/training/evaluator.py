@@ -7,9 +7,9 @@ from typing import Any
 
 from omnitune.config.sft import SftConfig
 from omnitune.console import progress_bar
-from omnitune.data.index import Samples
 from omnitune.data.loader import SampleReader
 from omnitune.data.reading import join, split_of
+from omnitune.data.samples import Samples
 from omnitune.evaluation.evaluate import score_splits, top_split
 from omnitune.evaluation.guard import TEXT_TASK, language_lost, text_guard, text_losses
 from omnitune.evaluation.priors import answer_priors

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from omnitune.config.sft import SftConfig
 from omnitune.data.audit.truncation import TRUNCATION_FILE, ReadLimits, audit_truncation, summary
-from omnitune.data.index import Samples
 from omnitune.data.loader import SampleReader
 from omnitune.data.packing import Batch
 from omnitune.data.reading import data_files, join, split_of
 from omnitune.data.rounding import round_up
+from omnitune.data.samples import Samples
 from omnitune.data.taught import taught_by
 from omnitune.data.template import ChatRenderer
 from omnitune.evaluation.console_summary import score_lines
@@ -43,7 +43,7 @@ from omnitune.training.plan_lines import Comparison, resident
 from omnitune.training.preflight import preflight
 from omnitune.training.progress import RunLog
 from omnitune.training.run import Plan, Run
-from omnitune.training.sources import build_stream, read_samples, require_splits
+from omnitune.training.sources import build_stream, data_place, read_samples, require_splits
 from omnitune.training.strategy import Strategy, plan_strategy
 
 GIB = 2**30
@@ -62,7 +62,7 @@ def finetune(
         UserError: the configuration, the data or the output folder does not allow it.
     """
     result = config.out / "omni.pt"
-    inputs = data_files(config.data_dir, config.sources)
+    inputs = data_files(data_place(config), config.source_names)
     inputs |= {"thinker_ckpt": config.thinker_ckpt, **config.encoders}
     output = prepare_output_dir(config, result, resume, overwrite, inputs)
     if output is None:
@@ -221,7 +221,7 @@ def log_truncation(
         renderer, model.modalities, config.max_tokens, conversations=config.multi_turn_prob > 0
     )
     leave_out = config.too_long == "leave_out"
-    kept, ledger = audit_truncation(samples, reading, config.data_dir, leave_out)
+    kept, ledger = audit_truncation(samples, reading, leave_out)
     require_splits(config, kept)
     if lost := summary(ledger):
         print(lost, flush=True)

@@ -6,18 +6,18 @@ from collections.abc import Mapping
 
 from omnitune.config.sft import SftConfig
 from omnitune.data.faults import Faults
-from omnitune.data.index import Samples
 from omnitune.data.loader import BatchStream, SampleReader
 from omnitune.data.mixture import Mixture
-from omnitune.data.reading import join, read_sources, remarks, split_of
+from omnitune.data.reading import DataPlace, join, read_sources, remarks, split_of
+from omnitune.data.samples import Samples
 from omnitune.data.splits import doubts
 from omnitune.sample import UserError
 
 
 def read_samples(config: SftConfig) -> dict[str, Samples]:
     """Every split of the sources with weight; says how many there are, and what is odd."""
-    given = {source: weight_of(config, source) for source in config.sources}
-    samples = read_sources(config.data_dir, given, config.languages)
+    given = {source: weight_of(config, source) for source in config.source_names}
+    samples = read_sources(data_place(config), given, config.languages)
     require_encoders(config, samples)
     require_splits(config, samples)
     for source, found in samples.items():
@@ -26,6 +26,11 @@ def read_samples(config: SftConfig) -> dict[str, Samples]:
     for remark in remarks(samples.values()):
         print(f"note: {remark}", flush=True)
     return samples
+
+
+def data_place(config: SftConfig) -> DataPlace:
+    """Where a run's records are."""
+    return DataPlace(config.data_dir, config.own_sources)
 
 
 def weight_of(config: SftConfig, source: str) -> str:
@@ -47,7 +52,7 @@ def require_encoders(config: SftConfig, samples: Mapping[str, Samples]) -> None:
             key, number = config.encoder_key(name), file.index.records_showing(name)[0]
             with faults:
                 raise UserError(
-                    f"{file.path}: record {number + 1} shows {name}, but {key} is null, so the "
+                    f"{file.where(int(number))} shows {name}, but {key} is null, so the "
                     f"model has no encoder for it; give {key} a checkpoint, or the source the "
                     f"weight 0 ({weight_of(config, source)})"
                 )
@@ -59,14 +64,14 @@ def require_splits(config: SftConfig, samples: Mapping[str, Samples]) -> None:
     for source, found in samples.items():
         if not split_of(found, "train"):
             raise UserError(
-                f"{config.data_dir}: the source {source} has no training samples"
+                f"{data_place(config)}: the source {source} has no training samples"
                 f'{its_splits(found)}; give some of its records "split": "train"'
             )
     everything = join(samples.values())
     if not split_of(everything, "validation"):
         few = ": one record cannot be both" if len(everything) == 1 else ""
         raise UserError(
-            f"{config.data_dir}: no source has validation samples{its_splits(everything)}, so "
+            f"{data_place(config)}: no source has validation samples{its_splits(everything)}, so "
             f"there is nothing to watch the training by{few}; give some records "
             '"split": "validation", or leave "split" out and it is chosen for you'
         )
@@ -85,7 +90,8 @@ def build_stream(
     training = {source: split_of(found, "train") for source, found in samples.items()}
     sizes = {source: len(found) for source, found in training.items()}
     # Of the whole run: batches are sized by it.
-    weights = {s: sum(mix.weights().get(s, 0.0) for mix in config.mixes) for s in config.sources}
+    mixes = [mix.weights() for mix in config.mixes]
+    weights = {s: sum(mix.get(s, 0.0) for mix in mixes) for s in config.source_names}
     return BatchStream(
         reader,
         training,

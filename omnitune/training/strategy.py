@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from omnitune.config.sft import SftConfig
-from omnitune.data.index import Samples
 from omnitune.data.loader import WINDOW, BatchStream, SampleReader
 from omnitune.data.reading import all_task_counts, split_of
+from omnitune.data.samples import Samples
 from omnitune.data.schedule import SamplingSchedule
 from omnitune.models.omni import OmniModel
 from omnitune.tasks import headlines

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from omnitune.data import index as indexing
-from omnitune.data.index import Index, Samples, build_index, difficulties, first_shown
+from omnitune.data.index import Index, build_index, difficulties
 from omnitune.data.reading import (
     all_task_counts,
     join,
@@ -19,6 +19,7 @@ from omnitune.data.reading import (
     read_source,
     split_of,
 )
+from omnitune.data.samples import Samples, first_shown
 from omnitune.data.schema import Record
 from omnitune.data.splits import by_content
 from omnitune.media.registry import MEDIA
@@ -245,7 +246,7 @@ def test_a_source_or_medium_registered_anew_is_checked_anew(
 def test_damaged_index_is_made_anew(data: Path) -> None:
     read_source(data, "text_only")
     (folder,) = (data / ".index").iterdir()
-    (folder / "place_N2.npy").write_bytes(b"")
+    (folder / "place_N4.npy").write_bytes(b"")
     assert list(read_source(data, "text_only")) == plainly(data, "text_only")
     assert list(read_source(data, "text_only")) == plainly(data, "text_only")
 

@@ -10,8 +10,8 @@ import torch
 from helpers import SENTENCES, tiny_model, tiny_reader, write_image
 
 from omnitune.config.sft import SftConfig
-from omnitune.data.index import Samples
 from omnitune.data.reading import read_source
+from omnitune.data.samples import Samples
 from omnitune.models.omni import OmniModel
 from omnitune.sources import SOURCES
 from omnitune.training.evaluator import Evaluator, final_scores

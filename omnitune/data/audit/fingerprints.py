@@ -15,7 +15,7 @@ import numpy as np
 
 from omnitune.console import progress_bar
 from omnitune.data.audit.contamination import alike
-from omnitune.data.index import IndexedFile, Samples
+from omnitune.data.samples import IndexedSource, Samples
 from omnitune.media.base import Fingerprint
 from omnitune.media.registry import MEDIA
 from omnitune.sample import Media, Sample, UserError
@@ -53,7 +53,7 @@ class Fingerprints:
     """
 
     name: str
-    sources: list[IndexedFile]
+    sources: list[IndexedSource]
     source_M: np.ndarray
     place_M: np.ndarray
     content_M: np.ndarray

@@ -11,8 +11,8 @@ from omnitune.console import progress_bar
 from omnitune.data.audit.contamination import NEAR_TEXT, HeldOutText, overlap
 from omnitune.data.audit.fingerprints import NOTHING, Finding, Fingerprints, Shared, decode, shared
 from omnitune.data.audit.truncation import ReadLimits, audit_truncation, count_tokens, summary
-from omnitune.data.index import Samples
-from omnitune.data.reading import join, read_available, remarks
+from omnitune.data.reading import DataPlace, join, read_available, remarks
+from omnitune.data.samples import Samples
 from omnitune.media.base import counted
 from omnitune.media.registry import MEDIA
 from omnitune.sample import Sample, UserError
@@ -26,7 +26,7 @@ LEAKS = ("same file", "same content", "changed copy", "same text", "near text")
 ALIKE = "same words, another picture"
 
 
-def inspect_folder(data_dir: Path, reading: ReadLimits | None = None) -> dict[str, Any]:
+def inspect_folder(data_dir: Path | DataPlace, reading: ReadLimits | None = None) -> dict[str, Any]:
     """Reads every record and decodes every medium of a folder, with progress bars.
 
     Args:
@@ -72,7 +72,7 @@ def inspect_folder(data_dir: Path, reading: ReadLimits | None = None) -> dict[st
     }
     if reading and not broken:
         try:
-            result["truncation"] = audit_truncation(samples, reading, data_dir, leave_out=True)[1]
+            result["truncation"] = audit_truncation(samples, reading, leave_out=True)[1]
         except UserError as error:
             result["refused"] = str(error)
     return result

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from omnitune.console import progress_bar
-from omnitune.data.index import INDEX_FOLDER, MANY_MEDIA, IndexedFile, Samples
+from omnitune.data.samples import MANY_MEDIA, IndexedSource, Samples
 from omnitune.data.template import ChatRenderer
 from omnitune.encoders.base import Encoder
 from omnitune.media.base import counted
@@ -90,7 +90,7 @@ class SourceAudit:
     estimated: bool
 
     @property
-    def source(self) -> IndexedFile:
+    def source(self) -> IndexedSource:
         """The file."""
         return self.samples.pieces[0][0]
 
@@ -103,7 +103,7 @@ class SourceAudit:
 
 
 def audit_truncation(
-    samples: Mapping[str, Samples], reading: ReadLimits, data_dir: Path, leave_out: bool = False
+    samples: Mapping[str, Samples], reading: ReadLimits, leave_out: bool = False
 ) -> tuple[dict[str, Samples], dict[str, Any]]:
     """Checks every medium by its header and every sample's length before anything is trained.
 
@@ -119,7 +119,7 @@ def audit_truncation(
     Raises:
         UserError: a medium cannot be used, or a sample is too long; names it.
     """
-    found = [_hold(held, reading, data_dir) for held in samples.values()]
+    found = [_hold(held, reading) for held in samples.values()]
     long = [(held.source, *row) for held in found for row in held.long_K2.tolist()]
     long.sort(key=lambda row: -row[2])
     if long and not leave_out:
@@ -131,11 +131,11 @@ def audit_truncation(
         )
     kept = {name: held.kept for name, held in zip(samples, found, strict=True)}
     ledger = {
-        name: _media_entry(found, name, modality, data_dir)
+        name: _media_entry(found, name, modality)
         for name, modality in reading.modalities.items()
         if any(name in held.source.index.modalities for held in found)
     }
-    return kept, {**ledger, "text": _text_entry(found, long, data_dir)}
+    return kept, {**ledger, "text": _text_entry(found, long)}
 
 
 def summary(ledger: Mapping[str, Any], file: str = TRUNCATION_FILE) -> str:
@@ -159,10 +159,10 @@ def count_tokens(sample: Sample, renderer: ChatRenderer) -> int:
     return len(renderer.render(sample.messages, [0] * len(sample.media)).tokens)
 
 
-def _hold(samples: Samples, reading: ReadLimits, data_dir: Path) -> SourceAudit:
+def _hold(samples: Samples, reading: ReadLimits) -> SourceAudit:
     [(source, numbers)] = samples.pieces
     index = source.index
-    folder = data_dir / INDEX_FOLDER / index.name
+    folder = source.folder
     measure = partial(_measure_media, samples, reading.modalities)
     many = len(index.media_M3) > MANY_MEDIA
     extents = folder / f"extents-{reading.media_key}.npy"
@@ -172,7 +172,7 @@ def _hold(samples: Samples, reading: ReadLimits, data_dir: Path) -> SourceAudit:
     slots_N = (least_N + most_N) / 2
     factor = 1 if reading.renderer.tokenizer.normalizer is None else NORMALISED
     # No token is shorter than a byte, and a turn's two own ones than what JSON writes around it.
-    bound_N = most_N + factor * index.place_N2[:, 1]
+    bound_N = most_N + factor * index.size_N
     some = np.linspace(0, len(numbers) - 1, min(PROBED, len(numbers))).astype(int)
     probed = sum(
         count_tokens(source.sample(n), reading.renderer) + float(slots_N[n]) for n in some.tolist()
@@ -205,7 +205,7 @@ def _measure_media(samples: Samples, modalities: Mapping[str, Encoder]) -> np.nd
 
 
 def _slots(
-    source: IndexedFile, modalities: Mapping[str, Encoder], extents_M4: np.ndarray
+    source: IndexedSource, modalities: Mapping[str, Encoder], extents_M4: np.ndarray
 ) -> np.ndarray:
     """Least and most slots of each medium, behind its projector: ``[M, 2]``."""
     slots_M2 = np.array(extents_M4[:, [LEAST, MOST]])
@@ -217,7 +217,7 @@ def _slots(
     return slots_M2
 
 
-def _per_record(source: IndexedFile, values_M: np.ndarray) -> np.ndarray:
+def _per_record(source: IndexedSource, values_M: np.ndarray) -> np.ndarray:
     """Sum of a value over each record's media: ``[N]``."""
     index = source.index
     total = np.concatenate([[0.0], np.cumsum(values_M[index.shown_R])])
@@ -225,7 +225,7 @@ def _per_record(source: IndexedFile, values_M: np.ndarray) -> np.ndarray:
 
 
 def _find_long(
-    source: IndexedFile, reading: ReadLimits, slots_M2: np.ndarray, candidates: np.ndarray
+    source: IndexedSource, reading: ReadLimits, slots_M2: np.ndarray, candidates: np.ndarray
 ) -> np.ndarray:
     """Of records that may be too long, number and tokens of those that are: ``[K, 2]``."""
     index = source.index
@@ -252,12 +252,10 @@ def _longest(sample: Sample, reading: ReadLimits, least: int, most: int) -> int:
     return text + sum(m.slots_for(m.num_slots(m.read(path))) for m, path in modalities)
 
 
-def _media_entry(
-    found: Iterable[SourceAudit], name: str, modality: Encoder, data_dir: Path
-) -> dict[str, Any]:
+def _media_entry(found: Iterable[SourceAudit], name: str, modality: Encoder) -> dict[str, Any]:
     """The ledger of one modality: what is lost in encoding, and with samples that are left out."""
     totals = Counter[str]()
-    losses: list[tuple[float, IndexedFile, int]] = []
+    losses: list[tuple[float, IndexedSource, int]] = []
     for held in found:
         index = held.source.index
         if name not in index.modalities:
@@ -274,7 +272,7 @@ def _media_entry(
     worst = []
     for amount, source, place in sorted(losses, key=lambda row: -row[0])[:NAMED]:
         medium, sample = source.medium(place)
-        file = medium.path.relative_to(data_dir).as_posix()
+        file = source.shown(medium.path)
         worst.append({"id": sample.id, "file": file, "lost": round(amount, 2)})
     return {
         "unit": modality.medium.unit,
@@ -290,14 +288,14 @@ def _media_entry(
 def _gone(held: SourceAudit) -> np.ndarray:
     """Whether each medium is shown by samples only that are left out: ``[M]``."""
     index = held.source.index
-    staying_N = np.ones(len(index.place_N2))
+    staying_N = np.ones(len(index.size_N))
     staying_N[held.long_K2[:, 0]] = 0
     staying_R = np.repeat(staying_N, np.diff(index.show_N))
     return np.bincount(index.shown_R, staying_R, minlength=len(index.media_M3)) == 0
 
 
 def _text_entry(
-    found: Iterable[SourceAudit], long: list[tuple[IndexedFile, int, int]], data_dir: Path
+    found: Iterable[SourceAudit], long: list[tuple[IndexedSource, int, int]]
 ) -> dict[str, Any]:
     """The tokens of samples that are left out, longest first, their media's slots included."""
     return {
@@ -309,7 +307,7 @@ def _text_entry(
         "worst": [
             {
                 "id": source.sample(n).id,
-                "file": source.path.relative_to(data_dir).as_posix(),
+                "file": source.shown(source.place(n).file),
                 "lost": tokens,
             }
             for source, n, tokens in long[:NAMED]

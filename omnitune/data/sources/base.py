@@ -1,64 +1,75 @@
-"""What a format is: where the records of a file lie, and how one of them is read."""
+"""What a dialect is: how a program's records are written, and what they mean in our own words."""
 
 from __future__ import annotations
 
-import codecs
-import json
-import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar
+from typing import Any, ClassVar
 
 from omnitune.sample import UserError
+from omnitune.sources import Source
 
-_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # UTF-32's begin alike or with zeros
+Values = dict[str, Any]  # a JSON object
 
 
-class Format(ABC):
-    """One format of data files. It turns records into objects with the keys of ``data.fields``.
-
-    A record has a place: the first of its bytes and their number. The index keeps places, so that
-    a record is read alone and in any order.
+@dataclass(frozen=True)
+class Origin:
+    """Where a record comes from.
 
     Attributes:
-        name: key in ``FORMATS``.
-        suffixes: of its files' names, in lower case.
+        file: that it lies in.
+        source: with its settings.
+        wrong: makes an error that says which record.
+    """
+
+    file: Path
+    source: Source
+    wrong: Callable[[str], UserError]
+
+
+class Dialect(ABC):
+    """One way to write records: a pure function to ours (the keys of docs/data.md), and back.
+
+    Paths of media stay as they are written. A medium that lies in the record itself (bytes, a data
+    URI, base64) is named by :func:`omnitune.containers.address.inside`, a stretch of a sound by
+    ``::t=START,STOP`` (seconds) behind its path.
+
+    Attributes:
+        name: key in ``DIALECTS``.
+        title: as people call it.
     """
 
     name: ClassVar[str]
-    suffixes: ClassVar[tuple[str, ...]]
+    title: ClassVar[str]
 
     @abstractmethod
-    def recognises(self, head: bytes) -> bool:
-        """Whether a file that begins so is of this format, whatever its name is."""
+    def recognises(self, records: Sequence[Values], file: Path) -> bool:
+        """Whether records are written so.
 
-    @abstractmethod
-    def scan(self, path: Path) -> Iterator[tuple[int, int, Any]]:
-        """Yields the place (two numbers) and the value of each record.
-
-        Raises:
-            OSError: the file cannot be read.
-            UserError: the file is not of this format; names the line or place.
+        Args:
+            records: the first ones of a file, all of them objects.
         """
 
-    def content(self, file: BinaryIO, start: int, length: int) -> bytes:
-        """The bytes of the record at a place, by which a changed file is noticed."""
-        return os.pread(file.fileno(), length, start)
+    @abstractmethod
+    def native(self, record: Values, origin: Origin) -> Values:
+        """A record in our own keys; whatever is of no use to us is left out.
 
-    def value(self, content: bytes) -> Any:
-        """The value of a record's bytes, as :meth:`scan` yields it."""
-        return json.loads(content)
+        A record without a question has none here either: the source's prompt is put in later.
 
+        Raises:
+            UserError: made by ``origin.wrong``; says what was found, expected, and the mend.
+        """
 
-def skip_byte_order_mark(path: Path, file: BinaryIO) -> int:
-    """Goes past the mark that some editors write; returns the place of the first byte after it.
+    def foreign(self, record: Mapping[str, Any]) -> Values:
+        """One of our records, as this dialect writes it.
 
-    Raises:
-        UserError: the file is UTF-16 or UTF-32.
-    """
-    head = file.read(4)
-    mark = len(codecs.BOM_UTF8) * head.startswith(codecs.BOM_UTF8)
-    if not mark and (head.startswith(_UTF16) or b"\0" in head):
-        raise UserError(f"{path}: is UTF-16 or UTF-32 text; save it as UTF-8")
-    return file.seek(mark)
+        Raises:
+            UserError: the dialect cannot say it.
+        """
+        raise UserError(f"records cannot be written as {self.title}; docs/data.md says what can")
+
+    def unread(self, record: Values) -> list[str]:
+        """Names of keys that are not read and may hold what a model should see or learn."""
+        return []

@@ -11,9 +11,9 @@ from PIL import Image
 from omnitune.data import index as indexing
 from omnitune.data.audit import truncation as ledger
 from omnitune.data.audit.truncation import ReadLimits, audit_truncation, summary
-from omnitune.data.index import Samples
 from omnitune.data.loader import SampleReader
 from omnitune.data.reading import read_available, split_of
+from omnitune.data.samples import Samples
 from omnitune.data.template import ChatRenderer
 from omnitune.encoders.fastconformer import FastConformerEncoder
 from omnitune.encoders.vit import VitEncoder

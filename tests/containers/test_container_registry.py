@@ -8,7 +8,7 @@ from helpers import write_source
 
 from omnitune.data import index as indexing
 from omnitune.data.reading import data_files, read_available, read_source
-from omnitune.data.sources.registry import FORMATS, format_of
+from omnitune.containers.registry import CONTAINERS, container_of
 from omnitune.sample import UserError
 from omnitune.sources import SOURCES
 
@@ -39,14 +39,14 @@ def test_a_format_is_told_by_the_content_and_else_by_the_name(
 ) -> None:
     path = tmp_path / name
     path.write_text(content, encoding="utf-8")
-    assert format_of(path) is FORMATS[expected]
+    assert container_of(path) is CONTAINERS[expected]
 
 
 def test_a_file_of_no_format_is_named(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("question,answer\n")
     with pytest.raises(UserError, match=r"a\.csv: is in none of the known formats \(native, jsonl"):
-        format_of(path)
+        container_of(path)
 
 
 @pytest.mark.parametrize("keep_from", [0, 1 << 30])

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from omnitune.config.settings import Repeated
-from omnitune.data.sources.jsonl import JsonLinesFormat
+from omnitune.containers.jsonl import JsonLinesContainer
 from omnitune.sample import UserError
 
 RECORDS: list[Any] = [{"a": "ü \u2028 \\n"}, {}, {"b": [1, {"c": None}]}, "text", [1], {"d": 9}]
-JSONL = JsonLinesFormat()
+JSONL = JsonLinesContainer()
 
 
 def write(folder: Path, *lines: str, end: str = "\n") -> Path:

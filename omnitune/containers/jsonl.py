@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from omnitune.config.settings import object_of_pairs
-from omnitune.data.sources.base import Format, skip_byte_order_mark
+from omnitune.containers.base import Container, skip_byte_order_mark
 from omnitune.sample import UserError
 
 _DECODER = json.JSONDecoder(object_pairs_hook=object_of_pairs)
 _BLANK = b" \t\r\n"
 
 
-class JsonLinesFormat(Format):
+class JsonLinesContainer(Container):
     """Records as JSON objects, one on each line; blank lines are skipped."""
 
     name = "jsonl"

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from omnitune.config.settings import Repeated
-from omnitune.data.sources import native as scanning
-from omnitune.data.sources.native import NativeFormat
+from omnitune.containers import json_list as scanning
+from omnitune.containers.json_list import JsonListContainer
 from omnitune.sample import UserError
 
-scan = NativeFormat().scan
+scan = JsonListContainer().scan
 RECORDS: list[Any] = [
     {"a": 'quote " and \\ and \n and }]', "b": {"c": [1, [2, {"d": "]"}]]}},
     {"ü": "日本 \U0001f600"},

@@ -1,0 +1,99 @@
+"""What a container is: where the records of a file lie, and how one of them is read."""
+
+from __future__ import annotations
+
+import codecs
+import json
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, ClassVar
+
+from omnitune.sample import UserError
+
+_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # UTF-32's begin alike or with zeros
+
+
+class Container(ABC):
+    """A kind of file that holds records, whatever these mean.
+
+    A record has a place: two numbers, by which it is read alone and in any order. What they are
+    is the container's own business: its first byte and its length, or a row group and a row.
+
+    Attributes:
+        name: key in ``CONTAINERS``.
+        suffixes: of its files' names, in lower case.
+    """
+
+    name: ClassVar[str]
+    suffixes: ClassVar[tuple[str, ...]]
+
+    @abstractmethod
+    def recognises(self, head: bytes) -> bool:
+        """Whether a file that begins so is one of these, whatever its name is."""
+
+    @abstractmethod
+    def scan(self, path: Path) -> Iterator[tuple[int, int, Any]]:
+        """Yields the place (two numbers) and the value of each record, in the order of the file.
+
+        Raises:
+            OSError: the file cannot be read.
+            UserError: the file is not what it seems; names the line or place.
+        """
+
+    def content(self, path: Path, start: int, length: int) -> bytes:
+        """The bytes of the record at a place, by which a changed file is noticed.
+
+        Where they are not JSON, they are made of the record as JSON, without its media.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
+        with path.open("rb", buffering=0) as file:
+            return os.pread(file.fileno(), length, start)
+
+    def read_up_to(self, start: int, length: int) -> int:
+        """Bytes of the file up to the end of a record, as far as the place tells them."""
+        return start + length
+
+    def value(self, content: bytes) -> Any:
+        """The value of a record's bytes, as :meth:`scan` yields it."""
+        return json.loads(content)
+
+    def stored(self, path: Path, start: int, length: int, keys: list[str]) -> Any:
+        """What lies in a record under some keys: the bytes of a medium, or text that holds them.
+
+        Raises:
+            OSError, LookupError: there is no such record, or nothing in it under these keys.
+        """
+        value = self.value(self.content(path, start, length))
+        for key in keys:
+            value = value[int(key)] if isinstance(value, list) else value[key]
+        return value
+
+
+def to_json(value: Any) -> bytes:
+    """A record as JSON: dates and the like as text, bytes by their number."""
+    return json.dumps(value, ensure_ascii=False, default=_as_text).encode("utf-8", "surrogatepass")
+
+
+def _as_text(value: Any) -> Any:
+    if isinstance(value, bytes | bytearray | memoryview):
+        return f"<{len(value)} bytes>"
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    return str(value)
+
+
+def skip_byte_order_mark(path: Path, file: BinaryIO) -> int:
+    """Goes past the mark that some editors write; returns the place of the first byte after it.
+
+    Raises:
+        UserError: the file is UTF-16 or UTF-32.
+    """
+    head = file.read(4)
+    mark = len(codecs.BOM_UTF8) * head.startswith(codecs.BOM_UTF8)
+    if not mark and (head.startswith(_UTF16) or b"\0" in head):
+        raise UserError(f"{path}: is UTF-16 or UTF-32 text; save it as UTF-8")
+    return file.seek(mark)

@@ -1,0 +1,73 @@
+"""The folder for what is made of other people's files and can be made again.
+
+``OMNITUNE_CACHE``, else ``omnitune`` in the user's folder for caches. Nothing is ever written
+beside a user's own data.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from omnitune.sample import UserError
+
+LIMIT = 32 << 30  # bytes of copies that are kept; the longest unused go first
+
+
+def cache_folder(name: str) -> Path:
+    """A folder in the cache; there or not."""
+    given = os.environ.get("OMNITUNE_CACHE")
+    usual = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return (Path(given) if given else usual / "omnitune") / name
+
+
+def keep(folder: Path, name: str, write: Callable[[Path], None], limit: int = LIMIT) -> Path:
+    """A file of the cache: as it is there, or as ``write`` makes it under a temporary name.
+
+    Raises:
+        UserError: it cannot be written.
+        Whatever ``write`` raises; then nothing is left of it.
+    """
+    path = folder / name
+    if path.exists():
+        os.utime(path)  # it was used just now
+        return path
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.parent.mkdir(parents=True, exist_ok=True)
+        write(temporary)
+        temporary.replace(path)
+    except OSError as error:
+        if error.filename and not str(error.filename).startswith(str(folder)):
+            raise
+        raise UserError(
+            f"{path}: cannot be written ({error.strerror}); make room, or name another folder with "
+            "OMNITUNE_CACHE"
+        ) from None
+    finally:
+        temporary.unlink(missing_ok=True)
+    trim(folder, limit, path)
+    return path
+
+
+def trim(folder: Path, limit: int, spared: Path | None = None) -> None:
+    """Deletes files of a folder, the longest unused first, until the rest has no more bytes."""
+    files = [(path.stat().st_atime_ns, path.stat().st_size, path) for path in _files(folder)]
+    total = sum(size for _, size, _ in files)
+    for _, size, path in sorted(files):
+        if total <= limit:
+            return
+        if path != spared:
+            path.unlink(missing_ok=True)
+            total -= size
+
+
+def _files(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".tmp"]
+
+
+def clear(name: str) -> None:
+    """Deletes a folder of the cache."""
+    shutil.rmtree(cache_folder(name), ignore_errors=True)
