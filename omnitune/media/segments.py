@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+from omnitune.containers.address import parse
 from omnitune.sample import UserError
 
 MARK = "::t="
@@ -43,6 +44,13 @@ def split_time(path: Path) -> tuple[Path, float, float | None]:
 def with_time(path: Path, start: float, stop: float | None = None) -> Path:
     """The path of a stretch of a sound; ``stop`` None: to its end. Nothing is checked here."""
     return Path(f"{path}{MARK}{_seconds(start)},{'' if stop is None else _seconds(stop)}")
+
+
+def file_of(path: Path) -> Path:
+    """The file in which a medium lies: without its times and its place in a record."""
+    whole = Path(str(path).rpartition(MARK)[0] or path)
+    address = parse(whole)
+    return address.file if address and not whole.exists() else whole
 
 
 def _seconds(value: float) -> str:

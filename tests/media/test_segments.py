@@ -1,5 +1,7 @@
 """A stretch of a sound is that part of it; one that lies outside is refused by its length."""
 
+import base64
+import json
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ from hypothesis import strategies as st
 from omnitune.encoders.fastconformer import FastConformerEncoder
 from omnitune.media.audio import duration, read_wave
 from omnitune.media.registry import MEDIA
-from omnitune.media.segments import split_time, with_time
+from omnitune.media.segments import file_of, split_time, with_time
 from omnitune.sample import UserError
 
 RATE = 16_000
@@ -33,6 +35,22 @@ def test_path_without_times_is_as_it_was() -> None:
         assert split_time(Path(text)) == (Path(text), 0.0, None)
     assert split_time(Path("a.flac::t=,2")) == (Path("a.flac"), 0.0, 2.0)
     assert with_time(Path("a.flac"), 1e-7) == Path("a.flac::t=0.0000001,")
+
+
+def test_medium_lies_in_a_file() -> None:
+    for text in ("x.tar", "x.tar::t=1,2", "x.tar::1+2/flac", "x.tar::1+2/flac::t=0,", "x.tar::t=x"):
+        assert file_of(Path(text)) == Path("x.tar")
+
+
+def test_stretch_of_a_sound_inside_a_record(tmp_path: Path) -> None:
+    path = write_wave(tmp_path / "a.wav", 2.0)
+    text = base64.b64encode(path.read_bytes()).decode()
+    record = json.dumps({"sound": text})
+    (tmp_path / "a.jsonl").write_text(record + "\n")
+    inner = Path(f"{tmp_path / 'a.jsonl'}::0+{len(record)}/sound")
+    for start, stop in ((0.0, 2.0), (0.5, 1.25)):
+        expected = read_wave(with_time(path, start, stop))
+        np.testing.assert_array_equal(read_wave(with_time(inner, start, stop)), expected)
 
 
 @pytest.mark.parametrize(
