@@ -129,6 +129,7 @@ def refuses_by_sentence(path: Path, function: Callable[[Path], object]) -> None:
         return
     assert said.startswith(f"{path}: ")
     assert "\n" not in said
+    assert "Errno" not in said
 
 
 FFMPEG = """#!{python}
