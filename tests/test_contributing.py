@@ -10,8 +10,8 @@ import pytest
 import torch
 from helpers import sft_settings
 
-from omnitune.data.reading import read_source
 from omnitune.containers.registry import CONTAINERS
+from omnitune.data.reading import read_source
 from omnitune.encoders.registry import ENCODERS, build_encoder
 from omnitune.media.registry import MEDIA
 from omnitune.models.loading import save_encoder
@@ -21,7 +21,7 @@ from omnitune.tasks import TASKS
 from omnitune.training.sft import finetune
 
 GUIDE = (Path(__file__).parent.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
-TITLES = ("A medium", "An encoder", "A task", "A format")
+TITLES = ("A medium", "An encoder", "A task", "A container")
 MOST_LINES = 15
 REGISTRIES: tuple[dict[str, Any], ...] = (MEDIA, ENCODERS, SOURCES, TASKS, CONTAINERS)
 
