@@ -51,12 +51,19 @@ BRACKETS = (  # nothing opens an answer, and the system's words are part of the 
     "{{ '[INST] ' + m.content + ' [/INST]' }}{% endif %}"
     "{% else %}{{ ' ' + m.content + eos_token }}{% endif %}{% endfor %}"
 )
+CHANNELS = (  # in the manner of gpt-oss: the prompt leaves the channel to the answer
+    "{% for m in messages %}{{ '<|im_start|>' + m.role }}"
+    "{% if m.role == 'assistant' %}{{ '<think>final' }}{% endif %}"
+    "{{ '</think>' + m.content + '<|im_end|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant' }}{% endif %}"
+)
 FORGETFUL = "{{ '<|im_start|>' + messages[-1].content + '<|im_end|>' }}"
 TEMPLATES = {
     "chatml": CHATML,
     "thinking": THINKING,
     "no_system": NO_SYSTEM,
     "brackets": BRACKETS,
+    "channels": CHANNELS,
 }
 TEXTS = (
     "You help. what is the sky? the sky is the air above us.",
