@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Any
 
 from omnitune.sample import UserError
 
@@ -88,6 +89,22 @@ class Tasks(dict[str, Task]):
             )
         self._check_metric(name, task)
         super().__setitem__(name, task)
+
+    def update(self, *given: Any, **named: Task) -> None:
+        """As that of a dictionary; each task is checked."""
+        for name, task in dict(*given, **named).items():
+            self[name] = task
+
+    def __ior__(self, given: Any) -> Tasks:  # type: ignore[override,misc]
+        """As ``update``."""
+        self.update(given)
+        return self
+
+    def setdefault(self, name: str, default: Task) -> Task:
+        """As that of a dictionary; a new task is checked."""
+        if name not in self:
+            self[name] = default
+        return self[name]
 
     def know_metrics(self, metrics: Collection[str]) -> None:
         """Holds the tasks, now and later, against the metrics that there are; raises UserError.

@@ -129,6 +129,12 @@ def test_a_task_that_would_be_scored_wrongly_is_refused(values: dict[str, str], 
     with pytest.raises(UserError, match=f"task thermal_qa: {words}"):
         TASKS["thermal_qa"] = replace(THERMAL, **values)
     assert before == TASKS
+    for register in (Tasks.update, Tasks.__ior__):
+        with pytest.raises(UserError, match=f"task thermal_qa: {words}"):
+            register(TASKS, {"thermal_qa": replace(THERMAL, **values)})
+    with pytest.raises(UserError, match=f"task thermal_qa: {words}"):
+        TASKS.setdefault("thermal_qa", replace(THERMAL, **values))
+    assert before == TASKS
     tasks = Tasks()  # as it is before the metrics are known
     tasks["thermal_qa"] = replace(THERMAL, metric="bleu")
     with pytest.raises(UserError, match="its metric 'bleu' is none"):
