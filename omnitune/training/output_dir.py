@@ -92,8 +92,7 @@ def prepare_output_dir(
 ) -> OutputDir | None:
     """Whether a run may write to its output folder; None if it is there already, and finished.
 
-    Nothing is written yet: a run that is refused for another reason leaves no folder, and
-    takes nothing away of the one that it was to replace.
+    Nothing is written yet: a run that is refused for another reason leaves all as it was.
 
     Args:
         result: the file that a finished run leaves.
