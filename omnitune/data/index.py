@@ -201,8 +201,8 @@ def _records(
     number = 0
     for path, container in files:
         size, told = path.stat().st_size, 0
-        for within, (start, length, values) in enumerate(container.scan(path)):
-            content = container.content(path, start, length)
+        for within, found in enumerate(container.scan_contents(path)):
+            start, length, values, content = found
             yield Place(number, path, within, start, length), content, values
             number += 1
             now = min(size, container.read_up_to(start, length))
@@ -225,19 +225,31 @@ def content_key(files: Sequence[DataFile]) -> str:
     Small ones are read for it. Of larger ones it is size, time of change and both ends: whether a
     record is still the same is seen when it is read.
     """
-    if sum(path.stat().st_size for path, _ in files) <= WHOLE_UP_TO:
-        if len(files) == 1:
-            return sha256(files[0].path)
-        return hashlib.sha256("".join(sha256(path) for path, _ in files).encode()).hexdigest()
+    parts = [part for path, container in files for part in container.parts(path)]
+    if sum(path.stat().st_size for path in parts) <= WHOLE_UP_TO:
+        if len(parts) == 1:
+            return _whole(parts[0])
+        return hashlib.sha256("".join(map(_whole, parts)).encode()).hexdigest()
     digest = hashlib.sha256()
-    for path, _ in files:
+    for path in parts:
         found = path.stat()
+        if path.is_dir():
+            digest.update(_whole(path).encode())
+            continue
         digest.update(f"{path.name}/{found.st_size}/{found.st_mtime_ns}".encode())
         with path.open("rb") as file:
             digest.update(file.read(ENDS))
             file.seek(max(0, found.st_size - ENDS))
             digest.update(file.read(ENDS))
     return digest.hexdigest()
+
+
+def _whole(path: Path) -> str:
+    """Stands for all that a file holds, or for the names that a folder holds."""
+    if not path.is_dir():
+        return sha256(path)
+    names = sorted(found.relative_to(path).as_posix() for found in path.rglob("*"))
+    return hashlib.sha256("\0".join(names).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def open_index(
