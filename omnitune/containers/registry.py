@@ -15,6 +15,7 @@ from omnitune.containers.lines import LinesContainer
 from omnitune.containers.media_folder import MediaFolderContainer
 from omnitune.containers.parquet import ParquetContainer
 from omnitune.containers.tar import TarContainer
+from omnitune.containers.vqa_pair import VqaPairContainer
 from omnitune.sample import UserError
 
 HEAD = 1 << 16  # bytes that a container is recognised by
@@ -55,6 +56,7 @@ def is_list(path: Path) -> bool:
 
 
 _PLAIN: tuple[Container, ...] = (
+    VqaPairContainer(),  # an object, which the next one would refuse
     JsonListContainer(),
     JsonLinesContainer(),
     CsvContainer(),
