@@ -17,6 +17,7 @@ from urllib.parse import unquote, unquote_to_bytes
 from omnitune.containers.base import INSIDE as INSIDE
 from omnitune.containers.base import inside as inside
 from omnitune.containers.registry import known_container
+from omnitune.containers.remote import ensure
 from omnitune.sample import UserError
 
 MARK = "::"
@@ -56,6 +57,7 @@ def read_stored(address: Address, kind: str) -> bytes:
         UserError: it is not there, or is nothing that holds bytes.
     """
     file, start, length, keys = address
+    ensure(file)
     where = f"{file}: {'.'.join(keys)} of the record at {start}"
     try:
         value = known_container(file).stored(file, start, length, keys)

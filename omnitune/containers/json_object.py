@@ -28,7 +28,7 @@ def scan_list(path: Path, key: str) -> Iterator[tuple[int, int, Any]]:
             window.next()
             name = window.value()
             _take(window, ":")
-            if name == key and window.next() == "[":
+            if window.next() == "[" and name == key:
                 found = True
                 yield from _items(window)
             else:

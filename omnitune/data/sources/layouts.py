@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from omnitune.containers.registry import is_list
+from omnitune.containers.remote import address_of, fetch_all, find, place_of
+from omnitune.data.sources.file_splits import splits_of
 from omnitune.data.sources.folders import INFO, STATE, layout_of_entry, layout_of_folder
 from omnitune.data.sources.hub_sets import layout_of_set, set_name
 from omnitune.data.sources.layout import Layout as Layout
-from omnitune.data.sources.patterns import is_pattern, layout_of_pattern, no_such
+from omnitune.data.sources.patterns import (
+    expand_braces,
+    is_pattern,
+    layout_of_pattern,
+    no_such,
+)
 from omnitune.sample import UserError
 from omnitune.sources import Source
 
@@ -26,8 +34,22 @@ def layout_of(source: Source) -> Layout:
         return layout_of_folder(path, source.name)
     if path.exists():
         return Layout([path])
-    if is_pattern(path):
-        return layout_of_pattern(source.path, source.name)
     if asked := set_name(source.path):
         return layout_of_set(source.path, asked, source.name)
+    if address := address_of(source.path):
+        return _remote(address, source.name)
+    if is_pattern(path):
+        return layout_of_pattern(source.path, source.name)
     raise UserError(no_such(path, source.name))
+
+
+def _remote(address: str, source: str) -> Layout:
+    """Remote files, fetched into the cache."""
+    given = list(expand_braces(address))
+    found = [file for each in given for file in find(each, is_list)]
+    if not found:
+        raise UserError(f"{address}: no file of records is there; the source {source} needs some")
+    paths = fetch_all(found)
+    if len(given) == 1 and place_of(address).is_dir():
+        return layout_of_folder(place_of(address), source)
+    return Layout(paths, splits=splits_of(paths, paths[0].parent) if len(paths) > 1 else {})

@@ -10,6 +10,7 @@ from math import prod
 from pathlib import Path
 
 from omnitune.config.settings import nearest
+from omnitune.containers.remote import address_of
 from omnitune.data.sources.file_splits import splits_of
 from omnitune.data.sources.layout import Layout
 from omnitune.sample import UserError
@@ -20,8 +21,8 @@ _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 
 
 def is_pattern(path: Path) -> bool:
-    """Whether a path stands for several files."""
-    return any(sign in str(path) for sign in "*?[{")
+    """Whether a path stands for other files: several, or a remote one."""
+    return any(sign in str(path) for sign in "*?[{") or bool(address_of(path))
 
 
 def expand_braces(pattern: str) -> Iterator[str]:
