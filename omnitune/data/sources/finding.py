@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 from omnitune.config.settings import nearest, quoted
+from omnitune.containers.address import parse
+from omnitune.containers.media_folder import FILE, LABEL
 from omnitune.containers.registry import container_of
 from omnitune.data.place import DataFile, Place
 from omnitune.data.schema import Record
 from omnitune.data.sources.base import Dialect, Origin, Values
 from omnitune.data.sources.columns import ColumnsDialect
 from omnitune.data.sources.layouts import Layout, layout_of
+from omnitune.data.sources.media_dir import find_media_dir
+from omnitune.data.sources.patterns import is_pattern as is_pattern
 from omnitune.data.sources.registry import DIALECTS, dialect_of
 from omnitune.sample import Sample, UserError
 from omnitune.sources import Source
 
 LOOKED_AT = 20  # records by which a dialect is recognised
+MEDIA_LOOKED_AT = 100  # records whose media are looked for
 TRANSCRIPTION = "transcription"
 
 
@@ -44,16 +50,17 @@ class Found:
         """A record as a sample; raises UserError."""
         record = Record(place.file, self.source, place.number, values, place)
         origin = Origin(place.file, self.source, record.wrong)
-        native = self.settled(self.dialect.native(record.values, origin), place)
+        native = self.settled(self.dialect.native(record.values, origin), place, values)
         sample = Record(place.file, self.source, place.number, native, place).sample()
         return sample if sample.language else replace(sample, language=self.source.language)
 
-    def settled(self, native: Values, place: Place) -> Values:
+    def settled(self, native: Values, place: Place, values: Any) -> Values:
         """A record in our keys with what the source's settings say of it."""
         source, found = self.source, dict(native)
         if source.task:
             found.setdefault("task", source.task)
-        split = source.split or self.splits.get(place.file, "")
+        by_name = self.splits.get(place.file) or self.splits.get(_top_folder(place, values), "")
+        split = source.split or by_name
         if source.split or (split and "split" not in found):
             found["split"] = split
         asked = "messages" in found or "qa" in found or found.get("question")
@@ -61,6 +68,20 @@ class Found:
             draw = random.Random(f"{source.seed}/{source.name}/{place.number}")
             found["question"] = draw.choice(prompts)
         return found
+
+    def first_media(self) -> list[Path]:
+        """Paths of media of the first file's first records, as far as these can be read."""
+        path, container = self.files[0]
+        paths: dict[Path, None] = {}
+        scan = container.scan(path)
+        # What is wrong with a file or record is told when all of them are read.
+        with suppress(OSError, UserError):
+            for number, (start, length, values) in enumerate(islice(scan, MEDIA_LOOKED_AT)):
+                with suppress(UserError):
+                    sample = self.parse(Place(number, path, number, start, length), values)
+                    own = (medium.path for medium in sample.media if not parse(medium.path))
+                    paths |= dict.fromkeys(own)
+        return list(paths)
 
     @property
     def line(self) -> str:
@@ -70,9 +91,10 @@ class Found:
         return f"{self.source.name}: {self.dialect.title} ({many}, {', '.join(kinds)})"
 
 
-def is_pattern(path: Path) -> bool:
-    """Whether a path stands for several files."""
-    return any(sign in str(path) for sign in "*?[{")
+def _top_folder(place: Place, values: Any) -> Path:
+    """The folder that a file of a folder of media lies in; the folder itself for other records."""
+    file = values.get(FILE) if isinstance(values, dict) and set(values) == {FILE, LABEL} else None
+    return place.file / file.partition("/")[0] if isinstance(file, str) else place.file
 
 
 def find_files(source: Source) -> Found:
@@ -88,7 +110,11 @@ def find_files(source: Source) -> Found:
         raise UserError(f"{error.filename}: cannot be read ({error.strerror})") from None
     dialect = _dialect(source, files, layout)
     media_dir = source.media_dir or layout.media_dir
-    return Found(files, dialect, replace(source, media_dir=media_dir), layout.splits)
+    found = Found(files, dialect, replace(source, media_dir=media_dir), layout.splits)
+    if media_dir:
+        return found
+    media_dir = find_media_dir(files[0].path, found.first_media(), source.name)
+    return replace(found, source=replace(source, media_dir=media_dir))
 
 
 def _dialect(source: Source, files: list[DataFile], layout: Layout) -> Dialect:
@@ -105,11 +131,12 @@ def _dialect(source: Source, files: list[DataFile], layout: Layout) -> Dialect:
         )
     if name:
         return DIALECTS[name]
-    path, container = files[0]
+    path = files[0].path
     try:
-        first = [values for _, _, values in islice(container.scan(path), LOOKED_AT)]
+        scans = (container.scan(path) for path, container in files)
+        first = [values for _, _, values in islice(chain.from_iterable(scans), LOOKED_AT)]
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+        raise UserError(f"{error.filename or path}: cannot be read ({error.strerror})") from None
     if not first:
         raise UserError(f"{path}: is empty; the source {source.name} needs records")
     records = [record for record in first if isinstance(record, dict)]
