@@ -9,6 +9,7 @@ from pathlib import Path
 
 from omnitune.containers.base import Container
 from omnitune.containers.registry import suffixes
+from omnitune.data.sources.base import Dialect
 from omnitune.sample import UserError
 from omnitune.sources import Source
 
@@ -19,14 +20,14 @@ class Layout:
 
     Attributes:
         files: in order.
-        dialect: of their records; "" where their records tell.
+        dialect: of their records, or its name; "" where their records tell.
         container: of all of them; None where each one tells.
         media_dir: that media's paths are relative to; "": each to its file's folder.
         splits: by file, where its name says.
     """
 
     files: list[Path]
-    dialect: str = ""
+    dialect: str | Dialect = ""
     container: Container | None = None
     media_dir: str = ""
     splits: Mapping[Path, str] = field(default_factory=dict)

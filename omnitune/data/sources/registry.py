@@ -5,10 +5,43 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from omnitune.data.sources.alpaca import AlpacaDialect
 from omnitune.data.sources.base import Dialect, Values
+from omnitune.data.sources.chats import LlavaDialect, ShareGptDialect
+from omnitune.data.sources.manifest import ManifestDialect
 from omnitune.data.sources.native import NativeDialect
+from omnitune.data.sources.readdressed import WebDatasetDialect
+from omnitune.data.sources.rows import FolderDialect, LabelledDialect, RowsDialect, VqaDialect
+from omnitune.data.sources.speech_sets import (
+    CommonVoiceDialect,
+    LibriSpeechDialect,
+    NamedWordsDialect,
+)
+from omnitune.data.sources.swift import SwiftDialect
+from omnitune.data.sources.typed import OpenAiDialect, TrlDialect
 
-DIALECTS: dict[str, Dialect] = {dialect.name: dialect for dialect in (NativeDialect(),)}
+DIALECTS: dict[str, Dialect] = {
+    dialect.name: dialect
+    for dialect in (
+        NativeDialect(),
+        LlavaDialect(),
+        ShareGptDialect(),
+        TrlDialect(),
+        SwiftDialect(),
+        OpenAiDialect(),
+        AlpacaDialect(),
+        VqaDialect(),
+        ManifestDialect(),
+        CommonVoiceDialect(),
+        LibriSpeechDialect(),
+        NamedWordsDialect(),
+        FolderDialect(),
+        LabelledDialect(),
+    )
+}
+# It reads records within a record, by any of the others.
+DIALECTS[WebDatasetDialect.name] = WebDatasetDialect(DIALECTS)
+DIALECTS[RowsDialect.name] = RowsDialect()
 
 
 def dialect_of(records: Sequence[Values], file: Path) -> Dialect | None:
