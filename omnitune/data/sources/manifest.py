@@ -18,7 +18,7 @@ from omnitune.data.sources.parts import (
     located,
     refuse_videos,
 )
-from omnitune.data.sources.writing import Speech
+from omnitune.data.sources.writing import Shown, Speech, tagged
 from omnitune.sample import UserError
 
 AUDIO, TRANSCRIPTION = "audio", "transcription"
@@ -66,14 +66,16 @@ class ManifestDialect(ForeignDialect):
         path, _, times = sounds[0].partition(_MARK)
         found: Values = {PATHS[0]: path, **_offset(path, times, self.title)}
         asked, answer = speech.turns
-        if asked.text.strip():
-            found[QUESTIONS[0]] = asked.text
+        if isinstance(asked.parts[0], Shown):  # as it stands without a tag
+            asked = asked._replace(parts=asked.parts[1:])
+        if asked.parts:
+            found[QUESTIONS[0]] = tagged(asked)
         is_words = speech.kept.get("task") == TRANSCRIPTION
-        return {**found, TEXTS[0] if is_words else ANSWERS[0]: answer.text, **speech.kept}
+        return {**found, TEXTS[0] if is_words else ANSWERS[0]: tagged(answer), **speech.kept}
 
 
 def _has_duration(record: Values) -> bool:
-    words = any(key in record for key in TEXTS)
+    words = any(key in record for key in (*TEXTS, *ANSWERS))
     return words and _DURATION in record and isinstance(record.get(AUDIO), str)
 
 

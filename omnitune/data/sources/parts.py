@@ -11,7 +11,7 @@ from omnitune.config.settings import as_found, quoted
 from omnitune.containers.address import INSIDE, inside
 from omnitune.data.sources.base import Dialect, Origin, Values
 from omnitune.data.sources.kinds import modality_of
-from omnitune.data.splits import TRAIN, likely, mistaken
+from omnitune.data.splits import MEANT, mistaken
 from omnitune.media.base import Medium
 from omnitune.media.registry import MEDIA
 from omnitune.sample import LANGUAGE_CODE
@@ -172,8 +172,7 @@ def kept(record: Values) -> Values:
 
 def _usual(split: str) -> str:
     """A split by the name that it has here: val, dev and the like are validation."""
-    meant = likely(split)
-    return meant if meant != TRAIN else split
+    return next((ours for ours, names in MEANT.items() if split.casefold() in names), split)
 
 
 class ForeignDialect(Dialect):

@@ -54,7 +54,10 @@ class RowsDialect(ForeignDialect):
 
     name = "hf_dataset"
     title = "rows of a data set"
-    reads = (*QUESTIONS, *ANSWERS, *CHOICES, *LABELS, TEXTS, *WORDS["image"][0], *WORDS["audio"][0])
+    reads = (
+        *(*QUESTIONS, *ANSWERS, *CHOICES, *LABELS, TEXTS, *WORDS["image"][0], *WORDS["audio"][0]),
+        "path",  # Common Voice repeats where the sound was
+    )
 
     def recognises(self, records: Sequence[Values], file: Path) -> bool:
         """Whether all have media or a question, with something to answer, and no other's keys."""
@@ -174,7 +177,7 @@ def _is_row(record: Values) -> bool:
         return False
     media = any(media_key(record, medium) for medium in MEDIA.values())
     asked = any(key in record for key in QUESTIONS) and any(key in record for key in ANSWERS)
-    told = any(key in record for key in RowsDialect.reads)
+    told = any(key in record for key in RowsDialect.reads if key != "path")
     return asked or TEXTS in record or (media and told)
 
 

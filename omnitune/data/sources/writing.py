@@ -131,11 +131,16 @@ def tagged(turn: Said, edge: str = "") -> str:
 
     Args:
         edge: stands between the text and tags at its ends.
+
+    Raises:
+        UserError: a text ends in a backslash, after which a tag would be none.
     """
     pieces = ["" if isinstance(p, Shown) else escape(p) for p in turn.parts]
     texts = [n for n, part in enumerate(turn.parts) if not isinstance(part, Shown)]
     for n, part in enumerate(turn.parts):
         if isinstance(part, Shown):
+            if n and pieces[n - 1].endswith("\\"):
+                raise UserError(f"a text ends in a backslash before {part.path}; take it off")
             before = edge if texts and n > texts[-1] else ""
             after = edge if texts and n < texts[0] else ""
             pieces[n] = f"{before}<{part.kind}>{after}"
