@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -45,5 +46,17 @@ DIALECTS[RowsDialect.name] = RowsDialect()
 
 
 def dialect_of(records: Sequence[Values], file: Path) -> Dialect | None:
-    """The dialect that the first records of a file are written in; None if it is none."""
+    """The dialect that the first records of a file are written in; None if it is none.
+
+    Where no dialect has them all, it is the one that most of them are in, if that is half of them:
+    its error says what is wrong with the others.
+    """
+    if found := _first(records, file):
+        return found
+    each = Counter(found.name for record in records if (found := _first([record], file)))
+    name, count = max(each.items(), key=lambda pair: pair[1], default=("", 0))
+    return DIALECTS[name] if 2 * count >= len(records) > 0 else None
+
+
+def _first(records: Sequence[Values], file: Path) -> Dialect | None:
     return next((d for d in DIALECTS.values() if d.recognises(records, file)), None)

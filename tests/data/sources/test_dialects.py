@@ -348,7 +348,7 @@ KEYS = sorted({key for _, records, _ in FILES for record in records for key in r
 
 
 @given(st.dictionaries(st.sampled_from(KEYS), JSON, max_size=6))
-@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow], deadline=None)
 def test_no_junk_ends_in_a_traceback(record: Values) -> None:
     for dialect in DIALECTS.values():
         dialect.recognises([record], FILE)
@@ -361,7 +361,7 @@ def test_no_junk_ends_in_a_traceback(record: Values) -> None:
 
 
 @given(st.sampled_from(FILES), st.data())
-@settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow], deadline=None)
 def test_no_broken_record_ends_in_a_traceback(
     file: tuple[str, list[Values], list[tuple[str, str]]], data: st.DataObject
 ) -> None:
