@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from omnitune.containers.base import Container
+from omnitune.data.sources.base import Dialect
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,7 @@ class Layout:
 
     Attributes:
         files: in order.
-        dialect: of their records; "" where their records tell.
+        dialect: of their records, or its name; "" where their records tell.
         container: of all of them; None where each one tells.
         media_dir: that media's paths are relative to; "": each to its file's folder.
         splits: by file, where its name says. Of a folder of media without a list, by the folders
@@ -26,7 +27,7 @@ class Layout:
     """
 
     files: list[Path]
-    dialect: str = ""
+    dialect: str | Dialect = ""
     container: Container | None = None
     media_dir: str = ""
     splits: Mapping[Path, str] = field(default_factory=dict)
