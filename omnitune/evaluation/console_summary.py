@@ -22,7 +22,7 @@ def score_lines(step: int, entry: dict[str, Any]) -> list[str]:
     for name, task in headlines().items():
         if name in scores:
             value = write(name, METRICS[task.metric])
-            if task.media:
+            if task.media is None or task.media:
                 lines.append(f"→ {task.console_label}: {value}")
             else:
                 lines[0] += f" {name}={value}"
