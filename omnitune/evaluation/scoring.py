@@ -59,6 +59,11 @@ class Question:
     references: tuple[str, ...] = ()
     choices: tuple[tuple[str, str], ...] = ()
 
+    @property
+    def right_texts(self) -> tuple[str, ...]:
+        """All that may be said: the right answers and the options."""
+        return (self.reference, *self.references, *(text for _, text in self.choices))
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -246,7 +251,7 @@ def answer(
     on_progress: Callable[[int], None] = lambda n: None,
 ) -> list[Prediction]:
     """Answers questions by greedy generation, each within its limit and the thinker's positions."""
-    limit = answer_limit(reader, (q.reference for q in questions if q.limit is None))
+    limit = answer_limit(reader, (t for q in questions if q.limit is None for t in q.right_texts))
     positions = model.thinker.config.max_position_embeddings
     predictions = []
     for first in range(0, len(questions), ANSWER_WINDOW):
@@ -326,7 +331,8 @@ def _limit_of(
     if limit := get_task(task).answer_limit:
         return limit
     singles = _fetch(samples, chosen_K3)
-    return answer_limit(reader, (q.reference for single in singles for q in questions_of(single)))
+    asked = (question for single in singles for question in questions_of(single))
+    return answer_limit(reader, (text for question in asked for text in question.right_texts))
 
 
 def _account(task: str, answered: Sequence[Prediction], prompts: Prompts) -> dict[str, Any]:

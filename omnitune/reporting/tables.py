@@ -209,3 +209,22 @@ def other_rules(columns: Mapping[str, dict[str, Any]]) -> list[str]:
             ]
             found += [f"{split} {task}: " + ", ".join(told)] if told else []
     return found
+
+
+def ways_of_scoring(columns: Mapping[str, dict[str, Any]]) -> list[list[str]]:
+    """Of each score of generated answers: task, score, rules, prompts and versions, in words."""
+    rows = []
+    for scores in columns.values():
+        for task in as_object(scores, "tasks"):
+            with_ = as_object(scores, "tasks", task, "scored_with")
+            prompts, prompt = as_number(with_, "prompts"), with_.get("prompt")
+            asked = f"“{prompt}”" if prompt else write_score(prompts, "count")
+            packages = as_object(with_, "versions")
+            versions = ", ".join(f"{name} {packages[name]}" for name in sorted(packages))
+            for name in as_object(with_, "metrics"):
+                rules = as_object(with_, "metrics", name)
+                words = rules.get("signature") or rules.get("rules")
+                words = words or ", ".join(sorted(as_object(rules, "normalisers")))
+                label = METRICS[name].label if name in METRICS else name
+                rows.append([task, label, str(words), asked, versions or "–"])
+    return [list(row) for row in dict.fromkeys(map(tuple, rows))]
