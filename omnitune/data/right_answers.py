@@ -50,6 +50,7 @@ def choices(
         return ()
     given, where = values["choices"], f'{at}"choices"'
     if isinstance(given, dict) and len(given) > 1:
+        fields.check_keys(given, tuple(given), f"{where}: ")  # that none is given twice
         items = given.items()
         pairs = [(key, fields.words(text, f"{where}: {quoted(key)}")) for key, text in items]
         if "" in (key.strip() for key, _ in pairs):

@@ -86,6 +86,17 @@ class Pooled(Ratio):
     counts_NK: np.ndarray
     formula: Callable[[Sequence[float]], float]
 
+    @classmethod
+    def of_counts(
+        cls,
+        counts_NK: np.ndarray,
+        record_N: np.ndarray,
+        formula: Callable[[Sequence[float]], float],
+    ) -> Pooled:
+        """The measure of some entries by their counts."""
+        alone_N = np.array([formula(counts) for counts in counts_NK.tolist()])
+        return cls(alone_N, np.ones(len(alone_N)), record_N, counts_NK, formula)
+
     @property
     def value(self) -> float:
         """The measure of all entries together."""

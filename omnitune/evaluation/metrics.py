@@ -113,7 +113,8 @@ class Metric:
             wrong as a whole.
         graded: an answer of many words gets a share for how near it comes; none is all right but
             the reference itself.
-        unspaced_label: its label where the characters of all references are the words.
+        unspaced: the metric whose words say it where the characters of all references are the
+            words; "" for itself.
         rules: how texts are compared, in words; "" where it follows the normalisers.
         libraries: the packages whose version a score depends on.
         silence: share that empty answers get right, which stands for guessing; None where only
@@ -134,7 +135,7 @@ class Metric:
     judge: Callable[[str, Truth], tuple[float, float]] | None = None
     pool: Pool | None = None
     graded: bool = False
-    unspaced_label: str = ""
+    unspaced: str = ""
     rules: str = ""
     libraries: tuple[str, ...] = ()
 
@@ -159,10 +160,9 @@ class Metric:
         numerator, denominator = self.score(answer, truth)
         return numerator == (0 if self.lower_is_better else denominator)
 
-    def label_of(self, normalisers: Collection[str]) -> str:
-        """The label of a score whose references were under these normalisers."""
-        unspaced = set(normalisers) == {"characters"}
-        return self.unspaced_label if unspaced and self.unspaced_label else self.label
+    def shown_as(self, normalisers: Collection[str]) -> Metric:
+        """The metric whose words say a score of references under these normalisers."""
+        return METRICS[self.unspaced or self.name] if set(normalisers) == {"characters"} else self
 
     def write(self, value: float) -> str:
         """A value in the terminal."""
@@ -174,7 +174,7 @@ _METRICS = (
     Metric(
         "wer", "WER", "word error rate", word_errors, lower_is_better=True,
         part="word", silence=0.0, words="of the words wrong",
-        unspaced_label="CER", libraries=("jiwer", "rapidfuzz", "whisper-normalizer"),
+        unspaced="cer", libraries=("jiwer", "rapidfuzz", "whisper-normalizer"),
     ),
     Metric(
         "cer", "CER", "character error rate", character_errors, lower_is_better=True,

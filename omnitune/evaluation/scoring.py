@@ -288,13 +288,13 @@ def answer_ratio(
 
 def _ratio(metric: Metric, predictions: Sequence[Prediction], records: Sequence[int]) -> Ratio:
     answers = [(p.answer, p.truth) for p in predictions]
+    record_Q = np.array(records, dtype=int)
+    if metric.pool and answers:
+        counts = [metric.pool.count(*pair) for pair in answers]
+        return Pooled.of_counts(np.array(counts, dtype=float), record_Q, metric.pool.formula)
     pairs = [metric.score(*pair) for pair in answers]
     above_Q, below_Q = np.array(pairs, dtype=float).reshape(-1, 2).T
-    record_Q = np.array(records, dtype=int)
-    if not metric.pool or not answers:
-        return Ratio(above_Q, below_Q, record_Q)
-    counts_QK = np.array([metric.pool.count(*pair) for pair in answers], dtype=float)
-    return Pooled(above_Q, below_Q, record_Q, counts_QK, metric.pool.formula)
+    return Ratio(above_Q, below_Q, record_Q)
 
 
 def score_answers(

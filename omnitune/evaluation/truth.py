@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from string import ascii_uppercase
 
 from rapidfuzz.distance import LCSseq, Levenshtein
 
-from omnitune.data.choices import chosen
+from omnitune.data.choices import chosen, lettered
 from omnitune.evaluation.normalise import is_english, normalise
 
 AGREEING = 3  # people who have to give an answer for it to be all right (VQA)
 ANLS_THRESHOLD = 0.5
+_LETTERS = lettered([""] * len(ascii_uppercase))  # options whose texts are not known
 
 
 @dataclass(frozen=True)
@@ -72,11 +74,12 @@ def anls(answer: str, truth: Truth) -> tuple[float, float]:
 def right_choice(answer: str, truth: Truth) -> tuple[float, float]:
     """Whether an answer means the right option, by its key or its text.
 
-    Without options, or with a reference that is none of them, the texts are compared.
+    Without options a reference of one letter is a key. Any other is compared as a text.
     """
-    right = {key for text in truth.all if (key := chosen(text, truth.choices))}
+    choices = truth.choices or (_LETTERS if len(truth.reference.strip()) == 1 else ())
+    right = {key for text in truth.all if (key := chosen(text, choices))}
     if right:
-        return float(chosen(answer, truth.choices) in right), 1
+        return float(chosen(answer, choices) in right), 1
     english = is_english(truth.reference, truth.language)
     forms = {normalise(text, english) for text in truth.all}
     return float(normalise(answer, english) in forms), 1

@@ -13,6 +13,7 @@ from typing import Any
 from omnitune.data.index import Samples
 from omnitune.data.reading import read_available
 from omnitune.evaluation.metrics import exact_match, metric_of
+from omnitune.evaluation.normalise import normaliser_of
 from omnitune.evaluation.runs import as_number, read_lines
 from omnitune.evaluation.scoring import Prediction, Question, questions_of
 from omnitune.media.registry import MEDIA
@@ -64,7 +65,8 @@ def error_reason(prediction: Prediction) -> str:
     if metric.graded:
         value, _ = metric.score(prediction.answer, prediction.truth)
         return f"{100 * value:.0f} % in {metric.label}"
-    if part := metric.part:
+    rules = normaliser_of(prediction.reference, prediction.language)
+    if part := metric.shown_as([rules]).part:
         wrong, count = _errors(prediction)
         return f"{wrong:g} {part} error{'s' * (wrong != 1)} in {count:g} {part}{'s' * (count != 1)}"
     if prediction.reference_loss is None:

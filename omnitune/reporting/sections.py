@@ -125,7 +125,7 @@ def build_scoreboard(data: ReportData) -> Section:
     if any(row.key == "at_limit" for row in rows):
         note += " “Cut at limit” counts the answers that reached the length limit."
     note += (
-        " Lower is better for loss and word error rate (WER). A dash means that the split has no "
+        " Lower is better for loss and error rates (WER, CER). A dash means that the split has no "
         "such question."
     )
     blocks: list[Block] = [("score_table", {"columns": [*splits], "rows": rows})]

@@ -158,7 +158,7 @@ def _row(task: str, metric: Metric, columns: list[dict[str, Any]]) -> list[Score
 
 def _label(metric: Metric, scores: Mapping[str, Any]) -> str:
     """What a metric is called, which may depend on the references of a task's scores."""
-    return metric.label_of([*as_object(scores, "normalisers")] or ["english"])
+    return metric.shown_as(as_object(scores, "normalisers")).label
 
 
 def _kind_rows(task: str, metric: Metric, columns: list[dict[str, Any]]) -> Iterator[ScoreRow]:

@@ -1,10 +1,15 @@
 """Several right answers and options: one is trained, all are kept; mistakes are named."""
 
+import contextlib
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from omnitune.config.settings import object_of_pairs
 from omnitune.data.schema import Record
 from omnitune.evaluation.scoring import questions_of
 from omnitune.sample import Message, Sample, UserError
@@ -111,4 +116,27 @@ def test_keys_outside_of_what_they_belong_to_are_refused(key: str, form: str) ->
     }
     record = {form: forms[form], key: ["b", "c"]}
     with pytest.raises(UserError, match=f'has "{key}" beside "{form}"; put the key into the'):
+        Record(Path("x.json"), "text_only", 0, record).sample()
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=6),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=4), inner),
+    max_leaves=6,
+)
+
+
+@settings(deadline=None, max_examples=60)
+@given(values=st.dictionaries(st.sampled_from(["answer", "answers", "choices"]), anything))
+def test_any_value_is_read_or_refused(values: dict[str, Any]) -> None:
+    with contextlib.suppress(UserError):
+        assert read(**values).messages[-1].text.strip()
+
+
+def test_an_option_that_is_given_twice_is_refused() -> None:
+    record = json.loads(
+        '{"question": "a?", "answer": "A", "choices": {"A": "x", "B": "y", "A": "z"}}',
+        object_pairs_hook=object_of_pairs,
+    )
+    with pytest.raises(UserError, match='"choices": the key "A" is given twice'):
         Record(Path("x.json"), "text_only", 0, record).sample()

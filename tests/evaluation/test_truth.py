@@ -133,7 +133,15 @@ def test_choices_are_compared_by_what_they_mean() -> None:
             assert right_choice(answer, asked) == (1, 1)
         for answer in ("A", "red", "", "green", "A or B"):
             assert right_choice(answer, asked) == (0, 1)
-    assert right_choice("The two.", Truth("2")) == (1, 1)  # no options: as exact match
+
+
+def test_choices_without_known_options() -> None:
+    for answer in ("B", "b", "(B)", "B.", "b) blue", "The answer is B"):
+        assert right_choice(answer, Truth("B")) == right_choice(answer, Truth("b")) == (1, 1)
+    for answer in ("A", "", "blue", "Be", "AB"):
+        assert right_choice(answer, Truth("B")) == (0, 1)
+    assert right_choice("The two.", Truth("2")) == (1, 1)
+    assert right_choice("AB", Truth("AB")) == (1, 1)
 
 
 def test_the_nearest_of_several_references_counts() -> None:

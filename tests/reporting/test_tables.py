@@ -16,6 +16,7 @@ from omnitune.reporting.tables import (
     ways_of_scoring,
     write_interval,
 )
+from omnitune.reporting.verdict import judge
 
 
 def test_kinds_follow_their_task() -> None:
@@ -103,6 +104,8 @@ def test_a_word_error_rate_of_characters_is_called_cer() -> None:
     assert names(test=english) == names(test=spoken(characters=39, basic=1)) == ["WER"]
     assert names(test=characters, other=english) == ["WER"]
     assert [label for label, _, _ in headline(characters)] == ["transcription CER"]
+    assert "50.0 % of the characters wrong" in judge(characters).sentence
+    assert "50.0 % of the words wrong" in judge(english).sentence
 
 
 def test_only_the_main_score_of_a_task_is_told_by_kind() -> None:
