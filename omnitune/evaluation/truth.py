@@ -77,11 +77,12 @@ def right_choice(answer: str, truth: Truth) -> tuple[float, float]:
     Without options a reference of one letter is a key. Any other is compared as a text.
     """
     choices = truth.choices or (_LETTERS if len(truth.reference.strip()) == 1 else ())
-    right = {key for text in truth.all if (key := chosen(text, choices))}
-    if right:
-        return float(chosen(answer, choices) in right), 1
+    keys = {text: chosen(text, choices) for text in truth.all}
+    meant = chosen(answer, choices)
+    if meant and meant in keys.values():
+        return 1.0, 1
     english = is_english(truth.reference, truth.language)
-    forms = {normalise(text, english) for text in truth.all}
+    forms = {normalise(text, english) for text, key in keys.items() if not key}
     return float(normalise(answer, english) in forms), 1
 
 
