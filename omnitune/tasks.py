@@ -169,7 +169,8 @@ def tasks_of(media: Collection[str]) -> list[Task]:
 
     Where none is registered, one is made of the media's names, such as ``depth_thermal_qa``.
     """
-    found = [task for task in TASKS.values() if task.media == frozenset(media)]
+    held = frozenset(media)
+    found = [task for task in TASKS.values() if task.media == held]
     derived = [] if found else [get_task("_".join([*sorted(media), ANY_QUESTION]))]
     of_any = [task for task in TASKS.values() if task.media is None]
     return [*derived, *sorted(found, key=lambda task: not task.is_default), *of_any]
@@ -191,11 +192,14 @@ def task_of(media: Collection[str], named: str = "", kind: str = "") -> str:
         kind: of the question.
     """
     tasks = tasks_of(media)
-    meant = [task for task in tasks if named in task.aliases]
-    meant += [task for task in tasks if named == task.name]
+    if named:
+        meant = [task for task in tasks if named in task.aliases]
+        meant += [task for task in tasks if named == task.name]
+        if meant:
+            return meant[0].name
     # A kind is a word of the user's own, and never means a task of any media.
-    meant += [task for task in tasks if kind == task.name and task.media is not None]
-    return (meant or tasks)[0].name
+    of_kind = (task for task in tasks if kind == task.name and task.media is not None)
+    return next(of_kind, tasks[0]).name
 
 
 def headlines() -> dict[str, Task]:

@@ -121,10 +121,11 @@ class Record(Content):
         self, content: Sequence[Written | Media], values: Mapping[str, Any], at: str
     ) -> Turn:
         """An answer, with what else is said of the right one."""
-        text = join_texts(part.text for part in content if isinstance(part, Written))
         turn = Turn("assistant", content, values, at, self._weight(values, at))
-        turn.references = right_answers.references(self, values, text, at)
-        turn.choices = right_answers.choices(self, values, text, at)
+        if "answers" in values or "choices" in values:
+            text = join_texts(part.text for part in content if isinstance(part, Written))
+            turn.references = right_answers.references(self, values, text, at)
+            turn.choices = right_answers.choices(self, values, text, at)
         return turn
 
     def _group_answers(self, turns: Sequence[Turn], media: set[str], kind: str, task: str) -> None:
@@ -193,7 +194,7 @@ class Record(Content):
 
     def _task(self, values: Mapping[str, Any], media: set[str], at: str = "") -> str:
         task = self.text("task", values, at)
-        known = task_names(media)
+        known = task_names(media) if task else ()
         if not task or task in known:
             return task
         held = " and ".join(sorted(media)) or "no medium"
