@@ -18,6 +18,7 @@ from omnitune.reporting.tables import (
     follow_up_scores,
     headline,
     score_rows,
+    ways_of_scoring,
     write_interval,
     write_score,
 )
@@ -124,10 +125,15 @@ def build_scoreboard(data: ReportData) -> Section:
     if any(row.key == "at_limit" for row in rows):
         note += " “Cut at limit” counts the answers that reached the length limit."
     note += (
-        " Lower is better for loss and word error rate (WER). A dash means that the split has no "
+        " Lower is better for loss and error rates (WER, CER). A dash means that the split has no "
         "such question."
     )
-    return Section("Scoreboard", note, [("score_table", {"columns": [*splits], "rows": rows})])
+    blocks: list[Block] = [("score_table", {"columns": [*splits], "rows": rows})]
+    if ways := ways_of_scoring(splits):
+        heads = ["task", "score", "rules of comparison", "prompts", "versions"]
+        summary = "how answers are compared with their references"
+        blocks.append(("folded_table", {"summary": summary, "heads": heads, "rows": ways}))
+    return Section("Scoreboard", note, blocks)
 
 
 def build_reliance(data: ReportData) -> Section | None:
