@@ -96,12 +96,13 @@ def _one_step(run: Run, fed: Callable[[int], DeviceBatch], ranks: Distributed) -
     amounts, norm = update(run, fed, ranks)
     ranks.end_step()
     run.step += 1
+    finite = math.isfinite(norm)
+    if run.strategy:
+        run.strategy.count(run.step, amounts if finite else None)
     run.updating, run.rng = False, None
-    if not math.isfinite(norm):  # left out of the record too: a NaN would spoil every mean
+    if not finite:  # left out of the record too: a NaN would spoil every mean
         run.log.warn(f"step {run.step}: the gradient is not finite; the update is left out")
         amounts, norm = {name: [0.0] * len(run.groups) for name in AMOUNTS}, 0.0
-    elif run.strategy:
-        run.strategy.count(run.step, amounts)
     seconds = time.perf_counter() - started
     run.log.step(
         amounts["loss"],

@@ -91,7 +91,8 @@ def finetune(
         run.log.warn(warning)
     results["seconds"] = round(time.monotonic() - started, 1)
     results["truncation"] = setup.truncation
-    results["mix"] = setup.strategy.mix
+    results["mix"], results["receipt"] = setup.strategy.mix, setup.strategy.receipt
+    results["run_hash"] = setup.strategy.proof(run.step)
     if interpolation:
         results["blend"] = interpolation
     results["precision"], results["compiled"] = run.state["precision"], run.state.get("compile")
