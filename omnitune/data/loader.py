@@ -166,6 +166,11 @@ class BatchStream:
         """
         self.mixture, self._later = schedule, list(readers)
 
+    @property
+    def most_samples(self) -> int:
+        """Samples that a batch has at most: one of few tokens has more of them."""
+        return self.batch_size * (WINDOW if self.balanced else 1)
+
     def __len__(self) -> int:
         """Batches in one epoch."""
         return max(1, -(-self.mixture.epoch_size // self.batch_size))

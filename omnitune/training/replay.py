@@ -22,7 +22,6 @@ from omnitune.console import progress_bar
 from omnitune.data.audit.truncation import ReadLimits, audit_truncation
 from omnitune.data.index import Samples
 from omnitune.data.loader import FeatureSource, SampleReader
-from omnitune.data.packing import Origin
 from omnitune.data.reading import split_of
 from omnitune.encoders.base import Encoder
 from omnitune.evaluation.runs import RunFolder, as_object, find_again, read_run
@@ -230,7 +229,7 @@ def _described(strategy: Strategy, samples: Mapping[str, Samples], read: Read) -
         "source": origin.source,
         "record": origin.number + 1,
         "id": record.id,
-        "file": str(file_of(samples[origin.source], origin)),
+        "file": str(file_of(samples[origin.source], origin.place)),
         "media": [str(medium.path) for medium in record.media],
         "asked": asked_in(record, turns),
         "questions": [n + 1 for n in origin.asked],
@@ -239,14 +238,13 @@ def _described(strategy: Strategy, samples: Mapping[str, Samples], read: Read) -
     }
 
 
-def file_of(samples: Samples, origin: Origin) -> Path:
-    """The file that a sample's record lies in."""
-    place = origin.place
+def file_of(samples: Samples, place: int) -> Path:
+    """The file that the record at a place among some samples lies in."""
     for file, numbers in samples.pieces:
         if place < len(numbers):
             return Path(file.path)
         place -= len(numbers)
-    raise IndexError(origin.place)
+    raise IndexError(place)
 
 
 def asked_in(record: Sample, turns: list[Any]) -> list[dict[str, str]]:

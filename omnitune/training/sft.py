@@ -45,6 +45,7 @@ from omnitune.training.progress import RunLog
 from omnitune.training.run import Plan, Run
 from omnitune.training.sources import build_stream, read_samples, require_splits
 from omnitune.training.strategy import Strategy, plan_strategy
+from omnitune.training.taught import what_taught
 
 GIB = 2**30
 COMPARED = 32  # samples of a source from which a run's own plan is made
@@ -93,6 +94,8 @@ def finetune(
     results["truncation"] = setup.truncation
     results["mix"], results["receipt"] = setup.strategy.mix, setup.strategy.receipt
     results["run_hash"] = setup.strategy.proof(run.step)
+    losses = setup.strategy.losses
+    results["taught"] = what_taught(setup.model, setup.reader, setup.samples, losses)
     if interpolation:
         results["blend"] = interpolation
     results["precision"], results["compiled"] = run.state["precision"], run.state.get("compile")

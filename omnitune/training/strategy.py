@@ -17,6 +17,7 @@ from omnitune.training import mix
 from omnitune.training.adaptive_mix import AdaptiveMix
 from omnitune.training.phases import Phases
 from omnitune.training.receipt import add_reads, receipt_of
+from omnitune.training.record_losses import RecordLosses
 from omnitune.training.run_hash import RunHash
 
 
@@ -31,6 +32,7 @@ class Strategy:
             ``left_out`` (steps) and ``adaptive_mix``.
         probed: tasks that are scored between epochs.
         hash: of what the run reads.
+        losses: of its records.
     """
 
     phases: Phases
@@ -42,14 +44,22 @@ class Strategy:
     state: dict[str, Any]
     probed: tuple[str, ...]
     hash: RunHash
+    losses: RecordLosses
 
-    def count(self, step: int, amounts: Mapping[str, Sequence[float]] | None) -> None:
+    def count(
+        self,
+        step: int,
+        amounts: Mapping[str, Sequence[float]] | None,
+        each: Sequence[tuple[Sequence[float], Sequence[float]]] = (),
+    ) -> None:
         """Takes in what step ``step`` (counted from 1) was made of, by measure and group.
 
         Args:
             amounts: None where the update was left out.
+            each: of each micro-batch the losses of its samples, and their weights.
         """
-        reads = [read for batch in self.hash.end_step(step) for read in batch]
+        batches = self.hash.end_step(step)
+        reads = [read for batch in batches for read in batch]
         if amounts is None:
             self.state.setdefault("left_out", []).append(step)
             return
@@ -57,6 +67,8 @@ class Strategy:
         mix.add_step(self.state.setdefault("mix", {}), asked, self.schedule.names, amounts)
         phase = self.phases.at(step - 1)
         add_reads(self.state.setdefault("receipt", {}), phase, asked, reads)
+        for batch, (losses, weights) in zip(batches, each, strict=False):
+            self.losses.add(step, batch, losses[: len(batch)], weights[: len(batch)])
 
     def proof(self, steps: int) -> dict[str, Any]:
         """What ``results.json`` says of the run's order: its hash, and what replaying it needs."""
@@ -142,9 +154,12 @@ def plan_strategy(
     # epochs would be that of the other sources alone.
     probed = headline_tasks()
     probed += tuple(sorted(set[str]().union(*tasks.values()) - set(probed)))
-    found = RunHash(training, state, config.gradient_accumulation)
-    stream.watch = found.note
-    return Strategy(phases, schedule, stream, readers, per_step, adaptive_mix, state, probed, found)
+    chain = RunHash(training, state, config.gradient_accumulation)
+    stream.watch = chain.note
+    losses = RecordLosses(sizes, state, total_steps)
+    return Strategy(
+        phases, schedule, stream, readers, per_step, adaptive_mix, state, probed, chain, losses
+    )
 
 
 def held_out_tasks(samples: Mapping[str, Samples]) -> dict[str, set[str]]:
