@@ -120,6 +120,10 @@ def test_what_cannot_be_replayed_is_said(config: SftConfig, tmp_path: Path) -> N
     (folder / "run.json").write_text(json.dumps(run | {"config": {"stage": "pretrain_lm"}}))
     with pytest.raises(UserError, match="is no run of `omnitune sft`"):
         replay(folder)
+    config_of_another = run["config"] | {"unheard_of": 1}
+    (folder / "run.json").write_text(json.dumps(run | {"config": config_of_another}))
+    with pytest.raises(UserError, match=r"unheard_of: .* another version"):
+        replay(folder)
     (folder / "run.json").unlink()
     with pytest.raises(UserError, match="settings of the run are needed"):
         replay(folder)

@@ -118,6 +118,16 @@ def test_a_step_that_is_left_out_is_hashed_and_not_counted(home: Path) -> None:
     assert made.strategy.hash.value == hash_of(setup(home, "left in"), 1)
 
 
+def test_a_run_that_began_without_a_hash_gets_none(home: Path) -> None:
+    """What was read before is not known."""
+    made = setup(home, "older")
+    for number in range(3):
+        made.strategy.hash.note(number, made.strategy.stream.read_batch(number))
+    assert made.strategy.hash.end_step(3)
+    assert made.strategy.hash.value == ""
+    assert made.strategy.proof(3) == {}
+
+
 def test_checksums_are_those_of_the_index(home: Path) -> None:
     made = setup(home, "checksums")
     found = split_of(made.samples["text_only"], "train")
