@@ -31,6 +31,7 @@ class Example:
     Attributes:
         question: in writing; may be empty.
         caption: what media say from one moment to the next, where it is known and not asked for.
+        place: file and number of its record, where they are known.
     """
 
     prediction: Prediction
@@ -39,6 +40,7 @@ class Example:
     caption: str = ""
     media: tuple[Media, ...] = ()
     split: str = ""
+    place: str = ""
 
 
 def is_right(prediction: Prediction) -> bool:
@@ -137,7 +139,8 @@ def _example(line: Mapping[str, Any], samples: Mapping[str, Samples]) -> Example
                       if len(pair) == 2),
     )  # fmt: skip
     example = Example(prediction, is_right(prediction), split=str(line.get("split", "")))
-    question = _find_question(prediction, samples.get(prediction.source, ()))
+    of_source = samples.get(prediction.source)
+    question = _find_question(prediction, of_source or ())
     if question is None:
         return example
     media = tuple(p for m in question.messages for p in m.parts if isinstance(p, Media))
@@ -145,7 +148,8 @@ def _example(line: Mapping[str, Any], samples: Mapping[str, Samples]) -> Example
     if exact_match(caption, prediction.reference, prediction.language):
         caption = ""  # it is what was asked for
     text = question.messages[-1].text.strip()
-    return replace(example, question=text, caption=caption, media=media)
+    place = f"{of_source.pieces[0][0].path}, record {prediction.number + 1}" if of_source else ""
+    return replace(example, question=text, caption=caption, media=media, place=place)
 
 
 def _items(value: Any) -> list[Any]:
