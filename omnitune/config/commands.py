@@ -71,7 +71,8 @@ class ConvertConfig(Config):
     copy_media: bool = False
     """copy media that lie elsewhere into a folder beside OUT"""
     strict: bool = False
-    """exit with status 1 if records are left out, because the format cannot say them"""
+    """exit with status 1 if records are left out, because the format cannot say them, or would be
+    read back as other samples"""
     overwrite: bool = False
     """replace the file if it is there"""
 

@@ -18,6 +18,7 @@ from omnitune.data.fields import FREE_KEYS, record_keys
 from omnitune.data.place import Place
 from omnitune.data.reading import DataPlace, read_available
 from omnitune.data.record_writers import WRITERS, RecordWriter
+from omnitune.data.round_trip import difference
 from omnitune.data.samples import IndexedSource, Samples
 from omnitune.data.schema import Record
 from omnitune.data.sources.base import Dialect, Origin, Values
@@ -46,6 +47,7 @@ class Converted:
         left_out: by reason, the records that could not be said.
         splits: of the records that were written without one.
         lost: by key, the records that were written without it.
+        changed: by what differs, the records that are not read back as they were.
     """
 
     out: Path
@@ -54,6 +56,7 @@ class Converted:
     left_out: dict[str, list[str]] = field(default_factory=dict)
     splits: Counter[str] = field(default_factory=Counter)
     lost: Counter[str] = field(default_factory=Counter)
+    changed: dict[str, list[str]] = field(default_factory=dict)
 
     def lines(self, to: str) -> Iterator[str]:
         """What to say of it."""
@@ -76,10 +79,11 @@ class Converted:
         if self.lost:
             told = ", ".join(f"{key} ({counted(n, 'record')})" for key, n in self.lost.items())
             yield f"  {to} does not say: {told}"
+        for what, ids in self.changed.items():
+            yield f"  read back otherwise: {counted(len(ids), 'record')}: {what} ({_some(ids)})"
         reasons = sorted(self.left_out.items(), key=lambda pair: -len(pair[1]))
         for reason, ids in reasons[:NAMED]:
-            more = f" and {len(ids) - NAMED:,} more" if len(ids) > NAMED else ""
-            yield f"  left out: {counted(len(ids), 'record')}: {reason} ({_some(ids)}{more})"
+            yield f"  left out: {counted(len(ids), 'record')}: {reason} ({_some(ids)})"
         if rest := [ids for _, ids in reasons[NAMED:]]:
             count = counted(sum(map(len, rest)), "record")
             yield f"  left out: {count} more, for {counted(len(rest), 'other reason')}"
@@ -107,7 +111,7 @@ def convert_data(config: ConvertConfig) -> int:
     for target, held in _targets(out, sources, config.container or usual).items():
         done = _convert(held, place, to, target, config)
         print("\n".join(done.lines(config.to)))
-        left_out |= bool(done.left_out)
+        left_out |= bool(done.left_out or done.changed)
     return int(config.strict and left_out)
 
 
@@ -190,6 +194,8 @@ def _convert_record(
         done.media.drop()
         done.left_out.setdefault(str(error), []).append(reader.source.sample(number).id)
         return
+    if what := difference(native, record, to, done.out):
+        done.changed.setdefault(what, []).append(reader.source.sample(number).id)
     done.media.keep()
     writer.write(record)
     done.written += 1
@@ -267,4 +273,5 @@ class NativeReader:
 
 
 def _some(ids: list[str]) -> str:
-    return ", ".join(quoted(one) for one in ids[:NAMED])
+    more = f" and {len(ids) - NAMED:,} more" if len(ids) > NAMED else ""
+    return ", ".join(quoted(one) for one in ids[:NAMED]) + more

@@ -131,7 +131,7 @@ def test_no_file_is_replaced_unasked(
 
 
 class Plain(Dialect):
-    """A dialect that says questions without media."""
+    """A dialect that says one question, and no task."""
 
     name, title = "plain_test", "plain test records"
 
@@ -139,12 +139,14 @@ class Plain(Dialect):
         return False
 
     def native(self, record: Values, origin: Any) -> Values:
-        return {"question": record["q"], "answer": record["a"]}
+        media = {name: record[name] for name in MEDIA if name in record}
+        return {"question": record["q"], "answer": record["a"], **media}
 
     def foreign(self, record: Any) -> Values:
         if "question" not in record:
             raise UserError("plain records hold one question")
-        return {"q": record["question"], "a": record["answer"]}
+        media = {name: record[name] for name in MEDIA if name in record}
+        return {"q": record["question"], "a": record["answer"], **media}
 
 
 @pytest.fixture
@@ -175,6 +177,22 @@ def test_what_a_format_cannot_say_is_named(
     ]
 
 
+def test_what_is_read_back_otherwise_is_named(
+    data: Path,
+    tmp_path: Path,
+    plain: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A format may say a record in a way that is another sample: its reader is asked."""
+    monkeypatch.setattr(Plain, "foreign", lambda self, record: {"q": "?", "a": record["answer"]})
+    file = write_source(data, "text_only", [{"id": "x", "question": "how?", "answer": "so"}])
+    command = ["convert", str(file), str(tmp_path / "out.json"), "--to", plain]
+    assert main(command) == 0
+    assert 'read back otherwise: 1 record: other questions ("x")' in capsys.readouterr().out
+    assert main([*command, "--strict", "--overwrite"]) == 1
+
+
 def test_nothing_is_written_where_nothing_can_be_said(
     data: Path, tmp_path: Path, plain: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -190,10 +208,12 @@ def test_flat_records_become_tables(data: Path, tmp_path: Path, plain: str) -> N
     assert main([*command, str(tmp_path / "out.csv")]) == 0
     with (tmp_path / "out.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert rows == [{"q": "<image> red?", "a": "no"}, {"q": "say it", "a": "hm"}]
+    assert [(row["q"], row["a"]) for row in rows] == [("<image> red?", "no"), ("say it", "hm")]
     parquet = pytest.importorskip("pyarrow.parquet")
     assert main([*command, str(tmp_path / "out.parquet")]) == 0
-    assert parquet.read_table(tmp_path / "out.parquet").to_pylist() == rows
+    assert parquet.read_table(tmp_path / "out.parquet").to_pylist() == [
+        {key: value or None for key, value in row.items()} for row in rows
+    ]
 
 
 def test_nested_records_are_none_of_csv(
