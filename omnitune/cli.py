@@ -17,6 +17,7 @@ from omnitune.config.arguments import split_arguments
 from omnitune.config.base import CHECKPOINTS, C, Config
 from omnitune.config.commands import (
     CompareConfig,
+    ConvertConfig,
     EvaluateConfig,
     ExportConfig,
     InspectConfig,
@@ -310,19 +311,18 @@ def evaluate(config: EvaluateConfig) -> int:
 
 @takes(InspectConfig)
 def inspect(config: InspectConfig) -> int:
-    """Says what a data folder holds, which media are broken, and what its splits share."""
-    from omnitune.data.audit.inspect import account_lines, inspect_folder
-    from omnitune.models.loading import read_reading
-    from omnitune.storage import require_target, write_json
+    """Says what data hold, which media are broken, what splits share; shows a sample."""
+    from omnitune.reporting.inspecting import inspect_data
 
-    if config.as_json:
-        require_target(config.as_json, "--json")
-    reading = read_reading(config.ckpt_dir, config.max_tokens) if config.ckpt_dir else None
-    found = inspect_folder(config.data, reading)
-    if config.as_json:
-        write_json(config.as_json, found)
-    print("\n".join(account_lines(found)))
-    return int(config.strict and (found["leaking"] or found["broken"]["count"] > 0))
+    return inspect_data(config)
+
+
+@takes(ConvertConfig)
+def convert(config: ConvertConfig) -> int:
+    """Writes data in another format, with its media."""
+    from omnitune.data.convert import convert_data
+
+    return convert_data(config)
 
 
 @takes(ReportConfig)
@@ -390,7 +390,7 @@ def chat(arguments: list[str]) -> int:
 
 
 GROUPS: dict[str, tuple[Command, ...]] = {
-    "Get data and parts": (corpus, parts),
+    "Get data and parts": (corpus, convert, parts),
     "Train": (pretrain, plan, sft),
     "Score": (evaluate,),
     "Look": (inspect, replay, report, compare),
