@@ -60,6 +60,11 @@ class Question:
     choices: tuple[tuple[str, str], ...] = ()
 
     @property
+    def truth(self) -> Truth:
+        """What an answer is held against."""
+        return Truth(self.reference, self.language, self.references, self.choices)
+
+    @property
     def right_texts(self) -> tuple[str, ...]:
         """All that may be said: the right answers and the options."""
         return (self.reference, *self.references, *(text for _, text in self.choices))

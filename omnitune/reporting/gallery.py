@@ -148,7 +148,8 @@ def _example(line: Mapping[str, Any], samples: Mapping[str, Samples]) -> Example
     if exact_match(caption, prediction.reference, prediction.language):
         caption = ""  # it is what was asked for
     text = question.messages[-1].text.strip()
-    place = f"{of_source.pieces[0][0].path}, record {prediction.number + 1}" if of_source else ""
+    known = of_source is not None and 0 <= prediction.number < len(of_source)
+    place = of_source.pieces[0][0].where(prediction.number) if of_source and known else ""
     return replace(example, question=text, caption=caption, media=media, place=place)
 
 

@@ -21,9 +21,9 @@ from torch import Tensor
 from omnitune.config.sft import SftConfig
 from omnitune.console import progress_bar
 from omnitune.data.audit.truncation import ReadLimits, audit_truncation
-from omnitune.data.index import Samples
 from omnitune.data.loader import FeatureSource, SampleReader
 from omnitune.data.reading import split_of
+from omnitune.data.samples import Samples
 from omnitune.encoders.base import Encoder
 from omnitune.evaluation.runs import RunFolder, as_object, find_again, read_run
 from omnitune.sample import Sample, UserError
@@ -146,7 +146,11 @@ def config_again(run: RunFolder) -> SftConfig:
         ) from None
     found = {name: find_again(value, run.path) for name, value in config if isinstance(value, Path)}
     ckpts = {name: find_again(path, run.path) for name, path in config.encoder_ckpts.items()}
-    return config.model_copy(update=found | {"encoder_ckpts": ckpts})
+    sources = {
+        name: source.model_copy(update={"path": str(find_again(Path(source.path), run.path))})
+        for name, source in config.sources.items()
+    }
+    return config.model_copy(update=found | {"encoder_ckpts": ckpts, "sources": sources})
 
 
 def stream_again(config: SftConfig, kept: Kept) -> tuple[Strategy, dict[str, Samples]]:
@@ -158,7 +162,7 @@ def stream_again(config: SftConfig, kept: Kept) -> tuple[Strategy, dict[str, Sam
     samples = read_samples(config)
     limits = ReadLimits(renderer, model.modalities, longest, config.multi_turn_prob > 0)
     leave_out = config.too_long == "leave_out"
-    samples, _ = audit_truncation(samples, limits, config.data_dir, leave_out)
+    samples, _ = audit_truncation(samples, limits, leave_out)
     require_splits(config, samples)
     counted = {name: slots_only(encoder) for name, encoder in model.modalities.items()}
     reader = SampleReader(renderer, model.modalities, counted, longest)

@@ -15,8 +15,8 @@ from hashlib import blake2b
 from struct import pack
 from typing import Any
 
-from omnitune.data.index import IndexedFile, Samples
 from omnitune.data.packing import Item, Origin
+from omnitune.data.samples import IndexedSource, Samples
 from omnitune.sample import Sample
 
 FORMAT = "omnitune run hash 1"  # rises when something else is hashed
@@ -121,10 +121,10 @@ def checksum_of(samples: Sequence[Sample], place: int) -> int:
 def file_of(samples: Sequence[Sample], place: int) -> str:
     """The file that the record at a place among some samples lies in; "" where there is none."""
     found = _locate(samples, place)
-    return str(found[0].path) if found else ""
+    return str(found[0].place(found[1]).file) if found else ""
 
 
-def _locate(samples: Sequence[Sample], place: int) -> tuple[IndexedFile, int] | None:
+def _locate(samples: Sequence[Sample], place: int) -> tuple[IndexedSource, int] | None:
     for file, numbers in samples.pieces if isinstance(samples, Samples) else ():
         if place < len(numbers):
             return file, int(numbers[place])
