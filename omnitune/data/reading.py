@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -15,12 +16,13 @@ from omnitune.config.settings import quoted
 from omnitune.containers.cache import cache_folder
 from omnitune.containers.registry import container_of, suffixes
 from omnitune.data.faults import Faults
-from omnitune.data.index import INDEX_FOLDER, Parse, open_index
+from omnitune.data.index import INDEX_FOLDER, Parse, content_key, open_index
 from omnitune.data.place import DataFile, Place
 from omnitune.data.samples import IndexedSource, Samples, first_shown
 from omnitune.data.schema import Record, rules
 from omnitune.data.sources.finding import find_files, is_pattern
 from omnitune.data.splits import VALIDATION_SHARE, clash, doubts
+from omnitune.hub import say
 from omnitune.media.base import counted
 from omnitune.media.registry import MEDIA
 from omnitune.sample import Media, Sample, UserError
@@ -99,10 +101,13 @@ def read_source(
     of = replace(of, language=of.language or language)
     if of.path:
         found = find_files(of)
-        print(found.line)
-        samples = _read(found.files, found.source, found.parse, cache_folder(INDEX_FOLDER))
+        say(found.line)
+        # Sources of one name may lie in several places, and one place be read in several ways.
+        where = hashlib.sha256(str(Path(of.path).absolute()).encode()).hexdigest()[:12]
+        root = cache_folder(INDEX_FOLDER) / where
+        samples = _read(found.files, found.source, found.parse, root, found.rules)
         if found.note:
-            print(found.note)
+            say(found.note)
         return samples
     assert data_dir is not None
     path = source_file(data_dir, of.name)
@@ -122,10 +127,13 @@ def read_source(
     return _read(files, of, parse, data_dir / INDEX_FOLDER)
 
 
-def _read(files: list[DataFile], source: Source, parse: Parse, root: Path) -> Samples:
+def _read(
+    files: list[DataFile], source: Source, parse: Parse, root: Path, more_rules: str = ""
+) -> Samples:
     """Indexes files and looks whether there is anything in them; raises UserError."""
     try:
-        index = open_index(files, source.name, root, parse, rules(source), source.limit)
+        read_by = rules(source) + more_rules
+        index = open_index(files, source.name, root, parse, read_by, source.limit)
     except OSError as error:
         path = error.filename or files[0].path
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
@@ -263,17 +271,19 @@ def remarks(samples: Iterable[Samples]) -> list[str]:
     return told
 
 
-def data_files(data: Path | DataPlace, sources: Iterable[str] | None = None) -> dict[str, Path]:
+def data_files(
+    data: Path | DataPlace, sources: Iterable[str] | None = None
+) -> dict[str, Path | str]:
     """The files of sources (of all if None), there or not, by their names within the folder.
 
-    Those of a run's own are named after it.
+    Of a run's own source it is a digest that stands for the content of all its files.
     """
     data = data if isinstance(data, DataPlace) else DataPlace(data)
-    files: dict[str, Path] = {}
+    files: dict[str, Path | str] = {}
     for name in SOURCES if sources is None else sources:
         if name in data.own:
             found = find_files(data.own[name]).files
-            files |= {f"{name}/{file.path.name}": file.path for file in found}
+            files[name] = content_key([part for file in found for part in file.parts])
         elif data.folder is not None:
             path = source_file(data.folder, name)
             files[path.relative_to(data.folder).as_posix()] = path

@@ -32,6 +32,7 @@ from omnitune.sample import Sample, UserError
 from omnitune.sources import Source
 from omnitune.tasks import TASKS
 
+AUTO = "auto"  # a split that is chosen for each record, whatever it says
 LOOKED_AT = 20  # records by which a dialect is recognised
 MEDIA_LOOKED_AT = 100  # records whose media are looked for
 
@@ -78,7 +79,9 @@ class Found:
             found["task"] = source.task
         by_name = self.splits.get(place.file) or self.splits.get(_top_folder(place, values), "")
         split = source.split or by_name
-        if source.split or (split and "split" not in found):
+        if source.split == AUTO:
+            found.pop("split", None)
+        elif source.split or (split and "split" not in found):
             found["split"] = split
         asked = "messages" in found or "qa" in found or found.get("question")
         if not asked and (prompts := source.prompts or self._usual_question(found)):
@@ -114,6 +117,12 @@ class Found:
         """What the dialect did not read, for the log; "" if it has read all."""
         told = [f"{quoted(key)} ({counted(n, 'record')})" for key, n in self.unread.items()]
         return f"{self.source.name}: not read: {', '.join(told)}" if told else ""
+
+    @property
+    def rules(self) -> str:
+        """Stands for what records are read by: the source's settings, dialect and splits."""
+        splits = sorted((str(path), split) for path, split in self.splits.items())
+        return repr((self.source, self.dialect.name, self.dialect.title, splits))
 
     @property
     def line(self) -> str:
