@@ -170,6 +170,19 @@ def test_greedy_answers_are_those_of_training(
     assert [[token for token in row if token not in rest] for row in rows] == expected
 
 
+def test_what_would_be_answered_without_the_media_is_refused(
+    standard: Any, processor: Any, samples: list[Sample]
+) -> None:
+    shown = [sample for sample in samples if sample.media][:1]
+    asked = prompts(processor, shown)
+    with pytest.raises(ValueError, match="prompt_lookup_num_tokens read tokens only"):
+        standard.generate(**asked, prompt_lookup_num_tokens=2)
+    text = {name: asked[name] for name in ("input_ids", "attention_mask")}
+    for call in (standard, standard.model, standard.generate):
+        with pytest.raises(ValueError, match=r"has placeholders of \w+, and \w+ is missing"):
+            call(**text)
+
+
 def test_beams_read_the_media_of_their_own_prompt(
     standard: Any, processor: Any, tmp_path: Path
 ) -> None:
