@@ -13,7 +13,7 @@ from typing import Any
 from omnitune.config.settings import nearest, quoted
 from omnitune.containers.address import INSIDE
 from omnitune.containers.chosen import ChosenContainer
-from omnitune.containers.registry import container_of
+from omnitune.containers.registry import CONTAINERS, container_of
 from omnitune.data.place import DataFile, Place
 from omnitune.data.schema import Record
 from omnitune.data.sources.base import Dialect, Origin, Values
@@ -22,6 +22,7 @@ from omnitune.data.sources.layouts import Layout, layout_of
 from omnitune.data.sources.native import NativeDialect
 from omnitune.data.sources.readdressed import RenamedDialect
 from omnitune.data.sources.registry import DIALECTS, dialect_of
+from omnitune.data.sources.speech_sets import LINES
 from omnitune.data.splits import by_content
 from omnitune.media.base import counted
 from omnitune.sample import Sample, UserError
@@ -113,7 +114,7 @@ def find_files(source: Source) -> Found:
     """
     layout = layout_of(source)
     try:
-        files = [DataFile(path, layout.container or container_of(path)) for path in layout.files]
+        files = [_data_file(path, source, layout) for path in layout.files]
     except OSError as error:
         raise UserError(f"{error.filename}: cannot be read ({error.strerror})") from None
     dialect = _dialect(source, files, layout)
@@ -122,6 +123,24 @@ def find_files(source: Source) -> Found:
         files = [DataFile(path, ChosenContainer(inner, chosen)) for path, inner in files]
     media_dir = source.media_dir or layout.media_dir
     return Found(files, dialect, replace(source, media_dir=media_dir), layout.splits)
+
+
+def _data_file(path: Path, source: Source, layout: Layout) -> DataFile:
+    """A file with its container: what the layout says, else the format, else the file itself."""
+    name = DIALECTS[source.format].container if source.format in DIALECTS else ""
+    given = layout.container or CONTAINERS.get(name)
+    try:
+        return DataFile(path, given or container_of(path))
+    except UserError:
+        # A text is made of lines: it is a list of records if a dialect knows them.
+        lines = CONTAINERS.get(LINES)
+        if lines is None or path.suffix.lower() != ".txt":
+            raise
+        first = [values for _, _, values in islice(lines.scan(path), LOOKED_AT)]
+        known = dialect_of(first, path) if first else None
+        if known is None or known.container != LINES:
+            raise
+        return DataFile(path, lines)
 
 
 def _dialect(source: Source, files: list[DataFile], layout: Layout) -> Dialect:

@@ -316,6 +316,7 @@ WRONG: list[tuple[str, Values, str]] = [
     ("hf_dataset", {"image": "a.png", "more": "b"}, "say which does with columns"),
     ("folder", {"file_name": "a.xyz", "text": "b"}, "suffix is of no known medium"),
     ("labelled", {"file": "a.png", "label": ""}, "no folder of a class"),
+    ("labelled", {"file": "agent-pass.wav", "label": ""}, "no folder of a class"),
     ("vqa", {"question": "a", "image_id": 7, "answers": ["b"]}, '"image_id" 7'),
     ("webdataset", {"__key__": "1", "mp4": "::/mp4", "txt": "b"}, "is a video"),
 ]
@@ -386,6 +387,11 @@ def test_nothing_that_a_table_reads_is_named_unread(
 def test_a_second_medium_that_nothing_reads_is_named() -> None:
     record = {"image": BYTES, "mask": BYTES, "thumbnail": "b.png", "caption": "a", "note": "x"}
     assert DIALECTS["hf_dataset"].unread(record) == ["mask", "thumbnail"]
+
+
+def test_what_repeats_a_medium_that_is_read_is_not_named() -> None:
+    record = {"path": "a.mp3", "sentence": "b", "path.2": "a.mp3"}
+    assert DIALECTS["common_voice"].unread(record) == []
 
 
 def test_only_the_answers_of_a_completion_are_learnt() -> None:

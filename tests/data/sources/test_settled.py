@@ -71,7 +71,7 @@ def test_records_whose_media_lie_in_them_are_not_all_in_one_split(tmp_path: Path
 def test_what_is_not_read_is_told_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     record = {"prompt": "a", "chosen": "b", "rejected": "c"}
     read(tmp_path, [record] * 3)
-    out = capsys.readouterr().out
+    out = capsys.readouterr().err
     assert out.count('mine: not read: "rejected" (3 records)') == 1
     assert "mine: TRL prompts and completions, or messages (1 file, jsonl)" in out
 
