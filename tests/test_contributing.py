@@ -1,4 +1,4 @@
-"""CONTRIBUTING's recipes, run as they stand there: a medium, an encoder, a task, a format."""
+"""CONTRIBUTING's recipes, run as they stand there: a medium, an encoder, a task, a container."""
 
 import json
 import re
@@ -10,8 +10,8 @@ import pytest
 import torch
 from helpers import sft_settings
 
-from omnitune.data.reading import read_source
 from omnitune.containers.registry import CONTAINERS
+from omnitune.data.reading import read_source
 from omnitune.encoders.registry import ENCODERS, build_encoder
 from omnitune.media.registry import MEDIA
 from omnitune.models.loading import save_encoder
@@ -21,7 +21,7 @@ from omnitune.tasks import TASKS
 from omnitune.training.sft import finetune
 
 GUIDE = (Path(__file__).parent.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
-TITLES = ("A medium", "An encoder", "A task", "A format")
+TITLES = ("A medium", "An encoder", "A task", "A container")
 MOST_LINES = 15
 REGISTRIES: tuple[dict[str, Any], ...] = (MEDIA, ENCODERS, SOURCES, TASKS, CONTAINERS)
 
@@ -114,9 +114,9 @@ def test_the_format_gives_the_records_of_its_files(tmp_path: Path) -> None:
     pairs = [("what is 7 plus 5?", "12"), ("which color is grass?", "green")]
     path = tmp_path / SOURCES["text_only"].file
     path.parent.mkdir()
-    path.with_suffix(".tsv").write_text("".join("\t".join(pair) + "\n" for pair in pairs))
+    path.with_suffix(".pairs").write_text("".join("\t".join(pair) + "\n" for pair in pairs))
     samples = read_source(tmp_path, "text_only")
     assert [tuple(m.text for m in sample.messages) for sample in samples] == pairs
-    path.with_suffix(".tsv").write_text("what is this?\n")
+    path.with_suffix(".pairs").write_text("what is this?\n")
     with pytest.raises(UserError, match="record 1"):
         read_source(tmp_path, "text_only")

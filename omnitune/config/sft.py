@@ -94,8 +94,7 @@ class SftConfig(RunConfig):
     """low-rank adapters in place of full fine-tuning, an object with the keys below; {} takes their
     defaults [default: none, the thinker itself is trained]"""
     data_mix: DataMix = DataMix(text_only=0.4, image_text=0.3, audio_text=0.3)
-    """sampling weight of each source; own sources have theirs there too [default: the embedded
-    corpus, unless sources are given]"""
+    """sampling weight of each source; where sources are given, theirs are the default"""
     sources: dict[NewName, SourceSettings] = Field({})
     """by name, own sources of records, each an object with the keys below"""
     phases: list[Phase] = Field([])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -14,6 +13,7 @@ import numpy as np
 
 from omnitune.config.settings import quoted
 from omnitune.containers.cache import cache_folder
+from omnitune.containers.notes import note
 from omnitune.containers.registry import container_of, suffixes
 from omnitune.data.faults import Faults
 from omnitune.data.index import INDEX_FOLDER, Parse, open_index
@@ -100,10 +100,10 @@ def read_source(
     of = replace(of, language=of.language or language)
     if of.path:
         found = find_files(of)
-        print(found.line, file=sys.stderr)
+        note(found.line)
         samples = _read(found.files, found.source, found.parse, cache_folder(INDEX_FOLDER))
         if found.note:
-            print(found.note, file=sys.stderr)
+            note(found.note)
         return samples
     assert data_dir is not None
     path = source_file(data_dir, of.name)

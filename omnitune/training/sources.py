@@ -10,6 +10,7 @@ from omnitune.data.loader import BatchStream, SampleReader
 from omnitune.data.mixture import Mixture
 from omnitune.data.reading import DataPlace, join, read_sources, remarks, split_of
 from omnitune.data.samples import Samples
+from omnitune.data.sources.finding import find_files
 from omnitune.data.splits import doubts
 from omnitune.sample import UserError
 
@@ -17,6 +18,9 @@ from omnitune.sample import UserError
 def read_samples(config: SftConfig) -> dict[str, Samples]:
     """Every split of the sources with weight; says how many there are, and what is odd."""
     given = {source: weight_of(config, source) for source in config.source_names}
+    for name in config.source_names:
+        if name in config.sources:
+            print(find_files(config.own_sources[name]).line, flush=True)
     samples = read_sources(data_place(config), given, config.languages)
     require_encoders(config, samples)
     require_splits(config, samples)

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from helpers import write_source
 
+from omnitune.containers.registry import CONTAINERS, container_of
 from omnitune.data import index as indexing
 from omnitune.data.reading import data_files, read_available, read_source
-from omnitune.containers.registry import CONTAINERS, container_of
 from omnitune.sample import UserError
 from omnitune.sources import SOURCES
 
@@ -23,15 +23,15 @@ FILE = SOURCES["text_only"].file
 @pytest.mark.parametrize(
     ("name", "content", "expected"),
     [
-        ("a.json", "[]", "native"),
-        ("a.jsonl", " \n [\n", "native"),
+        ("a.json", "[]", "json"),
+        ("a.jsonl", " \n [\n", "json"),
         ("a.json", '{"a": 1}\n{"a": 2}\n', "jsonl"),
         ("a.txt", '\ufeff{"a": 1}\r\n\r\n{"a": 2}', "jsonl"),
-        ("a.json", '{"a": 1}', "native"),  # which says that it is no list
-        ("a.json", '{\n"a": 1\n}\n', "native"),
+        ("a.json", '{"a": 1}', "json"),  # which says that it is no list
+        ("a.json", '{\n"a": 1\n}\n', "json"),
         ("a.jsonl", '{"a": 1}', "jsonl"),
         ("a.NDJSON", "", "jsonl"),
-        ("a.json", "", "native"),
+        ("a.json", "", "json"),
     ],
 )
 def test_a_format_is_told_by_the_content_and_else_by_the_name(
@@ -43,9 +43,9 @@ def test_a_format_is_told_by_the_content_and_else_by_the_name(
 
 
 def test_a_file_of_no_format_is_named(tmp_path: Path) -> None:
-    path = tmp_path / "a.csv"
+    path = tmp_path / "a.txt"
     path.write_text("question,answer\n")
-    with pytest.raises(UserError, match=r"a\.csv: is in none of the known formats \(native, jsonl"):
+    with pytest.raises(UserError, match=r"a\.txt: is in none of the known formats .*json, jsonl"):
         container_of(path)
 
 

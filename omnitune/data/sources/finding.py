@@ -5,21 +5,26 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 from omnitune.config.settings import nearest, quoted
-from omnitune.containers.address import INSIDE
+from omnitune.containers.address import INSIDE, parse
 from omnitune.containers.chosen import ChosenContainer
+from omnitune.containers.media_folder import FILE, LABEL
 from omnitune.containers.registry import CONTAINERS, container_of
 from omnitune.data.place import DataFile, Place
 from omnitune.data.schema import Record
 from omnitune.data.sources.base import Dialect, Origin, Values
 from omnitune.data.sources.columns import ColumnsDialect
 from omnitune.data.sources.layouts import Layout, layout_of
+from omnitune.data.sources.llama_factory import dialect_of_entry
+from omnitune.data.sources.media_dir import find_media_dir
 from omnitune.data.sources.native import NativeDialect
+from omnitune.data.sources.patterns import is_pattern as is_pattern
 from omnitune.data.sources.readdressed import RenamedDialect
 from omnitune.data.sources.registry import DIALECTS, dialect_of
 from omnitune.data.sources.speech_sets import LINES
@@ -30,6 +35,7 @@ from omnitune.sources import Source
 from omnitune.tasks import TASKS
 
 LOOKED_AT = 20  # records by which a dialect is recognised
+MEDIA_LOOKED_AT = 100  # records whose media are looked for
 
 
 @dataclass(frozen=True)
@@ -56,20 +62,24 @@ class Found:
         origin = Origin(place.file, self.source, record.wrong)
         self.unread.update(self.dialect.unread(record.values))
         own = "task" in record.values
-        native = self.settled(self.dialect.native(record.values, origin), place, own)
+        native = self.settled(self.dialect.native(record.values, origin), place, values, own)
         sample = Record(place.file, self.source, place.number, native, place).sample()
         return sample if sample.language else replace(sample, language=self.source.language)
 
-    def settled(self, native: Values, place: Place, own_task: bool = True) -> Values:
+    def settled(
+        self, native: Values, place: Place, values: Any = None, own_task: bool = True
+    ) -> Values:
         """A record in our keys with what the source's settings say of it.
 
         Args:
+            values: as the file has it.
             own_task: the record itself names its task; else the source's goes before the dialect's.
         """
         source, found = self.source, dict(native)
         if source.task and not (own_task and "task" in found):
             found["task"] = source.task
-        split = source.split or self.splits.get(place.file, "")
+        by_name = self.splits.get(place.file) or self.splits.get(_top_folder(place, values), "")
+        split = source.split or by_name
         if source.split or (split and "split" not in found):
             found["split"] = split
         asked = "messages" in found or "qa" in found or found.get("question")
@@ -80,6 +90,20 @@ class Found:
             # Records whose media lie in them may be alike but for these.
             found["split"] = by_content({"record": native, "place": place[2:]})
         return found
+
+    def first_media(self) -> list[Path]:
+        """Paths of media of the first file's first records, as far as these can be read."""
+        path, container = self.files[0]
+        paths: dict[Path, None] = {}
+        scan = container.scan(path)
+        # What is wrong with a file or record is told when all of them are read.
+        with suppress(OSError, UserError):
+            for number, (start, length, values) in enumerate(islice(scan, MEDIA_LOOKED_AT)):
+                with suppress(UserError):
+                    sample = self.parse(Place(number, path, number, start, length), values)
+                    own = (medium.path for medium in sample.media if not parse(medium.path))
+                    paths |= dict.fromkeys(own)
+        return list(paths)
 
     def _usual_question(self, found: Values) -> tuple[str, ...]:
         """What a record of another format is asked where nobody says."""
@@ -101,9 +125,10 @@ class Found:
         return f"{self.source.name}: {self.dialect.title} ({many}, {', '.join(kinds)})"
 
 
-def is_pattern(path: Path) -> bool:
-    """Whether a path stands for several files."""
-    return any(sign in str(path) for sign in "*?[{")
+def _top_folder(place: Place, values: Any) -> Path:
+    """The folder that a file of a folder of media lies in; the folder itself for other records."""
+    file = values.get(FILE) if isinstance(values, dict) and set(values) == {FILE, LABEL} else None
+    return place.file / file.partition("/")[0] if isinstance(file, str) else place.file
 
 
 def find_files(source: Source) -> Found:
@@ -122,19 +147,24 @@ def find_files(source: Source) -> Found:
         chosen = dialect.passes_over
         files = [DataFile(path, ChosenContainer(inner, chosen)) for path, inner in files]
     media_dir = source.media_dir or layout.media_dir
-    return Found(files, dialect, replace(source, media_dir=media_dir), layout.splits)
+    found = Found(files, dialect, replace(source, media_dir=media_dir), layout.splits)
+    if media_dir:
+        return found
+    first = replace(found, unread=Counter()).first_media()  # read here only to look
+    media_dir = find_media_dir(files[0].path, first, source.name)
+    return replace(found, source=replace(source, media_dir=media_dir))
 
 
 def _data_file(path: Path, source: Source, layout: Layout) -> DataFile:
     """A file with its container: what the layout says, else the format, else the file itself."""
-    name = DIALECTS[source.format].container if source.format in DIALECTS else ""
-    given = layout.container or CONTAINERS.get(name)
     try:
-        return DataFile(path, given or container_of(path))
+        return DataFile(path, layout.container or container_of(path))
     except UserError:
+        if source.format in DIALECTS and DIALECTS[source.format].container:
+            return DataFile(path, CONTAINERS[DIALECTS[source.format].container])
         # A text is made of lines: it is a list of records if a dialect knows them.
-        lines = CONTAINERS.get(LINES)
-        if lines is None or path.suffix.lower() != ".txt":
+        lines = CONTAINERS[LINES]
+        if path.suffix.lower() != ".txt":
             raise
         first = [values for _, _, values in islice(lines.scan(path), LOOKED_AT)]
         known = dialect_of(first, path) if first else None
@@ -146,6 +176,8 @@ def _data_file(path: Path, source: Source, layout: Layout) -> DataFile:
 def _dialect(source: Source, files: list[DataFile], layout: Layout) -> Dialect:
     if isinstance(layout.dialect, Dialect):
         return layout.dialect
+    if layout.entry is not None and not source.format:
+        return dialect_of_entry(layout.entry, layout.where)
     name = source.format or layout.dialect
     if source.columns and not name:
         return ColumnsDialect()
@@ -160,11 +192,12 @@ def _dialect(source: Source, files: list[DataFile], layout: Layout) -> Dialect:
     if name:
         inner = DIALECTS[name]
         return RenamedDialect(inner, dict(source.columns)) if source.columns else inner
-    path, container = files[0]
+    path = files[0].path
     try:
-        first = [values for _, _, values in islice(container.scan(path), LOOKED_AT)]
+        scans = (container.scan(path) for path, container in files)
+        first = [values for _, _, values in islice(chain.from_iterable(scans), LOOKED_AT)]
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+        raise UserError(f"{error.filename or path}: cannot be read ({error.strerror})") from None
     if not first:
         raise UserError(f"{path}: is empty; the source {source.name} needs records")
     records = [record for record in first if isinstance(record, dict)]
