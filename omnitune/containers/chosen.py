@@ -40,6 +40,10 @@ class ChosenContainer(Container):
         """As the other one has it."""
         return self.inner.content(path, start, length)
 
+    def parts(self, path: Path) -> list[Path]:
+        """As the other one has it."""
+        return self.inner.parts(path)
+
     def read_up_to(self, start: int, length: int) -> int:
         """As the other one has it."""
         return self.inner.read_up_to(start, length)

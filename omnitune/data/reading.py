@@ -14,6 +14,7 @@ import numpy as np
 
 from omnitune.config.settings import quoted
 from omnitune.containers.cache import cache_folder
+from omnitune.containers.notes import note
 from omnitune.containers.registry import container_of, suffixes
 from omnitune.data.faults import Faults
 from omnitune.data.index import INDEX_FOLDER, Parse, content_key, open_index
@@ -22,7 +23,6 @@ from omnitune.data.samples import IndexedSource, Samples, first_shown
 from omnitune.data.schema import Record, rules
 from omnitune.data.sources.finding import find_files, is_pattern
 from omnitune.data.splits import VALIDATION_SHARE, clash, doubts
-from omnitune.hub import say
 from omnitune.media.base import counted
 from omnitune.media.registry import MEDIA
 from omnitune.sample import Media, Sample, UserError
@@ -101,13 +101,13 @@ def read_source(
     of = replace(of, language=of.language or language)
     if of.path:
         found = find_files(of)
-        say(found.line)
+        note(found.line)
         # Sources of one name may lie in several places, and one place be read in several ways.
         where = hashlib.sha256(str(Path(of.path).absolute()).encode()).hexdigest()[:12]
         root = cache_folder(INDEX_FOLDER) / where
         samples = _read(found.files, found.source, found.parse, root, found.rules)
         if found.note:
-            say(found.note)
+            note(found.note)
         return samples
     assert data_dir is not None
     path = source_file(data_dir, of.name)

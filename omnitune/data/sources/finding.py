@@ -15,17 +15,19 @@ from omnitune.config.settings import nearest, quoted
 from omnitune.containers.address import INSIDE, parse
 from omnitune.containers.chosen import ChosenContainer
 from omnitune.containers.media_folder import FILE, LABEL
-from omnitune.containers.registry import container_of
+from omnitune.containers.registry import CONTAINERS, container_of
 from omnitune.data.place import DataFile, Place
 from omnitune.data.schema import Record
 from omnitune.data.sources.base import Dialect, Origin, Values
 from omnitune.data.sources.columns import ColumnsDialect
 from omnitune.data.sources.layouts import Layout, layout_of
+from omnitune.data.sources.llama_factory import dialect_of_entry
 from omnitune.data.sources.media_dir import find_media_dir
 from omnitune.data.sources.native import NativeDialect
 from omnitune.data.sources.patterns import is_pattern as is_pattern
 from omnitune.data.sources.readdressed import RenamedDialect
 from omnitune.data.sources.registry import DIALECTS, dialect_of
+from omnitune.data.sources.speech_sets import LINES
 from omnitune.data.splits import by_content
 from omnitune.media.base import counted
 from omnitune.sample import Sample, UserError
@@ -146,7 +148,7 @@ def find_files(source: Source) -> Found:
     """
     layout = layout_of(source)
     try:
-        files = [DataFile(path, layout.container or container_of(path)) for path in layout.files]
+        files = [_data_file(path, source, layout) for path in layout.files]
     except OSError as error:
         raise UserError(f"{error.filename}: cannot be read ({error.strerror})") from None
     dialect = _dialect(source, files, layout)
@@ -162,9 +164,29 @@ def find_files(source: Source) -> Found:
     return replace(found, source=replace(source, media_dir=media_dir))
 
 
+def _data_file(path: Path, source: Source, layout: Layout) -> DataFile:
+    """A file with its container: what the layout says, else the format, else the file itself."""
+    try:
+        return DataFile(path, layout.container or container_of(path))
+    except UserError:
+        if source.format in DIALECTS and DIALECTS[source.format].container:
+            return DataFile(path, CONTAINERS[DIALECTS[source.format].container])
+        # A text is made of lines: it is a list of records if a dialect knows them.
+        lines = CONTAINERS[LINES]
+        if path.suffix.lower() != ".txt":
+            raise
+        first = [values for _, _, values in islice(lines.scan(path), LOOKED_AT)]
+        known = dialect_of(first, path) if first else None
+        if known is None or known.container != LINES:
+            raise
+        return DataFile(path, lines)
+
+
 def _dialect(source: Source, files: list[DataFile], layout: Layout) -> Dialect:
     if isinstance(layout.dialect, Dialect):
         return layout.dialect
+    if layout.entry is not None and not source.format:
+        return dialect_of_entry(layout.entry, layout.where)
     name = source.format or layout.dialect
     if source.columns and not name:
         return ColumnsDialect()

@@ -187,11 +187,13 @@ class ForeignDialect(Dialect):
     def unread(self, record: Values) -> list[str]:
         """Names of keys that are not read and hold a medium, or text that somebody may miss."""
         used = {key for medium in MEDIA.values() if (key := media_key(record, medium))}
-        others = (key for key in record if key not in used and key not in self.reads)
+        read = {*used, *self.reads}
+        known = [record[key] for key in read if key in record]
         return [
             key
-            for key in others
-            if not is_blank(record[key]) and (key in _MATTERS or holds_medium(record[key]))
+            for key, value in record.items()
+            if not (key in read or is_blank(value) or (isinstance(value, str) and value in known))
+            and (key in _MATTERS or holds_medium(value))
         ]
 
 

@@ -119,7 +119,7 @@ class LabelledDialect(ForeignDialect):
             raise origin.wrong(f'"{FILE}" is {as_found(file)}, expected the path of a medium')
         path = Path(file)
         first, *others = path.stem.replace("-", "_").split("_")
-        if len(path.parts) == 1 and others:  # fsdd: 3_jackson_0.wav
+        if len(path.parts) == 1 and others and others[-1].isdigit():  # 3_jackson_0.wav
             label = first
         if not isinstance(label, str) or is_blank(label):
             raise origin.wrong(

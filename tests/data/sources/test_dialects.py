@@ -54,6 +54,13 @@ def said(*values: Any, **more: Any) -> list[Values]:
     return [{"role": names[n % 2], "content": value} for n, value in enumerate(values)]
 
 
+CUT = {
+    "id": "c-1",
+    "start": 1.5,
+    "duration": 2,
+    "supervisions": [{"id": "s", "text": "b", "language": "en", "speaker": "x"}],
+    "recording": {"duration": 9.0, "sources": [{"type": "file", "source": "a.wav"}]},
+}
 BYTES = {"bytes": "x", "path": None}
 # Records of one file, and their dialect; then what the first of them shows.
 FILES: list[tuple[str, list[Values], list[tuple[str, str]]]] = [
@@ -206,6 +213,7 @@ FILES: list[tuple[str, list[Values], list[tuple[str, str]]]] = [
         [{"audio": "a.wav", "duration": 2.5, "text": "b"}],
         [("u", "[a.wav]"), ("a", "b")],
     ),
+    ("manifest", [CUT], [("u", "[a.wav::t=1.5,3.5]"), ("a", "b")]),
     (
         "common_voice",
         [{"client_id": "", "path": "a.mp3", "sentence": "b", "up_votes": "2", "locale": "en"}],
@@ -311,11 +319,14 @@ WRONG: list[tuple[str, Values, str]] = [
         {"audio_filepath": "a.wav", "text": "b", "offset": 2, "duration": 0},
         "which is no stretch",
     ),
+    ("manifest", {**CUT, "supervisions": []}, "cut the recording at its supervisions"),
+    ("manifest", {**CUT, "recording": {"sources": []}}, 'with its path as "source"'),
     ("hf_dataset", {"audio": {"array": [0.1], "sampling_rate": 8}, "text": "b"}, "decode=False"),
     ("hf_dataset", {"image": 7, "text": "b"}, '"image" is 7'),
     ("hf_dataset", {"image": "a.png", "more": "b"}, "say which does with columns"),
     ("folder", {"file_name": "a.xyz", "text": "b"}, "suffix is of no known medium"),
     ("labelled", {"file": "a.png", "label": ""}, "no folder of a class"),
+    ("labelled", {"file": "agent-pass.wav", "label": ""}, "no folder of a class"),
     ("vqa", {"question": "a", "image_id": 7, "answers": ["b"]}, '"image_id" 7'),
     ("webdataset", {"__key__": "1", "mp4": "::/mp4", "txt": "b"}, "is a video"),
 ]
@@ -386,6 +397,11 @@ def test_nothing_that_a_table_reads_is_named_unread(
 def test_a_second_medium_that_nothing_reads_is_named() -> None:
     record = {"image": BYTES, "mask": BYTES, "thumbnail": "b.png", "caption": "a", "note": "x"}
     assert DIALECTS["hf_dataset"].unread(record) == ["mask", "thumbnail"]
+
+
+def test_what_repeats_a_medium_that_is_read_is_not_named() -> None:
+    record = {"path": "a.mp3", "sentence": "b", "path.2": "a.mp3"}
+    assert DIALECTS["common_voice"].unread(record) == []
 
 
 def test_only_the_answers_of_a_completion_are_learnt() -> None:
