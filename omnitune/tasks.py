@@ -35,6 +35,7 @@ class Task:
         answer_limit: tokens that an answer may have; None: as the references need.
         is_default: a record of these media that names no task has this one.
         aliases: other words by which such a record may name it.
+        question: of a record of another format that asks none; "" where none is needed.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Task:
     answer_limit: int | None = None
     is_default: bool = True
     aliases: tuple[str, ...] = ()
+    question: str = ""
 
     @property
     def label(self) -> str:
@@ -111,10 +113,13 @@ _TEXT, _IMAGE, _AUDIO = frozenset[str](), frozenset({"image"}), frozenset({"audi
 _TASKS = (
     Task("text", _TEXT, "token_acc", "text conversations", "text_acc"),
     Task("image_qa", _IMAGE, "exact_match", "questions about an image", "image_qa_acc"),
-    Task("caption", _IMAGE, "exact_match", "captions of an image", is_default=False),
+    Task(
+        "caption", _IMAGE, "exact_match", "captions of an image", is_default=False,
+        question="Describe the picture.",
+    ),
     Task(
         "transcription", _AUDIO, "wer", "transcripts of speech", "audio_wer",
-        console="audio transcription WER", is_default=False,
+        console="audio transcription WER", is_default=False, question="Transcribe the speech.",
     ),
     # "qa" is a name of this one, so that it is none of a transcription of the same kind.
     Task("audio_qa", _AUDIO, "exact_match", "questions about a sound", aliases=(ANY_QUESTION,)),

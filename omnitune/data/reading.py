@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -99,7 +100,11 @@ def read_source(
     of = replace(of, language=of.language or language)
     if of.path:
         found = find_files(of)
-        return _read(found.files, found.source, found.parse, cache_folder(INDEX_FOLDER))
+        print(found.line, file=sys.stderr)
+        samples = _read(found.files, found.source, found.parse, cache_folder(INDEX_FOLDER))
+        if found.note:
+            print(found.note, file=sys.stderr)
+        return samples
     assert data_dir is not None
     path = source_file(data_dir, of.name)
 

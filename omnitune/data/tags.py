@@ -70,6 +70,11 @@ def cut(text: str) -> Iterator[tuple[str, str]]:
         yield plain + text[position:], ""
 
 
+def escape(text: str) -> str:
+    """A text written so that :func:`cut` finds no tag in it, whatever its letters are."""
+    return _pattern(tuple(MEDIA)).sub(r"\\\g<0>", text) if "<" in text else text
+
+
 def plain(text: str, at: str, wrong: Wrong) -> str:
     """A text in which no medium can stand; a tag in it is refused.
 

@@ -3,31 +3,38 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 from omnitune.config.settings import nearest, quoted
-from omnitune.containers.address import parse
-from omnitune.containers.media_folder import FILE, LABEL
-from omnitune.containers.registry import container_of
+from omnitune.containers.address import INSIDE, parse
+from omnitune.containers.chosen import ChosenContainer
+from omnitune.containers.media_folder import MediaFolderContainer, media_below
+from omnitune.containers.registry import CONTAINERS, container_of
 from omnitune.data.place import DataFile, Place
 from omnitune.data.schema import Record
 from omnitune.data.sources.base import Dialect, Origin, Values
 from omnitune.data.sources.columns import ColumnsDialect
 from omnitune.data.sources.layouts import Layout, layout_of
 from omnitune.data.sources.media_dir import find_media_dir
+from omnitune.data.sources.native import NativeDialect
 from omnitune.data.sources.patterns import is_pattern as is_pattern
+from omnitune.data.sources.readdressed import RenamedDialect
 from omnitune.data.sources.registry import DIALECTS, dialect_of
+from omnitune.data.sources.speech_sets import LINES
+from omnitune.data.splits import by_content
+from omnitune.media.base import counted
 from omnitune.sample import Sample, UserError
 from omnitune.sources import Source
+from omnitune.tasks import TASKS
 
 LOOKED_AT = 20  # records by which a dialect is recognised
 MEDIA_LOOKED_AT = 100  # records whose media are looked for
-TRANSCRIPTION = "transcription"
 
 
 @dataclass(frozen=True)
@@ -39,34 +46,47 @@ class Found:
         dialect: of their records.
         source: with the folder of its media.
         splits: by file, where the layout says.
+        unread: by key that the dialect does not read, how many records have something under it.
     """
 
     files: list[DataFile]
     dialect: Dialect
     source: Source
     splits: Mapping[Path, str]
+    unread: Counter[str] = field(default_factory=Counter)
 
     def parse(self, place: Place, values: Any) -> Sample:
         """A record as a sample; raises UserError."""
         record = Record(place.file, self.source, place.number, values, place)
         origin = Origin(place.file, self.source, record.wrong)
-        native = self.settled(self.dialect.native(record.values, origin), place, values)
+        self.unread.update(self.dialect.unread(record.values))
+        own = "task" in record.values
+        native = self.dialect.native(record.values, origin)
+        if self.files[0].container.has_columns:
+            native = without_empty(native)
+        native = self.settled(native, place, own)
         sample = Record(place.file, self.source, place.number, native, place).sample()
         return sample if sample.language else replace(sample, language=self.source.language)
 
-    def settled(self, native: Values, place: Place, values: Any) -> Values:
-        """A record in our keys with what the source's settings say of it."""
+    def settled(self, native: Values, place: Place, own_task: bool = True) -> Values:
+        """A record in our keys with what the source's settings say of it.
+
+        Args:
+            own_task: the record itself names its task; else the source's goes before the dialect's.
+        """
         source, found = self.source, dict(native)
-        if source.task:
-            found.setdefault("task", source.task)
-        by_name = self.splits.get(place.file) or self.splits.get(_top_folder(place, values), "")
-        split = source.split or by_name
+        if source.task and not (own_task and "task" in found):
+            found["task"] = source.task
+        split = source.split or self._split_by_name(place)
         if source.split or (split and "split" not in found):
             found["split"] = split
         asked = "messages" in found or "qa" in found or found.get("question")
-        if not asked and (prompts := source.prompts):
+        if not asked and (prompts := source.prompts or self._usual_question(found)):
             draw = random.Random(f"{source.seed}/{source.name}/{place.number}")
             found["question"] = draw.choice(prompts)
+        if "split" not in found and INSIDE in str(native):
+            # Records whose media lie in them may be alike but for these.
+            found["split"] = by_content({"record": native, "place": place[2:]})
         return found
 
     def first_media(self) -> list[Path]:
@@ -83,6 +103,25 @@ class Found:
                     paths |= dict.fromkeys(own)
         return list(paths)
 
+    def _split_by_name(self, place: Place) -> str:
+        """The split that the name of a record's file stands for, or of the folder of its medium."""
+        file, container = place.file, self.files[0].container
+        if self.splits and container.name == MediaFolderContainer.name:
+            file = file / media_below(file)[place.start].partition("/")[0]
+        return self.splits.get(file, "")
+
+    def _usual_question(self, found: Values) -> tuple[str, ...]:
+        """What a record of another format is asked where nobody says."""
+        task = TASKS.get(str(found.get("task")))
+        is_own = self.dialect.name == NativeDialect.name
+        return (task.question,) if task and task.question and not is_own else ()
+
+    @property
+    def note(self) -> str:
+        """What the dialect did not read, for the log; "" if it has read all."""
+        told = [f"{quoted(key)} ({counted(n, 'record')})" for key, n in self.unread.items()]
+        return f"{self.source.name}: not read: {', '.join(told)}" if told else ""
+
     @property
     def line(self) -> str:
         """What was recognised, for the log."""
@@ -91,10 +130,21 @@ class Found:
         return f"{self.source.name}: {self.dialect.title} ({many}, {', '.join(kinds)})"
 
 
-def _top_folder(place: Place, values: Any) -> Path:
-    """The folder that a file of a folder of media lies in; the folder itself for other records."""
-    file = values.get(FILE) if isinstance(values, dict) and set(values) == {FILE, LABEL} else None
-    return place.file / file.partition("/")[0] if isinstance(file, str) else place.file
+def without_empty(native: Values) -> Values:
+    """A record of a table without the keys that have no value in its row.
+
+    A row has all columns of its table. An empty answer stays: it is one that is missing.
+    """
+    found = {key: _without_none(value) for key, value in native.items()}
+    return {k: v for k, v in found.items() if k == "answer" or (v is not None and v != "")}
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_without_none(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _without_none(item) for key, item in value.items() if item is not None}
+    return value
 
 
 def find_files(source: Source) -> Found:
@@ -105,22 +155,46 @@ def find_files(source: Source) -> Found:
     """
     layout = layout_of(source)
     try:
-        files = [DataFile(path, layout.container or container_of(path)) for path in layout.files]
+        files = [_data_file(path, source, layout) for path in layout.files]
     except OSError as error:
         raise UserError(f"{error.filename}: cannot be read ({error.strerror})") from None
     dialect = _dialect(source, files, layout)
+    if type(dialect).passes_over is not Dialect.passes_over:
+        chosen = dialect.passes_over
+        files = [DataFile(path, ChosenContainer(inner, chosen)) for path, inner in files]
     media_dir = source.media_dir or layout.media_dir
     found = Found(files, dialect, replace(source, media_dir=media_dir), layout.splits)
     if media_dir:
         return found
     media_dir = find_media_dir(files[0].path, found.first_media(), source.name)
-    return replace(found, source=replace(source, media_dir=media_dir))
+    source = replace(source, media_dir=media_dir)
+    return replace(found, source=source, unread=Counter())
+
+
+def _data_file(path: Path, source: Source, layout: Layout) -> DataFile:
+    """A file with its container: what the layout says, else the format, else the file itself."""
+    name = DIALECTS[source.format].container if source.format in DIALECTS else ""
+    given = layout.container or CONTAINERS.get(name)
+    try:
+        return DataFile(path, given or container_of(path))
+    except UserError:
+        # A text is made of lines: it is a list of records if a dialect knows them.
+        lines = CONTAINERS.get(LINES)
+        if lines is None or path.suffix.lower() != ".txt":
+            raise
+        first = [values for _, _, values in islice(lines.scan(path), LOOKED_AT)]
+        known = dialect_of(first, path) if first else None
+        if known is None or known.container != LINES:
+            raise
+        return DataFile(path, lines)
 
 
 def _dialect(source: Source, files: list[DataFile], layout: Layout) -> Dialect:
-    if source.columns:
-        return ColumnsDialect()
+    if isinstance(layout.dialect, Dialect):
+        return layout.dialect
     name = source.format or layout.dialect
+    if source.columns and not name:
+        return ColumnsDialect()
     if name and name not in DIALECTS:
         close = nearest(name, DIALECTS)
         meant = f" (did you mean {quoted(close)}?)" if close else ""
@@ -130,7 +204,8 @@ def _dialect(source: Source, files: list[DataFile], layout: Layout) -> Dialect:
             f"known: {known}"
         )
     if name:
-        return DIALECTS[name]
+        inner = DIALECTS[name]
+        return RenamedDialect(inner, dict(source.columns)) if source.columns else inner
     path = files[0].path
     try:
         scans = (container.scan(path) for path, container in files)

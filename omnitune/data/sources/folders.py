@@ -19,6 +19,7 @@ from omnitune.containers.notes import note
 from omnitune.containers.registry import CONTAINERS, HEAD, is_list
 from omnitune.data.sources.file_splits import split_in, splits_of
 from omnitune.data.sources.layout import Layout
+from omnitune.data.sources.llama_factory import dialect_of_entry
 from omnitune.data.splits import TRAIN
 from omnitune.sample import UserError
 
@@ -106,7 +107,7 @@ def layout_of_entry(file: Path, name: str) -> Layout:
     files = [path] if path.is_file() else [p for p in sorted(_below(path)) if is_list(p)]
     if not files:
         raise UserError(f"{path}: holds no file of records, but {where} names it")
-    return Layout(files, media_dir=str(file.parent), entry=entry, where=where)
+    return Layout(files, dialect_of_entry(entry, where), media_dir=str(file.parent))
 
 
 def _entries(file: Path) -> dict[str, Any]:
