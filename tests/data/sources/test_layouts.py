@@ -213,8 +213,20 @@ def test_media_without_a_list(tmp_path: Path) -> None:
     assert len(values) == 2
 
 
+def test_a_text_beside_media(tmp_path: Path) -> None:
+    put(tmp_path, "sounds/a.wav", "README.md")
+    put(tmp_path, "words.txt", text="; comment\na: Hello there.\n")
+    put(tmp_path, "LICENSE.txt", text="All of this is free.\n")
+    layout = lay(tmp_path)
+    assert names(layout, tmp_path) == ["words.txt"]
+    put(tmp_path, "more.txt", text="b: Good bye.\n")
+    with pytest.raises(UserError, match=r"several lists \(more.txt, words.txt\); name one"):
+        lay(tmp_path)
+
+
 def test_a_folder_of_nothing_is_named(tmp_path: Path) -> None:
-    put(tmp_path, "notes.txt", "config.json")
+    put(tmp_path, "config.json")
+    put(tmp_path, "notes.txt", text="Nothing is here.")
     with pytest.raises(UserError, match=r"holds no file of records \(.*\.json, .*and no media"):
         lay(tmp_path)
 
@@ -242,4 +254,8 @@ def test_media_are_looked_for_above_and_in_the_usual_folders(
     inside = file.parent / "images" / "a.png"
     assert find_media_dir(file, [inside], "mine") == str(tmp_path)
     assert find_media_dir(file, [file.parent / "gone.png"], "mine") == ""
+    (tmp_path / "lists" / "en" / "some" / "folder").mkdir(parents=True)
+    write_image(tmp_path / "lists" / "en" / "some" / "folder" / "b.png")
+    found = find_media_dir(file, [file.parent / "b.png"], "mine")
+    assert found == str(tmp_path / "lists" / "en" / "some" / "folder")
     assert find_media_dir(tmp_path / "images" / "x.json", [tmp_path / "images" / "a.png"], "") == ""
