@@ -13,6 +13,7 @@ from omnitune.config.arguments import fields_of, option
 from omnitune.config.base import Config
 from omnitune.config.commands import (
     CompareConfig,
+    ConvertConfig,
     EvaluateConfig,
     InspectConfig,
     PlanOptions,
@@ -33,6 +34,7 @@ OPTIONS: dict[str, tuple[type[Config], ...]] = {
     "plan": (PlanOptions, SftConfig),
     "evaluate": (EvaluateConfig,),
     "inspect": (InspectConfig,),
+    "convert": (ConvertConfig,),
     "report": (ReportConfig,),
     "compare": (CompareConfig,),
     "chat": (chat_config(),),
