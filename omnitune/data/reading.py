@@ -99,7 +99,11 @@ def read_source(
     of = replace(of, language=of.language or language)
     if of.path:
         found = find_files(of)
-        return _read(found.files, found.source, found.parse, cache_folder(INDEX_FOLDER))
+        print(found.line)
+        samples = _read(found.files, found.source, found.parse, cache_folder(INDEX_FOLDER))
+        if found.note:
+            print(found.note)
+        return samples
     assert data_dir is not None
     path = source_file(data_dir, of.name)
 
