@@ -148,7 +148,8 @@ def find_files(source: Source) -> Found:
     found = Found(files, dialect, replace(source, media_dir=media_dir), layout.splits)
     if media_dir:
         return found
-    media_dir = find_media_dir(files[0].path, found.first_media(), source.name)
+    first = replace(found, unread=Counter()).first_media()  # read here only to look
+    media_dir = find_media_dir(files[0].path, first, source.name)
     return replace(found, source=replace(source, media_dir=media_dir))
 
 
