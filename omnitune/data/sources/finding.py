@@ -56,13 +56,17 @@ class Found:
 
     def parse(self, place: Place, values: Any) -> Sample:
         """A record as a sample; raises UserError."""
-        record = Record(place.file, self.source, place.number, values, place)
-        origin = Origin(place.file, self.source, record.wrong)
-        self.unread.update(self.dialect.unread(record.values))
-        own = "task" in record.values
-        native = self.settled(self.dialect.native(record.values, origin), place, values, own)
+        self.unread.update(self.dialect.unread(values) if isinstance(values, dict) else ())
+        native = self.native(place, values)
         sample = Record(place.file, self.source, place.number, native, place).sample()
         return sample if sample.language else replace(sample, language=self.source.language)
+
+    def native(self, place: Place, values: Any) -> Values:
+        """A record in our keys; raises UserError."""
+        record = Record(place.file, self.source, place.number, values, place)
+        origin = Origin(place.file, self.source, record.wrong)
+        own = "task" in record.values
+        return self.settled(self.dialect.native(record.values, origin), place, values, own)
 
     def settled(
         self, native: Values, place: Place, values: Any = None, own_task: bool = True
