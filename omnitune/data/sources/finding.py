@@ -58,16 +58,20 @@ class Found:
 
     def parse(self, place: Place, values: Any) -> Sample:
         """A record as a sample; raises UserError."""
+        self.unread.update(self.dialect.unread(values) if isinstance(values, dict) else ())
+        native = self.native(place, values)
+        sample = Record(place.file, self.source, place.number, native, place).sample()
+        return sample if sample.language else replace(sample, language=self.source.language)
+
+    def native(self, place: Place, values: Any) -> Values:
+        """A record in our keys; raises UserError."""
         record = Record(place.file, self.source, place.number, values, place)
         origin = Origin(place.file, self.source, record.wrong)
-        self.unread.update(self.dialect.unread(record.values))
         own = "task" in record.values
         native = self.dialect.native(record.values, origin)
         if self.files[0].container.has_columns:
             native = without_empty(native)
-        native = self.settled(native, place, own)
-        sample = Record(place.file, self.source, place.number, native, place).sample()
-        return sample if sample.language else replace(sample, language=self.source.language)
+        return self.settled(native, place, own)
 
     def settled(self, native: Values, place: Place, own_task: bool = True) -> Values:
         """A record in our keys with what the source's settings say of it.
