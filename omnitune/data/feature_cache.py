@@ -25,6 +25,7 @@ from omnitune.data.feature_table import Table
 from omnitune.data.packing import of_like_length
 from omnitune.encoders.base import Encoder
 from omnitune.media.base import open_file
+from omnitune.media.segments import file_of, split_time
 from omnitune.sample import UserError
 from omnitune.storage import file_state, usable_cores
 
@@ -161,15 +162,17 @@ class FeatureStore:
 
     def _state(self, path: Path) -> str:
         try:
-            return file_state(path)
+            return file_state(file_of(path))
         except (OSError, ValueError) as error:
             self.modality.medium.check(path)  # says what is wrong
             raise UserError(f"{path}: cannot be read ({error})") from None
 
     def _content(self, path: Path) -> str:
-        """Hash of a file's content; read once if the file is unchanged."""
+        """Hash of a medium's content; its file is read once if it is unchanged."""
         state = self._state(path)
-        return self._digest(path, state) if state else _digest(path, state)
+        whole, *times = split_time(path)
+        content = self._digest(whole, state) if state else _digest(whole, state)
+        return content if whole == path else _key(f"{content}/{times}")
 
     @property
     def _file(self) -> Path:

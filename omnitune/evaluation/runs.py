@@ -12,6 +12,7 @@ from omnitune.config.settings import read_json_object
 from omnitune.config.sources import SourceSettings
 from omnitune.data.reading import DataPlace
 from omnitune.evaluation.metrics import Metric, ranked_metrics
+from omnitune.media.segments import file_of
 from omnitune.sample import UserError
 
 CORPUS = "data/multimodal"
@@ -116,7 +117,7 @@ def data_of(ckpt_dir: Path) -> DataPlace:
 def find_again(path: Path, folder: Path) -> Path:
     """A path that a run names, seen from here or from one of the folders around the run's."""
     candidates = [path, *(parent / path for parent in folder.resolve().parents)]
-    return next((p for p in candidates if p.exists()), path)
+    return next((p for p in candidates if file_of(p).exists()), path)
 
 
 def config_of(ckpt_dir: Path) -> dict[str, Any]:
