@@ -21,6 +21,7 @@ from omnitune.config.commands import (
     ExportConfig,
     InspectConfig,
     PlanOptions,
+    ReplayConfig,
     ReportConfig,
 )
 from omnitune.config.help import aligned, asks_for_help, help_text
@@ -336,6 +337,22 @@ def report(config: ReportConfig) -> int:
     return 0
 
 
+@takes(ReplayConfig)
+def replay(config: ReplayConfig) -> int:
+    """Lists the records that a step of a run trained on, and proves the run's hash again."""
+    from omnitune.storage import require_target, write_json
+    from omnitune.training.replay import replay as replay_run
+    from omnitune.training.replay import replay_lines
+
+    if config.as_json:
+        require_target(config.as_json, "--json")
+    found = replay_run(config.ckpt_dir, config.step)
+    if config.as_json:
+        write_json(config.as_json, found)
+    print("\n".join(replay_lines(found)))
+    return int(not found["same"])
+
+
 @takes(CompareConfig)
 def compare(config: CompareConfig) -> int:
     """Compares runs, in the terminal and on a page: settings that differ, scores, curves."""
@@ -376,7 +393,7 @@ GROUPS: dict[str, tuple[Command, ...]] = {
     "Get data and parts": (corpus, parts),
     "Train": (pretrain, plan, sft),
     "Score": (evaluate,),
-    "Look": (inspect, report, compare),
+    "Look": (inspect, replay, report, compare),
     "Export": (export,),
     "Talk": (chat,),
 }

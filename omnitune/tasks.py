@@ -16,7 +16,7 @@ ANY_QUESTION = "qa"  # what a record may call its task, whatever its media: a qu
 _RESULT_KEYS = (
     "loss", "token_acc", "exact_match", "wer", "tokens", "intervals", "tasks", "splits",
     "scored_split", "warnings", "follow_ups", "reliance", "text_guard", "seconds", "truncation",
-    "mix", "blend", "precision", "compiled", "device", "cores",
+    "mix", "blend", "precision", "compiled", "device", "cores", "receipt", "run_hash", "taught",
 )  # fmt: skip
 RESULT_KEYS = frozenset(_RESULT_KEYS)
 

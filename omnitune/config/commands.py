@@ -55,6 +55,18 @@ class ReportConfig(Config):
     """folder of the data [default: the data of the run]"""
 
 
+class ReplayConfig(Config):
+    """Options of ``omnitune replay``."""
+
+    ckpt_dir: Path
+    """output folder of the run"""
+    step: int | None = Field(None, ge=1)
+    """number of a step, counted from 1, whose records to list; the hash is proved up to it
+    [default: the hash of the whole run is proved]"""
+    as_json: Path | None = Field(None, alias="json")
+    """file for all that was found, as JSON"""
+
+
 class CompareConfig(Config):
     """Options of ``omnitune compare``."""
 

@@ -45,6 +45,7 @@ from omnitune.training.progress import RunLog
 from omnitune.training.run import Plan, Run
 from omnitune.training.sources import build_stream, data_place, read_samples, require_splits
 from omnitune.training.strategy import Strategy, plan_strategy
+from omnitune.training.taught import what_taught
 
 GIB = 2**30
 COMPARED = 32  # samples of a source from which a run's own plan is made
@@ -91,7 +92,10 @@ def finetune(
         run.log.warn(warning)
     results["seconds"] = round(time.monotonic() - started, 1)
     results["truncation"] = setup.truncation
-    results["mix"] = setup.strategy.mix
+    results["mix"], results["receipt"] = setup.strategy.mix, setup.strategy.receipt
+    results["run_hash"] = setup.strategy.proof(run.step)
+    losses = setup.strategy.losses
+    results["taught"] = what_taught(setup.model, setup.reader, setup.samples, losses)
     if interpolation:
         results["blend"] = interpolation
     results["precision"], results["compiled"] = run.state["precision"], run.state.get("compile")
