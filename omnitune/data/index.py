@@ -16,7 +16,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from itertools import islice
 from pathlib import Path
@@ -27,13 +27,14 @@ import numpy as np
 from omnitune.console import progress_bar
 from omnitune.data.faults import Faults
 from omnitune.data.place import DataFile, Place
+from omnitune.data.reasons import reason_of
 from omnitune.data.splits import TRAIN, VALIDATION, likely, one_to_set_aside
 from omnitune.data.tally import Tally
 from omnitune.data.tally import difficulties as difficulties
 from omnitune.sample import Sample, UserError
 from omnitune.storage import sha256, write_json
 
-VERSION = 6
+VERSION = 7
 INDEX_FOLDER = ".index"  # within the data folder
 # Below so many bytes a file is read again sooner than its index is looked up and kept.
 KEEP_FROM = 2 << 20
@@ -47,6 +48,8 @@ ENDS = 64 << 10  # bytes at both ends that larger ones are known by, beside size
 # Place of a record and its JSON value to its sample; raises UserError.
 Parse = Callable[[Place, Any], Sample]
 Advance = Callable[[int], None]
+# Told of a record that is left out, and of what is wrong with it.
+OnWrong = Callable[[Place, UserError], None]
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,9 @@ class Index:
         shown_R: place in ``media_M3``.
         difficulty_N: from 0 to 1 (see :func:`difficulties`).
         aside_A: records without a split that were set aside as validation, where none is.
+        wrong_W2: of records that are left out because they are wrong, the place of the file and the
+            number in that.
+        wrong: the code of what is wrong with each of these. told: a sentence on each such code.
         name: stands for the file's content and the rules that it was read by.
     """
 
@@ -85,9 +91,12 @@ class Index:
     shown_R: np.ndarray
     difficulty_N: np.ndarray
     aside_A: np.ndarray
+    wrong_W2: np.ndarray
     splits: list[str]
     tasks: list[str]
     modalities: list[str]
+    wrong: list[str]
+    told: list[str]
     name: str
 
     def of_split(self, name: str) -> np.ndarray:
@@ -145,12 +154,32 @@ _ARRAYS = [field.name for field in fields(Index) if field.type == "np.ndarray"]
 _NAMES = [field.name for field in fields(Index) if field.type == "list[str]"]
 
 
+class _LeftOut:
+    """Wrong records that are left out.
+
+    Attributes:
+        places: by number, the place of its file and its number in that.
+        codes: what is wrong with each. told: by code, the first sentence.
+    """
+
+    def __init__(self) -> None:
+        self.places: dict[int, tuple[int, int]] = {}
+        self.codes: list[str] = []
+        self.told: dict[str, str] = {}
+
+    def add(self, place: Place, file: int, error: UserError) -> None:
+        self.places[place.number] = file, place.within
+        self.codes.append(reason_of(str(error)))
+        self.told.setdefault(self.codes[-1], str(error))
+
+
 def build_index(
     files: Sequence[DataFile],
     name: str,
     parse: Parse,
     advance: Advance = lambda n: None,
     limit: int | None = None,
+    on_wrong: OnWrong | None = None,
 ) -> Index:
     """Reads the records of some files one by one, checks them and notes what an index holds.
 
@@ -158,6 +187,8 @@ def build_index(
         name: stands for the files' content and the rules that they are read by.
         advance: called with the number of bytes just read.
         limit: so many records at most.
+        on_wrong: told of each record that is wrong, which then is left out; None: such a record is
+            an error.
 
     Raises:
         OSError: a file cannot be read.
@@ -165,17 +196,26 @@ def build_index(
     """
     tally, faults = Tally(), Faults(files[0].path if len(files) == 1 else None)
     free, numbers = 0, {file.path: n for n, file in enumerate(files)}
+    left_out = _LeftOut()
     for place, content, values in islice(_records(files, advance), limit):
-        with faults:
-            sample = parse(place, values)
+        number = numbers[place.file]
+        try:
+            # Where some are left out, a record's number is its place among the others.
+            sample = parse(place._replace(number=len(tally.print_N)) if on_wrong else place, values)
+        except UserError as error:
+            if on_wrong is None:
+                faults.take(error)
+                continue
+            on_wrong(place, error)
+            left_out.add(place, number, error)
+            continue
         if faults:  # all that is told now is what else is wrong
             continue
-        number = numbers[place.file]
         tally.add(sample, (number, *place[2:]), content)
         free += "split" not in values
     faults.tell()
     enough = free > 0 and tally.split_N.count(tally.splits.get(TRAIN, -1)) > 1
-    aside = _set_aside(files, tally.splits, limit) if enough else []
+    aside = _set_aside(files, tally.splits, limit, left_out.places) if enough else []
     for number in aside:
         tally.split_N[number] = tally.splits[VALIDATION]
     arrays: dict[str, Any] = {
@@ -183,13 +223,17 @@ def build_index(
     }
     arrays["place_N4"] = arrays["place_N4"].reshape(-1, 4)
     arrays["media_M3"] = arrays["media_M3"].reshape(-1, 3)
-    names: dict[str, Any] = {name: list(getattr(tally, name)) for name in _NAMES}
+    tallied = ("splits", "tasks", "modalities")
+    names: dict[str, Any] = {name: list(getattr(tally, name)) for name in tallied}
     return Index(
         **arrays,
         **names,
         order_N=np.argsort(arrays["split_N"], kind="stable"),
         difficulty_N=difficulties(np.array(tally.given_N), np.array(tally.effort_N)),
         aside_A=np.array(aside, dtype=np.int64),
+        wrong_W2=np.array(list(left_out.places.values()), dtype=np.int64).reshape(-1, 2),
+        wrong=left_out.codes,
+        told=list(left_out.told.values()),
         name=name,
     )
 
@@ -211,11 +255,16 @@ def _records(
         advance(size - told)
 
 
-def _set_aside(files: Sequence[DataFile], splits: Iterable[str], limit: int | None) -> list[int]:
+def _set_aside(
+    files: Sequence[DataFile], splits: Iterable[str], limit: int | None, left_out: Container[int]
+) -> list[int]:
     """The record to hold out where the share of those without a split gives none: one, or none."""
     if any(VALIDATION in (name, likely(name)) for name in splits):
         return []
-    number = one_to_set_aside(values for _, _, values in islice(_records(files), limit))
+    records = islice(_records(files), limit)
+    number = one_to_set_aside(
+        values for place, _, values in records if place.number not in left_out
+    )
     return [] if number is None else [number]
 
 
@@ -247,6 +296,7 @@ def open_index(
     parse: Parse,
     rules: str = "",
     limit: int | None = None,
+    leave_out: bool = False,
 ) -> Index:
     """The index of a source's files: the one that is kept, or a new one, which is kept.
 
@@ -254,19 +304,23 @@ def open_index(
         root: folder of the indices; that of small files is not kept.
         rules: stands for what ``parse`` goes by, such as the tasks that are registered.
         limit: so many records at most.
+        leave_out: leave out records that are wrong; otherwise they are refused.
     """
     before = [path.stat() for path, _ in files]
     size = sum(found.st_size for found in before)
     kinds = " ".join(container.name for _, container in files)
-    read_by = hashlib.sha256(f"{kinds} {limit} {rules}".encode()).hexdigest()[:12]
+    read_by = hashlib.sha256(f"{kinds} {limit} {leave_out} {rules}".encode()).hexdigest()[:12]
     folder = root / f"{source}-{VERSION}-{content_key(files)[:24]}-{read_by}"
     if size >= KEEP_FROM and (kept := Index.load(folder)):
         return kept
+    on_wrong: OnWrong | None = (lambda place, error: None) if leave_out else None
     if size < BAR_FROM:
-        index = build_index(files, folder.name, parse, limit=limit)
+        index = build_index(files, folder.name, parse, limit=limit, on_wrong=on_wrong)
     else:
         with progress_bar(f"indexing {source} (MB)", -(-size // 10**6)) as advance:
-            index = build_index(files, folder.name, parse, lambda n: advance(n / 1e6), limit)
+            index = build_index(
+                files, folder.name, parse, lambda n: advance(n / 1e6), limit, on_wrong
+            )
     for (path, _), then in zip(files, before, strict=True):
         after = path.stat()
         if any(getattr(after, name) != getattr(then, name) for name in IDENTITY):

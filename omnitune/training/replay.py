@@ -20,7 +20,7 @@ from torch import Tensor
 from omnitune.config.sft import SftConfig
 from omnitune.console import progress_bar
 from omnitune.data.audit.truncation import ReadLimits, audit_truncation
-from omnitune.data.index import Samples
+from omnitune.data.samples import Samples
 from omnitune.data.loader import FeatureSource, SampleReader
 from omnitune.data.reading import split_of
 from omnitune.encoders.base import Encoder

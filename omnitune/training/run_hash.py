@@ -15,7 +15,7 @@ from hashlib import blake2b
 from struct import pack
 from typing import Any
 
-from omnitune.data.index import Samples
+from omnitune.data.samples import Samples
 from omnitune.data.packing import Item, Origin
 from omnitune.sample import Sample
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from omnitune.console import progress_bar
-from omnitune.data.index import Samples
+from omnitune.data.samples import Samples
 from omnitune.data.loader import SampleReader
 from omnitune.data.reading import split_of
 from omnitune.evaluation.metrics import metric_of

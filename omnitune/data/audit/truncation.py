@@ -191,8 +191,9 @@ def _hold(samples: Samples, reading: ReadLimits) -> SourceAudit:
 def _measure_media(samples: Samples, modalities: Mapping[str, Encoder]) -> np.ndarray:
     """Extents of the media of one source: ``[M, 4]``; a UserError names one that is unusable."""
     rows = array("d")
-    with _bar("looking at media", len(samples.pieces[0][0].index.media_M3)) as advance:
-        for medium, sample in samples.media():
+    [(source, _)] = samples.pieces
+    with _bar("looking at media", len(source.index.media_M3)) as advance:
+        for medium, sample in map(source.medium, range(len(source.index.media_M3))):
             try:
                 if medium.modality not in modalities:
                     raise UserError(f"this model has no encoder for {medium.modality}")

@@ -1,0 +1,62 @@
+"""What kind of mistake the sentence on a wrong record tells of, as a code that can be counted."""
+
+from __future__ import annotations
+
+import re
+
+OTHER = "wrong-record"
+
+# The first that fits counts. A sentence that none fits is a wrong record all the same.
+_SENTENCES: tuple[tuple[str, str], ...] = (
+    ("broken-file", r"not valid JSON|UTF-16 or UTF-32|is in none of the known formats"),
+    ("missing-media", r": no such \w+ (file|clip|picture|medium)|: no such \w*file"),
+    ("outside-media", r"leaves the folder"),
+    ("remote-media", r"a web address"),
+    ("missing-media", r': the key "\w+" is missing; expected a relative path'),
+    ("missing-media", r"expected one relative path|: nothing is there; expected the "),
+    ("role-order", r"role is \w+, expected|the last message is not the assistant's"),
+    ("unknown-role", r'"role" is '),
+    ("nothing-to-learn", r"there is nothing to learn"),
+    ("tag-mismatch", r"holds <[^>]*>|tags|placeholder|media stand in what the user says"),
+    ("unknown-key", r"unknown keys? "),
+    ("repeated-key", r"is given twice"),
+    ("empty-answer", r'"(answer|content)" is (""|empty|blank|null|\[\])|"answer" is .*expected text'),
+    ("empty-text", r" is (\"\s*\"|empty|blank|null)"),
+    ("missing-key", r"is missing|has neither|has no field"),
+    ("broken-text", r"surrogate|NUL"),
+    ("caption-mismatch", r"expected one text for each path|says what .* holds, but"),
+    ("unknown-task", r'"task" is '),
+    ("unknown-split", r'"split" is '),
+    ("unknown-language", r'"language" is '),
+    ("wrong-type", r" is a JSON | is .+, expected "),
+    ("unreadable-file", r"cannot be read"),
+)
+_PATTERNS = [(code, re.compile(pattern)) for code, pattern in _SENTENCES]
+_AT = re.compile(r": record \d+: ")
+_FIELD = re.compile(r'(?:(?:message|pair) \d+: )?(?:"[^"]+"|unknown keys? "[^"]+"|the key "[^"]+")')
+_QUOTED = re.compile(r'"([^"]+)"')
+
+
+def reason_of(sentence: str) -> str:
+    """The code of what a UserError about a record says."""
+    what = _AT.split(sentence, maxsplit=1)[-1]
+    return next((code for code, pattern in _PATTERNS if pattern.search(what)), OTHER)
+
+
+def field_of(sentence: str) -> str:
+    """The field that a UserError about a record speaks of first; "" if it names none."""
+    _, at, what = _split(sentence)
+    found = _FIELD.match(what) if at else None
+    if not found:
+        return ""
+    name = _QUOTED.search(found[0])
+    place = found[0].partition('"')[0].removeprefix("unknown key").strip(": s")
+    place = "" if place == "the key" else place
+    return " ".join(part for part in (place, name[1] if name else "") if part)
+
+
+def _split(sentence: str) -> tuple[str, str, str]:
+    found = _AT.search(sentence)
+    if not found:
+        return sentence, "", ""
+    return sentence[: found.start()], found[0], sentence[found.end() :]
