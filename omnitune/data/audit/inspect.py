@@ -48,7 +48,7 @@ def inspect_folder(data_dir: Path | DataPlace, reading: ReadLimits | None = None
         UserError: there is no such folder, or a record of it is wrong.
     """
     samples = read_available(data_dir)
-    sources, pairs, leaks = _read_texts(samples, reading)
+    sources, pairs, leaks = read_texts(samples, reading)
     fingerprints, broken, remarked = decode(samples)
     for name, source in sources.items():
         for split, entry in source.items():
@@ -78,7 +78,7 @@ def inspect_folder(data_dir: Path | DataPlace, reading: ReadLimits | None = None
     return result
 
 
-def _read_texts(
+def read_texts(
     samples: Mapping[str, Samples], reading: ReadLimits | None
 ) -> tuple[dict[str, Any], dict[str, list[Shared]], dict[str, Any]]:
     """Account of each source, and what the held-out samples' texts share with training samples."""
