@@ -23,6 +23,7 @@ from omnitune.config.commands import (
     PlanOptions,
     ReplayConfig,
     ReportConfig,
+    ValidateConfig,
 )
 from omnitune.config.help import aligned, asks_for_help, help_text
 from omnitune.config.run import RunConfig, RunOptions
@@ -325,6 +326,14 @@ def inspect(config: InspectConfig) -> int:
     return int(config.strict and (found["leaking"] or found["broken"]["count"] > 0))
 
 
+@takes(ValidateConfig)
+def validate(config: ValidateConfig) -> int:
+    """Checks data: opens every record and medium, tells all that is wrong, writes a clean copy."""
+    from omnitune.reporting.validation import run_validation
+
+    return run_validation(config)
+
+
 @takes(ReportConfig)
 def report(config: ReportConfig) -> int:
     """Prints the scores of a finished run and writes its report as a page."""
@@ -393,7 +402,7 @@ GROUPS: dict[str, tuple[Command, ...]] = {
     "Get data and parts": (corpus, parts),
     "Train": (pretrain, plan, sft),
     "Score": (evaluate,),
-    "Look": (inspect, replay, report, compare),
+    "Look": (validate, inspect, replay, report, compare),
     "Export": (export,),
     "Talk": (chat,),
 }

@@ -20,7 +20,7 @@ from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -45,11 +45,22 @@ WHOLE_UP_TO = 64 << 20  # bytes of files that are known by all of their content
 ENDS = 64 << 10  # bytes at both ends that larger ones are known by, beside size and time
 
 
+T = TypeVar("T")
 # Place of a record and its JSON value to its sample; raises UserError.
 Parse = Callable[[Place, Any], Sample]
 Advance = Callable[[int], None]
-# Told of a record that is left out, and of what is wrong with it.
-OnWrong = Callable[[Place, UserError], None]
+
+
+class Lenient(NamedTuple):
+    """What is told of what is wrong with some files, in place of an error.
+
+    Attributes:
+        on_record: of a record, which is left out.
+        on_file: of a file that cannot be read on; None: that is an error all the same.
+    """
+
+    on_record: Callable[[Place, UserError], None]
+    on_file: Callable[[Path, UserError | OSError], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -154,6 +165,20 @@ _ARRAYS = [field.name for field in fields(Index) if field.type == "np.ndarray"]
 _NAMES = [field.name for field in fields(Index) if field.type == "list[str]"]
 
 
+def _sound(
+    path: Path,
+    records: Iterator[T],
+    on_file: Callable[[Path, UserError | OSError], None] | None,
+) -> Iterator[T]:
+    """The records of a file up to where it is broken, if anybody wants to be told of that."""
+    try:
+        yield from records
+    except (UserError, OSError) as error:
+        if on_file is None:
+            raise
+        on_file(path, error)
+
+
 class _LeftOut:
     """Wrong records that are left out.
 
@@ -179,7 +204,7 @@ def build_index(
     parse: Parse,
     advance: Advance = lambda n: None,
     limit: int | None = None,
-    on_wrong: OnWrong | None = None,
+    lenient: Lenient | None = None,
 ) -> Index:
     """Reads the records of some files one by one, checks them and notes what an index holds.
 
@@ -187,8 +212,7 @@ def build_index(
         name: stands for the files' content and the rules that they are read by.
         advance: called with the number of bytes just read.
         limit: so many records at most.
-        on_wrong: told of each record that is wrong, which then is left out; None: such a record is
-            an error.
+        lenient: told of records that are wrong, which then are left out; None: they are an error.
 
     Raises:
         OSError: a file cannot be read.
@@ -197,16 +221,17 @@ def build_index(
     tally, faults = Tally(), Faults(files[0].path if len(files) == 1 else None)
     free, numbers = 0, {file.path: n for n, file in enumerate(files)}
     left_out = _LeftOut()
-    for place, content, values in islice(_records(files, advance), limit):
+    on_file = lenient.on_file if lenient else None
+    for place, content, values in islice(_records(files, advance, on_file), limit):
         number = numbers[place.file]
         try:
             # Where some are left out, a record's number is its place among the others.
-            sample = parse(place._replace(number=len(tally.print_N)) if on_wrong else place, values)
+            sample = parse(place._replace(number=len(tally.print_N)) if lenient else place, values)
         except UserError as error:
-            if on_wrong is None:
+            if lenient is None:
                 faults.take(error)
                 continue
-            on_wrong(place, error)
+            lenient.on_record(place, error)
             left_out.add(place, number, error)
             continue
         if faults:  # all that is told now is what else is wrong
@@ -239,13 +264,17 @@ def build_index(
 
 
 def _records(
-    files: Sequence[DataFile], advance: Advance = lambda n: None
+    files: Sequence[DataFile],
+    advance: Advance = lambda n: None,
+    on_file: Callable[[Path, UserError | OSError], None] | None = None,
 ) -> Iterator[tuple[Place, bytes, Any]]:
     """Place, bytes and value of each record of some files; tells how many bytes were read."""
     number = 0
     for path, container in files:
         size, told = path.stat().st_size, 0
-        for within, (start, length, values) in enumerate(container.scan(path)):
+        for within, (start, length, values) in enumerate(
+            _sound(path, container.scan(path), on_file)
+        ):
             content = container.content(path, start, length)
             yield Place(number, path, within, start, length), content, values
             number += 1
@@ -313,13 +342,13 @@ def open_index(
     folder = root / f"{source}-{VERSION}-{content_key(files)[:24]}-{read_by}"
     if size >= KEEP_FROM and (kept := Index.load(folder)):
         return kept
-    on_wrong: OnWrong | None = (lambda place, error: None) if leave_out else None
+    lenient = Lenient(lambda place, error: None) if leave_out else None
     if size < BAR_FROM:
-        index = build_index(files, folder.name, parse, limit=limit, on_wrong=on_wrong)
+        index = build_index(files, folder.name, parse, limit=limit, lenient=lenient)
     else:
         with progress_bar(f"indexing {source} (MB)", -(-size // 10**6)) as advance:
             index = build_index(
-                files, folder.name, parse, lambda n: advance(n / 1e6), limit, on_wrong
+                files, folder.name, parse, lambda n: advance(n / 1e6), limit, lenient
             )
     for (path, _), then in zip(files, before, strict=True):
         after = path.stat()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -19,6 +19,7 @@ from omnitune.data.index import INDEX_FOLDER, Index, Parse, open_index
 from omnitune.data.place import DataFile, Place
 from omnitune.data.samples import IndexedSource, Samples, first_shown
 from omnitune.data.schema import Record, rules
+from omnitune.data.sources.base import Origin
 from omnitune.data.sources.finding import find_files, is_pattern
 from omnitune.data.splits import VALIDATION_SHARE, clash, doubts
 from omnitune.media.base import counted
@@ -88,6 +89,7 @@ class Located(NamedTuple):
     """The files of a source, and how they are read.
 
     Attributes:
+        parse: from a record to its sample. native: to our own keys, whatever its dialect is.
         root: folder of its indices.
     """
 
@@ -95,6 +97,7 @@ class Located(NamedTuple):
     source: Source
     parse: Parse
     root: Path
+    native: Callable[[Place, Any], dict[str, Any]]
 
 
 def locate_source(
@@ -114,7 +117,14 @@ def locate_source(
     of = replace(of, language=of.language or language)
     if of.path:
         found = find_files(of)
-        return Located(found.files, found.source, found.parse, cache_folder(INDEX_FOLDER))
+
+        def native(place: Place, values: Any) -> dict[str, Any]:
+            record = Record(place.file, found.source, place.number, values, place)
+            origin = Origin(place.file, found.source, record.wrong)
+            return found.settled(found.dialect.native(record.values, origin), place)
+
+        root = cache_folder(INDEX_FOLDER)
+        return Located(found.files, found.source, found.parse, root, native)
     assert data_dir is not None
     path = source_file(data_dir, of.name)
 
@@ -130,7 +140,7 @@ def locate_source(
         raise UserError(_no_file(path, data_dir, of.name, given)) from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-    return Located(files, of, parse, data_dir / INDEX_FOLDER)
+    return Located(files, of, parse, data_dir / INDEX_FOLDER, lambda place, values: dict(values))
 
 
 def read_source(
@@ -150,7 +160,7 @@ def read_source(
         UserError: a file is missing, empty or in no known format, or records are wrong.
     """
     located = locate_source(data_dir, source, given, language)
-    files, of, parse, root = located
+    files, of, parse, root = located[:4]
     try:
         index = open_index(files, of.name, root, parse, rules(of), of.limit, leave_out)
     except OSError as error:

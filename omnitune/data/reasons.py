@@ -10,6 +10,8 @@ OTHER = "wrong-record"
 _SENTENCES: tuple[tuple[str, str], ...] = (
     ("broken-file", r"not valid JSON|UTF-16 or UTF-32|is in none of the known formats"),
     ("missing-media", r": no such \w+ (file|clip|picture|medium)|: no such \w*file"),
+    ("unknown-key", r"unknown keys? "),
+    ("repeated-key", r"is given twice"),
     ("outside-media", r"leaves the folder"),
     ("remote-media", r"a web address"),
     ("missing-media", r': the key "\w+" is missing; expected a relative path'),
@@ -18,9 +20,7 @@ _SENTENCES: tuple[tuple[str, str], ...] = (
     ("unknown-role", r'"role" is '),
     ("nothing-to-learn", r"there is nothing to learn"),
     ("tag-mismatch", r"holds <[^>]*>|tags|placeholder|media stand in what the user says"),
-    ("unknown-key", r"unknown keys? "),
-    ("repeated-key", r"is given twice"),
-    ("empty-answer", r'"(answer|content)" is (""|empty|blank|null|\[\])|"answer" is .*expected text'),
+    ("empty-answer", r'"(?:answer|content)" is (?:"\s*"|null|\[\])|"answer" is .*expected text'),
     ("empty-text", r" is (\"\s*\"|empty|blank|null)"),
     ("missing-key", r"is missing|has neither|has no field"),
     ("broken-text", r"surrogate|NUL"),
@@ -35,6 +35,27 @@ _PATTERNS = [(code, re.compile(pattern)) for code, pattern in _SENTENCES]
 _AT = re.compile(r": record \d+: ")
 _FIELD = re.compile(r'(?:(?:message|pair) \d+: )?(?:"[^"]+"|unknown keys? "[^"]+"|the key "[^"]+")')
 _QUOTED = re.compile(r'"([^"]+)"')
+
+
+# Of sentences on media: the first that fits counts.
+_MEDIA = (
+    ("missing-media", r": no such |nothing is there"),
+    ("short-media", r"too short"),
+    ("long-media", r"the limit is [\d.]+ s\b"),
+    ("silent-media", r"silent from end to end"),
+    ("black-media", r"black all over"),
+)
+_MEDIA_PATTERNS = [(code, re.compile(pattern)) for code, pattern in _MEDIA]
+
+
+def media_reason(sentence: str, usable: bool = False) -> str:
+    """The code of what is said of a medium.
+
+    Args:
+        usable: it can be read, and the sentence is a remark on it.
+    """
+    found = (code for code, pattern in _MEDIA_PATTERNS if pattern.search(sentence))
+    return next(found, "odd-media" if usable else "unreadable-media")
 
 
 def reason_of(sentence: str) -> str:

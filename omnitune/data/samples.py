@@ -76,6 +76,12 @@ class IndexedSource:
         left_out = np.union1d(self.left_out, numbers).astype(np.int64)
         return IndexedSource(self.files, self.index, self.parse, self.root, left_out)
 
+    def showing(self, places: Sequence[int]) -> np.ndarray:
+        """Numbers of the records that show any of some media, in order."""
+        index = self.index
+        record_R = np.repeat(np.arange(len(index.size_N)), np.diff(index.show_N))
+        return np.unique(record_R[np.isin(index.shown_R, places)])
+
     @property
     def shown_media(self) -> Sequence[int] | np.ndarray:
         """Places of the media that records show which are not left out."""

@@ -20,9 +20,9 @@ from torch import Tensor
 from omnitune.config.sft import SftConfig
 from omnitune.console import progress_bar
 from omnitune.data.audit.truncation import ReadLimits, audit_truncation
-from omnitune.data.samples import Samples
 from omnitune.data.loader import FeatureSource, SampleReader
 from omnitune.data.reading import split_of
+from omnitune.data.samples import Samples
 from omnitune.encoders.base import Encoder
 from omnitune.evaluation.runs import RunFolder, as_object, find_again, read_run
 from omnitune.sample import Sample, UserError

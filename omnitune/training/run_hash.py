@@ -15,8 +15,8 @@ from hashlib import blake2b
 from struct import pack
 from typing import Any
 
-from omnitune.data.samples import Samples
 from omnitune.data.packing import Item, Origin
+from omnitune.data.samples import Samples
 from omnitune.sample import Sample
 
 FORMAT = "omnitune run hash 1"  # rises when something else is hashed

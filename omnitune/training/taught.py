@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from omnitune.console import progress_bar
-from omnitune.data.samples import Samples
 from omnitune.data.loader import SampleReader
 from omnitune.data.reading import split_of
+from omnitune.data.samples import Samples
 from omnitune.evaluation.metrics import metric_of
 from omnitune.evaluation.scoring import answer, questions_of, token_totals
 from omnitune.models.omni import OmniModel

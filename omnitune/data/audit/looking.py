@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -59,9 +60,7 @@ class Looker:
             finally:  # Ctrl-C: what is begun ends, the rest is not begun
                 pool.shutdown(wait=True, cancel_futures=True)
 
-    def _next(
-        self, waiting: deque[tuple[bytes, Seen | Future[Seen]]], file: TextIO | None
-    ) -> Seen:
+    def _next(self, waiting: deque[tuple[bytes, Seen | Future[Seen]]], file: TextIO | None) -> Seen:
         name, found = waiting.popleft()
         if not isinstance(found, Future):
             return found
@@ -100,7 +99,7 @@ def _name(medium: Media) -> bytes:
     if not state:
         return b""
     version = MEDIA[medium.modality].reader_version
-    text = f"{medium.modality}/{version}/{medium.path}/{state}"
+    text = f"{medium.modality}/{version}/{os.path.abspath(medium.path)}/{state}"
     return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=16).digest()
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
 from omnitune.data.template import ChatRenderer
-from omnitune.sample import Media, Message, Sample
+from omnitune.sample import Described, Message, Sample, Text
 
 # Those of the usual chat templates, which a text has only by mistake.
 USUAL_TOKENS = (
@@ -101,7 +101,7 @@ class TextChecks:
 
 
 def _shows(message: Message) -> bool:
-    return any(isinstance(part, Media) for part in message.parts)
+    return any(not isinstance(part, Text) or isinstance(part, Described) for part in message.parts)
 
 
 def _field(sample: Sample, number: int) -> str:
