@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import sys
-import tempfile
-import traceback
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -30,7 +28,7 @@ from omnitune.config.run import RunConfig, RunOptions
 from omnitune.config.settings import load_config, nearest, read_json_object
 from omnitune.config.sft import SftConfig
 from omnitune.sample import UserError
-from omnitune.serving.streams import CUT_OFF, drop_output, tell, tolerate_any_bytes
+from omnitune.serving.streams import CUT_OFF, drop_output, explain, tell, tolerate_any_bytes
 from omnitune.sources import SOURCES
 from omnitune.tiny import sources as sources  # the corpus's own are known to every command
 from omnitune.tiny.options import CorpusConfig, PartsConfig
@@ -38,8 +36,6 @@ from omnitune.tiny.options import CorpusConfig, PartsConfig
 Command = Callable[[list[str]], int]
 RESUMABLE = ("pretrain", "sft")
 SETTINGS = "Settings, which are also the keys of the configuration file"
-# torch tells of memory that the system does not give in its own way.
-_NO_MEMORY = ("can't allocate memory", "Cannot allocate memory", "not enough memory")
 
 
 class PretrainOptions(RunOptions):
@@ -76,29 +72,6 @@ def main(arguments: list[str] | None = None) -> int:
             drop_output()
         tell(f"error: {explain(error)}")
         return 2 if isinstance(error, UserError | OSError) else 1
-
-
-def explain(error: Exception) -> str:
-    """What to tell the user of an error; a fault of ours leaves its traceback in a file."""
-    if isinstance(error, UserError):
-        return str(error)
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename or 'the system'}: {error.strerror}"
-    lacking = isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)
-    if lacking or isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return (
-            "there is not enough memory; take a smaller batch_size with more "
-            f"gradient_accumulation, or activation_checkpointing ({error})"
-        )
-    with tempfile.NamedTemporaryFile(
-        "w", prefix="omnitune-", suffix=".log", delete=False, encoding="utf-8", errors="replace"
-    ) as file:
-        traceback.print_exception(error, file=file)
-    what = " ".join(f"{type(error).__name__}: {error}".split())
-    return (
-        f"something that omnitune did not expect: {what[:500]}\n"
-        f"This may be a fault of omnitune. Where it happened is written in {file.name}"
-    )
 
 
 def _run(name: str, arguments: list[str]) -> int:

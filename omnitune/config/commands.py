@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from omnitune.config.base import Config, Count, Language
+from omnitune.config.base import Config, Count, Language, split_names
 
 
 class EvaluateConfig(Config):
@@ -67,10 +67,16 @@ class ValidateConfig(Config):
     """new folder for a copy without the records that have errors; the original stays as it is"""
     strict: bool = False
     """let remarks count as errors do for the exit status"""
-    ignore: list[str] = Field([], title="CODE ...")
-    """codes of what is not to be told, such as unfilled"""
+    ignore: list[str] = Field([], title="CODE,CODE")
+    """codes of what is not to be told, such as unfilled, separated by commas"""
     workers: Count | None = None
     """threads that decode media [default: as many as there are cores]"""
+
+    @field_validator("ignore", mode="before")
+    @classmethod
+    def _split_codes(cls, value: Any) -> Any:
+        """On the command line: codes with commas between them."""
+        return split_names(value)
 
 
 class ReportConfig(Config):

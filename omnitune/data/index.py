@@ -179,25 +179,6 @@ def _sound(
         on_file(path, error)
 
 
-class _LeftOut:
-    """Wrong records that are left out.
-
-    Attributes:
-        places: by number, the place of its file and its number in that.
-        codes: what is wrong with each. told: by code, the first sentence.
-    """
-
-    def __init__(self) -> None:
-        self.places: dict[int, tuple[int, int]] = {}
-        self.codes: list[str] = []
-        self.told: dict[str, str] = {}
-
-    def add(self, place: Place, file: int, error: UserError) -> None:
-        self.places[place.number] = file, place.within
-        self.codes.append(reason_of(str(error)))
-        self.told.setdefault(self.codes[-1], str(error))
-
-
 def build_index(
     files: Sequence[DataFile],
     name: str,
@@ -220,7 +201,6 @@ def build_index(
     """
     tally, faults = Tally(), Faults(files[0].path if len(files) == 1 else None)
     free, numbers = 0, {file.path: n for n, file in enumerate(files)}
-    left_out = _LeftOut()
     on_file = lenient.on_file if lenient else None
     for place, content, values in islice(_records(files, advance, on_file), limit):
         number = numbers[place.file]
@@ -230,9 +210,9 @@ def build_index(
         except UserError as error:
             if lenient is None:
                 faults.take(error)
-                continue
-            lenient.on_record(place, error)
-            left_out.add(place, number, error)
+            else:
+                lenient.on_record(place, error)
+                tally.leave_out(number, place.within, reason_of(str(error)), str(error))
             continue
         if faults:  # all that is told now is what else is wrong
             continue
@@ -240,7 +220,7 @@ def build_index(
         free += "split" not in values
     faults.tell()
     enough = free > 0 and tally.split_N.count(tally.splits.get(TRAIN, -1)) > 1
-    aside = _set_aside(files, tally.splits, limit, left_out.places) if enough else []
+    aside = _set_aside(files, tally.splits, limit, tally.places_left_out) if enough else []
     for number in aside:
         tally.split_N[number] = tally.splits[VALIDATION]
     arrays: dict[str, Any] = {
@@ -248,17 +228,14 @@ def build_index(
     }
     arrays["place_N4"] = arrays["place_N4"].reshape(-1, 4)
     arrays["media_M3"] = arrays["media_M3"].reshape(-1, 3)
-    tallied = ("splits", "tasks", "modalities")
-    names: dict[str, Any] = {name: list(getattr(tally, name)) for name in tallied}
+    arrays["wrong_W2"] = arrays["wrong_W2"].reshape(-1, 2)
+    names: dict[str, Any] = {name: list(getattr(tally, name)) for name in _NAMES}
     return Index(
         **arrays,
         **names,
         order_N=np.argsort(arrays["split_N"], kind="stable"),
         difficulty_N=difficulties(np.array(tally.given_N), np.array(tally.effort_N)),
         aside_A=np.array(aside, dtype=np.int64),
-        wrong_W2=np.array(list(left_out.places.values()), dtype=np.int64).reshape(-1, 2),
-        wrong=left_out.codes,
-        told=list(left_out.told.values()),
         name=name,
     )
 
@@ -285,14 +262,19 @@ def _records(
 
 
 def _set_aside(
-    files: Sequence[DataFile], splits: Iterable[str], limit: int | None, left_out: Container[int]
+    files: Sequence[DataFile],
+    splits: Iterable[str],
+    limit: int | None,
+    left_out: Container[tuple[int, int]],
 ) -> list[int]:
     """The record to hold out where the share of those without a split gives none: one, or none."""
     if any(VALIDATION in (name, likely(name)) for name in splits):
         return []
-    records = islice(_records(files), limit)
+    numbers = {file.path: n for n, file in enumerate(files)}
     number = one_to_set_aside(
-        values for place, _, values in records if place.number not in left_out
+        values
+        for place, _, values in islice(_records(files), limit)
+        if (numbers[place.file], place.within) not in left_out
     )
     return [] if number is None else [number]
 

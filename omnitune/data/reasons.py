@@ -12,6 +12,7 @@ _SENTENCES: tuple[tuple[str, str], ...] = (
     ("missing-media", r": no such \w+ (file|clip|picture|medium)|: no such \w*file"),
     ("unknown-key", r"unknown keys? "),
     ("repeated-key", r"is given twice"),
+    ("unknown-format", r"of no known format|is none that is known"),
     ("outside-media", r"leaves the folder"),
     ("remote-media", r"a web address"),
     ("missing-media", r': the key "\w+" is missing; expected a relative path'),
@@ -20,7 +21,7 @@ _SENTENCES: tuple[tuple[str, str], ...] = (
     ("unknown-role", r'"role" is '),
     ("nothing-to-learn", r"there is nothing to learn"),
     ("tag-mismatch", r"holds <[^>]*>|tags|placeholder|media stand in what the user says"),
-    ("empty-answer", r'"(?:answer|content)" is (?:"\s*"|null|\[\])|"answer" is .*expected text'),
+    ("empty-answer", r'"(?:answer|content)" is (?:"\s*"|null|\[\])'),
     ("empty-text", r" is (\"\s*\"|empty|blank|null)"),
     ("missing-key", r"is missing|has neither|has no field"),
     ("broken-text", r"surrogate|NUL"),
@@ -33,8 +34,8 @@ _SENTENCES: tuple[tuple[str, str], ...] = (
 )
 _PATTERNS = [(code, re.compile(pattern)) for code, pattern in _SENTENCES]
 _AT = re.compile(r": record \d+: ")
-_FIELD = re.compile(r'(?:(?:message|pair) \d+: )?(?:"[^"]+"|unknown keys? "[^"]+"|the key "[^"]+")')
-_QUOTED = re.compile(r'"([^"]+)"')
+_TURN = re.compile(r"((?:message|pair) \d+): ")
+_NAMED = re.compile(r'(?:unknown keys? |the key )?"([^"]+)"')
 
 
 # Of sentences on media: the first that fits counts.
@@ -66,18 +67,7 @@ def reason_of(sentence: str) -> str:
 
 def field_of(sentence: str) -> str:
     """The field that a UserError about a record speaks of first; "" if it names none."""
-    _, at, what = _split(sentence)
-    found = _FIELD.match(what) if at else None
-    if not found:
-        return ""
-    name = _QUOTED.search(found[0])
-    place = found[0].partition('"')[0].removeprefix("unknown key").strip(": s")
-    place = "" if place == "the key" else place
-    return " ".join(part for part in (place, name[1] if name else "") if part)
-
-
-def _split(sentence: str) -> tuple[str, str, str]:
-    found = _AT.search(sentence)
-    if not found:
-        return sentence, "", ""
-    return sentence[: found.start()], found[0], sentence[found.end() :]
+    _, at, what = sentence.partition(found[0]) if (found := _AT.search(sentence)) else ("", "", "")
+    turn = _TURN.match(what) if at else None
+    named = _NAMED.match(what, turn.end() if turn else 0)
+    return " ".join(part[1] for part in (turn, named) if part)
