@@ -198,6 +198,8 @@ def test_nested_override_leaves_the_other_default_weights(tmp_path: Path) -> Non
     [
         ({"learning_rat": 1}, ["learning_rat", "unknown key", "did you mean learning_rate?"]),
         ({"freeze_encoder": 1}, ["did you mean freeze_encoders?"]),
+        ({"lora": {"rank": 8}}, ["lora.rank", "unknown key", "did you mean lora.r?"]),
+        ({"lora": {"target_modules": "q_proj"}}, ["did you mean lora.targets?"]),
         ({"data_mix": {"image_txt": 1}}, ["data_mix.image_txt", "mean data_mix.image_text?"]),
         ({"zzz": 1}, ["zzz: unknown key"]),
         ({"batch_size": 0}, ["batch_size", "must be at least 1", "found 0"]),

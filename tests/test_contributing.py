@@ -1,4 +1,4 @@
-"""CONTRIBUTING's recipes, run as they stand there: a medium, an encoder, a task, a format."""
+"""CONTRIBUTING's recipes, run as they stand there: a medium, an encoder, a task, a container."""
 
 import json
 import re
@@ -114,9 +114,9 @@ def test_the_format_gives_the_records_of_its_files(tmp_path: Path) -> None:
     pairs = [("what is 7 plus 5?", "12"), ("which color is grass?", "green")]
     path = tmp_path / SOURCES["text_only"].file
     path.parent.mkdir()
-    path.with_suffix(".tsv").write_text("".join("\t".join(pair) + "\n" for pair in pairs))
+    path.with_suffix(".pairs").write_text("".join("\t".join(pair) + "\n" for pair in pairs))
     samples = read_source(tmp_path, "text_only")
     assert [tuple(m.text for m in sample.messages) for sample in samples] == pairs
-    path.with_suffix(".tsv").write_text("what is this?\n")
+    path.with_suffix(".pairs").write_text("what is this?\n")
     with pytest.raises(UserError, match="record 1"):
         read_source(tmp_path, "text_only")

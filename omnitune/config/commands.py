@@ -34,12 +34,19 @@ class EvaluateConfig(Config):
 class InspectConfig(Config):
     """Options of ``omnitune inspect``."""
 
-    data: Path = Path("data/multimodal")
-    """folder of the data"""
+    positional: ClassVar[str] = "data"
+
+    data: Path = Field(Path("data/multimodal"), title="DATA")
+    """folder or file of the data; --data DATA is the same"""
+    sample: str = Field("", title="N")
+    """show one sample as the model sees it: its number (from 0), its id, or SOURCE/N"""
+    html: Path | None = None
+    """file for a page of the sample, or of the histograms"""
     as_json: Path | None = Field(None, alias="json")
     """file for all that was found, as JSON"""
     ckpt_dir: Path | None = None
-    """folder or file of a model under which tokens and losses are counted too"""
+    """folder or file of a model under which tokens and losses are counted too; without it the
+    histograms and --sample count the tiny thinker's tokens, or words where there is none"""
     max_tokens: int = Field(1024, ge=1)
     """with --ckpt-dir: largest length of a sample in tokens"""
     strict: bool = False
@@ -77,6 +84,30 @@ class ValidateConfig(Config):
     def _split_codes(cls, value: Any) -> Any:
         """On the command line: codes with commas between them."""
         return split_names(value)
+
+
+class ConvertConfig(Config):
+    """Options of ``omnitune convert``."""
+
+    positional: ClassVar[str] = "paths"
+
+    paths: list[Path] = Field(title="DATA OUT", min_length=2, max_length=2)
+    """the data to read, and the file to write; without a suffix a folder, with a file a source"""
+    to: str = Field(title="FORMAT")
+    """format to write: native, llava, sharegpt, alpaca, openai, trl, swift or manifest"""
+    from_format: str = Field("", alias="from", title="FORMAT")
+    """format of the data [default: as its records look]"""
+    split: str = ""
+    """name of the only split to convert [default: all of them]"""
+    container: Literal["json", "jsonl", "csv", "parquet"] | None = None
+    """kind of file to write [default: as the suffix of OUT says, else json]"""
+    copy_media: bool = False
+    """copy media that lie elsewhere into a folder beside OUT"""
+    strict: bool = False
+    """exit with status 1 if records are left out, because the format cannot say them, or would be
+    read back as other samples"""
+    overwrite: bool = False
+    """replace the file if it is there"""
 
 
 class ReportConfig(Config):

@@ -186,7 +186,7 @@ def _explain(cls: type[Config], problem: Any, origin: dict[str, str], file: Path
         said = "unknown option" if typed else "unknown key"
         if kind == UNKNOWN_NAME:
             known, said = problem["ctx"]["known"].split(", "), problem["msg"]
-        close = nearest(path[-1], known, cutoff=0.5)
+        close = inner.other_names.get(path[-1]) or nearest(path[-1], known, cutoff=0.5)
         hint = f"; did you mean {named([*path[:-1], close])}?" if close else ""
         return f"{named(path)}: {said}{hint}{suffix}"
     said = next((s for start, s in SENTENCES.items() if kind.startswith(start)), problem["msg"])

@@ -249,10 +249,8 @@ def _records(
     number = 0
     for path, container in files:
         size, told = path.stat().st_size, 0
-        for within, (start, length, values) in enumerate(
-            _sound(path, container.scan(path), on_file)
-        ):
-            content = container.content(path, start, length)
+        for within, found in enumerate(_sound(path, container.scan_contents(path), on_file)):
+            start, length, values, content = found
             yield Place(number, path, within, start, length), content, values
             number += 1
             now = min(size, container.read_up_to(start, length))
@@ -279,25 +277,36 @@ def _set_aside(
     return [] if number is None else [number]
 
 
-def content_key(files: Sequence[DataFile]) -> str:
+def content_key(paths: Sequence[Path]) -> str:
     """Stands for the content of some files; raises OSError.
 
     Small ones are read for it. Of larger ones it is size, time of change and both ends: whether a
     record is still the same is seen when it is read.
     """
-    if sum(path.stat().st_size for path, _ in files) <= WHOLE_UP_TO:
-        if len(files) == 1:
-            return sha256(files[0].path)
-        return hashlib.sha256("".join(sha256(path) for path, _ in files).encode()).hexdigest()
+    if sum(path.stat().st_size for path in paths) <= WHOLE_UP_TO:
+        if len(paths) == 1:
+            return _whole(paths[0])
+        return hashlib.sha256("".join(map(_whole, paths)).encode()).hexdigest()
     digest = hashlib.sha256()
-    for path, _ in files:
+    for path in paths:
         found = path.stat()
+        if path.is_dir():
+            digest.update(_whole(path).encode())
+            continue
         digest.update(f"{path.name}/{found.st_size}/{found.st_mtime_ns}".encode())
         with path.open("rb") as file:
             digest.update(file.read(ENDS))
             file.seek(max(0, found.st_size - ENDS))
             digest.update(file.read(ENDS))
     return digest.hexdigest()
+
+
+def _whole(path: Path) -> str:
+    """Stands for all that a file holds, or for the names that a folder holds."""
+    if not path.is_dir():
+        return sha256(path)
+    names = sorted(found.relative_to(path).as_posix() for found in path.rglob("*"))
+    return hashlib.sha256("\0".join(names).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def open_index(
@@ -319,9 +328,10 @@ def open_index(
     """
     before = [path.stat() for path, _ in files]
     size = sum(found.st_size for found in before)
+    parts = [part for path, container in files for part in container.parts(path)]
     kinds = " ".join(container.name for _, container in files)
     read_by = hashlib.sha256(f"{kinds} {limit} {leave_out} {rules}".encode()).hexdigest()[:12]
-    folder = root / f"{source}-{VERSION}-{content_key(files)[:24]}-{read_by}"
+    folder = root / f"{source}-{VERSION}-{content_key(parts)[:24]}-{read_by}"
     if size >= KEEP_FROM and (kept := Index.load(folder)):
         return kept
     lenient = Lenient(lambda place, error: None) if leave_out else None

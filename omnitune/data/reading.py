@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -19,8 +19,7 @@ from omnitune.data.index import INDEX_FOLDER, Index, Parse, open_index
 from omnitune.data.place import DataFile, Place
 from omnitune.data.samples import IndexedSource, Samples, first_shown
 from omnitune.data.schema import Record, rules
-from omnitune.data.sources.base import Origin
-from omnitune.data.sources.finding import find_files, is_pattern
+from omnitune.data.sources.finding import Found, find_files, is_pattern
 from omnitune.data.splits import VALIDATION_SHARE, clash, doubts
 from omnitune.media.base import counted
 from omnitune.media.registry import MEDIA
@@ -89,15 +88,15 @@ class Located(NamedTuple):
     """The files of a source, and how they are read.
 
     Attributes:
-        parse: from a record to its sample. native: to our own keys, whatever its dialect is.
         root: folder of its indices.
+        found: of a run's own source.
     """
 
     files: list[DataFile]
     source: Source
     parse: Parse
     root: Path
-    native: Callable[[Place, Any], dict[str, Any]]
+    found: Found | None = None
 
 
 def locate_source(
@@ -117,14 +116,8 @@ def locate_source(
     of = replace(of, language=of.language or language)
     if of.path:
         found = find_files(of)
-
-        def native(place: Place, values: Any) -> dict[str, Any]:
-            record = Record(place.file, found.source, place.number, values, place)
-            origin = Origin(place.file, found.source, record.wrong)
-            return found.settled(found.dialect.native(record.values, origin), place)
-
         root = cache_folder(INDEX_FOLDER)
-        return Located(found.files, found.source, found.parse, root, native)
+        return Located(found.files, found.source, found.parse, root, found)
     assert data_dir is not None
     path = source_file(data_dir, of.name)
 
@@ -140,7 +133,7 @@ def locate_source(
         raise UserError(_no_file(path, data_dir, of.name, given)) from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-    return Located(files, of, parse, data_dir / INDEX_FOLDER, lambda place, values: dict(values))
+    return Located(files, of, parse, data_dir / INDEX_FOLDER)
 
 
 def read_source(
@@ -160,13 +153,17 @@ def read_source(
         UserError: a file is missing, empty or in no known format, or records are wrong.
     """
     located = locate_source(data_dir, source, given, language)
-    files, of, parse, root = located[:4]
+    files, of, parse, root, found = located
+    if found:
+        print(found.line)
     try:
         index = open_index(files, of.name, root, parse, rules(of), of.limit, leave_out)
     except OSError as error:
         path = error.filename or files[0].path
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     check_index(index, located)
+    if found and found.note:
+        print(found.note)
     return Samples([(IndexedSource(files, index, parse, root), range(len(index.size_N)))])
 
 

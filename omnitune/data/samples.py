@@ -14,6 +14,7 @@ from zlib import crc32
 
 import numpy as np
 
+from omnitune.containers.remote import ensure
 from omnitune.data.index import Index, Parse
 from omnitune.data.place import DataFile, Place
 from omnitune.sample import Media, Sample, UserError
@@ -103,7 +104,7 @@ class IndexedSource:
         place = self.place(number)
         path, container = self.files[int(self.index.place_N4[number, 0])]
         try:
-            content = container.content(path, place.start, place.length)
+            content = container.content(ensure(path), place.start, place.length)
         except OSError:
             content = b""
         if crc32(content) != int(self.index.print_N[number]):

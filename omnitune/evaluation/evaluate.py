@@ -30,8 +30,9 @@ from omnitune.data.samples import MANY_MEDIA, Samples
 from omnitune.evaluation.follow_ups import follow_ups, make_follow_ups
 from omnitune.evaluation.limits import cut_short
 from omnitune.evaluation.priors import answer_priors
+from omnitune.evaluation.provenance import whole_run
 from omnitune.evaluation.runs import as_object, config_of, data_of
-from omnitune.evaluation.scoring import Priors, scoreboard
+from omnitune.evaluation.scoring import Prediction, Priors, scoreboard
 from omnitune.models.loading import load_omni
 from omnitune.models.omni import OmniModel
 from omnitune.sample import Sample, UserError
@@ -176,7 +177,7 @@ def score_splits(
             by_split[split], found = scoreboard(
                 model, reader, samples, on_progress=advance, priors=priors
             )
-        answers += [{"split": split, **asdict(p)} for p in found]
+        answers += [{"split": split, **_as_line(p)} for p in found]
     if predictions:
         try:
             write_json_lines(predictions, answers)
@@ -185,12 +186,19 @@ def score_splits(
     top = top_split(by_split)
     warnings = [w for name, scores in by_split.items() for w in cut_short(scores["tasks"], name)]
     results = {**by_split[top], "scored_split": top, "splits": by_split, "warnings": warnings}
+    results["scored_with"] = whole_run(model)
     asked = make_follow_ups(reader, splits[top], FOLLOW_UPS)
     if asked:
         total = 2 * sum(map(len, asked.values()))
         with progress_bar("scoring follow-up questions", total) as advance:
             results["follow_ups"] = follow_ups(model, reader, asked, advance)
     return results
+
+
+def _as_line(prediction: Prediction) -> dict[str, Any]:
+    """A line of ``--predictions``, without other answers and options where there are none."""
+    values = asdict(prediction)
+    return {k: v for k, v in values.items() if v or k not in ("references", "choices")}
 
 
 def top_split(names: Iterable[str]) -> str:

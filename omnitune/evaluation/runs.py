@@ -56,6 +56,7 @@ def read_run(path: Path) -> RunFolder:
         )
     run, metrics, results = (path / n for n in ("run.json", "metrics.jsonl", "results.json"))
     if not (run.is_file() or metrics.is_file()):
+        _refuse_export(path)
         raise UserError(
             f"{path}: holds no run (neither run.json nor metrics.jsonl is there); expected the "
             "output folder of a run, such as checkpoints/omni_sft_tiny"
@@ -68,6 +69,16 @@ def read_run(path: Path) -> RunFolder:
     )
 
 
+def _refuse_export(path: Path) -> None:
+    from omnitune.models.exported import is_exported  # takes seconds, which runs need not
+
+    if is_exported(path):
+        raise UserError(
+            f"{path}: is an exported model, which holds no scores of the run that made it; give "
+            "the output folder of that run"
+        )
+
+
 def read_finished(path: Path) -> RunFolder:
     """Reads a run that has ended.
 
@@ -77,6 +88,7 @@ def read_finished(path: Path) -> RunFolder:
     command = f"`python sft_omni.py --config FILE --output-dir {path}"
     metrics, results = path / "metrics.jsonl", path / "results.json"
     if not metrics.is_file():
+        _refuse_export(path)
         raise UserError(
             f"{metrics}: no such file; {command}` trains a model and writes it on the way"
         )

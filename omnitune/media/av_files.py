@@ -56,15 +56,18 @@ def _opened(file: BinaryIO, kind: Muxed) -> Iterator[tuple[InputContainer, Audio
     import av
 
     file.seek(0)
-    with av.open(file, "r", format=kind.demuxer, metadata_errors="replace") as container:
-        if not container.streams.audio:
-            others = sorted({stream.type for stream in container.streams})
-            raise UserError(f"holds no sound (its tracks: {', '.join(others) or 'none'})")
-        sound = container.streams.audio[0]
-        for stream in container.streams:
-            if stream is not sound:
-                stream.discard = av.stream.Discard.all
-        yield container, sound
+    try:
+        with av.open(file, "r", format=kind.demuxer, metadata_errors="replace") as container:
+            if not container.streams.audio:
+                others = sorted({stream.type for stream in container.streams})
+                raise UserError(f"holds no sound (its tracks: {', '.join(others) or 'none'})")
+            sound = container.streams.audio[0]
+            for stream in container.streams:
+                if stream is not sound:
+                    stream.discard = av.stream.Discard.all
+            yield container, sound
+    except av.FFmpegError as error:  # some are OSErrors, as if the disk were to blame
+        raise ValueError(error.strerror) from None
 
 
 def _header(file: BinaryIO, kind: Muxed) -> Sound:

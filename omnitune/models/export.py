@@ -6,12 +6,14 @@ The thinker's weights lie in shards of their own under its own names. A second i
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import split_torch_state_dict_into_shards
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedTokenizerFast
@@ -88,7 +90,7 @@ def write_adapter(out: Path, model: OmniModel) -> None:
     )
     out.mkdir(parents=True, exist_ok=True)
     config.save_pretrained(str(out))
-    save_file(state, out / "adapter_model.safetensors", metadata={"format": "pt"})
+    _save(state, out / "adapter_model.safetensors")
 
 
 def _write_thinker(
@@ -139,8 +141,23 @@ def _write_shards(
     )
     for name, names in plan.filename_to_tensors.items():
         shard = {key: tensors[key].detach().cpu().contiguous() for key in names}
-        save_file(shard, out / name, metadata={"format": "pt"})
+        _save(shard, out / name)
     return {key: name for name, names in plan.filename_to_tensors.items() for key in names}
+
+
+def _save(state: dict[str, Tensor], path: Path) -> None:
+    """Writes a file of weights.
+
+    Raises:
+        OSError: it cannot be written; names it.
+    """
+    path.touch()
+    mode = path.stat().st_mode
+    try:
+        save_file(state, path, metadata={"format": "pt"})
+    except SafetensorError as error:  # a full disk too
+        raise OSError(errno.EIO, str(error), str(path)) from None
+    path.chmod(mode)  # the library lets only the owner read what it writes
 
 
 def _write_index(path: Path, places: Mapping[str, str], tensors: Mapping[str, Tensor]) -> None:

@@ -202,6 +202,10 @@ class OmniBackbone(OmniPreTrainedModel):
             ValueError: there are more or fewer placeholders than the media fill.
         """
         embeds_BTE = self.get_input_embeddings()(input_ids_BT)
+        if self.training:
+            names = [name for name in self.encoders if name not in media]
+            parts = [part[name] for name in names for part in (self.encoders, self.projectors)]
+            embeds_BTE = embeds_BTE + fusion.zero_term(parts, embeds_BTE)
         for name, (tensor, sizes) in media.items():
             rows_RE = cast(Tensor, self.encode_media(name, tensor, sizes).pooler_output)
             slots_BT = input_ids_BT == self.config.placeholder_id(name)

@@ -8,8 +8,6 @@ import json
 import os
 import signal
 import sys
-import tempfile
-import traceback
 import unicodedata
 from contextlib import suppress
 from typing import Any
@@ -18,37 +16,12 @@ from omnitune.sample import UserError
 
 LONGEST_LINE = 1 << 20  # characters; a device such as /dev/zero has no end of line
 CUT_OFF = 128 + signal.SIGPIPE if hasattr(signal, "SIGPIPE") else 1  # as the shell tells it
-# torch tells of memory that the system does not give in its own way.
-_NO_MEMORY = ("can't allocate memory", "Cannot allocate memory", "not enough memory")
 
 
 def as_json_line(values: dict[str, Any]) -> str:
     """One line; escaped where the output could not take other letters than ASCII."""
     encoding = (getattr(sys.stdout, "encoding", None) or "utf-8").lower().replace("-", "")
     return json.dumps(values, ensure_ascii=not encoding.startswith("utf"))
-
-
-def explain(error: Exception) -> str:
-    """What to tell the user of an error; a fault of ours leaves its traceback in a file."""
-    if isinstance(error, UserError):
-        return str(error)
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename or 'the system'}: {error.strerror}"
-    lacking = isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)
-    if lacking or isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return (
-            "there is not enough memory; take a smaller batch_size with more "
-            f"gradient_accumulation, or activation_checkpointing ({error})"
-        )
-    with tempfile.NamedTemporaryFile(
-        "w", prefix="omnitune-", suffix=".log", delete=False, encoding="utf-8", errors="replace"
-    ) as file:
-        traceback.print_exception(error, file=file)
-    what = " ".join(f"{type(error).__name__}: {error}".split())
-    return (
-        f"something that omnitune did not expect: {what[:500]}\n"
-        f"This may be a fault of omnitune. Where it happened is written in {file.name}"
-    )
 
 
 def tell(text: str) -> None:

@@ -13,9 +13,10 @@ import torch
 
 from omnitune.config.sft import SftConfig
 from omnitune.data.audit.truncation import ReadLimits, audit_truncation
-from omnitune.data.chat_template import read_renderer, renderer_of
+from omnitune.data.chat_template import renderer_of
 from omnitune.data.loader import BatchStream, SampleReader
 from omnitune.data.template import ChatRenderer
+from omnitune.data.template_folder import read_renderer
 from omnitune.encoders.registry import configure, read_pretrained
 from omnitune.hub import check_weights, find_part, is_folder
 from omnitune.models import families

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from omnitune.config.sft import SftConfig
@@ -31,7 +32,7 @@ from omnitune.training.checkpoint import step_files
 from omnitune.training.estimate import empty_model
 from omnitune.training.phases import Phases
 from omnitune.training.run import Plan
-from omnitune.training.run_hash import STEP_LETTERS, Read, step_hashes
+from omnitune.training.run_hash import STEP_LETTERS, Read, file_of, step_hashes
 from omnitune.training.sources import build_stream, read_samples, require_splits
 from omnitune.training.strategy import Strategy, plan_strategy
 
@@ -134,10 +135,22 @@ def config_again(run: RunFolder) -> SftConfig:
         )
     if "thinker_ckpt" not in run.config:
         raise UserError(f"{run.path}: is no run of `omnitune sft`; only those can be replayed")
-    config = SftConfig.model_validate(run.config)
+    try:
+        config = SftConfig.model_validate(run.config)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        raise UserError(
+            f"{run.path / 'run.json'}: {key}: {first['msg']}; the run was made by another version "
+            "of omnitune, which can replay it"
+        ) from None
     found = {name: find_again(value, run.path) for name, value in config if isinstance(value, Path)}
     ckpts = {name: find_again(path, run.path) for name, path in config.encoder_ckpts.items()}
-    return config.model_copy(update=found | {"encoder_ckpts": ckpts})
+    sources = {
+        name: source.model_copy(update={"path": str(find_again(Path(source.path), run.path))})
+        for name, source in config.sources.items()
+    }
+    return config.model_copy(update=found | {"encoder_ckpts": ckpts, "sources": sources})
 
 
 def stream_again(config: SftConfig, kept: Kept) -> tuple[Strategy, dict[str, Samples]]:
@@ -149,7 +162,7 @@ def stream_again(config: SftConfig, kept: Kept) -> tuple[Strategy, dict[str, Sam
     samples = read_samples(config)
     limits = ReadLimits(renderer, model.modalities, longest, config.multi_turn_prob > 0)
     leave_out = config.too_long == "leave_out"
-    samples, _ = audit_truncation(samples, limits, config.data_dir, leave_out)
+    samples, _ = audit_truncation(samples, limits, leave_out)
     require_splits(config, samples)
     counted = {name: slots_only(encoder) for name, encoder in model.modalities.items()}
     reader = SampleReader(renderer, model.modalities, counted, longest)
@@ -229,22 +242,13 @@ def _described(strategy: Strategy, samples: Mapping[str, Samples], read: Read) -
         "source": origin.source,
         "record": origin.number + 1,
         "id": record.id,
-        "file": str(file_of(samples[origin.source], origin.place)),
+        "file": file_of(samples[origin.source], origin.place),
         "media": [str(medium.path) for medium in record.media],
         "asked": asked_in(record, turns),
         "questions": [n + 1 for n in origin.asked],
         "tokens": read.tokens,
         "supervised": read.supervised,
     }
-
-
-def file_of(samples: Samples, place: int) -> Path:
-    """The file that the record at a place among some samples lies in."""
-    for file, numbers in samples.pieces:
-        if place < len(numbers):
-            return Path(file.path)
-        place -= len(numbers)
-    raise IndexError(place)
 
 
 def asked_in(record: Sample, turns: list[Any]) -> list[dict[str, str]]:

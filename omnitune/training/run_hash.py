@@ -16,7 +16,7 @@ from struct import pack
 from typing import Any
 
 from omnitune.data.packing import Item, Origin
-from omnitune.data.samples import Samples
+from omnitune.data.samples import IndexedSource, Samples
 from omnitune.sample import Sample
 
 FORMAT = "omnitune run hash 1"  # rises when something else is hashed
@@ -56,9 +56,8 @@ class RunHash:
 
     @property
     def value(self) -> str:
-        """The hash after the last whole step, in hexadecimal."""
-        found = self.state.get("run_hash")
-        return str(found) if found else blake2b(FORMAT.encode(), digest_size=SIZE).hexdigest()
+        """The hash after the last whole step, in hexadecimal; "" where none was kept."""
+        return str(self.state.get("run_hash", ""))
 
     def note(self, number: int, samples: Sequence[Sequence[Item]]) -> None:
         """Takes in a micro-batch that was made; it counts once its step is whole."""
@@ -90,15 +89,19 @@ class RunHash:
     def end_step(self, step: int) -> list[list[Read]]:
         """Chains the hash on by step ``step`` (counted from 1); returns its micro-batches."""
         first = (step - 1) * self.per_step
-        # Batches that were only looked at, or were made before a resumed run went on.
-        for number in [n for n in self._made if n < first]:
-            del self._made[number]
-        chain = blake2b(bytes.fromhex(self.value), digest_size=SIZE)
+        # Batches that were only looked at. A thread may add others meanwhile.
+        for number in list(self._made):
+            if number < first:
+                del self._made[number]
+        before = bytes.fromhex(self.value) if step > 1 else FORMAT.encode()
+        chain = blake2b(before, digest_size=SIZE)
         found = []
         for number in range(first, first + self.per_step):
             digest, reads = self._made.pop(number)
             chain.update(digest)
             found.append(reads)
+        if not before:  # a run that began without a hash cannot get one
+            return found
         self.state["run_hash"] = chain.hexdigest()
         letters = self.state.get("step_hashes", "") + chain.hexdigest()[:STEP_LETTERS]
         self.state["step_hashes"] = letters
@@ -111,11 +114,22 @@ class RunHash:
 
 def checksum_of(samples: Sequence[Sample], place: int) -> int:
     """CRC-32 of the record at a place among some samples; 0 where they are of no file."""
+    found = _locate(samples, place)
+    return int(found[0].index.print_N[found[1]]) if found else 0
+
+
+def file_of(samples: Sequence[Sample], place: int) -> str:
+    """The file that the record at a place among some samples lies in; "" where there is none."""
+    found = _locate(samples, place)
+    return str(found[0].place(found[1]).file) if found else ""
+
+
+def _locate(samples: Sequence[Sample], place: int) -> tuple[IndexedSource, int] | None:
     for file, numbers in samples.pieces if isinstance(samples, Samples) else ():
         if place < len(numbers):
-            return int(file.index.print_N[numbers[place]])
+            return file, int(numbers[place])
         place -= len(numbers)
-    return 0
+    return None
 
 
 def step_hashes(entries: Sequence[Mapping[str, Any]]) -> dict[int, str]:

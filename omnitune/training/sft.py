@@ -101,6 +101,9 @@ def finetune(
     results["precision"], results["compiled"] = run.state["precision"], run.state.get("compile")
     results["device"], results["cores"] = str(run.device), usable_cores()
     write_json(config.out / "results.json", results)
+    run.log.say(
+        f"run hash after {counted(run.step, 'step')}: {setup.strategy.hash.value or 'none'}"
+    )
     finish(config)
     return results
 

@@ -72,6 +72,8 @@ class Strategy:
 
     def proof(self, steps: int) -> dict[str, Any]:
         """What ``results.json`` says of the run's order: its hash, and what replaying it needs."""
+        if not self.hash.value:
+            return {}
         return {
             "hash": self.hash.value,
             "steps": steps,

@@ -20,7 +20,7 @@ from omnitune.evaluation.scoring import answer, questions_of, token_totals
 from omnitune.models.omni import OmniModel
 from omnitune.sample import Sample
 from omnitune.training.record_losses import FIRST, LAST, SEEN, RecordLosses
-from omnitune.training.replay import file_of
+from omnitune.training.run_hash import file_of
 
 ASKED_AGAIN = 16  # records of a source, of each kind of list
 NAMED = 8  # records in a list
@@ -115,7 +115,7 @@ def _ask_again(
                 "place": place,
                 "record": record.number + 1,
                 "id": record.id,
-                "file": str(file_of(training, place)),
+                "file": file_of(training, place),
                 "seen": int(row_C[SEEN]),
                 "first": float(row_C[FIRST]),
                 "last": float(row_C[LAST]),
@@ -145,9 +145,7 @@ def _answers(
                 "reference": question.reference,
                 "media": [[medium.modality, str(medium.path)] for medium in single.media],
                 "answer": said,
-                "right": None
-                if said is None
-                else bool(metric.is_right(said, question.reference, question.language)),
+                "right": None if said is None else bool(metric.is_right(said, question.truth)),
             }
         )
     return found

@@ -1,9 +1,13 @@
 """The sound of phones' and browsers' files: heard whole, and by stretches, or refused by name."""
 
+import base64
+import itertools
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from helpers import ENCODERS
@@ -100,6 +104,41 @@ def test_pictures_without_sound_and_further_tracks_are_told(tmp_path: Path) -> N
     )
 
 
+def test_pause_in_a_recording_is_silence(tmp_path: Path) -> None:
+    """Browsers leave out packets in which nobody speaks; what follows keeps its time."""
+    path = tmp_path / "a.mkv"
+    wave = sweep(1, SAMPLE_RATE)
+    with av.open(str(path), "w", format="matroska") as container:
+        stream = container.add_stream("pcm_s16le", rate=SAMPLE_RATE, layout="mono")
+        for second, start in itertools.product((0, 2), range(0, SAMPLE_RATE, 800)):
+            shades = (wave[None, start : start + 800] * 32767).astype(np.int16)
+            frame = av.AudioFrame.from_ndarray(shades, format="s16", layout="mono")
+            frame.sample_rate, frame.pts = SAMPLE_RATE, second * SAMPLE_RATE + start
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    assert duration(path) == pytest.approx(3, abs=1e-3)
+    whole = np.concatenate([wave, np.zeros(SAMPLE_RATE, dtype=np.float32), wave])
+    np.testing.assert_allclose(read_wave(path), whole, atol=1e-3)
+    np.testing.assert_allclose(
+        read_wave(with_time(path, 1.5, 2.5)), whole[24_000:40_000], atol=1e-3
+    )
+
+
+def in_record(path: Path) -> Path:
+    """The address of a file's content in a record."""
+    record = json.dumps({"sound": base64.b64encode(path.read_bytes()).decode()})
+    path.with_suffix(".jsonl").write_text(record + "\n")
+    return Path(f"{path.with_suffix('.jsonl')}::0+{len(record)}/sound")
+
+
+@pytest.mark.parametrize("name", ["a.m4a", "a.webm"])
+def test_sound_inside_a_record_is_heard_alike(tmp_path: Path, name: str) -> None:
+    path = write_muxed(tmp_path / name)
+    np.testing.assert_array_equal(read_wave(in_record(path)), read_wave(path))
+    inner, outer = (with_time(p, 0.5, 1.5) for p in (in_record(path), path))
+    np.testing.assert_array_equal(read_wave(inner), read_wave(outer))
+
+
 def test_channels_are_kept_apart(tmp_path: Path) -> None:
     rate = KINDS["a.mov"][2]
     wave = sweep(1, rate)
@@ -129,6 +168,7 @@ def refuses_by_sentence(path: Path, function: Callable[[Path], object]) -> None:
         return
     assert said.startswith(f"{path}: ")
     assert "\n" not in said
+    assert "Errno" not in said
 
 
 FFMPEG = """#!{python}
@@ -144,7 +184,7 @@ soundfile.write(target, numpy.concatenate(pieces), rate, format="W64", subtype="
 """
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", ["a.m4a", "a.webm"])
 def test_ffmpeg_stands_in_for_pyav(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
@@ -163,6 +203,7 @@ def test_ffmpeg_stands_in_for_pyav(
     size = min(len(wave), len(expected)) - 400
     np.testing.assert_allclose(wave[:size], expected[:size], atol=0.01)
     assert len(read_wave(with_time(path, 0.5, 1.0))) == SAMPLE_RATE // 2
+    np.testing.assert_array_equal(read_wave(in_record(path)), wave)
     program.write_text("#!/bin/sh\necho 'moov atom\nnot found' >&2\nexit 1\n")
     with pytest.raises(UserError, match=r"no sound that ffmpeg can read \(moov atom not found\)"):
         duration(path)

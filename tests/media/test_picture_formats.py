@@ -1,8 +1,10 @@
 """Pictures of every format, depth and colour model look as they were drawn."""
 
 import io
+import itertools
 import struct
 import sys
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -175,9 +177,12 @@ def test_sixteen_bits_of_a_png_are_scaled_to_eight(tmp_path: Path, colour: int) 
     assert np.abs(found - expected).max() <= 2
 
 
-def tiff(path: Path, order: str, photometric: int, bits: int, channels: int, data: bytes) -> Path:
-    """An uncompressed TIFF of 8 x 8 pixels by hand; ``order`` is ``<`` or ``>``."""
-    entries = [(256, 3, 8), (257, 3, 8), (258, 3, bits), (259, 3, 1), (262, 3, photometric)]
+def tiff(
+    path: Path, order: str, photometric: int, bits: int, channels: int, data: bytes, packed: int = 1
+) -> Path:
+    """A TIFF of 8 x 8 pixels by hand; ``order`` is ``<`` or ``>``, ``packed`` 8 if compressed."""
+    data = zlib.compress(data) if packed == 8 else data
+    entries = [(256, 3, 8), (257, 3, 8), (258, 3, bits), (259, 3, packed), (262, 3, photometric)]
     entries += [(273, 4, 300), (277, 3, channels), (278, 3, 8), (279, 4, len(data))]
     content = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}I", 8)
     content += struct.pack(f"{order}H", len(entries))
@@ -195,17 +200,20 @@ def tiff(path: Path, order: str, photometric: int, bits: int, channels: int, dat
     return path
 
 
+@pytest.mark.parametrize("packed", [1, 8])
 @pytest.mark.parametrize("order", "<>")
-def test_sixteen_bits_of_a_coloured_tiff_are_scaled_to_eight(tmp_path: Path, order: str) -> None:
+def test_sixteen_bits_of_a_coloured_tiff_are_scaled_to_eight(
+    tmp_path: Path, order: str, packed: int
+) -> None:
     pixels = np.linspace(0, 65535, 8 * 8 * 3).astype(f"{order}u2").reshape(8, 8, 3)
-    path = tiff(tmp_path / "a.tif", order, 2, 16, 3, pixels.tobytes())
+    path = tiff(tmp_path / "a.tif", order, 2, 16, 3, pixels.tobytes(), packed)
     assert np.abs(np.asarray(decode(path), float) - pixels / 257).max() <= 1
 
 
 def test_grey_whose_zero_is_white_is_no_negative(tmp_path: Path) -> None:
-    for bits in (8, 16):
+    for bits, packed in itertools.product((8, 16), (1, 8)):
         shades = np.linspace(0, 2**bits - 1, 64).astype(f"<u{bits // 8}").reshape(8, 8)
-        path = tiff(tmp_path / "a.tif", "<", 0, bits, 1, shades.tobytes())
+        path = tiff(tmp_path / "a.tif", "<", 0, bits, 1, shades.tobytes(), packed)
         expected = 255 - shades / (2**bits - 1) * 255
         assert np.abs(np.asarray(decode(path), float)[..., 0] - expected).max() <= 1
 

@@ -12,6 +12,8 @@ from helpers import shorten_answers
 from omnitune import cli
 from omnitune.config.sft import SftConfig
 from omnitune.sample import UserError
+from omnitune.training.loop import train
+from omnitune.training.output_dir import OutputDir
 from omnitune.training.replay import replay, replay_lines
 from omnitune.training.sft import build_training, finetune
 
@@ -45,6 +47,25 @@ def test_the_hash_is_the_same_to_the_end(config: SftConfig) -> None:
     last = json.loads((config.out / "metrics.jsonl").read_text().splitlines()[-1])
     assert found["hash"].startswith(last["run_hash"])
     assert replay_lines(found) == [f"the hash is the same after 8 steps: {found['hash']}"]
+
+
+def test_batches_of_so_many_tokens_are_replayed_too(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shorten_answers(monkeypatch, 3)
+    rest = {"tokens_per_batch": 120, "gradient_accumulation": 2, "curriculum": 0.6, "max_steps": 9}
+    made = settings(home, "by tokens", **{**SETTINGS, **rest, "save_every": 9, "log_every": 9})
+    setup = build_training(made)
+    OutputDir(made.out, made.out / "omni.pt", run_record(made), keep=False).open()
+    train(setup.run)
+    found = replay(made.out, 9)
+    assert found["same"]
+    assert found["hash"] == setup.strategy.hash.value
+    assert setup.strategy.stream.balanced
+
+
+def run_record(config: SftConfig) -> dict[str, Any]:
+    return {"config": config.model_dump(mode="json"), "inputs": {}}
 
 
 @pytest.mark.parametrize("step", [1, 6, 8])
@@ -119,6 +140,10 @@ def test_what_cannot_be_replayed_is_said(config: SftConfig, tmp_path: Path) -> N
     run = json.loads((folder / "run.json").read_text())
     (folder / "run.json").write_text(json.dumps(run | {"config": {"stage": "pretrain_lm"}}))
     with pytest.raises(UserError, match="is no run of `omnitune sft`"):
+        replay(folder)
+    config_of_another = run["config"] | {"unheard_of": 1}
+    (folder / "run.json").write_text(json.dumps(run | {"config": config_of_another}))
+    with pytest.raises(UserError, match=r"unheard_of: .* another version"):
         replay(folder)
     (folder / "run.json").unlink()
     with pytest.raises(UserError, match="settings of the run are needed"):

@@ -7,8 +7,9 @@ import pytest
 from helpers import MIX, shorten_answers
 from helpers import sft_settings as settings
 
-from omnitune.data.packing import Batch
+from omnitune.data.packing import Batch, Item, Origin
 from omnitune.data.reading import split_of
+from omnitune.data.template import Rendered
 from omnitune.sources import SOURCES
 from omnitune.training.loop import train
 from omnitune.training.run_hash import RunHash, checksum_of, step_hashes
@@ -45,6 +46,41 @@ def test_it_is_of_what_is_read_and_of_nothing_else(home: Path) -> None:
     found = {name: hash_of(setup(home, name, **rest)) for name, rest in others.items()}
     assert len({plain, *found.values()}) == len(others) + 1
     assert hash_of(setup(home, "rate", learning_rate=1e-5, log_every=3)) == plain
+
+
+def item(tokens: list[int], origin: Origin, shared: int = 0, **rest: Any) -> Item:
+    values = {"supervised": [False, True, True][: len(tokens)], "added": []} | rest
+    return Item("x", Rendered(tokens, **values), [], shared=shared, origin=origin)
+
+
+def test_every_piece_counts() -> None:
+    """Also where one piece ends and the next begins."""
+    plain = Origin(3, "text_only", 1, 1, (0, 2))
+    step = [[item([1, 2, 3], plain)], [item([4, 5], plain)]]
+    others = [
+        [step[1], step[0]],
+        [step[0]],
+        [[step[0][0], step[1][0]]],
+        [[item([1, 2, 9], plain)], step[1]],
+        [[item([1, 2], plain)], [item([3, 4, 5], plain)]],
+        [[item([1, 2, 3], plain, supervised=[False, False, True])], step[1]],
+        [[item([1, 2, 3], plain, added=[(7, 1)])], step[1]],
+        [[item([1, 2, 3], plain, shared=1)], step[1]],
+        [[item([1, 2, 3], plain._replace(asked=(2, 0)))], step[1]],
+        [[item([1, 2, 3], plain._replace(asked=()))], step[1]],
+        [[item([1, 2, 3], plain._replace(number=2))], step[1]],
+        [[item([1, 2, 3], plain._replace(source="image_text"))], step[1]],
+        [[item([1, 2, 3], plain._replace(k=4))], step[1]],
+    ]
+
+    def value(samples: list[list[Item]]) -> str:
+        chain = RunHash({"text_only": [], "image_text": []}, {}, 1)
+        chain.note(0, samples)
+        chain.end_step(1)
+        return chain.value
+
+    assert len({value(samples) for samples in [step, *others]}) == 1 + len(others)
+    assert value(step) == value([[item([1, 2, 3], plain)], [item([4, 5], plain)]])
 
 
 def test_training_leaves_the_hash_of_its_batches(home: Path) -> None:
@@ -116,6 +152,16 @@ def test_a_step_that_is_left_out_is_hashed_and_not_counted(home: Path) -> None:
     assert "receipt" not in made.run.state
     assert made.strategy.proof(1)["left_out"] == [1]
     assert made.strategy.hash.value == hash_of(setup(home, "left in"), 1)
+
+
+def test_a_run_that_began_without_a_hash_gets_none(home: Path) -> None:
+    """What was read before is not known."""
+    made = setup(home, "older")
+    for number in range(3):
+        made.strategy.hash.note(number, made.strategy.stream.read_batch(number))
+    assert made.strategy.hash.end_step(3)
+    assert made.strategy.hash.value == ""
+    assert made.strategy.proof(3) == {}
 
 
 def test_checksums_are_those_of_the_index(home: Path) -> None:

@@ -92,7 +92,7 @@ def read_checked(
         told += "; the rest of the file was not looked at"
         findings.add(Problem(name, "broken-file", told, str(path)))
 
-    files, source, parse, root = located[:4]
+    files, source, parse, root, _ = located
     key = f"{name}-checked-{_key(located)}"
     lenient = Lenient(wrong, broken)
     index = build_index(files, key, note, advance, source.limit, lenient)
@@ -135,5 +135,6 @@ def _note(checked: Checked, number: int, values: Any, sample: Sample) -> None:
 def _key(located: Located) -> str:
     """Stands for the files and what they are read by."""
     source = located.source
+    parts = [part for path, container in located.files for part in container.parts(path)]
     rule = hashlib.sha256(f"{rules(source)} {source}".encode()).hexdigest()[:12]
-    return f"{content_key(located.files)[:24]}-{rule}"
+    return f"{content_key(parts)[:24]}-{rule}"

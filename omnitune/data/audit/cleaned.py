@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from omnitune.containers.address import INSIDE, complete
 from omnitune.data.audit.checked import Checked
 from omnitune.data.audit.findings import Findings
 from omnitune.data.audit.validate import Checks, Validation, validate
-from omnitune.data.fields import FREE_KEYS, record_keys
-from omnitune.data.place import Place
+from omnitune.data.convert import NativeReader
+from omnitune.data.converted_media import ConvertedMedia
 from omnitune.data.reading import DataPlace
-from omnitune.media.registry import MEDIA
-from omnitune.sample import Sample, UserError
+from omnitune.sample import Media, UserError
 from omnitune.sources import SOURCES, Source
 from omnitune.storage import write_json, write_json_lines
 
@@ -100,50 +97,19 @@ def _write(own: Checked, left_out: set[Where], out: Path) -> list[Where]:
 
 def _records(own: Checked, left_out: set[Where], places: list[Where]) -> Iterator[dict[str, Any]]:
     source = own.source
+    reader = NativeReader(source, own.located.source if own.located.found else None)
+    media = _InPlace(Path(), Path())
     for number in range(len(source.index.size_N)):
         place = source.place(number)
         where = own.name, str(place.file), place.within + 1
-        if where in left_out:
-            continue
-        places.append(where)
-        container = source.files[int(source.index.place_N4[number, 0])].container
-        values = container.value(container.content(place.file, place.start, place.length))
-        sample = source.sample(number)
-        yield portable(own.located.native(place, values), sample, own.located.source, place)
+        if where not in left_out:
+            places.append(where)
+            yield {**reader.native(number, media), "id": source.sample(number).id}
 
 
-def portable(
-    native: Mapping[str, Any], sample: Sample, source: Source, place: Place
-) -> dict[str, Any]:
-    """A record in our keys that means the same in any other file."""
-    folder = Path(source.media_dir or place.file.parent).absolute()
+class _InPlace(ConvertedMedia):
+    """Media stay where they are, and inside the record where they are in one."""
 
-    def path_of(text: Any) -> Any:
-        if not isinstance(text, str):
-            return text
-        if text.startswith(INSIDE):
-            return str(complete(text, place.file.absolute(), place.start, place.length))
-        return str(folder / text)
-
-    known = (*record_keys(Source("")), *FREE_KEYS)
-    record = {k: v for k, v in native.items() if k in known or k.startswith("_")}
-    for name in MEDIA:
-        if name in record:
-            given = record[name]
-            record[name] = list(map(path_of, given)) if isinstance(given, list) else path_of(given)
-    if "messages" in record:
-        record["messages"] = [_with_paths(message, path_of) for message in record["messages"]]
-    record |= {"id": sample.id, "split": sample.split}
-    if sample.language:
-        record["language"] = sample.language
-    return json.loads(json.dumps(record, ensure_ascii=False))
-
-
-def _with_paths(message: dict[str, Any], path_of: Any) -> dict[str, Any]:
-    content = message["content"]
-    if not isinstance(content, list):
-        return message
-    parts = [
-        {**part, "path": path_of(part["path"])} if "path" in part else part for part in content
-    ]
-    return {**message, "content": parts}
+    def path_of(self, medium: Media, hint: str) -> str:
+        """The medium's path, from the root on."""
+        return str(medium.path.absolute())

@@ -142,7 +142,7 @@ def overlaps(
     """Training records that share a medium or their words with held-out ones."""
     held = {one.name: one.held for one in checked if one.held is not None}
     by_name = {one.name: one for one in checked}
-    _, pairs, leaks = read_texts(held, None)
+    _, pairs, leaks = read_texts(held)
     for split in leaks:
         for found in fingerprints.values():
             pairs.setdefault(split, []).extend(shared(found, split))

@@ -70,6 +70,10 @@ class Dialect(ABC):
         """
         raise UserError(f"records cannot be written as {self.title}; docs/data.md says what can")
 
+    def passes_over(self, record: Any) -> bool:
+        """Whether this is no record at all, such as a comment."""
+        return False
+
     def unread(self, record: Values) -> list[str]:
         """Names of keys that are not read and may hold what a model should see or learn."""
         return []
