@@ -14,6 +14,7 @@ from omnitune.config.commands import (
     InspectConfig,
     ReplayConfig,
     ReportConfig,
+    ValidateConfig,
 )
 from omnitune.config.settings import read_json_object
 
@@ -43,6 +44,14 @@ def inspect(config: InspectConfig) -> int:
     from omnitune.reporting.inspecting import inspect_data
 
     return inspect_data(config)
+
+
+@takes(ValidateConfig)
+def validate(config: ValidateConfig) -> int:
+    """Checks data: opens every record and medium, tells all that is wrong, writes a clean copy."""
+    from omnitune.reporting.validation import run_validation
+
+    return run_validation(config)
 
 
 @takes(ConvertConfig)

@@ -219,10 +219,14 @@ def _dialect(source: Source, files: list[DataFile], layout: Layout) -> Dialect:
     if name:
         inner = DIALECTS[name]
         return RenamedDialect(inner, dict(source.columns)) if source.columns else inner
-    path = files[0].path
+    path, first = files[0].path, list[Any]()
+    scans = (container.scan(path) for path, container in files)
     try:
-        scans = (container.scan(path) for path, container in files)
-        first = [values for _, _, values in islice(chain.from_iterable(scans), LOOKED_AT)]
+        for _, _, values in islice(chain.from_iterable(scans), LOOKED_AT):
+            first.append(values)
+    except UserError:
+        if not first:  # else it is told when all of the file is read
+            raise
     except OSError as error:
         raise UserError(f"{error.filename or path}: cannot be read ({error.strerror})") from None
     if not first:
