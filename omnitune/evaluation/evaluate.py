@@ -77,21 +77,8 @@ def evaluate_checkpoint(
         held_out = {name for held in available.values() for name in held.splits}
         available = without_broken(available, skipped, held_out - {"train"})
     samples = join(available.values())
-    there = sorted(name for name in samples.splits if split_of(samples, name))
-    usual = "test" if "test" in there else "validation"
-    splits = [n for n in there if n != "train"] if split == "all" else [split or usual]
-    if not splits:
-        raise UserError(
-            f"{data}: every sample is for training, none is held out; --split train scores "
-            'those, or give some records another "split"'
-        )
+    chosen = _choose_splits(samples, split, data)
     limit = values.get("max_tokens", model.config.thinker["max_position_embeddings"])
-    chosen = {name: split_of(samples, name) for name in splits}
-    for name, found in chosen.items():
-        if not found:
-            names = ", ".join(there)
-            raise UserError(f"{data}: no samples in the split {name!r}; there are: {names}")
-        check_media(found)
     if predictions:
         _try_to_write(predictions, join(chosen.values()))
     features = encode_once(model, join(chosen.values()), None)
@@ -101,13 +88,32 @@ def evaluate_checkpoint(
     results["warnings"] += [left_out] * bool(left_out)
     results["warnings"] += skipped.lines() if skipped else []
     if "train" in chosen:
-        here = data == data_of(ckpt_dir)
+        here = data.resolved() == data_of(ckpt_dir).resolved()
         if_so = "" if here else "if the model was trained on it, "
         results["warnings"].append(
             f"train is no held-out split: {if_so}its scores say what the model learnt by heart, "
             "not how it does on what is new to it"
         )
     return results
+
+
+def _choose_splits(samples: Samples, split: str, data: DataPlace) -> dict[str, Samples]:
+    """The samples of the splits that are to be scored; raises UserError where there are none."""
+    there = sorted(name for name in samples.splits if split_of(samples, name))
+    usual = "test" if "test" in there else "validation"
+    splits = [n for n in there if n != "train"] if split == "all" else [split or usual]
+    if not splits:
+        raise UserError(
+            f"{data}: every sample is for training, none is held out; --split train scores "
+            'those, or give some records another "split"'
+        )
+    chosen = {name: split_of(samples, name) for name in splits}
+    for name, found in chosen.items():
+        if not found:
+            names = ", ".join(there)
+            raise UserError(f"{data}: no samples in the split {name!r}; there are: {names}")
+        check_media(found)
+    return chosen
 
 
 def _try_to_write(path: Path, samples: Samples) -> None:
