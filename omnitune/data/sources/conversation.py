@@ -55,13 +55,18 @@ def _places(names: tuple[tuple[str, str], ...]) -> re.Pattern[str]:
     return re.compile(rf"(?<!\\)(?:<({either})>([^<>\n]+)</\1>|<({alone})>)")
 
 
-def _tag_names() -> tuple[tuple[str, str], ...]:
+@lru_cache(maxsize=8)
+def _tag_names_of(media: tuple[Medium, ...]) -> tuple[tuple[str, str], ...]:
     """What a tag may be called, with the kind of medium: img is an alias of image."""
     return tuple(
         (name, medium.name)
-        for medium in MEDIA.values()
+        for medium in media
         for name in (medium.name, *(alias for alias in medium.aliases if len(alias) == 3))
     )
+
+
+def _tag_names() -> tuple[tuple[str, str], ...]:
+    return _tag_names_of(tuple(MEDIA.values()))
 
 
 class Reader:
