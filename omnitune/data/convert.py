@@ -21,7 +21,7 @@ from omnitune.data.record_writers import WRITERS, RecordWriter
 from omnitune.data.round_trip import difference
 from omnitune.data.samples import IndexedSource, Samples
 from omnitune.data.schema import Record
-from omnitune.data.sources.base import Dialect, Origin, Values
+from omnitune.data.sources.base import Dialect, Values
 from omnitune.data.sources.finding import Found, find_files
 from omnitune.data.sources.registry import DIALECTS
 from omnitune.media.base import counted
@@ -241,9 +241,7 @@ class NativeReader:
         raw = container.value(container.content(place.file, place.start, place.length))
         if not self.found:
             return dict(raw)
-        record = Record(place.file, self.found.source, place.number, raw, place)
-        origin = Origin(place.file, self.found.source, record.wrong)
-        return self.found.settled(self.found.dialect.native(record.values, origin), place)
+        return self.found.native(place, raw)
 
     def _record(self, place: Place, values: Values) -> Record:
         name = self.source.sample(place.number).source

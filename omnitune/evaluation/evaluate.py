@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from omnitune.console import progress_bar
+from omnitune.data.bad_samples import BadSamples, without_broken
 from omnitune.data.feature_cache import FeatureStore
 from omnitune.data.loader import SampleReader
 from omnitune.data.reading import (
@@ -71,6 +72,10 @@ def evaluate_checkpoint(
     available, left_out = leave_out_unreadable(available, model.modalities)
     if not available:
         raise UserError(f"{data}: every record shows media that the model has no encoder for")
+    skipped = BadSamples(available, 1.0) if data.leave_out_wrong else None
+    if skipped:  # as the run did
+        held_out = {name for held in available.values() for name in held.splits}
+        available = without_broken(available, skipped, held_out - {"train"})
     samples = join(available.values())
     there = sorted(name for name in samples.splits if split_of(samples, name))
     usual = "test" if "test" in there else "validation"
@@ -94,6 +99,7 @@ def evaluate_checkpoint(
     priors = answer_priors(split_of(samples, "train"))
     results = score_splits(model, reader, chosen, predictions, priors)
     results["warnings"] += [left_out] * bool(left_out)
+    results["warnings"] += skipped.lines() if skipped else []
     if "train" in chosen:
         here = data == data_of(ckpt_dir)
         if_so = "" if here else "if the model was trained on it, "
@@ -132,19 +138,21 @@ def encode_once(
     samples: Sequence[Sample],
     root: Path | None,
     modalities: Collection[str] | None = None,
+    lenient: bool = False,
 ) -> dict[str, FeatureStore]:
     """Encodes every medium of the samples once, with a bar; returns the rows by modality.
 
     Args:
         root: folder where the rows are kept for the next run, or None.
         modalities: whose media are encoded; all if None.
+        lenient: pass over media that cannot be read, until their rows are asked for.
     """
     model.eval()
     stores = {}
     key = media_key(samples)
     for name in model.modalities if modalities is None else modalities:
         modality = model.modalities[name]
-        store = stores[name] = FeatureStore(modality, model.encoders[name], root)
+        store = stores[name] = FeatureStore(modality, model.encoders[name], root, lenient)
         if key and store.holds(key):
             continue
         paths = (m.path for m, _ in media_of(samples) if m.modality == name)
