@@ -170,6 +170,9 @@ def kept(record: Values) -> Values:
     task = record.get("task")
     if isinstance(task, str) and (task in TASKS or task == ANY_QUESTION):
         found["task"] = task
+    hard = record.get("difficulty")
+    if isinstance(hard, int | float) and not isinstance(hard, bool) and 0 <= hard <= 1:
+        found["difficulty"] = hard
     return found
 
 
