@@ -8,7 +8,16 @@ import tempfile
 import traceback
 
 from omnitune import __version__
-from omnitune.commands.looking import compare, convert, evaluate, export, inspect, replay, report
+from omnitune.commands.looking import (
+    compare,
+    convert,
+    evaluate,
+    export,
+    inspect,
+    replay,
+    report,
+    validate,
+)
 from omnitune.commands.making import corpus, fine_tune, parts, plan, pretrain, sft
 from omnitune.commands.wiring import Command, about
 from omnitune.config.help import aligned, asks_for_help
@@ -116,7 +125,7 @@ GROUPS: dict[str, tuple[Command, ...]] = {
     "Get data and parts": (corpus, convert, parts),
     "Train": (pretrain, plan, sft),
     "Score": (evaluate,),
-    "Look": (inspect, replay, report, compare),
+    "Look": (validate, inspect, replay, report, compare),
     "Export": (export,),
     "Talk": (chat,),
 }

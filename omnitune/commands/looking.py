@@ -14,6 +14,7 @@ from omnitune.config.commands import (
     InspectConfig,
     ReplayConfig,
     ReportConfig,
+    ValidateConfig,
 )
 from omnitune.config.settings import read_json_object
 
@@ -45,6 +46,14 @@ def inspect(config: InspectConfig) -> int:
     return inspect_data(config)
 
 
+@takes(ValidateConfig)
+def validate(config: ValidateConfig) -> int:
+    """Checks data: opens every record and medium, tells all that is wrong, writes a clean copy."""
+    from omnitune.reporting.validation import run_validation
+
+    return run_validation(config)
+
+
 @takes(ConvertConfig)
 def convert(config: ConvertConfig) -> int:
     """Writes data in another format, with its media."""
@@ -68,17 +77,9 @@ def report(config: ReportConfig) -> int:
 @takes(ReplayConfig)
 def replay(config: ReplayConfig) -> int:
     """Lists the records that a step of a run trained on, and proves the run's hash again."""
-    from omnitune.storage import require_target, write_json
-    from omnitune.training.replay import replay as replay_run
-    from omnitune.training.replay import replay_lines
+    from omnitune.training.replay import print_replay
 
-    if config.as_json:
-        require_target(config.as_json, "--json")
-    found = replay_run(config.ckpt_dir, config.step)
-    if config.as_json:
-        write_json(config.as_json, found)
-    print("\n".join(replay_lines(found)))
-    return int(not found["same"])
+    return int(not print_replay(config.ckpt_dir, config.step, config.as_json))
 
 
 @takes(CompareConfig)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from omnitune.config.base import Config, Language
+from omnitune.config.base import Config, Count, Language, split_names
 
 
 class EvaluateConfig(Config):
@@ -51,6 +51,39 @@ class InspectConfig(Config):
     """with --ckpt-dir: largest length of a sample in tokens"""
     strict: bool = False
     """exit with status 1 if media are broken or shared between splits"""
+
+
+class ValidateConfig(Config):
+    """Options of ``omnitune validate``."""
+
+    positional: ClassVar[str] = "data"
+
+    data: Path = Field(title="DATA")
+    """file or folder of records in any format, folder of the embedded layout, or configuration
+    file, whose sources are checked"""
+    ckpt_dir: Path | None = None
+    """folder or file of a model, for the checks that depend on one: length of media and samples,
+    its control tokens"""
+    max_tokens: int = Field(1024, ge=1)
+    """with --ckpt-dir: largest length of a sample in tokens"""
+    max_seconds: float = Field(30.0, gt=0)
+    """without --ckpt-dir: length of a medium above which there is a remark"""
+    as_json: Path | None = Field(None, alias="json")
+    """file for all that was found, as JSON"""
+    fix: Path | None = Field(None, title="OUT")
+    """new folder for a copy without the records that have errors; the original stays as it is"""
+    strict: bool = False
+    """let remarks count as errors do for the exit status"""
+    ignore: list[str] = Field([], title="CODE,CODE")
+    """codes of what is not to be told, such as unfilled, separated by commas"""
+    workers: Count | None = None
+    """threads that decode media [default: as many as there are cores]"""
+
+    @field_validator("ignore", mode="before")
+    @classmethod
+    def _split_codes(cls, value: Any) -> Any:
+        """On the command line: codes with commas between them."""
+        return split_names(value)
 
 
 class ConvertConfig(Config):

@@ -27,6 +27,10 @@ MEASURED = 256  # samples at the start of a run whose mean length stands for all
 FeatureSource = Callable[[Path], Tensor]
 
 
+class UnreadableError(UserError):
+    """A medium of a sample cannot be read."""
+
+
 class SampleReader:
     """Turns a sample into an item: its media's tensors and its rendered tokens.
 
@@ -80,7 +84,7 @@ class SampleReader:
         try:
             tensors = [self._tensor(medium) for medium in media]
         except UserError as error:
-            raise UserError(f"sample {id}: {error}") from None
+            raise UnreadableError(f"sample {id}: {error}") from None
         counts = []
         for m, t in zip(media, tensors, strict=True):
             modality = self.modalities[m.modality]
@@ -121,6 +125,8 @@ class BatchStream:
         fresh_questions: others in each pass.
         tokens_per_batch: in place of ``batch_size``: as many samples a batch as have about so many
             tokens, and batches of like length.
+        on_broken: told of a sample whose media cannot be read, which is then in no batch: the same
+            one whoever makes the batch. None: it is an error.
 
     Attributes:
         watch: called by rank 0 with the number and the samples of each batch that is made.
@@ -140,7 +146,9 @@ class BatchStream:
         max_questions_per_sample: int | None = None,
         fresh_questions: bool = True,
         tokens_per_batch: int | None = None,
+        on_broken: Callable[[Sample, UserError], None] | None = None,
     ) -> None:
+        self.on_broken = on_broken
         self.reader, self.samples = reader, samples
         self.mixture: Mixture | SamplingSchedule = mixture
         self.batch_size, self.prompt_weight = batch_size, prompt_weight
@@ -153,7 +161,7 @@ class BatchStream:
         self.balanced = tokens_per_batch is not None
         if tokens_per_batch is not None:
             mean = sum(_tokens(self.items_at(k)) for k in range(MEASURED)) / MEASURED
-            self.batch_size = max(1, round(tokens_per_batch / mean))
+            self.batch_size = max(1, round(tokens_per_batch / (mean or 1.0)))
         self._window = lru_cache(maxsize=2)(self._make_window)
 
     def follow(
@@ -188,7 +196,7 @@ class BatchStream:
 
     def read_batch(self, number: int) -> list[list[Item]]:
         """The samples of batch ``number``, in the order in which they are packed."""
-        samples = self._samples(number)
+        samples = [items for items in self._samples(number) if items]
         for place, items in enumerate(samples):
             for item in items:
                 item.place = place
@@ -237,12 +245,21 @@ class BatchStream:
         )
 
     def items_at(self, k: int, reader: SampleReader | None = None) -> list[Item]:
-        """Sample ``k`` of the run, read and rendered by the reader of its time, or by another."""
+        """Sample ``k`` of the run, read and rendered by the reader of its time, or by another.
+
+        Nothing if it cannot be read and somebody is told of that.
+        """
         source, place = self.mixture.sample_at(k)
         record, group = self.samples[source][place], self.groups.index(source)
         shown, asked = self._ask(record, k)
         reader = reader or self._reader_at(k)
-        items = [reader.item(single, group) for single in shown]
+        try:
+            items = [reader.item(single, group) for single in shown]
+        except UnreadableError as error:
+            if self.on_broken is None:
+                raise
+            self.on_broken(record, error)
+            return []
         origin = Origin(k, source, place, record.number, tuple(asked))
         for n, item in enumerate(items):
             item.opens, item.origin = n == 0, origin

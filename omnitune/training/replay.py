@@ -20,20 +20,20 @@ from torch import Tensor
 
 from omnitune.config.sft import SftConfig
 from omnitune.console import progress_bar
-from omnitune.data.audit.truncation import ReadLimits, audit_truncation
+from omnitune.data.audit.truncation import ReadLimits
 from omnitune.data.loader import FeatureSource, SampleReader
 from omnitune.data.reading import split_of
 from omnitune.data.samples import Samples
 from omnitune.encoders.base import Encoder
 from omnitune.evaluation.runs import RunFolder, as_object, find_again, read_run
 from omnitune.sample import Sample, UserError
-from omnitune.storage import read_checkpoint, sha256
+from omnitune.storage import read_checkpoint, require_target, sha256, write_json
 from omnitune.training.checkpoint import step_files
 from omnitune.training.estimate import empty_model
 from omnitune.training.phases import Phases
 from omnitune.training.run import Plan
 from omnitune.training.run_hash import STEP_LETTERS, Read, file_of, step_hashes
-from omnitune.training.sources import build_stream, read_samples, require_splits
+from omnitune.training.sources import audit_samples, build_stream, read_samples
 from omnitune.training.strategy import Strategy, plan_strategy
 
 MEDIA_KEPT = 1 << 20  # media whose number of slots is remembered
@@ -161,9 +161,7 @@ def stream_again(config: SftConfig, kept: Kept) -> tuple[Strategy, dict[str, Sam
     longest = min(config.max_tokens, positions)
     samples = read_samples(config)
     limits = ReadLimits(renderer, model.modalities, longest, config.multi_turn_prob > 0)
-    leave_out = config.too_long == "leave_out"
-    samples, _ = audit_truncation(samples, limits, leave_out)
-    require_splits(config, samples)
+    samples, _, _ = audit_samples(config, samples, limits)
     counted = {name: slots_only(encoder) for name, encoder in model.modalities.items()}
     reader = SampleReader(renderer, model.modalities, counted, longest)
     stream = build_stream(config, reader, samples)
@@ -261,6 +259,17 @@ def asked_in(record: Sample, turns: list[Any]) -> list[dict[str, str]]:
         else:
             question = message.text.strip() if message.role == "user" else question
     return found
+
+
+def print_replay(ckpt_dir: Path, step: int | None, json_file: Path | None) -> bool:
+    """Replays a run, prints what was found and writes it; returns whether the hash is the same."""
+    if json_file:
+        require_target(json_file, "--json")
+    found = replay(ckpt_dir, step)
+    if json_file:
+        write_json(json_file, found)
+    print("\n".join(replay_lines(found)))
+    return bool(found["same"])
 
 
 def replay_lines(found: Mapping[str, Any]) -> list[str]:

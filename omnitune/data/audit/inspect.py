@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from omnitune.console import progress_bar
@@ -57,7 +58,7 @@ def inspect_folder(
     """
     samples = read_available(data_dir)
     spreads = {name: Spread(reading or counting) for name in samples}
-    sources, pairs, leaks = _read_texts(samples, reading, spreads)
+    sources, pairs, leaks = read_texts(samples, reading, spreads)
     fingerprints, broken, remarked = decode(samples)
     for name, source in sources.items():
         for split, entry in source.items():
@@ -88,8 +89,10 @@ def inspect_folder(
     return result
 
 
-def _read_texts(
-    samples: Mapping[str, Samples], reading: ReadLimits | None, spreads: Mapping[str, Spread]
+def read_texts(
+    samples: Mapping[str, Samples],
+    reading: ReadLimits | None = None,
+    spreads: Mapping[str, Spread] = MappingProxyType({}),
 ) -> tuple[dict[str, Any], dict[str, list[Shared]], dict[str, Any]]:
     """Account of each source, and what the held-out samples' texts share with training samples."""
     everything = join(samples.values())
@@ -98,7 +101,8 @@ def _read_texts(
     with progress_bar("reading records", len(everything)) as advance:
         for number, sample in enumerate(everything):
             _count(sources[sample.source].setdefault(sample.split, {}), sample, reading)
-            spreads[sample.source].add(sample)
+            if sample.source in spreads:
+                spreads[sample.source].add(sample)
             if sample.split != "train" and text.add(sample):
                 compared.append(number)
             advance()
