@@ -10,11 +10,12 @@ import hashlib
 import json
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from transformers.utils import logging
 
 from omnitune.config.settings import read_json_object
@@ -27,6 +28,7 @@ WANTED = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt")
 # ``owner/name`` or ``name``, and after an @ the revision: a branch, a tag or a commit.
 # How a file begins that stands for another one, which git has not fetched.
 POINTER = b"version https://git-lfs"
+_LAYER = re.compile(r"(?P<stack>(?:[^.]+\.)*?)(?P<number>[0-9]+)\.")
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 
 
@@ -173,17 +175,30 @@ def load_pretrained(kind: Any, folder: Path, **options: Any) -> Any:
     except UserError:
         raise
     except Exception as error:  # the library has no class of its own for what it finds wrong
+        check_said(folder, error)
         raise UserError(f"{folder}: its weights cannot be loaded ({said_by(error)})") from None
     finally:
         logging.set_verbosity(verbosity)
         if bars:
             logging.enable_progress_bar()
     _check_loaded(folder, found)
+    _check_layers(folder, found.get("unexpected_keys") or (), model.state_dict())
     return model
+
+
+def check_said(folder: Path, error: Exception) -> None:
+    """Raises a UserError that names the key, if an error is about a value of the configuration."""
+    if not isinstance(error, StrictDataclassError):
+        return
+    _, _, said = str(error).partition("\n")
+    said = re.sub(r"^\s*\w+: (Field )?", "", said or str(error)).partition(". Errors:")[0]
+    raise UserError(f"{folder / CONFIG}: {said}; take the file from where the weights come from")
 
 
 def said_by(error: Exception) -> str:
     """An error's own words, as far as they are one sentence."""
+    if isinstance(error, KeyError):  # its text is the key alone
+        return f"{error} is not known to it"
     text = str(error).strip() or type(error).__name__
     if "weights_only" in text:  # torch advises to execute what is there
         return "it is damaged, or holds other things than weights"
@@ -204,6 +219,23 @@ def _check_loaded(folder: Path, found: Mapping[str, Any]) -> None:
             f"{folder}: {len(missing)} weights are missing, the first is {missing[0]}; they would "
             "be random, so take a whole checkpoint of this class"
         )
+
+
+def _check_layers(folder: Path, surplus: Iterable[str], there: Iterable[str]) -> None:
+    """Refuses weights of layers that the configuration leaves out of a stack which it has."""
+    stacks: dict[str, set[int]] = {}
+    for name in there:
+        if found := _LAYER.match(name):
+            stacks.setdefault(found["stack"], set()).add(int(found["number"]))
+    for name in sorted(surplus):
+        found = _LAYER.match(name)
+        numbers = stacks.get(found["stack"], set()) if found else set()
+        if found and numbers and int(found["number"]) not in numbers:
+            raise UserError(
+                f"{folder}: holds the weight {name}, and {CONFIG} asks for {len(numbers)} layers "
+                f"({found['stack']}0 to {max(numbers)}); without the others it is another model, "
+                "so take both files from one checkpoint"
+            )
 
 
 def digest(state: Mapping[str, torch.Tensor]) -> str:

@@ -12,7 +12,8 @@ import os
 import pickle
 import threading
 import time
-from collections.abc import Iterable, Iterator
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -52,11 +53,26 @@ def replacing(path: Path, ending: str = ".tmp") -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+        sync_folder(path.parent)
     except (
         BaseException
     ):  # Ctrl-C too leaves no half file, which would keep the room that is missing
         temporary.unlink(missing_ok=True)
         raise
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes the names in a folder outlast a power cut, where the system can."""
+    try:
+        number = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(number)
+    except OSError:  # some network file systems sync files only
+        pass
+    finally:
+        os.close(number)
 
 
 def write_checkpoint(path: Path, values: dict[str, Any]) -> None:
@@ -66,6 +82,7 @@ def write_checkpoint(path: Path, values: dict[str, Any]) -> None:
         NoRoomError: the disk is full. UserError: the folder cannot be written to.
     """
     try:
+        edit_manifest(path.parent, path.name, None)  # an old digest beside the new file would lie
         with replacing(path) as file:
             torch.save(values, file)
             file.flush()
@@ -82,7 +99,9 @@ def write_checkpoint(path: Path, values: dict[str, Any]) -> None:
 
 
 def read_checkpoint(path: Path, command: str = "") -> dict[str, Any]:
-    """Reads a checkpoint after checking it against the manifest.
+    """Reads a checkpoint after checking that every byte is as it was written.
+
+    By its digest in the manifest; where there is none, by the checksums in the file itself.
 
     Args:
         command: the command that makes the file, for the error if it is missing.
@@ -97,12 +116,51 @@ def read_checkpoint(path: Path, command: str = "") -> dict[str, Any]:
         expected = _manifest(path.parent).get(path.name)
         if expected and sha256(path) != expected:
             raise UserError(f"{path}: is damaged (its SHA-256 is not the one in {MANIFEST})")
+        if not expected and (wrong := _damaged_member(path)):
+            raise UserError(f"{path}: is damaged (the checksum of its {wrong} is another)")
         values = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError, pickle.UnpicklingError):
+    except (
+        RuntimeError,
+        EOFError,
+        ValueError,
+        KeyError,
+        OSError,
+        pickle.UnpicklingError,
+        zipfile.BadZipFile,
+    ):
         raise UserError(f"{path}: is not a checkpoint that can be read, or is damaged") from None
     if not isinstance(values, dict):
         raise UserError(f"{path}: holds a {type(values).__name__}, expected a dictionary")
+    _require_finite(path, values)
     return values
+
+
+def _require_finite(path: Path, value: Any, name: str = "") -> None:
+    """Raises a UserError if any tensor of a checkpoint holds what is no finite number."""
+    if isinstance(value, torch.Tensor):
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise UserError(
+                f"{path}: its {name} holds values that are not finite (NaN or infinity), so "
+                "nothing sensible can come of it; take an earlier checkpoint"
+            )
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            _require_finite(path, inner, f"{name}.{key}".lstrip("."))
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            _require_finite(path, inner, name)
+
+
+def _damaged_member(path: Path) -> str:
+    """The first piece of a checkpoint whose content is not that of its checksum; "" for none.
+
+    A checkpoint is a ZIP file with a CRC-32 of each piece, which torch does not look at. Its older
+    format has none.
+    """
+    if not zipfile.is_zipfile(path):
+        return ""
+    with zipfile.ZipFile(path) as file:
+        return file.testzip() or ""
 
 
 def _manifest(folder: Path) -> dict[str, str]:

@@ -86,6 +86,18 @@ MORE: dict[str, Any] = {
         },
         "text": {"unit": "tokens", "whole": 5000, "lost": 0, "samples": 0, "worst": []},
     },
+    "receipt": {
+        "total": {
+            "text_only": {"asked": 0.4, "samples": {"asked": 40, "got": 41, "share": 0.41}},
+        },
+    },
+    "run_hash": {"hash": "0123456789abcdef" * 2, "steps": 30, "left_out": [], "weights": []},
+    "taught": {
+        "text_only": {
+            "start": 2.0, "end": 0.5, "records": 9, "followed": 9, "seen": 9, "seen_twice": 4,
+            "not_falling": 1,
+        },
+    },
 }  # fmt: skip
 
 

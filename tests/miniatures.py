@@ -1,11 +1,21 @@
 """Pretrained folders in Hugging Face's layout, saved by the library's classes; random weights."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    Dinov2Config,
+    Dinov2Model,
+    PreTrainedTokenizerFast,
+    WhisperConfig,
+    WhisperFeatureExtractor,
+    WhisperForConditionalGeneration,
+)
 
 CONTROL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>", "</think>")
 
@@ -41,12 +51,19 @@ BRACKETS = (  # nothing opens an answer, and the system's words are part of the 
     "{{ '[INST] ' + m.content + ' [/INST]' }}{% endif %}"
     "{% else %}{{ ' ' + m.content + eos_token }}{% endif %}{% endfor %}"
 )
+CHANNELS = (  # in the manner of gpt-oss: the prompt leaves the channel to the answer
+    "{% for m in messages %}{{ '<|im_start|>' + m.role }}"
+    "{% if m.role == 'assistant' %}{{ '<think>final' }}{% endif %}"
+    "{{ '</think>' + m.content + '<|im_end|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant' }}{% endif %}"
+)
 FORGETFUL = "{{ '<|im_start|>' + messages[-1].content + '<|im_end|>' }}"
 TEMPLATES = {
     "chatml": CHATML,
     "thinking": THINKING,
     "no_system": NO_SYSTEM,
     "brackets": BRACKETS,
+    "channels": CHANNELS,
 }
 TEXTS = (
     "You help. what is the sky? the sky is the air above us.",
@@ -109,4 +126,31 @@ def save_thinker_folder(
     model.generation_config.eos_token_id = [words.eos_token_id, words.bos_token_id]
     model.save_pretrained(folder)
     words.save_pretrained(folder)
+    return folder
+
+
+def save_vision_folder(folder: Path, seed: int = 0) -> Path:
+    """A DINOv2: the library writes its weights under other names than it computes with."""
+    torch.manual_seed(seed)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    Dinov2Model(Dinov2Config(**sizes, image_size=32, patch_size=8)).save_pretrained(folder)
+    settings = {
+        "image_processor_type": "BitImageProcessor",
+        "size": {"shortest_edge": 40},
+        "crop_size": {"height": 32, "width": 32},
+    }
+    (folder / "preprocessor_config.json").write_text(json.dumps(settings))
+    return folder
+
+
+def save_audio_folder(folder: Path, seed: int = 0) -> Path:
+    """A whole Whisper, with windows of nine seconds."""
+    torch.manual_seed(seed)
+    heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2}
+    widths = {"d_model": 16, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32}
+    layers = {"encoder_layers": 2, "decoder_layers": 1, "max_source_positions": 450}
+    ids = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 1}
+    config = WhisperConfig(**heads, **widths, **layers, **ids, vocab_size=50)
+    WhisperForConditionalGeneration(config).save_pretrained(folder)
+    WhisperFeatureExtractor(chunk_length=9).save_pretrained(folder)
     return folder

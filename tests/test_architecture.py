@@ -18,7 +18,7 @@ PACKAGE = "omnitune"
 
 # From top to bottom. An import points to the same layer or further down.
 LAYERS: tuple[frozenset[str], ...] = (
-    frozenset({"cli", "__main__"}),
+    frozenset({"cli", "commands", "__main__"}),
     frozenset({"tiny"}),
     frozenset({"serving"}),
     frozenset({"reporting"}),

@@ -57,9 +57,9 @@ def test_phases_are_a_json_list_on_the_command_line(tmp_path: Path) -> None:
     config = load(tmp_path, {}, "--phases", json.dumps(given))
     assert [phase.until for phase in config.phases] == [0.25, 1.0]
     assert config.phases[0].train == ["proj_v"]
-    assert config.sources == ["text_only", "image_text", "audio_text", "image_audio_text"]
+    assert config.source_names == ["text_only", "image_text", "audio_text", "image_audio_text"]
     assert load(tmp_path, config.model_dump_json()) == config
-    assert load(tmp_path, {}).sources == list(MIX)
+    assert load(tmp_path, {}).source_names == list(MIX)
 
 
 def test_all_that_is_wrong_with_phases_is_said_at_once(tmp_path: Path) -> None:
@@ -198,6 +198,8 @@ def test_nested_override_leaves_the_other_default_weights(tmp_path: Path) -> Non
     [
         ({"learning_rat": 1}, ["learning_rat", "unknown key", "did you mean learning_rate?"]),
         ({"freeze_encoder": 1}, ["did you mean freeze_encoders?"]),
+        ({"lora": {"rank": 8}}, ["lora.rank", "unknown key", "did you mean lora.r?"]),
+        ({"lora": {"target_modules": "q_proj"}}, ["did you mean lora.targets?"]),
         ({"data_mix": {"image_txt": 1}}, ["data_mix.image_txt", "mean data_mix.image_text?"]),
         ({"zzz": 1}, ["zzz: unknown key"]),
         ({"batch_size": 0}, ["batch_size", "must be at least 1", "found 0"]),
@@ -330,6 +332,7 @@ def test_help_gives_each_option_a_type_a_text_and_a_default(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     rows = dict(option_rows(SftConfig))
+    assert "[default" not in rows.pop("    path TEXT")  # a source has none without it
     assert all(text.count("[default: ") == 1 and text[0] != "[" for text in rows.values())
     assert rows["--seed INT"].endswith(" [default: 0]")
     assert rows["--device {auto,cpu,cuda}"].endswith(" [default: auto]")
@@ -358,7 +361,7 @@ def test_a_source_may_be_registered_at_any_time(monkeypatch: pytest.MonkeyPatch)
         load_config(SftConfig, None, ["--data-mix.depth", "1"])
     monkeypatch.setitem(SOURCES, "depth", Source("depth", "depth/qa.json"))
     config = load_config(SftConfig, None, ["--data-mix.depth", "1", "--languages.depth", "hi"])
-    assert list(config.data_mix.weights()) == config.sources == [*MIX, "depth"]
+    assert list(config.data_mix.weights()) == config.source_names == [*MIX, "depth"]
 
 
 def test_mixes_are_the_same_whatever_has_no_weight() -> None:

@@ -1,6 +1,7 @@
 """Folders of weights that are damaged, not whole, or not what they seem."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -64,12 +65,45 @@ def _by_name():
     return found
 
 
-def test_a_value_of_the_wrong_type_is_named(tmp_path: Path) -> None:
+def edit(folder: Path, **values: object) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"hidden_size": "wide"}, r"'hidden_size' expected int, got str \(value: 'wide'\); take"),
+        ({"hidden_size": 33}, r"The hidden size \(33\) is not a multiple"),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_file(
+    tmp_path: Path, values: dict[str, object], said: str
+) -> None:
     folder = save_thinker_folder(tmp_path)
-    values = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(values | {"hidden_size": "32"}))
-    with pytest.raises(UserError, match=r"hidden_size': .*expected int"):
+    edit(folder, **values)
+    for read in (families.load, families.settings_of, load):
+        with pytest.raises(UserError, match=f"^{re.escape(str(folder))}/config.json: {said}"):
+            read(folder)
+
+
+def test_a_word_that_the_library_does_not_know_is_told_as_one(tmp_path: Path) -> None:
+    folder = save_thinker_folder(tmp_path)
+    edit(folder, hidden_act="foo")
+    with pytest.raises(UserError, match=r"cannot be loaded \('foo' is not known to it\)"):
         families.load(folder)
+
+
+def test_layers_that_the_configuration_leaves_out_are_not_dropped(tmp_path: Path) -> None:
+    folder = save_thinker_folder(tmp_path)
+    edit(folder, num_hidden_layers=1)
+    with pytest.raises(UserError, match=r"weight model\.layers\.1\..* asks for 1 layers"):
+        load(folder)
+    weights = load_file(folder / "model.safetensors")
+    whole = {n: w for n, w in weights.items() if not n.startswith("model.layers.1.")}
+    whole["tower.layers.1.weight"] = torch.zeros(2)  # of a part that this class does not have
+    save_file(whole, folder / "model.safetensors", {"format": "pt"})
+    load(folder)
 
 
 def test_what_is_said_while_loading_is_not_in_the_output(

@@ -43,7 +43,7 @@ def test_every_record_of_the_documents_is_read(tmp_path: Path) -> None:
     *records, settings = blocks("README.md", "Your own data", "json")
     assert json.loads(settings)["data_mix"].keys() == {"image_text", "audio_text"}
     records += blocks("docs/data.md", "Records", "json")
-    assert len(records) == 6
+    assert len(records) == 7
     for n, text in enumerate(records):
         name = "images/image_qa.json" if "image" in text else "audio/audio_qa.json"
         name = name if "image" in text or "audio" in text else "text/conversations.json"

@@ -57,6 +57,47 @@ def test_cut_file_is_damaged_with_and_without_a_manifest(tmp_path: Path) -> None
         read_checkpoint(path)
 
 
+@pytest.mark.parametrize("manifest", [None, "", "junk", "[]", "{}"])
+def test_a_flipped_bit_is_noticed_without_a_manifest(tmp_path: Path, manifest: str | None) -> None:
+    path = tmp_path / "part.pt"
+    write_checkpoint(path, VALUES)
+    (tmp_path / MANIFEST).unlink()
+    if manifest is not None:
+        (tmp_path / MANIFEST).write_text(manifest)
+    assert read_checkpoint(path)["step"] == 3
+    whole = path.read_bytes()
+    place = whole.index(VALUES["weights"].numpy().tobytes()) + 1234  # type: ignore[attr-defined]
+    path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+    with pytest.raises(UserError, match=r"part\.pt: is damaged \(the checksum of its"):
+        read_checkpoint(path)
+
+
+def test_a_crash_between_file_and_manifest_loses_neither(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "part.pt"
+    write_checkpoint(path, VALUES)
+    edit = storage.edit_manifest
+
+    def crash(folder: Path, name: str, digest: str | None) -> None:
+        if digest is not None:
+            raise KeyboardInterrupt
+        edit(folder, name, digest)
+
+    monkeypatch.setattr(storage, "edit_manifest", crash)
+    with pytest.raises(KeyboardInterrupt):
+        write_checkpoint(path, VALUES | {"step": 4})
+    assert read_checkpoint(path)["step"] == 4
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path, value: float) -> None:
+    path = tmp_path / "part.pt"
+    write_checkpoint(path, {"model": {"layer": [torch.ones(3), torch.tensor([1.0, value])]}})
+    with pytest.raises(UserError, match=r"part\.pt: its model\.layer holds values that are not"):
+        read_checkpoint(path)
+
+
 @pytest.mark.parametrize("content", [b"", b"no checkpoint", b"\x80\x04K\x01."])
 def test_file_that_is_no_checkpoint(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "part.pt"

@@ -40,6 +40,7 @@ class Config(BaseModel):
     Attributes:
         positional: the field that takes the words without an option in front, if there is one.
         own_options: names that the command takes beside these settings, for hints.
+        other_names: what other programs call settings, by that name the own one, for hints.
     """
 
     model_config = ConfigDict(
@@ -47,6 +48,7 @@ class Config(BaseModel):
     )
     positional: ClassVar[str] = ""
     own_options: ClassVar[tuple[str, ...]] = ()
+    other_names: ClassVar[dict[str, str]] = {}
     _origin: dict[str, str] = PrivateAttr(default_factory=dict)
 
     def __eq__(self, other: object) -> bool:
@@ -103,6 +105,13 @@ def refuse_bool(value: Any) -> Any:
     if isinstance(value, bool):
         raise ValueError(MISSING)
     return value
+
+
+def split_names(value: Any) -> Any:
+    """The names in a text with commas between them; anything else as it is."""
+    if not isinstance(value, str):
+        return value
+    return [name.strip() for name in value.split(",") if name.strip()]
 
 
 def check_language(code: str) -> str:

@@ -69,7 +69,7 @@ def option_rows(cls: type[Config]) -> list[Row]:
         if get_origin(kind) is Literal and len(get_args(kind)) == 1:
             continue  # a mark in the file, which has no other value
         rows.append((_option_name(cls, key, field), _text(cls, key)))
-        inner = get_args(kind)[0] if get_origin(kind) is list else kind
+        inner = get_args(kind)[-1] if get_origin(kind) in (list, dict) else kind
         if is_config(inner):
             rows += [
                 (f"    {name} {_value_name(inner_field)}", _text(inner, name))

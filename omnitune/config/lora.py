@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, Field, field_validator
 
@@ -26,6 +26,18 @@ Regex = Annotated[str, AfterValidator(_check_regex), Field(title="REGEX")]
 
 class LoraSettings(Config):
     """Low-rank adapters beside frozen weights (Hu et al. 2021, "LoRA")."""
+
+    other_names: ClassVar[dict[str, str]] = {
+        "rank": "r",
+        "lora_r": "r",
+        "lora_rank": "r",
+        "lora_alpha": "alpha",
+        "lora_dropout": "dropout",
+        "target_modules": "targets",
+        "use_dora": "dora",
+        "use_rslora": "rslora",
+        "lr": "learning_rate",
+    }
 
     r: int = Field(16, ge=1, le=65_536)
     """rank of the matrices that are added to each layer"""

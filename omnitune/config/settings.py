@@ -152,6 +152,12 @@ def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
     return next(iter(difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)), "")
 
 
+def listed(name: object, known: Iterable[str]) -> str:
+    """The known names, and which of them an unknown one may have meant."""
+    near = nearest(str(name), known := list(known))
+    return f"{', '.join(known) or 'none'}{f'; did you mean {near}?' if near else ''}"
+
+
 def _assign(values: dict[str, Any], key: list[str], value: Any) -> None:
     for name in key[:-1]:
         inner = values.get(name)
@@ -186,7 +192,7 @@ def _explain(cls: type[Config], problem: Any, origin: dict[str, str], file: Path
         said = "unknown option" if typed else "unknown key"
         if kind == UNKNOWN_NAME:
             known, said = problem["ctx"]["known"].split(", "), problem["msg"]
-        close = nearest(path[-1], known, cutoff=0.5)
+        close = inner.other_names.get(path[-1]) or nearest(path[-1], known, cutoff=0.5)
         hint = f"; did you mean {named([*path[:-1], close])}?" if close else ""
         return f"{named(path)}: {said}{hint}{suffix}"
     said = next((s for start, s in SENTENCES.items() if kind.startswith(start)), problem["msg"])

@@ -94,8 +94,7 @@ class SftConfig(RunConfig):
     """low-rank adapters in place of full fine-tuning, an object with the keys below; {} takes their
     defaults [default: none, the thinker itself is trained]"""
     data_mix: DataMix = DataMix(text_only=0.4, image_text=0.3, audio_text=0.3)
-    """sampling weight of each source; own sources have theirs there too [default: the embedded
-    corpus, unless sources are given]"""
+    """sampling weight of each source; where sources are given, theirs are the default"""
     sources: dict[NewName, SourceSettings] = Field({})
     """by name, own sources of records, each an object with the keys below"""
     phases: list[Phase] = Field([])
@@ -133,6 +132,11 @@ class SftConfig(RunConfig):
     """largest length of a sample in tokens, media included"""
     too_long: Literal["refuse", "leave_out"] = "refuse"
     """what happens to a sample above max_tokens; leave_out lists it in truncation.json"""
+    bad_samples: Literal["error", "skip"] = "error"
+    """what happens to a record that is wrong, or whose media cannot be used; skip leaves it out and
+    counts it in results.json"""
+    max_bad_samples: Share = 0.05
+    """with bad_samples skip: largest share of all records to leave out; above it the run stops"""
     encoder_settings: dict[MediumName, dict[SettingName, Any]] = Field({})
     """by medium, settings of its encoder in place of the checkpoint's own; for audio: max_seconds,
     the largest length of a clip, and long_audio, refuse or split (cut longer clips at pauses, keep

@@ -37,13 +37,13 @@ class ChosenContainer(Container):
         found = self.inner.scan_contents(path)
         return (record for record in found if not self.passes_over(record[2]))
 
-    def parts(self, path: Path) -> list[Path]:
-        """As the other one has it."""
-        return self.inner.parts(path)
-
     def content(self, path: Path, start: int, length: int) -> bytes:
         """As the other one has it."""
         return self.inner.content(path, start, length)
+
+    def parts(self, path: Path) -> list[Path]:
+        """As the other one has it."""
+        return self.inner.parts(path)
 
     def read_up_to(self, start: int, length: int) -> int:
         """As the other one has it."""

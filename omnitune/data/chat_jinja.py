@@ -5,6 +5,7 @@ It writes one placeholder a medium; the processor makes as many of it as the med
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 from omnitune.data.chat_template import TemplateRenderer
@@ -64,4 +65,8 @@ def jinja_of(renderer: ChatRenderer, media: Sequence[str]) -> str:
     if not isinstance(renderer, TemplateRenderer):
         return content + _NATIVE
     wrapped = _WRAPPED.replace("FOLD", _FOLD if renderer.folds_system else "")
-    return content + wrapped + renderer.template.source
+    source = renderer.template.source
+    if renderer.opening:
+        opening = f"{{{{- {json.dumps(renderer.opening)} -}}}}"
+        source += f"{{%- if add_generation_prompt -%}}{opening}{{%- endif %}}"
+    return content + wrapped + source

@@ -13,32 +13,16 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from datetime import date
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from tokenizers import Tokenizer
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from omnitune.data.template import ChatRenderer, Rendered, Slots, placeholder
-from omnitune.hub import read_optional, said_by
 from omnitune.sample import ContentPart, Media, Message, Text, UserError
 
 MARK = re.compile("\ue000([0-9]+)\ue001")  # private characters: no template writes them
-# For a thinker that has none: `"chat_template": "plain"`. It needs no token but the end of a text.
-PLAIN_TEMPLATE = "plain"
-PLAIN = (
-    "{% for message in messages %}"
-    "{% if message.role == 'system' %}{{ message.content + '\n\n' }}"
-    "{% elif message.role == 'user' %}{{ 'User: ' + message.content + '\n' }}"
-    "{% else %}{{ 'Assistant: ' + message.content + eos_token + '\n' }}{% endif %}"
-    "{% endfor %}{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
-)
-SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token")
-# The day of templates that write today's date: a run goes on, is scored and answers on other days.
-TODAY = date(2024, 7, 26)
-_CLOCK = re.compile(r"strftime_now\(\s*(['\"])(.*?)\1\s*\)")
 PROBE = ("system", "user", "assistant", "user", "assistant")
 
 
@@ -195,18 +179,44 @@ class TemplateRenderer(ChatRenderer):
         answers = [n for n, role in enumerate(roles) if role == "assistant"]
         for place in answers:
             asked = self._between(roles[:place], prompt=True)
-            told = self._between(roles[: place + 1])[place]
-            lead = told.removeprefix(asked[place]) if told.startswith(asked[place]) else ""
-            gaps += [Gap(text) for text in self._after(roles, gaps, asked)[:-1]]
-            gaps.append(Gap(self._after(roles, gaps, asked)[-1], lead))
+            opening, lead = self._lead(roles[:place], asked)
+            *before, last = self._after(roles, gaps, asked)
+            gaps += [*map(Gap, before), Gap(last + opening, lead)]
         if len(gaps) < len(roles) or prompt:
-            last = self._after(roles, gaps, self._between(roles, prompt=prompt))
-            gaps += map(Gap, last)
+            pieces = self._between(roles, prompt=prompt)
+            opening = self._lead(roles, pieces)[0] if prompt and roles[-1:] == ("user",) else ""
+            *before, last = self._after(roles, gaps, pieces)
+            gaps += [*map(Gap, before), Gap(last + opening)]
         else:
             gaps.append(Gap(""))
         if not prompt and roles and roles[-1] == "assistant":
             gaps[-1] = Gap("")
         return gaps
+
+    def _lead(self, roles: tuple[str, ...], asked: Sequence[str]) -> tuple[str, str]:
+        """What the template writes between the prompt and an answer: control tokens, and the rest.
+
+        Control tokens that every answer begins with (the channel of gpt-oss) are part of the
+        prompt: nothing is to be learnt there, and an answer is what is said. A space is not: it is
+        often one token with the first word.
+
+        Args:
+            asked: the pieces of the prompt.
+        """
+        told = self._between((*roles, "assistant"))[len(roles)]
+        lead = told.removeprefix(asked[-1]) if told.startswith(asked[-1]) else ""
+        ends = [found.end() for found in self._tokens.finditer(lead)]
+        if not ends:
+            return "", lead
+        rest = lead[ends[-1] :]
+        space = rest[: len(rest) - len(rest.lstrip())]
+        cut = ends[-1] + space.rfind("\n") + 1
+        return lead[:cut], lead[cut:]
+
+    @property
+    def opening(self) -> str:
+        """What an answer's prompt ends with beside the template's own generation prompt."""
+        return self._lead(("user",), self._between(("user",), prompt=True))[0]
 
     def _after(self, roles: tuple[str, ...], gaps: Sequence[Gap], pieces: list[str]) -> list[str]:
         """Of the pieces of a rendering those from the last answer on, less the end of that."""
@@ -340,60 +350,3 @@ def renderer_of(values: dict[str, Any]) -> ChatRenderer:
         return ChatRenderer(tokenizer)
     chat = dict(values["chat"])
     return TemplateRenderer(tokenizer, ChatTemplate(**chat | {"ends": tuple(chat["ends"])}))
-
-
-def read_renderer(folder: Path, given: str | None = None) -> TemplateRenderer:
-    """The renderer of a pretrained folder's tokenizer and template.
-
-    Args:
-        given: in place of the folder's template: ``plain``, or a file of Jinja.
-
-    Raises:
-        UserError: there is no tokenizer, none of the fast kind, or no template; says what to do.
-    """
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False
-        )
-    except Exception as error:  # the library has no class of its own for what it finds wrong
-        raise UserError(
-            f"{folder}: holds no tokenizer that can be read ({said_by(error)}); take a thinker "
-            "with a tokenizer.json"
-        ) from None
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None:
-        raise UserError(
-            f"{folder}: its tokenizer has no tokenizer.json and cannot be turned into one; take a "
-            "thinker with a fast tokenizer"
-        )
-    special = {name: str(v) for name in SPECIAL if (v := getattr(tokenizer, name, None))}
-    ids = read_optional(folder, "generation_config.json").get("eos_token_id")
-    numbers = [n for n in (ids if isinstance(ids, list) else [ids]) if isinstance(n, int)]
-    ends = [str(tokenizer.convert_ids_to_tokens(number)) for number in numbers]
-    source, name = _source(folder, given, getattr(tokenizer, "chat_template", None))
-    source = _CLOCK.sub(lambda found: json.dumps(TODAY.strftime(found[2])), source)
-    ends += [special["eos_token"]] if "eos_token" in special else []
-    template = ChatTemplate(source, special, tuple(dict.fromkeys(ends)), name)
-    return TemplateRenderer(Tokenizer.from_str(backend.to_str()), template)
-
-
-def _source(folder: Path, given: str | None, own: Any) -> tuple[str, str]:
-    if given == PLAIN_TEMPLATE:
-        return PLAIN, "the plain chat template"
-    if given is not None:
-        try:
-            return Path(given).read_text(encoding="utf-8"), given
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(
-                f"chat_template: {given} cannot be read ({error}); expected plain or a Jinja file"
-            ) from None
-    if isinstance(own, dict):
-        own = own.get("default")
-    if not own:
-        raise UserError(
-            f'{folder}: its tokenizer has no chat template; give "chat_template": "plain" (User: '
-            "... Assistant: ...), or a file of Jinja"
-        )
-    return own, f"the chat template of {folder}"

@@ -25,6 +25,7 @@ from omnitune.data.feature_table import Table
 from omnitune.data.packing import of_like_length
 from omnitune.encoders.base import Encoder
 from omnitune.media.base import open_file
+from omnitune.media.segments import file_of, split_time
 from omnitune.sample import UserError
 from omnitune.storage import file_state, usable_cores
 
@@ -43,10 +44,14 @@ class FeatureStore:
         modality: how to read and encode.
         encoder: in evaluation mode; its weights are part of the key.
         root: folder of the stores, or None to keep the rows in memory only.
+        lenient: media that cannot be read are passed over until their rows are asked for.
     """
 
-    def __init__(self, modality: Encoder, encoder: nn.Module, root: Path | None) -> None:
+    def __init__(
+        self, modality: Encoder, encoder: nn.Module, root: Path | None, lenient: bool = False
+    ) -> None:
         self.modality, self.encoder = modality, encoder
+        self._broken: dict[Path, UserError] | None = {} if lenient else None
         self.folder = (
             root / f"{modality.medium.name}-{encoder_key(modality, encoder)}" if root else None
         )
@@ -65,6 +70,8 @@ class FeatureStore:
         rows = self._find(path)
         if rows is None:
             self.prepare([path])
+            if self._broken and path in self._broken:
+                raise self._broken[path]
             rows = self._find(path)
             assert rows is not None
         return torch.from_numpy(rows.astype(np.float32))
@@ -129,13 +136,24 @@ class FeatureStore:
         with ThreadPoolExecutor(min(READERS, usable_cores())) as pool:
             for start in range(0, len(paths), ENCODE_BATCH):
                 some = paths[start : start + ENCODE_BATCH]
-                inputs |= zip(some, pool.map(self.modality.read, some), strict=True)
+                read = zip(some, pool.map(self._read, some), strict=True)
+                inputs |= {path: tensor for path, tensor in read if tensor is not None}
                 numbers = sum(tensor.numel() for tensor in inputs.values())
                 if len(inputs) >= 16 * ENCODE_BATCH or numbers >= WINDOW_NUMBERS:
                     yield inputs
                     inputs = {}
         if inputs:
             yield inputs
+
+    def _read(self, path: Path) -> Tensor | None:
+        """The encoder's input; None for what cannot be read, where that is passed over."""
+        try:
+            return self.modality.read(path)
+        except UserError as error:
+            if self._broken is None:
+                raise
+            self._broken[path] = error
+            return None
 
     def _find(self, path: Path) -> np.ndarray | None:
         place = self._place(path)
@@ -161,15 +179,17 @@ class FeatureStore:
 
     def _state(self, path: Path) -> str:
         try:
-            return file_state(path)
+            return file_state(file_of(path))
         except (OSError, ValueError) as error:
             self.modality.medium.check(path)  # says what is wrong
             raise UserError(f"{path}: cannot be read ({error})") from None
 
     def _content(self, path: Path) -> str:
-        """Hash of a file's content; read once if the file is unchanged."""
+        """Hash of a medium's content; its file is read once if it is unchanged."""
         state = self._state(path)
-        return self._digest(path, state) if state else _digest(path, state)
+        whole, *times = split_time(path)
+        content = self._digest(whole, state) if state else _digest(whole, state)
+        return content if whole == path else _key(f"{content}/{times}")
 
     @property
     def _file(self) -> Path:

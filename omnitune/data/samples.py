@@ -73,8 +73,25 @@ class IndexedSource:
         return numbers[~np.isin(numbers, self.left_out)] if len(self.left_out) else numbers
 
     def without(self, numbers: Sequence[int] | np.ndarray) -> IndexedSource:
-        """The same file without some of its records."""
-        return IndexedSource(self.files, self.index, self.parse, self.root, numbers)
+        """The same file without some more of its records."""
+        left_out = np.union1d(self.left_out, numbers).astype(np.int64)
+        return IndexedSource(self.files, self.index, self.parse, self.root, left_out)
+
+    def showing(self, places: Sequence[int]) -> np.ndarray:
+        """Numbers of the records that show any of some media, in order."""
+        index = self.index
+        record_R = np.repeat(np.arange(len(index.size_N)), np.diff(index.show_N))
+        return np.unique(record_R[np.isin(index.shown_R, places)])
+
+    @property
+    def shown_media(self) -> Sequence[int] | np.ndarray:
+        """Places of the media that records show which are not left out."""
+        index = self.index
+        if not len(self.left_out):
+            return range(len(index.media_M3))
+        staying_N = np.ones(len(index.size_N), dtype=bool)
+        staying_N[self.left_out] = False
+        return np.unique(index.shown_R[np.repeat(staying_N, np.diff(index.show_N))])
 
     def medium(self, place: int) -> tuple[Media, Sample]:
         """A distinct medium, by its place in the index, with the first sample that shows it."""
@@ -169,7 +186,8 @@ class Samples(Sequence[Sample]):
             yield from first_shown(self)
             return
         for source, _ in self.pieces:
-            yield from map(source.medium, range(len(source.index.media_M3)))
+            for place in source.shown_media:
+                yield source.medium(int(place))
 
     @property
     def media_key(self) -> str | None:
@@ -177,8 +195,11 @@ class Samples(Sequence[Sample]):
         count = sum(len(source.index.media_M3) for source, _ in self.pieces)
         if count <= MANY_MEDIA or not self.whole:
             return None
-        names = "/".join(source.index.name for source, _ in self.pieces)
-        return hashlib.sha256(names.encode()).hexdigest()[:32]
+        digest = hashlib.sha256()
+        for source, _ in self.pieces:
+            digest.update(f"{source.index.name}/".encode())
+            digest.update(np.asarray(source.left_out, dtype=np.int64).tobytes())
+        return digest.hexdigest()[:32]
 
 
 def first_shown(samples: Iterable[Sample]) -> Iterator[tuple[Media, Sample]]:

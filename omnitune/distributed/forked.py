@@ -32,7 +32,7 @@ from omnitune.sample import UserError
 
 T = TypeVar("T")
 
-VALUES = 64  # numbers that ranks add up beside the gradients
+VALUES = 64  # numbers that ranks add up beside the gradients, where nothing else is said
 # Of an optimiser's group and one of its weights, about how much work the update of it is.
 UpdateCost = Callable[[dict[str, Any], nn.Parameter], float]
 
@@ -83,6 +83,7 @@ def fork_ranks(
     optimizer: torch.optim.Optimizer,
     cost: UpdateCost,
     work: Callable[[Distributed], None],
+    values: int = VALUES,
 ) -> Iterator[Distributed]:
     """Forks the other ranks, one at least, and yields rank 0.
 
@@ -90,9 +91,10 @@ def fork_ranks(
         optimizer: its weights and its state move to shared memory; the state must be there.
         cost: decides which rank updates which weights.
         work: what the other ranks do: a step for each ``broadcast`` of rank 0, without end.
+        values: how many numbers they add up beside the gradients, at most.
     """
     threads = torch.get_num_threads()
-    memory = _SharedMemory(optimizer, world_size, cost)
+    memory = _SharedMemory(optimizer, world_size, cost, values)
     context = multiprocessing.get_context("fork")
     ends, others = [], []
     for number in range(1, world_size):
@@ -141,13 +143,15 @@ class _SharedMemory:
         values_RK: numbers to be added up.
     """
 
-    def __init__(self, optimizer: torch.optim.Optimizer, count: int, cost: UpdateCost) -> None:
+    def __init__(
+        self, optimizer: torch.optim.Optimizer, count: int, cost: UpdateCost, values: int
+    ) -> None:
         bins = _deal(optimizer, count, cost)
         self.parameters = [p for mine in bins for p in mine]
         self.owned = _slices(len(mine) for mine in bins)
         self.places = _slices(p.numel() for p in self.parameters)
         self.gradients_RP = _shared((count, sum(p.numel() for p in self.parameters)))
-        self.values_RK = _shared((count, VALUES), torch.float64)
+        self.values_RK = _shared((count, values + 1), torch.float64)  # and ``add``'s
         self.used_RN = _shared((count, len(self.parameters)), torch.uint8)
         for parameter in self.parameters:
             parameter.data = _moved(parameter.data)

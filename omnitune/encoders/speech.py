@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from omnitune.encoders.base import Encoder, MediaStats
-from omnitune.hub import CONFIG, read_optional, said_by
+from omnitune.hub import CONFIG, check_said, read_optional, said_by
 from omnitune.media.audio import SAMPLE_RATE, SHORTEST, cut, duration, read_wave
 from omnitune.sample import UserError
 
@@ -106,6 +106,11 @@ class SpeechEncoder(Encoder):
     def _piece_seconds(self) -> float:
         return min(self.max_seconds, self.longest) if self.split else self.longest
 
+    @property
+    def largest_size(self) -> tuple[int]:
+        """Samples of a clip of ``max_seconds``."""
+        return (int(self.max_seconds * SAMPLE_RATE),)
+
     def num_slots(self, inputs: Tensor) -> int:
         """All rows of a clip's pieces, ``stack`` to a slot."""
         return math.ceil(sum(map(self.rows, pieces_of(inputs))) / self.stack)
@@ -158,7 +163,13 @@ class PretrainedSpeech(SpeechEncoder):
         super().__init__(config)
         self.values: dict[str, Any] = config["model"]
         self._check_features(config["features"])
-        self.extractor: Any = self.extractor_class.from_dict(dict(config["features"]))
+        try:
+            self.extractor: Any = self.extractor_class.from_dict(dict(config["features"]))
+        except Exception as error:  # the library has no class of its own for what it finds wrong
+            raise UserError(
+                f"audio encoder: the settings of {PREPROCESSORS[0]} make no feature extractor "
+                f"({said_by(error)})"
+            ) from None
         rate = getattr(self.extractor, "sampling_rate", None)
         if rate != SAMPLE_RATE:
             raise UserError(
@@ -253,6 +264,7 @@ def from_settings(kind: type[PretrainedSpeech], config: dict[str, Any], folder: 
     except UserError as error:
         raise UserError(f"{folder}: {error}") from None
     except Exception as error:  # the library has no class of its own for what it finds wrong
+        check_said(folder, error)
         raise UserError(
             f"{folder / CONFIG}: is no {kind.type} configuration ({said_by(error)})"
         ) from None

@@ -116,7 +116,7 @@ class WhisperSpeechEncoder(PretrainedSpeech):
         rows: list[Tensor] = []
         for first in range(0, len(pieces), step):
             mels = [window_mel(p, FRAMES * window) for p in pieces[first : first + step]]
-            rows += run_window(module, torch.stack(mels))
+            rows += run_window(module, torch.stack(mels)).unbind()
         return [found[: self.rows(piece)] for found, piece in zip(rows, pieces, strict=True)]
 
 
@@ -136,6 +136,7 @@ def window_mel(mel_TM: Tensor, frames: int) -> Tensor:
     The extractor holds each value at 8 tenfolds below the loudest or above, and at -10; scaled
     as it scales them that is 2 below, and -1.5.
     """
-    silence = max(float(mel_TM.max()) - 2.0, -1.5)
+    # No Python number is made of it: programs that trace the encoder would stop here.
+    silence = (mel_TM.max() - 2.0).clamp(min=-1.5)
     missing = max(0, frames - len(mel_TM))
-    return nn.functional.pad(mel_TM, (0, 0, 0, missing), value=silence)[:frames]
+    return torch.cat([mel_TM[:frames], silence.expand(missing, mel_TM.shape[1])])

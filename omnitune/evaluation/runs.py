@@ -12,6 +12,7 @@ from omnitune.config.settings import read_json_object
 from omnitune.config.sources import SourceSettings
 from omnitune.data.reading import DataPlace
 from omnitune.evaluation.metrics import Metric, ranked_metrics
+from omnitune.media.segments import file_of
 from omnitune.sample import UserError
 
 CORPUS = "data/multimodal"
@@ -55,6 +56,7 @@ def read_run(path: Path) -> RunFolder:
         )
     run, metrics, results = (path / n for n in ("run.json", "metrics.jsonl", "results.json"))
     if not (run.is_file() or metrics.is_file()):
+        _refuse_export(path)
         raise UserError(
             f"{path}: holds no run (neither run.json nor metrics.jsonl is there); expected the "
             "output folder of a run, such as checkpoints/omni_sft_tiny"
@@ -67,6 +69,16 @@ def read_run(path: Path) -> RunFolder:
     )
 
 
+def _refuse_export(path: Path) -> None:
+    from omnitune.models.exported import is_exported  # takes seconds, which runs need not
+
+    if is_exported(path):
+        raise UserError(
+            f"{path}: is an exported model, which holds no scores of the run that made it; give "
+            "the output folder of that run"
+        )
+
+
 def read_finished(path: Path) -> RunFolder:
     """Reads a run that has ended.
 
@@ -76,6 +88,7 @@ def read_finished(path: Path) -> RunFolder:
     command = f"`python sft_omni.py --config FILE --output-dir {path}"
     metrics, results = path / "metrics.jsonl", path / "results.json"
     if not metrics.is_file():
+        _refuse_export(path)
         raise UserError(
             f"{metrics}: no such file; {command}` trains a model and writes it on the way"
         )
@@ -110,13 +123,14 @@ def data_of(ckpt_dir: Path) -> DataPlace:
         )
         found[name] = replace(source, path=path, media_dir=media)
     needs_folder = not own or any(name not in own for name in as_object(config, "data_mix"))
-    return DataPlace(folder if needs_folder else None, found)
+    skip = config.get("bad_samples") == "skip"
+    return DataPlace(folder if needs_folder else None, found, leave_out_wrong=skip)
 
 
 def find_again(path: Path, folder: Path) -> Path:
     """A path that a run names, seen from here or from one of the folders around the run's."""
     candidates = [path, *(parent / path for parent in folder.resolve().parents)]
-    return next((p for p in candidates if p.exists()), path)
+    return next((p for p in candidates if file_of(p).exists()), path)
 
 
 def config_of(ckpt_dir: Path) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,14 @@ import soxr
 from PIL import Image
 
 from omnitune.media.base import Fingerprint, Medium
+from omnitune.media.sound import Sound
 from omnitune.media.sound_files import open_sound
 from omnitune.sample import UserError
 
 SAMPLE_RATE = 16_000
 SHORTEST = 400  # samples: the usual window of a spectrum of speech, 25 ms
+FULL = 0.98  # level from which a sound may be clipped
+CLIPPED = 0.002  # share of the samples from which it is told
 QUIET = SAMPLE_RATE // 20  # samples of a pause that is long enough to cut in
 # Of a spectrogram: from black to white, and in colours from quiet to loud.
 DECIBELS = 70.0
@@ -43,18 +47,26 @@ class AudioMedium(Medium):
 
     def fingerprint(self, path: Path) -> Fingerprint:
         """Hash of the samples."""
-        seconds = duration(path)
-        wave_SC, rate = _decode(path)
-        content = hashlib.blake2b(f"{rate}/{wave_SC.shape[1]}".encode(), digest_size=8)
+        duration(path)  # not too short
+        wave_SC, sound = _decode(path)
+        form = f"{sound.samplerate}/{sound.channels}"
+        content = hashlib.blake2b(form.encode(), digest_size=8)
         content.update(wave_SC.data)
-        remarks = []
-        if wave_SC.max() - wave_SC.min() < 2**-15:  # the smallest step of 16 bits
-            remarks.append(f"{path}: silent from end to end")
-        elif _cancels(wave_SC):
-            remarks.append(
-                f"{path}: its channels cancel each other out; the loudest is heard in their place"
-            )
-        return Fingerprint(int.from_bytes(content.digest(), "big"), seconds, remarks=tuple(remarks))
+        remarks = [*sound.remarks, *_remarks(wave_SC)]
+        return Fingerprint(
+            int.from_bytes(content.digest(), "big"),
+            sound.seconds,
+            remarks=tuple(f"{path}: {remark}" for remark in remarks),
+        )
+
+    def header(self, path: Path) -> dict[str, float]:
+        """The file's own ``sampling_rate`` and ``channels``, and its ``duration`` in seconds."""
+        with open_sound(path) as sound:
+            return {
+                "sampling_rate": sound.samplerate,
+                "channels": sound.channels,
+                "duration": sound.seconds,
+            }
 
     def picture(self, path: Path, side: int) -> Image.Image:
         """The spectrogram."""
@@ -90,7 +102,7 @@ class AudioMedium(Medium):
 def duration(path: Path) -> float:
     """Seconds of a sound file, from its header; a UserError says what is wrong with it."""
     with open_sound(path) as sound:
-        seconds = sound.frames / sound.samplerate
+        seconds = sound.seconds
     if seconds * SAMPLE_RATE < SHORTEST:
         raise UserError(
             f"{path}: {seconds * 1000:.0f} ms of sound; too short, the least are "
@@ -104,7 +116,8 @@ def read_wave(path: Path) -> np.ndarray:
 
     Channels are averaged, unless that leaves nearly nothing of them: then the loudest is taken.
     """
-    wave_SC, rate = _decode(path)
+    wave_SC, sound = _decode(path)
+    rate = sound.samplerate
     if _cancels(wave_SC):
         mono = wave_SC[:, np.square(wave_SC, dtype=np.float64).sum(axis=0).argmax()]
     else:
@@ -145,20 +158,42 @@ def _cancels(wave_SC: np.ndarray) -> bool:
     return channels > 1 and bool(np.square(mean_S).sum() < 0.01 * independent)
 
 
-def _decode(path: Path) -> tuple[np.ndarray, int]:
-    """All samples that the header says are there ``[S, C]``, and their number a second."""
+def _remarks(wave_SC: np.ndarray) -> Iterator[str]:
+    """What is odd about samples that can be used."""
+    if wave_SC.max() - wave_SC.min() < 2**-15:  # the smallest step of 16 bits
+        yield "silent from end to end"
+        return
+    if _cancels(wave_SC):
+        yield "its channels cancel each other out; the loudest is heard in their place"
+    if (share := _clipped(wave_SC)) > CLIPPED:
+        yield f"too loud: {100 * share:.1f} % of its samples are clipped at the highest level"
+
+
+def _clipped(wave_SC: np.ndarray) -> float:
+    """The share of samples that stay at the highest or lowest level, three or more in a row.
+
+    A tone of full level touches it with fewer, unless it is very low.
+    """
+    most = np.abs(wave_SC).max()
+    if not FULL <= most <= 1:  # floating-point files that go beyond hold what was meant
+        return 0.0
+    at_SC = np.abs(wave_SC) >= most * (1 - 2**-12)
+    return float((at_SC[:-2] & at_SC[1:-1] & at_SC[2:]).mean()) if len(at_SC) > 2 else 0.0
+
+
+def _decode(path: Path) -> tuple[np.ndarray, Sound]:
+    """All samples that the header says are there ``[S, C]``, and what it says."""
     with open_sound(path) as sound:
-        wave_SC = sound.read(dtype="float32", always_2d=True)
-        rate, frames = sound.samplerate, sound.frames
+        wave_SC = sound.read()
     if not np.isfinite(wave_SC).all():
         raise UserError(f"{path}: holds values that are not numbers (NaN or infinity)")
-    if len(wave_SC) < frames:
-        told, there = (number / rate for number in (frames, len(wave_SC)))
+    if len(wave_SC) < sound.frames:
+        told, there = (number / sound.samplerate for number in (sound.frames, len(wave_SC)))
         raise UserError(
             f"{path}: the sound is damaged: its header says {told:.2f} s, {there:.2f} s can be "
             "decoded; get the file again"
         )
-    return wave_SC, rate
+    return wave_SC, sound
 
 
 def cut(wave: np.ndarray, limit: int) -> list[np.ndarray]:

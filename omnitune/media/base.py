@@ -137,6 +137,10 @@ class Medium(ABC):
     def fingerprint(self, path: Path) -> Fingerprint:
         """Decodes the whole of a file; raises UserError."""
 
+    def header(self, path: Path) -> dict[str, float]:
+        """What a file's header says, by the names that manifests have for it; raises UserError."""
+        return {}
+
     def similarity(self, path: Path, other: Path) -> float:
         """How alike two media of like perceptual hash are, 1 at most; 0 if they are not copies."""
         return 0.0

@@ -13,14 +13,17 @@ import numpy as np
 from PIL import ExifTags, Image, ImageFile
 
 from omnitune.media.base import Fingerprint, Medium, open_file, reason
+from omnitune.media.picture_formats import READ, readers
+from omnitune.media.segments import MARK, split_time
 from omnitune.sample import UserError
 
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 MAX_PIXELS = 50_000_000
 PREVIEW, MASK = 1, 4  # bits of a TIFF page's kind (NewSubfileType)
 LOOK_SIDE = 9  # three colours of 9 x 9 comparisons fill four words of 64 bits
 LOOK_STEP = 8  # of 255: a smaller rise is noise of the file format
 THUMBNAIL = 16
+BLACK = 16  # of 255: no brighter than a picture that a camera took with its lid on
+FLAT = 4  # of 255: the noise that JPEG puts on one colour
 SAME_COLOUR = 24  # of 255: copies differ by no more anywhere in their thumbnails
 TURNS = {  # by what EXIF calls the orientation
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -45,14 +48,14 @@ class ImageMedium(Medium):
     noun, verb = "picture", "look at"
     hash_words, hash_distance = 4, 4
     is_spatial = True
-    reader_version = 2
+    reader_version = 3
     projector_part = "proj_v"
     encoder_part = "vision_encoder"
     config_name, tensor_name, argument = "vision_config", "pixel_values", "images"
     token_type = 1
 
     def check(self, path: Path) -> None:
-        """Checks that the file exists, is one of ``FORMATS`` and is not huge."""
+        """Checks that the file exists, is a picture of a known format and is not huge."""
         with _open(path):
             pass
 
@@ -60,10 +63,10 @@ class ImageMedium(Medium):
         """Hash of the pixels; its look is where each colour rises from left to right (dHash)."""
         rgb = decode(path)
         remarks = _remarks(path)
-        if rgb.getcolors(1):
+        if flat := _flat(rgb):
             with _open(path) as image:
                 why = " (transparent parts are laid on white)" * image.has_transparency_data
-            remarks += (f"{path}: one colour all over{why}",)
+            remarks += (f"{path}: {flat}{why}",)
         content = hashlib.blake2b(f"{rgb.size}".encode(), digest_size=8)
         content.update(rgb.tobytes())
         small = rgb.resize((LOOK_SIDE + 1, LOOK_SIDE), Image.Resampling.BILINEAR)
@@ -73,6 +76,11 @@ class ImageMedium(Medium):
         perceptual_hash = np.packbits(bits).view(np.uint64)
         digest, amount = int.from_bytes(content.digest(), "big"), rgb.width * rgb.height
         return Fingerprint(digest, amount, tuple(perceptual_hash.tolist()), remarks)
+
+    def header(self, path: Path) -> dict[str, float]:
+        """``width`` and ``height`` of the first picture, as it lies in the file."""
+        width, height, _ = dimensions(path)
+        return {"width": width, "height": height}
 
     def similarity(self, path: Path, other: Path) -> float:
         """By the largest difference between two thumbnails."""
@@ -111,6 +119,16 @@ def dimensions(path: Path) -> tuple[int, int, int]:
     """Width and height of a file's first picture, and the pixels of its others; by the header."""
     with _open(path) as image:
         return (*image.size, _not_shown(path, image)[1])
+
+
+def _flat(rgb: Image.Image) -> str:
+    """What nothing can be seen on is called; "" for any other picture."""
+    ranges = np.array(rgb.getextrema())  # least and most of each channel
+    if ranges.max() <= BLACK:
+        return "black all over"
+    if (ranges[:, 1] - ranges[:, 0]).max() <= FLAT:
+        return "one colour all over"
+    return ""
 
 
 def _check_size(path: Path, image: Image.Image) -> None:
@@ -235,8 +253,10 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 def _scaled(image: Image.Image) -> Image.Image:
     """One channel of more than eight bits."""
     values = np.asarray(image).astype(np.float64)
+    tags = getattr(image, "tag_v2", {})  # of a TIFF
     if image.mode.startswith("I;16"):
-        grey = values / 257
+        bits = tags.get(258, (16,))[0]
+        grey = values * (255 / (2**bits - 1))
         if "transparency" in image.info:
             grey[values == image.info["transparency"]] = 255
     elif not np.isfinite(values).all():
@@ -244,15 +264,21 @@ def _scaled(image: Image.Image) -> Image.Image:
     else:
         least, most = values.min(), values.max()
         grey = (values - least) * (255 / (most - least)) if most > least else values * 0 + 128
+    if tags.get(262) == 0:  # zero is white, which Pillow heeds up to eight bits only
+        grey = 255 - grey
     return Image.fromarray(grey.clip(0, 255).astype(np.uint8)).convert("RGB")
 
 
 @contextmanager
 def _open(path: Path) -> Iterator[Image.Image]:
     """Opens an image file (header only) or raises a UserError that says what is wrong."""
+    if split_time(path)[0] != path:
+        raise UserError(f"{path}: a picture has no times; leave out what begins with {MARK}")
     with open_file(path, "image file") as file:
         try:
-            image = Image.open(file, formats=FORMATS)
+            image = Image.open(file, formats=readers(file))
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from None
         except (Image.DecompressionBombError, Image.DecompressionBombWarning):
             raise UserError(
                 f"{path}: more than {MAX_PIXELS // 10**6} megapixels; reduce it"
@@ -260,7 +286,7 @@ def _open(path: Path) -> Iterator[Image.Image]:
         except Exception as error:  # readers raise nearly everything over a damaged header
             if isinstance(error, OSError) and error.errno:
                 raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-            raise UserError(f"{path}: is not an image ({', '.join(FORMATS)} are read)") from None
+            raise UserError(f"{path}: is not an image ({READ} are read), or is damaged") from None
         with image:
             _check_size(path, image)
             yield image

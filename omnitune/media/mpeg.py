@@ -48,12 +48,12 @@ def count_frames(file: BinaryIO, size: int) -> Frames | None:
     Raises:
         UserError: frames are missing.
     """
-    start = _first_frame(file, _after_tags(file, 0), size)
+    start = _first_frame(file, after_tags(file, 0), size)
     if start is None:
         return None
     tag = _tag(file, start)
     if tag and tag.frames and tag.size <= size - start <= tag.size + TRAILER:
-        end = _after_tags(file, start + tag.size)
+        end = after_tags(file, start + tag.size)
         if _frame(_at(file, end)) is None:  # else another recording was put behind it
             return None
     places, cut = _walk(file, start, size)
@@ -107,7 +107,7 @@ def _at(file: BinaryIO, place: int, count: int = 4) -> bytes:
     return file.read(count)
 
 
-def _after_tags(file: BinaryIO, place: int) -> int:
+def after_tags(file: BinaryIO, place: int) -> int:
     """Where what follows ID3v2 tags begins."""
     while (header := _at(file, place, 10))[:3] == b"ID3" and len(header) == 10:
         a, b, c, d = header[6:]
@@ -160,5 +160,5 @@ def _walk(file: BinaryIO, start: int, size: int) -> tuple[Frames, bool]:
         if place + frame.length > size:
             return places, True
         places.append((place, frame))
-        place = _after_tags(file, place + frame.length)
+        place = after_tags(file, place + frame.length)
     return places, False

@@ -11,14 +11,18 @@ import os
 import re
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 import soundfile
 
+from omnitune.media.av_files import open_muxed
 from omnitune.media.base import open_file, reason
 from omnitune.media.mpeg import count_frames, with_table
+from omnitune.media.muxed import recognise
+from omnitune.media.segments import split_time
+from omnitune.media.sound import Sound, check_limits, of_soundfile
 from omnitune.sample import UserError
 
 # Those whose length is held against the file's, here or by their decoder.
@@ -26,8 +30,7 @@ FORMATS = frozenset(
     ("WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "CAF", "NIST", "FLAC", "OGG", "MP3")
 )
 UNCHECKED = ("MPEG_LAYER_I", "MPEG_LAYER_II")
-RATES = (1_000, 768_000)  # of heart sounds, and the finest recorders
-MAX_CHANNELS = 64
+READ = "WAV, FLAC, OGG, MP3, M4A, MP4, MKV and WebM"
 UNKNOWN_LENGTH = 1 << 50  # samples; libsndfile says so of a stream that does not tell
 MAX_CHUNKS = 10_000
 # A line of libsndfile's log: the bytes of sound that a header tells, and those that are there.
@@ -37,49 +40,61 @@ _TOLD_AND_THERE = re.compile(
 
 
 @contextmanager
-def open_sound(path: Path) -> Iterator[soundfile.SoundFile]:
-    """Opens a sound file of sensible rate, channels and length; its content is yet to be decoded.
+def open_sound(path: Path) -> Iterator[Sound]:
+    """Opens a sound file, or a stretch of one, of sensible rate, channels and length.
 
-    What the block inside raises that no UserError is, is told as damage.
+    Its content is yet to be decoded. What the block inside raises that no UserError is, is told as
+    damage.
 
     Raises:
-        UserError: it is no regular file, no sound, cut off, or promises what cannot be.
+        UserError: it is no regular file, no sound, cut off, or promises what cannot be; or the
+            stretch does not lie within it.
     """
-    with open_file(path, "sound file") as file:
+    whole, start, stop = split_time(path)
+    with open_file(whole, "sound file") as file, ExitStack() as stack:
         try:
-            repaired = _check_whole(file)
-            os.lseek(file.fileno(), 0, os.SEEK_SET)
-            # By number: of a name libsndfile would believe the ending, not the content.
-            source = io.BytesIO(repaired) if repaired else file.fileno()
-            sound = soundfile.SoundFile(source, closefd=False)
-            _check_header(sound)
+            sound = stack.enter_context(_open(file))
+            if whole != path:
+                sound = sound.stretch(start, stop)
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
         except Exception as error:  # OSError, or what libsndfile's errors are told as
             if isinstance(error, OSError):
                 raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
             raise UserError(
-                f"{path}: is not a sound file (WAV, FLAC, OGG and MP3 are read), or is damaged"
+                f"{path}: is not a sound file ({READ} are read), or is damaged"
             ) from None
-        with sound:
-            try:
-                yield sound
-            except UserError:
-                raise
-            except Exception as error:
-                raise UserError(f"{path}: the sound is damaged ({reason(error)})") from None
+        try:
+            yield sound
+        except UserError:
+            raise
+        except Exception as error:
+            raise UserError(f"{path}: the sound is damaged ({reason(error)})") from None
+
+
+@contextmanager
+def _open(file: BinaryIO) -> Iterator[Sound]:
+    """By whichever library reads it, which its first bytes tell."""
+    kind = recognise(file, os.fstat(file.fileno()).st_size)
+    if kind:
+        with open_muxed(file, kind) as sound:
+            yield sound
+        return
+    file.seek(0)
+    repaired = _check_whole(file)
+    os.lseek(file.fileno(), 0, os.SEEK_SET)
+    # By number: of a name libsndfile would believe the ending, not the content.
+    source = io.BytesIO(repaired) if repaired else file.fileno()
+    with soundfile.SoundFile(source, closefd=False) as opened:
+        _check_header(opened)
+        yield of_soundfile(opened)
 
 
 def _check_header(sound: soundfile.SoundFile) -> None:
     """Refuses what a header may promise and no sound for speech holds, and a file cut off."""
     if sound.format not in FORMATS or sound.subtype in UNCHECKED:
-        raise UserError(f"{sound.format_info} is not read (WAV, FLAC, OGG and MP3 are); convert it")
-    if not RATES[0] <= sound.samplerate <= RATES[1]:
-        raise UserError(
-            f"{sound.samplerate:,} samples a second; {RATES[0]:,} to {RATES[1]:,} are read"
-        )
-    if sound.channels > MAX_CHANNELS:
-        raise UserError(f"{sound.channels} channels; {MAX_CHANNELS} at most are read")
+        raise UserError(f"{sound.format_info} is not read ({READ} are); convert it")
+    check_limits(sound.samplerate, sound.channels)
     if sound.frames >= UNKNOWN_LENGTH:
         raise UserError(
             "its header does not say how long it is; write it anew, into a file and not "

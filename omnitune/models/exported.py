@@ -7,17 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
-from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForMultimodalLM, AutoProcessor
+from torch import nn
+from transformers import AutoModelForMultimodalLM, AutoProcessor
 
 from omnitune.data.audit.truncation import ReadLimits
 from omnitune.data.template import ChatRenderer
-from omnitune.hub import check_weights
+from omnitune.hub import load_pretrained, read_config, said_by
 from omnitune.models import families
-from omnitune.models.bases import cast_
+from omnitune.models.convert import plain_names
 from omnitune.models.omni import OmniConfig, OmniModel
 from omnitune.models.registration import register
+from omnitune.models.standard_config import MODEL_TYPE
 from omnitune.sample import UserError
 
 INDEX = "model.safetensors.index.json"
@@ -58,53 +58,57 @@ def load_exported_omni(
         raise UserError(
             f"{folder}: is an adapter; give the folder of the run, or export it with --to merged"
         )
-    register()
-    config: Any = AutoConfig.from_pretrained(folder, local_files_only=True)
-    processor: Any = AutoProcessor.from_pretrained(folder, local_files_only=True)
-    files = [load_file(path) for path in check_weights(folder)]
-    state = {name: tensor for file in files for name, tensor in file.items()}
-    text = config.text_config.to_dict() | {"model_type": config.text_config.model_type}
+    processor = _read_processor(folder)
+    # By the library: files may name weights of a family as its first release did.
+    standard: Any = load_pretrained(AutoModelForMultimodalLM, folder)
+    config, text = standard.config, standard.config.text_config
+    settings = text.to_dict() | {"model_type": text.model_type}
     encoders = {name: values.settings for name, values in config.encoders.items()}
-    thinker = families.build(text, initialised=False)
     projectors = {name: values.projector for name, values in config.encoders.items()}
-    model = OmniModel(OmniConfig(text, encoders, projectors), thinker)
-    try:
-        _load(thinker, {n: t for n, t in state.items() if n in thinker.state_dict()})
-        for name in model.modalities:
-            for part, module in (
-                ("encoders", model.encoders[name]),
-                ("projectors", model.projector(name)),
-            ):
-                prefix = f"model.{part}.{name}."
-                found = {n: t for n, t in state.items() if n.startswith(prefix)}
-                _load(module, {n.removeprefix(prefix): t for n, t in found.items()})
-    except RuntimeError as error:
-        raise UserError(
-            f"{folder}: its weights do not fit its {config.model_type} ({error})"
-        ) from None
+    thinker = families.build(settings, initialised=False)
+    model = OmniModel(OmniConfig(settings, encoders, projectors), thinker)
+    state = standard.state_dict()
+    own = {key: state[name] for key, name in plain_names(model).items()}
+    thinker.load_state_dict(own, assign=True)
+    thinker.tie_weights()
+    for name in model.modalities:
+        model.encoders[name] = standard.model.encoders[name]
+        setattr(
+            model, model.modalities[name].medium.projector_part, standard.model.projectors[name]
+        )
     model.check_thinker()
     nn.Module.to(model, device or torch.device("cpu"))
     model.requires_grad_(False)
     return model.eval(), processor.renderer, read_facts(folder)
 
 
+def _read_processor(folder: Path) -> Any:
+    """The processor of an exported model.
+
+    Raises:
+        UserError: the folder holds another model, or is not whole.
+    """
+    register()
+    kind = read_config(folder)["model_type"]
+    if kind != MODEL_TYPE:
+        raise UserError(
+            f"{folder}: is of the family {kind!r}, and no model that omnitune exported; as a "
+            "thinker it can be trained (thinker_ckpt)"
+        )
+    try:
+        return AutoProcessor.from_pretrained(folder, local_files_only=True)
+    except UserError as error:
+        raise UserError(f"{folder}: {error}") from None
+    except Exception as error:  # the library has no class of its own for what it finds wrong
+        raise UserError(f"{folder}: its processor cannot be read ({said_by(error)})") from None
+
+
 def read_exported_reading(folder: Path, max_tokens: int) -> ReadLimits:
     """How an exported model reads samples; its weights are not loaded."""
-    register()
     base = folder / BASE if (folder / ADAPTER).is_file() else folder
-    processor: Any = AutoProcessor.from_pretrained(base, local_files_only=True)
+    processor = _read_processor(base)
     encoders = {name: medium.encoder for name, medium in processor.media.items()}
     return ReadLimits(processor.renderer, encoders, max_tokens)
-
-
-def _load(module: Any, state: dict[str, Tensor]) -> None:
-    """Loads weights in their own number format; tied ones stand in the files once."""
-    dtype = next((t.dtype for t in state.values() if t.is_floating_point()), torch.float32)
-    cast_(module, dtype)
-    tied = getattr(module, "all_tied_weights_keys", {})
-    missing, unexpected = module.load_state_dict(state, strict=False)
-    if lost := [*unexpected, *(name for name in missing if name not in tied)]:
-        raise RuntimeError(f"{len(lost)} weights, the first is {lost[0]}")
 
 
 FACTS = "omnitune.json"  # what the run knew beside the weights
@@ -118,6 +122,11 @@ def read_facts(folder: Path) -> dict[str, Any]:
 
 def write_facts(folder: Path, values: dict[str, Any]) -> None:
     """Keeps what commands ask of a run's ``omni.pt`` beside its weights."""
-    plain = {key: value for key, value in values.items() if isinstance(value, str | int | float)}
-    plain.pop("tokenizer", None)
+    plain = {key: value for key, value in values.items() if key != "tokenizer" and _is_plain(value)}
     (folder / FACTS).write_text(json.dumps(plain, indent=1) + "\n", encoding="utf-8")
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value is a word or a number, or such by name; what is deeper is no mere fact."""
+    values = value.values() if isinstance(value, dict) else [value]
+    return all(isinstance(one, str | int | float) for one in values)

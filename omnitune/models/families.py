@@ -19,7 +19,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.initialization import no_init_weights
 from transformers.modeling_outputs import MoeModelOutputWithPast
 
-from omnitune.hub import load_pretrained, read_config, said_by
+from omnitune.hub import check_said, load_pretrained, read_config, said_by
 from omnitune.models import attention
 from omnitune.sample import UserError
 
@@ -102,6 +102,7 @@ def _config_of(folder: Path) -> Any:
         config = config.get_text_config(decoder=True)
         reason = _obstacle(config)
     except Exception as error:
+        check_said(folder, error)
         reason = f"transformers has no such configuration ({said_by(error)})"
     else:
         kind = config.model_type

@@ -8,7 +8,7 @@ M media.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -49,6 +49,24 @@ def word_embeddings(embeddings: nn.Module) -> Tensor:
         return weight
     # Some families scale them (Gemma).
     return embeddings(torch.arange(len(weight), device=weight.device))
+
+
+def zero_term(unused: Iterable[nn.Module], like: Tensor) -> Tensor:
+    """Zero that depends on every trained weight of projector and encoder of a medium not shown.
+
+    Every process then has a gradient for the same parameters, whatever its batch holds; otherwise
+    a text-only batch on one of them would leave the others waiting.
+
+    Args:
+        like: gives device and number format.
+    """
+    trained = [p for module in unused for p in module.parameters() if p.requires_grad]
+    zero = like.new_zeros(())
+    if not trained:
+        return zero
+    # Of a weight that is sharded, this process may hold nothing.
+    firsts = torch.stack([p.reshape(-1)[:1].to(zero).sum() for p in trained])
+    return 0.0 * firsts.sum()
 
 
 def keep_statistics(encoders: nn.ModuleDict) -> None:

@@ -13,8 +13,9 @@ from tokenizers import Tokenizer
 from torch import nn
 
 from omnitune.data.audit.truncation import ReadLimits
-from omnitune.data.chat_template import read_renderer, renderer_of
+from omnitune.data.chat_template import renderer_of
 from omnitune.data.template import ChatRenderer
+from omnitune.data.template_folder import read_renderer
 from omnitune.encoders.registry import build_encoder, configure, read_pretrained
 from omnitune.hub import find_part, is_folder, read_config
 from omnitune.models import adapters, families
@@ -71,7 +72,7 @@ def load_thinker(
 
     Args:
         given: a checkpoint, a pretrained folder or a Hub id.
-        chat_template: in place of a folder's own; see ``chat_template.read_renderer``.
+        chat_template: in place of a folder's own; see ``template_folder.read_renderer``.
 
     Raises:
         UserError: there is no thinker, or one whose family cannot be trained in packed rows.

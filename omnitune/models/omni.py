@@ -234,7 +234,8 @@ class OmniModel(PreTrainedModel):
             rows = media.get(name)
             if rows is None:
                 if self.training:
-                    embeds_TE = embeds_TE + self._zero_term(name)
+                    unused = (self.projector(name), self.encoders[name])
+                    embeds_TE = embeds_TE + fusion.zero_term(unused, embeds_TE)
                 continue
             rows_RE = self._project(name, rows, embeds_TE)
             # Slots may be padded beyond what is projected.
@@ -275,16 +276,6 @@ class OmniModel(PreTrainedModel):
         trained = any(p.requires_grad for p in encoder.parameters())
         with torch.set_grad_enabled(torch.is_grad_enabled() and trained):
             return self.modalities[name].encode_checked(encoder, inputs)
-
-    def _zero_term(self, name: str) -> Tensor:
-        """Zero that depends on every trained weight of an unused projector and encoder.
-
-        Every process then has a gradient for the same parameters, whatever its batch holds;
-        otherwise a text-only batch on one of them would leave the others waiting.
-        """
-        unused = (*self.projector(name).parameters(), *self.encoders[name].parameters())
-        firsts = [p.view(-1)[0] for p in unused if p.requires_grad]
-        return 0.0 * torch.stack(firsts).sum() if firsts else torch.zeros((), device=self.device)
 
     def _logits(self, batch: Batch) -> Tensor:
         """Logits at the supervised positions only: ``[N, V]``."""

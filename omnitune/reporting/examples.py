@@ -11,6 +11,7 @@ from typing import Any
 
 from omnitune.evaluation.runs import find_again
 from omnitune.media.registry import MEDIA
+from omnitune.media.segments import file_of
 from omnitune.reporting.gallery import Example, in_turn, shuffled
 from omnitune.sample import Media
 from omnitune.storage import write_json
@@ -62,7 +63,7 @@ def read_examples(folder: Path) -> list[Suggestion]:
     try:
         rows = json.loads((folder / EXAMPLES_FILE).read_text(encoding="utf-8"))
         found = list(_suggestions(rows, folder))
-        return [e for e in found if all(m.path.is_file() for m in e.media)][:COUNT]
+        return [e for e in found if all(file_of(m.path).is_file() for m in e.media)][:COUNT]
     except (OSError, ValueError, RecursionError):
         return []
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from omnitune.config.settings import read_json_object
 from omnitune.data.template import ChatRenderer
 from omnitune.evaluation.certificate import (
     FILE,
@@ -20,7 +21,7 @@ from omnitune.evaluation.certificate import (
     make_probes,
     versions,
 )
-from omnitune.evaluation.runs import data_of
+from omnitune.evaluation.runs import as_object, data_of
 from omnitune.models import adapters
 from omnitune.models.export import write_adapter, write_standard
 from omnitune.models.exported import BASE, write_facts
@@ -31,6 +32,7 @@ from omnitune.reporting.model_card import write_card
 from omnitune.sample import Sample, UserError
 from omnitune.storage import write_json
 
+CARD = "README.md"
 WRITING = ".exporting"  # behind the name of the folder while it is not certified
 
 
@@ -60,7 +62,8 @@ def export(
         )
     limit = values.get("max_tokens", model.config.thinker["max_position_embeddings"])
     samples, lacking = held_out(data or data_of(ckpt_dir), list(model.modalities))
-    writing = out.with_name(out.name + WRITING)
+    place = out.resolve()  # "." has no name
+    writing = place.with_name(place.name + WRITING)
     shutil.rmtree(writing, ignore_errors=True)
     try:
         if to == "onnx":
@@ -74,12 +77,15 @@ def export(
             told = certify(writing, probes, sorted(renderer.ends), rounded)
             run_dir = ckpt_dir if ckpt_dir.is_dir() else ckpt_dir.parent
             bases = {name: base.path for name, base in model.bases.items()}
-            write_card(writing / "README.md", out.name, run_dir, bases, told)
-        if out.exists():
-            shutil.rmtree(out)
-        writing.rename(out)
+            write_card(writing / CARD, place.name, run_dir, bases, told)
+        if place.exists():
+            shutil.rmtree(place)
+        writing.rename(place)
     except OSError as error:
-        raise UserError(f"{out}: cannot be written ({error.strerror or error})") from None
+        raise UserError(
+            f"{error.filename or out}: cannot be written ({error.strerror or error}); give a "
+            "folder that may be written to, on a disk with room"
+        ) from None
     finally:
         shutil.rmtree(writing, ignore_errors=True)
     return _onnx_lines(out, told) if to == "onnx" else summary(out, told, lacking)
@@ -168,3 +174,17 @@ def check_free(out: Path, overwrite: bool) -> None:
         raise UserError(f"{out}: holds other files; name a folder that is to be made")
     if not overwrite:
         raise UserError(f"{out}: holds an earlier export; add --overwrite to replace it")
+    certificate = read_json_object(out / FILE)
+    models = as_object(certificate, "onnx").values()
+    own = {
+        FILE,
+        CARD,
+        *as_object(certificate, "files"),
+        *(as_object(m).get("file") for m in models),
+    }
+    files = (path.relative_to(out).as_posix() for path in sorted(out.rglob("*")) if path.is_file())
+    if other := next((name for name in files if name not in own), ""):
+        raise UserError(
+            f"{out}: holds {other} beside an earlier export, and --overwrite would delete it; move "
+            "it, or name another folder"
+        )

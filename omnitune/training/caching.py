@@ -51,7 +51,8 @@ def encode_media(
     else:
         chosen, why = choose_cached(model, passes, rows, root)
     print(f"feature cache: {', '.join(chosen) or 'off'} ({why})", flush=True)
-    return encode_once(model, samples, root, chosen) if chosen else {}
+    lenient = config.bad_samples == "skip"
+    return encode_once(model, samples, root, chosen, lenient) if chosen else {}
 
 
 def frozen_passes(config: SftConfig, model: OmniModel) -> dict[str, float]:

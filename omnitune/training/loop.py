@@ -8,11 +8,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from functools import partial
 from typing import cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from omnitune.data.packing import Batch
 from omnitune.distributed.protocol import Distributed
@@ -37,7 +38,9 @@ def train(run: Run) -> None:
     run.model.train()
     with (
         _patient_interrupts() as asked_to_stop,
-        open_ranks(choose_ranks(run), run.optimizer, partial(_follow, run)) as ranks,
+        open_ranks(
+            choose_ranks(run), run.optimizer, partial(_follow, run), _values_of(run)
+        ) as ranks,
         run.log.training_bar(plan.total_steps, run.step),
         prefetch(run, ranks.shard) as fed,
     ):
@@ -93,15 +96,16 @@ def _one_step(run: Run, fed: Callable[[int], DeviceBatch], ranks: Distributed) -
     run.rng = torch.get_rng_state()
     rate = run.config.learning_rate * _rate_factor(run)
     ranks.broadcast(run.state.get("weights"))  # what was decided on the mix
-    amounts, norm = update(run, fed, ranks)
+    amounts, norm, each = update(run, fed, ranks)
     ranks.end_step()
     run.step += 1
+    finite = math.isfinite(norm)
+    if run.strategy:
+        run.strategy.count(run.step, amounts if finite else None, each)
     run.updating, run.rng = False, None
-    if not math.isfinite(norm):  # left out of the record too: a NaN would spoil every mean
+    if not finite:  # left out of the record too: a NaN would spoil every mean
         run.log.warn(f"step {run.step}: the gradient is not finite; the update is left out")
         amounts, norm = {name: [0.0] * len(run.groups) for name in AMOUNTS}, 0.0
-    elif run.strategy:
-        run.strategy.count(run.step, amounts)
     seconds = time.perf_counter() - started
     run.log.step(
         amounts["loss"],
@@ -126,15 +130,19 @@ def _follow(run: Run, ranks: Distributed) -> None:
             run.step += 1
 
 
+Each = list[tuple[list[float], list[float]]]
+
+
 def update(
     run: Run, fed: Callable[[int], DeviceBatch], ranks: Distributed
-) -> tuple[dict[str, list[float]], float]:
+) -> tuple[dict[str, list[float]], float, Each]:
     """Gradients of this rank's shard, their sum over the ranks, the update of what it owns.
 
     Returns:
         what the step was made of on all ranks, by measure of ``AMOUNTS`` and group (samples and
-        tokens are 0 without a strategy), and the norm of the gradient of the mean loss: if that is
-        not finite, nothing was updated.
+        tokens are 0 without a strategy); the norm of the gradient of the mean loss: if that is
+        not finite, nothing was updated; and of each micro-batch the losses and the weights of its
+        samples (without a strategy nothing).
     """
     config = run.config
     first = run.step * config.gradient_accumulation
@@ -144,22 +152,54 @@ def update(
             run.log.say(started)
     set_rate(run.optimizer, _rate_factor(run))
     amounts_4G = torch.zeros(len(AMOUNTS), len(run.groups), device=run.device)
-    shown_2G, counts_G, losses_G = amounts_4G[:2], amounts_4G[2], amounts_4G[3]
+    shown_2G, learnt_2G = amounts_4G[:2], amounts_4G[2:]
+    most = run.strategy.stream.most_samples if run.strategy else 0
+    each_A2S = torch.zeros(config.gradient_accumulation, 2, most, device=run.device)
     targets = 0.0
     for n in range(config.gradient_accumulation):
         found = fed(first + n)
         if found.batch is None:
             continue
-        with run.autocast():
-            loss_G, count_G = run.model(found.batch)
-        loss_G.sum().backward()
-        losses_G += loss_G.detach()
-        counts_G += count_G
-        targets += found.targets
         if run.strategy:
-            shown_2G += cast(Batch, found.batch).shown_2G
-    targets, *sums = ranks.add_gradients([targets, *amounts_4G.flatten().tolist()])
-    targets = max(1.0, targets)  # of the whole step, which only now are known
+            batch = cast(Batch, found.batch)
+            shown_2G += batch.shown_2G
+            learnt_2G += _backward_by_sample(run, batch, each_A2S[n])
+        else:
+            with run.autocast():
+                loss_G, count_G = run.model(found.batch)
+            loss_G.sum().backward()
+            learnt_2G += torch.stack([count_G, loss_G.detach()])
+        targets += found.targets
+    values = torch.cat([amounts_4G.flatten(), each_A2S.flatten()]).tolist()
+    targets, *sums = ranks.add_gradients([targets, *values])
+    norm = _apply(run, ranks, max(1.0, targets))  # of the whole step, which only now are known
+    size = len(run.groups)
+    amounts = {name: sums[n * size : (n + 1) * size] for n, name in enumerate(AMOUNTS)}
+    rest = sums[len(AMOUNTS) * size :]
+    starts = range(0, len(rest), 2 * most or 1)
+    each = [(rest[k : k + most], rest[k + most : k + 2 * most]) for k in starts]
+    return amounts, norm, each
+
+
+def _backward_by_sample(run: Run, batch: Batch, each_2S: Tensor) -> Tensor:
+    """Gradients of a micro-batch, by sample; returns its weights and losses by group.
+
+    Args:
+        each_2S: losses and weights of the samples of the whole micro-batch; added to.
+    """
+    most = each_2S.shape[1]
+    with run.autocast():
+        loss_S, count_S = run.model(replace(batch, group_N=batch.sample_N, num_groups=most))
+    loss_S.sum().backward()
+    found_2S = torch.stack([loss_S.detach(), count_S])
+    each_2S += found_2S
+    group_S = batch.sample_N.new_zeros(most).scatter_(0, batch.sample_N, batch.group_N)
+    sums_2G = found_2S.new_zeros(2, len(run.groups)).index_add_(1, group_S, found_2S)
+    return sums_2G.flip(0)
+
+
+def _apply(run: Run, ranks: Distributed, targets: float) -> float:
+    """Updates the weights by the gradients, divided once and clipped; returns their norm."""
     gradients = [
         p.grad
         for group in run.optimizer.param_groups
@@ -170,13 +210,18 @@ def update(
     norm /= targets
     run.updating = True
     if gradients and math.isfinite(norm):
-        clip = min(1.0, config.max_grad_norm / (norm + 1e-6))
+        clip = min(1.0, run.config.max_grad_norm / (norm + 1e-6))
         torch._foreach_mul_(gradients, clip / targets)
         run.optimizer.step()
     run.optimizer.zero_grad(set_to_none=True)
-    size = len(run.groups)
-    amounts = {name: sums[n * size : (n + 1) * size] for n, name in enumerate(AMOUNTS)}
-    return amounts, norm
+    return norm
+
+
+def _values_of(run: Run) -> int:
+    """Numbers that the ranks of a run add up beside the gradients."""
+    samples = run.strategy.stream.most_samples if run.strategy else 0
+    samples *= run.config.gradient_accumulation
+    return 1 + len(AMOUNTS) * len(run.groups) + 2 * samples
 
 
 def _rate_factor(run: Run) -> float:

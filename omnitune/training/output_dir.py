@@ -12,11 +12,13 @@ from types import MappingProxyType
 from typing import Any
 
 from omnitune.config.run import RunConfig
+from omnitune.data.index import content_key
 from omnitune.evaluation.environment import command, environment
 from omnitune.hub import check_weights, find_part, read_config
 from omnitune.sample import UserError
 from omnitune.storage import MANIFEST, sha256, write_json
 from omnitune.training.checkpoint import is_step_file, step_files
+from omnitune.training.lock import lock, owner, refuse, unlock
 from omnitune.training.precision import pick_device
 from omnitune.training.ranks import check_ranks
 from omnitune.training.trackers import TRACKER_FILE, check_installed
@@ -71,6 +73,7 @@ class OutputDir:
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            lock(self.folder)
             _clear(self.folder, self.result, self.keep)
             write_json(self.folder / RUN_FILE, self.record)
         except OSError as error:
@@ -85,26 +88,27 @@ def prepare_output_dir(
     result: Path,
     resume: bool,
     overwrite: bool,
-    inputs: Mapping[str, Path] = MappingProxyType({}),
+    inputs: Mapping[str, Path | str] = MappingProxyType({}),
 ) -> OutputDir | None:
     """Whether a run may write to its output folder; None if it is there already, and finished.
 
-    Nothing is written yet: a run that is refused for another reason leaves no folder, and
-    takes nothing away of the one that it was to replace.
+    Nothing is written yet: a run that is refused for another reason leaves all as it was.
 
     Args:
         result: the file that a finished run leaves.
-        inputs: files that the run is made from, by name. Another place is no other input;
+        inputs: files that the run is made from, or digests, by name. Another place is no other;
             other content is.
 
     Raises:
-        UserError: the folder holds another run, or a started one and neither ``resume`` nor
-            ``overwrite`` is given; or a tracker is not installed, or there is no GPU as asked for.
+        UserError: another run writes to the folder; or it holds another one, or a started one and
+            neither ``resume`` nor ``overwrite`` is given; or a tracker is not installed, or there
+            is no GPU as asked for.
     """
     folder = config.out
     check_installed(config.trackers)
     check_ranks(config, pick_device(config.device))
     check_writable(folder)
+    refuse(folder, owner(folder))
     settings = config.model_dump(mode="json")
     digests = {name: digest for name, path in inputs.items() if (digest := _digest(path))}
     found = {} if overwrite else _read(folder / RUN_FILE) or {}
@@ -156,6 +160,7 @@ def finish(config: RunConfig) -> None:
     """Marks the run as finished; its resolved configuration lies beside the results."""
     run = _read(config.out / RUN_FILE) or {}
     write_json(config.out / RUN_FILE, run | {"finished": True})
+    unlock(config.out)
 
 
 def _compare(
@@ -186,11 +191,13 @@ def _clear(folder: Path, result: Path, keep: bool) -> None:
         path.unlink(missing_ok=True)
 
 
-def _digest(given: Path) -> str:
+def _digest(given: Path | str) -> str:
     """SHA-256 of an input's content: of a pretrained folder that of its settings and weights."""
+    if isinstance(given, str):
+        return given
     path = find_part(given)
     if path.is_file():
-        return sha256(path)
+        return content_key([path])
     if not path.is_dir():
         return ""
     read_config(path)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import torch
 
 from omnitune.config.run import RunConfig
-from omnitune.distributed.forked import can_fork, fork_ranks
+from omnitune.distributed.forked import VALUES, can_fork, fork_ranks
 from omnitune.distributed.protocol import Distributed
 from omnitune.distributed.single import SingleProcess
 from omnitune.sample import UserError
@@ -63,12 +63,19 @@ def check_ranks(config: RunConfig, device: torch.device) -> bool:
 
 @contextmanager
 def open_ranks(
-    count: int, optimizer: torch.optim.Optimizer, work: Callable[[Distributed], None]
+    count: int,
+    optimizer: torch.optim.Optimizer,
+    work: Callable[[Distributed], None],
+    values: int = VALUES,
 ) -> Iterator[Distributed]:
-    """Yields rank 0 of so many processes; the others do ``work``, without end."""
+    """Yields rank 0 of so many processes; the others do ``work``, without end.
+
+    Args:
+        values: how many numbers they add up beside the gradients, at most.
+    """
     if count == 1:
         yield SingleProcess()
         return
     begin_state(optimizer)
-    with fork_ranks(count, optimizer, step_cost, work) as ranks:
+    with fork_ranks(count, optimizer, step_cost, work, values) as ranks:
         yield ranks

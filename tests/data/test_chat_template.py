@@ -7,8 +7,10 @@ from miniatures import CHATML, CONTROL, FORGETFUL, TEMPLATES, TEXTS, THINKING, t
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from omnitune.data.chat_template import TemplateRenderer, read_renderer, renderer_of
+from omnitune.data.chat_jinja import jinja_of
+from omnitune.data.chat_template import TemplateRenderer, renderer_of
 from omnitune.data.template import placeholder
+from omnitune.data.template_folder import read_renderer
 from omnitune.sample import Media, Message, Text, UserError
 
 TALK = [
@@ -39,10 +41,32 @@ def test_a_prompt_is_that_of_the_library(tmp_path: Path, name: str) -> None:
     found = renderer(tmp_path, TEMPLATES[name])
     for talk in (TALK[:1], [("system", "You help."), *TALK[:1]][name in ("no_system",) :]):
         expected = as_library(TEMPLATES[name], talk, prompt=True)
+        expected += opening(found)
         assert found.render_prompt(messages(talk)).tokens == expected
     if name != "thinking":
-        expected = as_library(TEMPLATES[name], TALK[:3], prompt=True)
+        expected = as_library(TEMPLATES[name], TALK[:3], prompt=True) + opening(found)
         assert found.render_prompt(messages(TALK[:3])).tokens == expected
+
+
+def opening(found: TemplateRenderer) -> list[int]:
+    return list(found.encode_run([(found.opening, True)])) if found.opening else []
+
+
+def test_control_tokens_before_every_answer_are_part_of_the_prompt(tmp_path: Path) -> None:
+    found = renderer(tmp_path, TEMPLATES["channels"])
+    assert found.opening == "<think>final</think>"
+    out = found.render_prompt(messages(TALK[:1]))
+    shown = found.tokenizer.decode(out.tokens, skip_special_tokens=False)
+    assert shown.endswith("<|im_end|><|im_start|>assistant<think>final</think>")
+    plain = [{"role": role, "content": text} for role, text in TALK[:3]]
+    alone = tokenizer(jinja_of(found, [])).apply_chat_template(plain, add_generation_prompt=True)
+    assert alone["input_ids"] == found.render_prompt(messages(TALK[:3])).tokens
+    assert renderer(tmp_path, TEMPLATES["brackets"]).opening == ""
+    empty = "<think>\n\n</think>\n\n"
+    without = THINKING.replace(
+        "{% if enable_thinking is defined and not enable_thinking %}", "{% if 0 %}"
+    )
+    assert renderer(tmp_path, without).opening == empty
 
 
 @pytest.mark.parametrize("name", TEMPLATES)

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from omnitune import storage
 from omnitune.data import feature_cache as features
 from omnitune.data.feature_cache import FeatureStore, encoder_key
+from omnitune.media.base import open_file
+from omnitune.media.segments import with_time
 from omnitune.models.omni import OmniModel
 from omnitune.sample import UserError
 
@@ -248,3 +250,23 @@ def test_all_media_of_a_file_are_noted(model: OmniModel, tmp_path: Path) -> None
     store_of(model, "image", tmp_path).hold("a" * 32)
     assert store_of(model, "image", tmp_path).holds("a" * 32)
     assert not store_of(model, "image", tmp_path).holds("b" * 32)
+
+
+@pytest.mark.usefixtures("settled")
+@pytest.mark.parametrize("kept", [True, False])
+def test_stretches_of_a_sound_have_rows_of_their_own(
+    model: OmniModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: bool
+) -> None:
+    path = write_wave(tmp_path / "a.wav", 2.0)
+    stretches = [with_time(path, n / 2, n / 2 + 0.5) for n in range(4)]
+    store = store_of(model, "audio", tmp_path / "store" if kept else None)
+    read = []
+    monkeypatch.setattr(features, "open_file", lambda *a: read.append(a) or open_file(*a))
+    store.prepare([path, *stretches])
+    assert len(read) == 1  # the whole is read once for all of them
+    for one in (path, *stretches):
+        torch.testing.assert_close(store(one), directly(model, "audio", one), atol=4e-3, rtol=2e-3)
+    if kept:
+        again = store_of(model, "audio", tmp_path / "store")
+        assert again.missing([path, *stretches]) == []
+        assert again.missing([with_time(path, 0, 0.6)]) != []

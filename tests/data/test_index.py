@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from omnitune.data import index as indexing
+from omnitune.data import samples as reading_samples
 from omnitune.data.index import Index, build_index, difficulties
 from omnitune.data.reading import (
     all_task_counts,
@@ -186,8 +187,8 @@ def test_a_file_that_changes_while_it_is_indexed_is_refused(
 ) -> None:
     path = data / SOURCES["text_only"].file
 
-    def changing(*given: Any) -> Index:
-        found = build_index(*given)
+    def changing(*given: Any, **more: Any) -> Index:
+        found = build_index(*given, **more)
         path.write_text("[]")
         return found
 
@@ -294,6 +295,6 @@ def test_what_is_left_out_is_in_no_split(data: Path) -> None:
 def test_very_many_media_have_a_key(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     samples = join(read_available(data).values())
     assert samples.media_key is None
-    monkeypatch.setattr(indexing, "MANY_MEDIA", 3)
+    monkeypatch.setattr(reading_samples, "MANY_MEDIA", 3)
     assert samples.media_key
     assert split_of(samples, "test").media_key is None

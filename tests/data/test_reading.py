@@ -152,13 +152,11 @@ def test_missing_file_and_folder(tmp_path: Path) -> None:
         read_source(tmp_path, "audio_text")
     with pytest.raises(UserError, match="no such data folder"):
         read_available(tmp_path / "none")
-    with pytest.raises(UserError, match="none of the data files"):
+    with pytest.raises(UserError, match="holds no file of records"):
         read_available(tmp_path)
     (tmp_path / "llava.json").write_text("[]")
-    with pytest.raises(UserError, match=r"llava\.json in it would have to be one of these"):
+    with pytest.raises(UserError, match=r"llava\.json: is empty; the source .* needs records"):
         read_available(tmp_path)
-    with pytest.raises(UserError, match=r"llava\.json: is a file; expected the folder"):
-        read_available(tmp_path / "llava.json")
     os.mkfifo(write(tmp_path, "image_text", "").with_name("captions.json"))
     with pytest.raises(UserError, match="is no regular file"):
         read_source(tmp_path, "captions")

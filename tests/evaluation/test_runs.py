@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from made_up import RESULTS, entry, write_run
 
-from omnitune.evaluation.runs import data_dir_of, flatten, read_run, splits_of
+from omnitune.data.reading import DataPlace
+from omnitune.evaluation.runs import data_of, flatten, read_run, splits_of
 from omnitune.sample import UserError
 
 
@@ -45,6 +46,6 @@ def test_the_data_of_a_run_are_found_from_another_folder(
     (tmp_path / "my_data").mkdir()
     (run / "run.json").write_text(json.dumps({"config": {"data_dir": "my_data"}}))
     monkeypatch.chdir(tmp_path / "checkpoints")
-    assert data_dir_of(run) == tmp_path / "my_data"
+    assert data_of(run) == DataPlace(tmp_path / "my_data")
     monkeypatch.chdir(tmp_path)
-    assert data_dir_of(run) == Path("my_data")
+    assert data_of(run) == DataPlace(Path("my_data"))

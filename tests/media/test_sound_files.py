@@ -254,3 +254,23 @@ def test_samples_of_any_width_are_the_same_sound(tmp_path: Path, subtype: str) -
     path = tmp_path / "a.wav"
     soundfile.write(path, TONE, RATE, subtype=subtype)
     np.testing.assert_allclose(read_wave(path), TONE, atol=0.02)
+
+
+@pytest.mark.parametrize("subtype", ["PCM_16", "FLOAT", "ULAW"])
+def test_clipped_sound_is_told_and_loud_sound_is_not(tmp_path: Path, subtype: str) -> None:
+    path = tmp_path / "a.wav"
+    noise = np.random.default_rng(0).normal(size=2 * RATE)
+    smooth = np.convolve(noise, np.hanning(40), "same")
+    for level, clipped in ((0.2, False), (1.0, False), (4.0, True)):
+        wave = level * smooth / np.abs(smooth).max()
+        soundfile.write(path, wave.clip(-1, 1), RATE, subtype=subtype)
+        remarks = MEDIA["audio"].fingerprint(path).remarks
+        assert any("samples are clipped" in remark for remark in remarks) == clipped
+    soundfile.write(path, 4 * smooth, RATE, subtype="FLOAT")  # holds what was meant
+    assert MEDIA["audio"].fingerprint(path).remarks == ()
+
+
+def test_header_is_the_files_own_not_what_is_heard(tmp_path: Path) -> None:
+    path = write_wave(tmp_path / "a.wav", 0.5, rate=44_100, channels=2)
+    expected = {"sampling_rate": 44_100, "channels": 2, "duration": 0.5}
+    assert MEDIA["audio"].header(path) == expected

@@ -68,6 +68,21 @@ def test_the_librarys_trainer(tmp_path: Path) -> None:
     assert all(torch.equal(state[name], tensor) for name, tensor in back.state_dict().items())
 
 
+@pytest.mark.parametrize("mode", [True, False])
+def test_a_batch_without_media_has_a_gradient_for_every_weight(mode: bool) -> None:
+    """As processes that share a step need it."""
+    model, _, _ = fresh()
+    model.train(mode)
+    ids = torch.tensor([[2, 40, 41, 4, 3]])
+    loss = model(input_ids=ids, labels=ids).loss
+    loss.backward()
+    without = {name for name, weight in model.named_parameters() if weight.grad is None}
+    assert bool(without) != mode
+    media = [w.grad for n, w in model.named_parameters() if n.startswith("model.projectors")]
+    assert not mode or not any(grad.any() for grad in media)
+    assert loss.item() == pytest.approx(model.eval()(input_ids=ids, labels=ids).loss.item())
+
+
 @pytest.mark.slow  # the library takes seconds to import
 @pytest.mark.parametrize("kind", ["pictures", "texts"])
 def test_trls_trainer(tmp_path: Path, kind: str) -> None:

@@ -1,5 +1,6 @@
 """Examples to try: right, of different tasks, with media that are there; none of broken files."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,9 @@ def test_kept_with_the_run_and_found_from_elsewhere(
     assert found.media == (Media("image", tmp_path / "project" / media),)
     monkeypatch.chdir(tmp_path / "project")
     assert read_examples(run)[0].media == (Media("image", media),)
+    stretch = Path("data/a.png::t=1,2")  # of that file
+    write_examples(run, [replace(shown, media=(Media("audio", stretch),))])
+    assert read_examples(run)[0].media == (Media("audio", stretch),)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 import torch
 from helpers import ENCODERS, tiny_model, tiny_renderer, write_image, write_source, write_wave
 from miniatures import save_thinker_folder
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForMultimodalLM
 
@@ -16,7 +17,7 @@ from omnitune import cli
 from omnitune.config.lora import LoraSettings
 from omnitune.evaluation import certificate
 from omnitune.evaluation.evaluate import evaluate_checkpoint
-from omnitune.models import adapters
+from omnitune.models import adapters, export
 from omnitune.models.exported import load_exported
 from omnitune.models.loading import load_omni, load_thinker, read_reading, save_omni
 from omnitune.reporting import publish
@@ -82,6 +83,9 @@ def test_what_is_there_is_not_overwritten(home: Path, in_process: None, tmp_path
     with pytest.raises(UserError, match="--overwrite"):
         publish.export(home / "run", "hf", out, home / "data")
     publish.export(home / "run", "hf", out, home / "data", overwrite=True)
+    (out / "thinker" / "mine.txt").write_text("x")
+    with pytest.raises(UserError, match=r"holds thinker/mine\.txt beside an earlier export"):
+        publish.export(home / "run", "hf", out, home / "data", overwrite=True)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "mine.txt").write_text("x")
     with pytest.raises(UserError, match="holds other files"):
@@ -193,6 +197,45 @@ def test_adapters(home: Path, in_process: None, tmp_path: Path, settings: dict[s
         load_omni(tmp_path / "adapter")
 
 
+def test_the_folder_that_one_stands_in(
+    home: Path, in_process: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    publish.export(home / "run", "hf", Path("."), home / "data")
+    assert (tmp_path / "here" / "config.json").is_file()
+    assert "# here" in (tmp_path / "here" / "README.md").read_text()
+
+
+def test_what_cannot_be_written_is_named(home: Path, in_process: None, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(UserError, match=r"file.*: cannot be written \(Not a directory\); give"):
+        publish.export(home / "run", "hf", tmp_path / "file" / "out", home / "data")
+    assert (tmp_path / "file").read_text() == "x"
+
+
+@pytest.mark.parametrize("to", ["hf", "adapter"])
+def test_a_full_disk_is_told_of_and_nothing_is_left(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, to: str
+) -> None:
+    def full(state: Any, path: Path, **_: Any) -> None:
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    model = tiny_model()
+    if to == "adapter":
+        adapters.add_adapters(model, LoraSettings(r=2))
+    save_omni(tmp_path / "run" / "omni.pt", model, tiny_renderer())
+    monkeypatch.setattr(export, "save_file", full)
+    with pytest.raises(UserError, match=r"safetensors: cannot be written \(.*No space left"):
+        publish.export(tmp_path / "run", to, tmp_path / "out", home / "data")
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_weights_may_be_read_by_whoever_may_read_the_rest(home: Path, tmp_path: Path) -> None:
+    export.write_standard(tmp_path / "out", tiny_model(), tiny_renderer())
+    assert len({path.stat().st_mode for path in (tmp_path / "out").glob("*.*")}) == 1
+
+
 def test_a_model_without_adapter_has_none_to_export(home: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--to hf"):
         publish.export(home / "run", "adapter", tmp_path / "out", home / "data")
@@ -248,4 +291,16 @@ def test_the_card(home: Path, tmp_path: Path) -> None:
     for words in ("75.0 %", "| image_text | 0.5 |", "`learning_rate` | 0.001", "apache-2.0"):
         assert words in text, words
     assert "somebody" not in text
+    got = {"got": 1200, "share": 0.25, "asked": 1210}
+    row = {"asked": 0.26, "samples": got, "tokens": got, "supervised": got}
+    results |= {
+        "receipt": {"total": {"image_text": row}},
+        "run_hash": {"hash": "00ff", "steps": 12},
+    }
+    (run / "results.json").write_text(json.dumps(results))
+    told = {"probes": {"image": 2}, "answers_equal": 2}
+    write_card(tmp_path / "README.md", "model", run, {}, told)
+    text = (tmp_path / "README.md").read_text()
+    assert f"| image_text | 26.0 % {'| 1,200 (25.0 %) ' * 3}|" in text
+    assert "Run hash: `00ff` after 12 steps." in text
     assert licence_of(run) == UNKNOWN

@@ -33,6 +33,7 @@ from omnitune.sample import Sample, UserError
 from omnitune.sources import Source
 from omnitune.tasks import TASKS
 
+AUTO = "auto"  # a split that is chosen for each record, whatever it says
 LOOKED_AT = 20  # records by which a dialect is recognised
 MEDIA_LOOKED_AT = 100  # records whose media are looked for
 
@@ -57,16 +58,20 @@ class Found:
 
     def parse(self, place: Place, values: Any) -> Sample:
         """A record as a sample; raises UserError."""
+        self.unread.update(self.dialect.unread(values) if isinstance(values, dict) else ())
+        native = self.native(place, values)
+        sample = Record(place.file, self.source, place.number, native, place).sample()
+        return sample if sample.language else replace(sample, language=self.source.language)
+
+    def native(self, place: Place, values: Any) -> Values:
+        """A record in our keys; raises UserError."""
         record = Record(place.file, self.source, place.number, values, place)
         origin = Origin(place.file, self.source, record.wrong)
-        self.unread.update(self.dialect.unread(record.values))
         own = "task" in record.values
         native = self.dialect.native(record.values, origin)
         if self.files[0].container.has_columns:
             native = without_empty(native)
-        native = self.settled(native, place, own)
-        sample = Record(place.file, self.source, place.number, native, place).sample()
-        return sample if sample.language else replace(sample, language=self.source.language)
+        return self.settled(native, place, own)
 
     def settled(self, native: Values, place: Place, own_task: bool = True) -> Values:
         """A record in our keys with what the source's settings say of it.
@@ -78,7 +83,9 @@ class Found:
         if source.task and not (own_task and "task" in found):
             found["task"] = source.task
         split = source.split or self._split_by_name(place)
-        if source.split or (split and "split" not in found):
+        if source.split == AUTO:
+            found.pop("split", None)
+        elif source.split or (split and "split" not in found):
             found["split"] = split
         asked = "messages" in found or "qa" in found or found.get("question")
         if not asked and (prompts := source.prompts or self._usual_question(found)):
@@ -121,6 +128,12 @@ class Found:
         """What the dialect did not read, for the log; "" if it has read all."""
         told = [f"{quoted(key)} ({counted(n, 'record')})" for key, n in self.unread.items()]
         return f"{self.source.name}: not read: {', '.join(told)}" if told else ""
+
+    @property
+    def rules(self) -> str:
+        """Stands for what records are read by: the source's settings, dialect and splits."""
+        splits = sorted((str(path), split) for path, split in self.splits.items())
+        return repr((self.source, self.dialect.name, self.dialect.title, splits))
 
     @property
     def line(self) -> str:
@@ -173,14 +186,14 @@ def find_files(source: Source) -> Found:
 
 def _data_file(path: Path, source: Source, layout: Layout) -> DataFile:
     """A file with its container: what the layout says, else the format, else the file itself."""
-    name = DIALECTS[source.format].container if source.format in DIALECTS else ""
-    given = layout.container or CONTAINERS.get(name)
     try:
-        return DataFile(path, given or container_of(path))
+        return DataFile(path, layout.container or container_of(path))
     except UserError:
+        if source.format in DIALECTS and DIALECTS[source.format].container:
+            return DataFile(path, CONTAINERS[DIALECTS[source.format].container])
         # A text is made of lines: it is a list of records if a dialect knows them.
-        lines = CONTAINERS.get(LINES)
-        if lines is None or path.suffix.lower() != ".txt":
+        lines = CONTAINERS[LINES]
+        if path.suffix.lower() != ".txt":
             raise
         first = [values for _, _, values in islice(lines.scan(path), LOOKED_AT)]
         known = dialect_of(first, path) if first else None
@@ -206,10 +219,14 @@ def _dialect(source: Source, files: list[DataFile], layout: Layout) -> Dialect:
     if name:
         inner = DIALECTS[name]
         return RenamedDialect(inner, dict(source.columns)) if source.columns else inner
-    path = files[0].path
+    path, first = files[0].path, list[Any]()
+    scans = (container.scan(path) for path, container in files)
     try:
-        scans = (container.scan(path) for path, container in files)
-        first = [values for _, _, values in islice(chain.from_iterable(scans), LOOKED_AT)]
+        for _, _, values in islice(chain.from_iterable(scans), LOOKED_AT):
+            first.append(values)
+    except UserError:
+        if not first:  # else it is told when all of the file is read
+            raise
     except OSError as error:
         raise UserError(f"{error.filename or path}: cannot be read ({error.strerror})") from None
     if not first:

@@ -239,7 +239,7 @@ def test_command_takes_the_file_of_a_model_too(
 
 def test_remarks_that_say_the_same_are_not_all_written_out(data: Path) -> None:
     for n in range(4):
-        Image.new("RGB", (8, 8 + n), (20 * n, 0, 0)).save(data / "images" / f"flat{n}.png")
+        Image.new("RGB", (8, 8 + n), (20 * n + 20, 0, 0)).save(data / "images" / f"flat{n}.png")
     qa = {"question": "what is it?", "answer": "a wall", "split": "train"}
     write(data, "image_text", [{"image": f"flat{n}.png", **qa} for n in range(4)])
     lines = account_lines(inspect_folder(data))

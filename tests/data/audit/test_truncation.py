@@ -53,7 +53,7 @@ def data(tmp_path: Path) -> Path:
 
 
 def stock(data: Path, how: ReadLimits, leave_out: bool = True) -> tuple[dict[str, Samples], Any]:
-    return audit_truncation(read_available(data), how, data, leave_out)
+    return audit_truncation(read_available(data), how, leave_out)
 
 
 def test_what_is_lost_is_told_by_name(data: Path) -> None:
