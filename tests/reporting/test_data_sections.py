@@ -143,7 +143,7 @@ def test_what_was_left_out_is_told_by_reason() -> None:
     assert section is not None
     page = render_page("report", "run", [section])
     assert HOSTILE not in page
-    for words in ("image_text", "missing-media", "1.5"):
+    for words in ("missing-media", "1.5 %", "Left out"):
         assert words in page
     clean = {"bad_samples": {"left_out": 0, "sources": {}, "examples": {}}}
     section = left_out_section(clean)
