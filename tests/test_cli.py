@@ -14,6 +14,7 @@ from omnitune.config.arguments import fields_of, option
 from omnitune.config.base import Config
 from omnitune.config.commands import (
     CompareConfig,
+    ConvertConfig,
     EvaluateConfig,
     InspectConfig,
     PlanOptions,
@@ -35,6 +36,7 @@ OPTIONS: dict[str, tuple[type[Config], ...]] = {
     "plan": (PlanOptions, SftConfig),
     "evaluate": (EvaluateConfig,),
     "inspect": (InspectConfig,),
+    "convert": (ConvertConfig,),
     "report": (ReportConfig,),
     "compare": (CompareConfig,),
     "chat": (chat_config(),),

@@ -77,17 +77,9 @@ def report(config: ReportConfig) -> int:
 @takes(ReplayConfig)
 def replay(config: ReplayConfig) -> int:
     """Lists the records that a step of a run trained on, and proves the run's hash again."""
-    from omnitune.storage import require_target, write_json
-    from omnitune.training.replay import replay as replay_run
-    from omnitune.training.replay import replay_lines
+    from omnitune.training.replay import print_replay
 
-    if config.as_json:
-        require_target(config.as_json, "--json")
-    found = replay_run(config.ckpt_dir, config.step)
-    if config.as_json:
-        write_json(config.as_json, found)
-    print("\n".join(replay_lines(found)))
-    return int(not found["same"])
+    return int(not print_replay(config.ckpt_dir, config.step, config.as_json))
 
 
 @takes(CompareConfig)

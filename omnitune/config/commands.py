@@ -100,7 +100,8 @@ class ConvertConfig(Config):
     split: str = ""
     """name of the only split to convert [default: all of them]"""
     container: Literal["json", "jsonl", "csv", "parquet"] | None = None
-    """kind of file to write [default: as the suffix of OUT says, else json]"""
+    """kind of file to write [default: as the suffix of OUT says; in a folder as is usual for the
+    format]"""
     copy_media: bool = False
     """copy media that lie elsewhere into a folder beside OUT"""
     strict: bool = False

@@ -22,6 +22,7 @@ class ChosenContainer(Container):
     def __init__(self, inner: Container, passes_over: Callable[[Any], bool]) -> None:
         self.inner, self.passes_over = inner, passes_over
         self.name = inner.name  # type: ignore[misc]
+        self.has_columns = inner.has_columns  # type: ignore[misc]
 
     def recognises(self, head: bytes) -> bool:
         """As the other one."""
@@ -33,12 +34,16 @@ class ChosenContainer(Container):
 
     def scan_contents(self, path: Path) -> Iterator[tuple[int, int, Any, bytes]]:
         """:meth:`scan` with the :meth:`content` of each record."""
-        for start, length, value in self.scan(path):
-            yield start, length, value, self.content(path, start, length)
+        found = self.inner.scan_contents(path)
+        return (record for record in found if not self.passes_over(record[2]))
 
     def content(self, path: Path, start: int, length: int) -> bytes:
         """As the other one has it."""
         return self.inner.content(path, start, length)
+
+    def parts(self, path: Path) -> list[Path]:
+        """As the other one has it."""
+        return self.inner.parts(path)
 
     def read_up_to(self, start: int, length: int) -> int:
         """As the other one has it."""

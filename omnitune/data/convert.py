@@ -18,10 +18,10 @@ from omnitune.data.fields import FREE_KEYS, record_keys
 from omnitune.data.place import Place
 from omnitune.data.reading import DataPlace, read_available
 from omnitune.data.record_writers import WRITERS, RecordWriter
-from omnitune.data.round_trip import difference
+from omnitune.data.round_trip import INDEPENDENT, asked_alone, difference
 from omnitune.data.samples import IndexedSource, Samples
 from omnitune.data.schema import Record
-from omnitune.data.sources.base import Dialect, Origin, Values
+from omnitune.data.sources.base import Dialect, Values
 from omnitune.data.sources.finding import Found, find_files
 from omnitune.data.sources.registry import DIALECTS
 from omnitune.media.base import counted
@@ -44,6 +44,7 @@ class Converted:
     Attributes:
         out: the file that was written.
         written: number of records.
+        divided: records that were written as several, one for each independent question.
         left_out: by reason, the records that could not be said.
         splits: of the records that were written without one.
         lost: by key, the records that were written without it.
@@ -53,6 +54,7 @@ class Converted:
     out: Path
     media: ConvertedMedia
     written: int = 0
+    divided: int = 0
     left_out: dict[str, list[str]] = field(default_factory=dict)
     splits: Counter[str] = field(default_factory=Counter)
     lost: Counter[str] = field(default_factory=Counter)
@@ -61,6 +63,11 @@ class Converted:
     def lines(self, to: str) -> Iterator[str]:
         """What to say of it."""
         yield f"{self.out}: {counted(self.written, 'record')} as {DIALECTS[to].title}"
+        if self.divided:
+            yield (
+                f"  {counted(self.divided, 'record')} with independent questions: {to} has none, "
+                "so each question is a record of its own, with the media"
+            )
         media = self.media
         if media.written:
             yield f"  {counted(media.written, 'media file')} written to {media.copies}"
@@ -103,9 +110,11 @@ def convert_data(config: ConvertConfig) -> int:
         name = data.name.partition(".")[0] or "data"
         place = DataPlace(None, {name: Source(name, path=str(data), format=config.from_format)})
     sources = read_available(place)
-    if config.split and not any(config.split in held.splits for held in sources.values()):
+    if config.split:
         names = ", ".join(sorted(set().union(*(held.splits for held in sources.values()))))
-        raise UserError(f"--split {config.split}: {data} has no such split; it has {names}")
+        sources = {n: held for n, held in sources.items() if len(held.of_split(config.split))}
+        if not sources:
+            raise UserError(f"--split {config.split}: {data} has no such split; it has {names}")
     left_out = False
     usual = "jsonl" if to.name in AS_LINES else "json"
     for target, held in _targets(out, sources, config.container or usual).items():
@@ -186,21 +195,30 @@ def _convert_record(
     reader: NativeReader, number: int, to: Dialect, writer: RecordWriter, done: Converted
 ) -> None:
     """Writes one record, or notes why it is left out."""
+    name = reader.source.sample(number).id
     try:
         native = reader.native(number, done.media)
-        record = to.foreign(native)
-        writer.check(record)
+        said = [(native, to.foreign(native))]
+        what = difference(native, said[0][1], to, done.out)
+        if what == INDEPENDENT and "qa" in native:
+            said = [(one, to.foreign(one)) for one in asked_alone(native, name)]
+            found = (difference(*pair, to, done.out) for pair in said)
+            what = next(filter(None, found), "")
+        for _, record in said:
+            writer.check(record)
     except UserError as error:
         done.media.drop()
-        done.left_out.setdefault(str(error), []).append(reader.source.sample(number).id)
+        done.left_out.setdefault(str(error), []).append(name)
         return
-    if what := difference(native, record, to, done.out):
-        done.changed.setdefault(what, []).append(reader.source.sample(number).id)
+    if what:
+        done.changed.setdefault(what, []).append(name)
+    done.divided += len(said) > 1
     done.media.keep()
-    writer.write(record)
-    done.written += 1
-    done.splits.update([native[SPLIT]] * (SPLIT not in record))
-    done.lost.update(key for key in LOST if key in native and key not in record)
+    for native, record in said:
+        writer.write(record)
+        done.written += 1
+        done.splits.update([native[SPLIT]] * (SPLIT not in record))
+        done.lost.update(key for key in LOST if key in native and key not in record)
 
 
 class NativeReader:
@@ -241,9 +259,7 @@ class NativeReader:
         raw = container.value(container.content(place.file, place.start, place.length))
         if not self.found:
             return dict(raw)
-        record = Record(place.file, self.found.source, place.number, raw, place)
-        origin = Origin(place.file, self.found.source, record.wrong)
-        return self.found.settled(self.found.dialect.native(record.values, origin), place)
+        return self.found.native(place, raw)
 
     def _record(self, place: Place, values: Values) -> Record:
         name = self.source.sample(place.number).source

@@ -328,7 +328,7 @@ def open_index(
     """
     before = [path.stat() for path, _ in files]
     size = sum(found.st_size for found in before)
-    parts = [part for path, container in files for part in container.parts(path)]
+    parts = [part for file in files for part in file.parts]
     kinds = " ".join(container.name for _, container in files)
     read_by = hashlib.sha256(f"{kinds} {limit} {leave_out} {rules}".encode()).hexdigest()[:12]
     folder = root / f"{source}-{VERSION}-{content_key(parts)[:24]}-{read_by}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -13,9 +14,10 @@ import numpy as np
 
 from omnitune.config.settings import quoted
 from omnitune.containers.cache import cache_folder
+from omnitune.containers.notes import note
 from omnitune.containers.registry import container_of, suffixes
 from omnitune.data.faults import Faults
-from omnitune.data.index import INDEX_FOLDER, Index, Parse, open_index
+from omnitune.data.index import INDEX_FOLDER, Index, Parse, content_key, open_index
 from omnitune.data.place import DataFile, Place
 from omnitune.data.samples import IndexedSource, Samples, first_shown
 from omnitune.data.schema import Record, rules
@@ -61,6 +63,11 @@ class DataPlace:
     def __str__(self) -> str:
         places = [str(self.folder)] * (self.folder is not None)
         return ", ".join([*places, *(source.path for source in self.own.values())])
+
+    def resolved(self) -> tuple[Path | None, frozenset[str]]:
+        """The places, wherever they are named from."""
+        own = frozenset(str(Path(source.path).resolve()) for source in self.own.values())
+        return self.folder and self.folder.resolve(), own
 
     @property
     def there(self) -> bool:
@@ -116,7 +123,9 @@ def locate_source(
     of = replace(of, language=of.language or language)
     if of.path:
         found = find_files(of)
-        root = cache_folder(INDEX_FOLDER)
+        # Sources of one name may lie in several places, and one place be read in several ways.
+        where = hashlib.sha256(str(Path(of.path).absolute()).encode()).hexdigest()[:12]
+        root = cache_folder(INDEX_FOLDER) / where
         return Located(found.files, found.source, found.parse, root, found)
     assert data_dir is not None
     path = source_file(data_dir, of.name)
@@ -155,15 +164,16 @@ def read_source(
     located = locate_source(data_dir, source, given, language)
     files, of, parse, root, found = located
     if found:
-        print(found.line)
+        note(found.line)
+    read_by = rules(of) + (found.rules if found else "")
     try:
-        index = open_index(files, of.name, root, parse, rules(of), of.limit, leave_out)
+        index = open_index(files, of.name, root, parse, read_by, of.limit, leave_out)
     except OSError as error:
         path = error.filename or files[0].path
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     check_index(index, located)
     if found and found.note:
-        print(found.note)
+        note(found.note)
     return Samples([(IndexedSource(files, index, parse, root), range(len(index.size_N)))])
 
 
@@ -307,17 +317,19 @@ def remarks(samples: Iterable[Samples]) -> list[str]:
     return told
 
 
-def data_files(data: Path | DataPlace, sources: Iterable[str] | None = None) -> dict[str, Path]:
+def data_files(
+    data: Path | DataPlace, sources: Iterable[str] | None = None
+) -> dict[str, Path | str]:
     """The files of sources (of all if None), there or not, by their names within the folder.
 
-    Those of a run's own are named after it.
+    Of a run's own source it is a digest that stands for the content of all its files.
     """
     data = data if isinstance(data, DataPlace) else DataPlace(data)
-    files: dict[str, Path] = {}
+    files: dict[str, Path | str] = {}
     for name in SOURCES if sources is None else sources:
         if name in data.own:
             found = find_files(data.own[name]).files
-            files |= {f"{name}/{file.path.name}": file.path for file in found}
+            files[name] = content_key([part for file in found for part in file.parts])
         elif data.folder is not None:
             path = source_file(data.folder, name)
             files[path.relative_to(data.folder).as_posix()] = path

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import astuple
 from typing import Any
 
 from omnitune.config.settings import as_found, quoted
@@ -23,7 +24,9 @@ def rules(source: Source) -> str:
     """What a source's records are read by beside this code: it changes with what is registered."""
     media = [[medium.name, medium.caption_key] for medium in MEDIA.values()]
     tasks = [[t.name, sorted(t.media or ()), t.is_default, t.aliases] for t in TASKS.values()]
-    return json.dumps([media, tasks, record_keys(source), source.media])
+    # Of a run's own source each setting changes what its records say.
+    settings = astuple(source) if source.path else source.media
+    return json.dumps([media, tasks, record_keys(source), settings])
 
 
 class Record(Content):

@@ -70,21 +70,8 @@ def evaluate_checkpoint(
     languages = dict.fromkeys(sources, language) if language else as_object(run.get("languages"))
     available, left_out = _read_usable(data, languages, model, split)
     samples = join(available.values())
-    there = sorted(name for name in samples.splits if split_of(samples, name))
-    usual = "test" if "test" in there else "validation"
-    splits = [n for n in there if n != "train"] if split == "all" else [split or usual]
-    if not splits:
-        raise UserError(
-            f"{data}: every sample is for training, none is held out; --split train scores "
-            'those, or give some records another "split"'
-        )
+    chosen = _choose_splits(samples, split, data)
     limit = values.get("max_tokens", model.config.thinker["max_position_embeddings"])
-    chosen = {name: split_of(samples, name) for name in splits}
-    for name, found in chosen.items():
-        if not found:
-            names = ", ".join(there)
-            raise UserError(f"{data}: no samples in the split {name!r}; there are: {names}")
-        check_media(found)
     if predictions:
         _try_to_write(predictions, join(chosen.values()))
     features = encode_once(model, join(chosen.values()), None)
@@ -93,7 +80,7 @@ def evaluate_checkpoint(
     results = score_splits(model, reader, chosen, predictions, priors)
     results["warnings"] += left_out
     if "train" in chosen:
-        here = data == data_of(ckpt_dir)
+        here = data.resolved() == data_of(ckpt_dir).resolved()
         if_so = "" if here else "if the model was trained on it, "
         results["warnings"].append(
             f"train is no held-out split: {if_so}its scores say what the model learnt by heart, "
@@ -119,6 +106,25 @@ def _read_usable(
     splits = {name for held in found.values() for name in held.splits if name != "train"}
     found = without_broken(found, bad, sorted(splits | {split or "test"} - {"all"}))
     return found, [told] * bool(told) + bad.lines()
+
+
+def _choose_splits(samples: Samples, split: str, data: DataPlace) -> dict[str, Samples]:
+    """The samples of the splits that are to be scored; raises UserError where there are none."""
+    there = sorted(name for name in samples.splits if split_of(samples, name))
+    usual = "test" if "test" in there else "validation"
+    splits = [n for n in there if n != "train"] if split == "all" else [split or usual]
+    if not splits:
+        raise UserError(
+            f"{data}: every sample is for training, none is held out; --split train scores "
+            'those, or give some records another "split"'
+        )
+    chosen = {name: split_of(samples, name) for name in splits}
+    for name, found in chosen.items():
+        if not found:
+            names = ", ".join(there)
+            raise UserError(f"{data}: no samples in the split {name!r}; there are: {names}")
+        check_media(found)
+    return chosen
 
 
 def _try_to_write(path: Path, samples: Samples) -> None:

@@ -128,7 +128,8 @@ def taught_section(results: dict[str, Any]) -> Section | None:
 
 
 def _tables(source: str, entry: Mapping[str, Any]) -> list[Block]:
-    heads = ["record", "file", "seen", "loss at first", "last", "now", "reference", "answer"]
+    heads = ["record", "file", "seen", "loss at first", "last", "now"]
+    heads += ["question", "reference", "answer"]
     found: list[Block] = []
     for key, words in (("never_learnt", "never learnt"), ("hardest", "hardest records")):
         rows = [_row(record) for record in _records(entry, key)]
@@ -151,6 +152,7 @@ def _row(record: Mapping[str, Any]) -> list[str]:
         str(record.get("file", "")),
         write_score(as_number(record, "seen"), "count"),
         *losses,
+        str(record.get("question") or "–"),
         str(record.get("reference", "")),
         "–" if answer is None else str(answer) or "(nothing)",
     ]

@@ -27,7 +27,7 @@ from omnitune.data.samples import Samples
 from omnitune.encoders.base import Encoder
 from omnitune.evaluation.runs import RunFolder, as_object, find_again, read_run
 from omnitune.sample import Sample, UserError
-from omnitune.storage import read_checkpoint, sha256
+from omnitune.storage import read_checkpoint, require_target, sha256, write_json
 from omnitune.training.checkpoint import step_files
 from omnitune.training.estimate import empty_model
 from omnitune.training.phases import Phases
@@ -259,6 +259,17 @@ def asked_in(record: Sample, turns: list[Any]) -> list[dict[str, str]]:
         else:
             question = message.text.strip() if message.role == "user" else question
     return found
+
+
+def print_replay(ckpt_dir: Path, step: int | None, json_file: Path | None) -> bool:
+    """Replays a run, prints what was found and writes it; returns whether the hash is the same."""
+    if json_file:
+        require_target(json_file, "--json")
+    found = replay(ckpt_dir, step)
+    if json_file:
+        write_json(json_file, found)
+    print("\n".join(replay_lines(found)))
+    return bool(found["same"])
 
 
 def replay_lines(found: Mapping[str, Any]) -> list[str]:

@@ -13,7 +13,6 @@ from omnitune.data.loader import BatchStream, SampleReader
 from omnitune.data.mixture import Mixture
 from omnitune.data.reading import DataPlace, join, read_sources, remarks, split_of
 from omnitune.data.samples import Samples
-from omnitune.data.sources.finding import find_files
 from omnitune.data.splits import doubts
 from omnitune.sample import UserError
 
@@ -21,9 +20,6 @@ from omnitune.sample import UserError
 def read_samples(config: SftConfig) -> dict[str, Samples]:
     """Every split of the sources with weight; says how many there are, and what is odd."""
     given = {source: weight_of(config, source) for source in config.source_names}
-    for name in config.source_names:
-        if name in config.sources:
-            print(find_files(config.own_sources[name]).line, flush=True)
     samples = read_sources(data_place(config), given, config.languages)
     if bad := bad_samples(config, samples):
         bad.check()
@@ -39,8 +35,9 @@ def read_samples(config: SftConfig) -> dict[str, Samples]:
 
 def data_place(config: SftConfig) -> DataPlace:
     """Where a run's records are."""
-    skip = config.bad_samples == "skip"
-    return DataPlace(config.data_dir, config.own_sources, leave_out_wrong=skip)
+    embedded = any(name not in config.sources for name in config.source_names)
+    folder, skip = config.data_dir if embedded else None, config.bad_samples == "skip"
+    return DataPlace(folder, config.own_sources, leave_out_wrong=skip)
 
 
 def bad_samples(config: SftConfig, samples: Mapping[str, Samples]) -> BadSamples | None:
@@ -114,6 +111,8 @@ def require_splits(config: SftConfig, samples: Mapping[str, Samples]) -> None:
             raise UserError(
                 f"{data_place(config)}: the source {source} has no training samples"
                 f'{its_splits(found)}; give some of its records "split": "train"'
+                + ', or the source "split": "auto"'
+                * (source in config.sources)
             )
     everything = join(samples.values())
     if not split_of(everything, "validation"):

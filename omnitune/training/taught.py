@@ -24,6 +24,8 @@ from omnitune.training.run_hash import file_of
 
 ASKED_AGAIN = 16  # records of a source, of each kind of list
 NAMED = 8  # records in a list
+AT_A_TIME = 8  # records whose media are in memory together
+QUESTIONS = 8  # of a record, at most
 
 
 def what_taught(
@@ -46,10 +48,13 @@ def what_taught(
     total = sum(len(places) for places, _ in chosen.values())
     with progress_bar("asking training records again", total) as advance:
         for source, (places, stayed) in chosen.items():
-            asked = (training[source], places, losses.of(source), losses.stride)
-            entries = _ask_again(model, reader, *asked)
+            entries: list[dict[str, Any]] = []
+            for first in range(0, len(places), AT_A_TIME):
+                some = places[first : first + AT_A_TIME]
+                asked = (training[source], some, losses.of(source), losses.stride)
+                entries += _ask_again(model, reader, *asked)
+                advance(len(some))
             found[source] = _summary(losses, source) | _lists(entries, stayed, losses, source)
-            advance(len(places))
     return found
 
 
@@ -101,7 +106,7 @@ def _ask_again(
 ) -> list[dict[str, Any]]:
     """Training records under the finished model: losses, and answers to their hardest questions."""
     records = [training[place] for place in places]
-    singles = [record.split_turns() for record in records]
+    singles = [record.split_turns()[:QUESTIONS] for record in records]
     items = [reader.item(single) for found in singles for single in found]
     totals = iter(token_totals(model, items))
     entries, hardest = [], []

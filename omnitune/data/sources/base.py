@@ -39,10 +39,12 @@ class Dialect(ABC):
     Attributes:
         name: key in ``DIALECTS``.
         title: as people call it.
+        container: of its files, where neither their content nor their name tells; "" if it does.
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
+    container: ClassVar[str] = ""
 
     @abstractmethod
     def recognises(self, records: Sequence[Values], file: Path) -> bool:

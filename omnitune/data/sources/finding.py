@@ -14,8 +14,8 @@ from typing import Any
 from omnitune.config.settings import nearest, quoted
 from omnitune.containers.address import INSIDE, parse
 from omnitune.containers.chosen import ChosenContainer
-from omnitune.containers.media_folder import FILE, LABEL
-from omnitune.containers.registry import container_of
+from omnitune.containers.media_folder import MediaFolderContainer, media_below
+from omnitune.containers.registry import CONTAINERS, container_of
 from omnitune.data.place import DataFile, Place
 from omnitune.data.schema import Record
 from omnitune.data.sources.base import Dialect, Origin, Values
@@ -26,12 +26,14 @@ from omnitune.data.sources.native import NativeDialect
 from omnitune.data.sources.patterns import is_pattern as is_pattern
 from omnitune.data.sources.readdressed import RenamedDialect
 from omnitune.data.sources.registry import DIALECTS, dialect_of
+from omnitune.data.sources.speech_sets import LINES
 from omnitune.data.splits import by_content
 from omnitune.media.base import counted
 from omnitune.sample import Sample, UserError
 from omnitune.sources import Source
 from omnitune.tasks import TASKS
 
+AUTO = "auto"  # a split that is chosen for each record, whatever it says
 LOOKED_AT = 20  # records by which a dialect is recognised
 MEDIA_LOOKED_AT = 100  # records whose media are looked for
 
@@ -56,29 +58,34 @@ class Found:
 
     def parse(self, place: Place, values: Any) -> Sample:
         """A record as a sample; raises UserError."""
-        record = Record(place.file, self.source, place.number, values, place)
-        origin = Origin(place.file, self.source, record.wrong)
-        self.unread.update(self.dialect.unread(record.values))
-        own = "task" in record.values
-        native = self.settled(self.dialect.native(record.values, origin), place, values, own)
+        self.unread.update(self.dialect.unread(values) if isinstance(values, dict) else ())
+        native = self.native(place, values)
         sample = Record(place.file, self.source, place.number, native, place).sample()
         return sample if sample.language else replace(sample, language=self.source.language)
 
-    def settled(
-        self, native: Values, place: Place, values: Any = None, own_task: bool = True
-    ) -> Values:
+    def native(self, place: Place, values: Any) -> Values:
+        """A record in our keys; raises UserError."""
+        record = Record(place.file, self.source, place.number, values, place)
+        origin = Origin(place.file, self.source, record.wrong)
+        own = "task" in record.values
+        native = self.dialect.native(record.values, origin)
+        if self.files[0].container.has_columns:
+            native = without_empty(native)
+        return self.settled(native, place, own)
+
+    def settled(self, native: Values, place: Place, own_task: bool = True) -> Values:
         """A record in our keys with what the source's settings say of it.
 
         Args:
-            values: as the file has it.
             own_task: the record itself names its task; else the source's goes before the dialect's.
         """
         source, found = self.source, dict(native)
         if source.task and not (own_task and "task" in found):
             found["task"] = source.task
-        by_name = self.splits.get(place.file) or self.splits.get(_top_folder(place, values), "")
-        split = source.split or by_name
-        if source.split or (split and "split" not in found):
+        split = source.split or self._split_by_name(place)
+        if source.split == AUTO:
+            found.pop("split", None)
+        elif source.split or (split and "split" not in found):
             found["split"] = split
         asked = "messages" in found or "qa" in found or found.get("question")
         if not asked and (prompts := source.prompts or self._usual_question(found)):
@@ -103,6 +110,13 @@ class Found:
                     paths |= dict.fromkeys(own)
         return list(paths)
 
+    def _split_by_name(self, place: Place) -> str:
+        """The split that the name of a record's file stands for, or of the folder of its medium."""
+        file, container = place.file, self.files[0].container
+        if self.splits and container.name == MediaFolderContainer.name:
+            file = file / media_below(file)[place.start].partition("/")[0]
+        return self.splits.get(file, "")
+
     def _usual_question(self, found: Values) -> tuple[str, ...]:
         """What a record of another format is asked where nobody says."""
         task = TASKS.get(str(found.get("task")))
@@ -116,6 +130,12 @@ class Found:
         return f"{self.source.name}: not read: {', '.join(told)}" if told else ""
 
     @property
+    def rules(self) -> str:
+        """Stands for what records are read by: the source's settings, dialect and splits."""
+        splits = sorted((str(path), split) for path, split in self.splits.items())
+        return repr((self.source, self.dialect.name, self.dialect.title, splits))
+
+    @property
     def line(self) -> str:
         """What was recognised, for the log."""
         kinds = sorted({container.name for _, container in self.files})
@@ -123,10 +143,21 @@ class Found:
         return f"{self.source.name}: {self.dialect.title} ({many}, {', '.join(kinds)})"
 
 
-def _top_folder(place: Place, values: Any) -> Path:
-    """The folder that a file of a folder of media lies in; the folder itself for other records."""
-    file = values.get(FILE) if isinstance(values, dict) and set(values) == {FILE, LABEL} else None
-    return place.file / file.partition("/")[0] if isinstance(file, str) else place.file
+def without_empty(native: Values) -> Values:
+    """A record of a table without the keys that have no value in its row.
+
+    A row has all columns of its table. An empty answer stays: it is one that is missing.
+    """
+    found = {key: _without_none(value) for key, value in native.items()}
+    return {k: v for k, v in found.items() if k == "answer" or (v is not None and v != "")}
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_without_none(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _without_none(item) for key, item in value.items() if item is not None}
+    return value
 
 
 def find_files(source: Source) -> Found:
@@ -137,7 +168,7 @@ def find_files(source: Source) -> Found:
     """
     layout = layout_of(source)
     try:
-        files = [DataFile(path, layout.container or container_of(path)) for path in layout.files]
+        files = [_data_file(path, source, layout) for path in layout.files]
     except OSError as error:
         raise UserError(f"{error.filename}: cannot be read ({error.strerror})") from None
     dialect = _dialect(source, files, layout)
@@ -148,9 +179,27 @@ def find_files(source: Source) -> Found:
     found = Found(files, dialect, replace(source, media_dir=media_dir), layout.splits)
     if media_dir:
         return found
-    first = replace(found, unread=Counter()).first_media()  # read here only to look
-    media_dir = find_media_dir(files[0].path, first, source.name)
-    return replace(found, source=replace(source, media_dir=media_dir))
+    media_dir = find_media_dir(files[0].path, found.first_media(), source.name)
+    source = replace(source, media_dir=media_dir)
+    return replace(found, source=source, unread=Counter())
+
+
+def _data_file(path: Path, source: Source, layout: Layout) -> DataFile:
+    """A file with its container: what the layout says, else the format, else the file itself."""
+    try:
+        return DataFile(path, layout.container or container_of(path))
+    except UserError:
+        if source.format in DIALECTS and DIALECTS[source.format].container:
+            return DataFile(path, CONTAINERS[DIALECTS[source.format].container])
+        # A text is made of lines: it is a list of records if a dialect knows them.
+        lines = CONTAINERS[LINES]
+        if path.suffix.lower() != ".txt":
+            raise
+        first = [values for _, _, values in islice(lines.scan(path), LOOKED_AT)]
+        known = dialect_of(first, path) if first else None
+        if known is None or known.container != LINES:
+            raise
+        return DataFile(path, lines)
 
 
 def _dialect(source: Source, files: list[DataFile], layout: Layout) -> Dialect:

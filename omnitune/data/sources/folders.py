@@ -9,6 +9,8 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,8 @@ from omnitune.containers.notes import note
 from omnitune.containers.registry import CONTAINERS, HEAD, is_list
 from omnitune.data.sources.file_splits import split_in, splits_of
 from omnitune.data.sources.layout import Layout
+from omnitune.data.sources.llama_factory import dialect_of_entry
+from omnitune.data.sources.registry import dialect_of
 from omnitune.data.splits import TRAIN
 from omnitune.sample import UserError
 
@@ -38,6 +42,7 @@ SHARDS = ("tar", "parquet", "arrow")  # kinds of files beside which lists descri
 PACKED = tuple(end for compression in COMPRESSIONS for end in compression.suffixes)
 SHORT = tuple(end for compression in COMPRESSIONS for end in compression.short)
 SHOWN = 8
+LOOKED_AT = 20  # lines by which a text is known as a list
 
 
 def layout_of_folder(folder: Path, source: str) -> Layout:
@@ -50,7 +55,7 @@ def layout_of_folder(folder: Path, source: str) -> Layout:
         if found := marked(folder):
             return found
     files = sorted(_below(folder))
-    for of_files in (_librispeech, _vqa, _lists):
+    for of_files in (_librispeech, _vqa, _lists, _texts):
         if found := of_files(folder, files):
             return found
     if media_below(folder):
@@ -106,7 +111,7 @@ def layout_of_entry(file: Path, name: str) -> Layout:
     files = [path] if path.is_file() else [p for p in sorted(_below(path)) if is_list(p)]
     if not files:
         raise UserError(f"{path}: holds no file of records, but {where} names it")
-    return Layout(files, media_dir=str(file.parent), entry=entry, where=where)
+    return Layout(files, dialect_of_entry(entry, where), media_dir=str(file.parent))
 
 
 def _entries(file: Path) -> dict[str, Any]:
@@ -241,6 +246,24 @@ def _lists(folder: Path, files: list[Path]) -> Layout | None:
             found = [path for path in found if kinds[path] == kind]
             break
     return Layout(found, splits=splits_of(found, folder))
+
+
+def _texts(folder: Path, files: list[Path]) -> Layout | None:
+    """A text beside media whose lines are records, such as ``name: words``."""
+    lines = CONTAINERS["lines"]
+    found = []
+    for path in files:
+        if path.parent != folder or path.suffix.lower() != ".txt":
+            continue
+        with suppress(UserError):  # a text of another encoding is no list
+            first = [value for _, _, value in islice(lines.scan(path), LOOKED_AT)]
+            dialect = dialect_of(first, path) if first else None
+            if dialect is not None and dialect.container == lines.name:
+                found.append(path)
+    if len(found) > 1:
+        told = ", ".join(path.name for path in found[:SHOWN])
+        raise UserError(f"{folder}: holds several lists ({told}); name one of them as the path")
+    return Layout(found, container=lines) if found else None
 
 
 def _kind(path: Path) -> str:

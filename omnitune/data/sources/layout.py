@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from omnitune.containers.base import Container
 from omnitune.data.sources.base import Dialect
@@ -22,8 +21,6 @@ class Layout:
         media_dir: that media's paths are relative to; "": each to its file's folder.
         splits: by file, where its name says. Of a folder of media without a list, by the folders
             in it.
-        entry: of LLaMA-Factory's ``dataset_info.json``, which says how records are written.
-        where: file and name of that entry, for errors.
     """
 
     files: list[Path]
@@ -31,5 +28,3 @@ class Layout:
     container: Container | None = None
     media_dir: str = ""
     splits: Mapping[Path, str] = field(default_factory=dict)
-    entry: Any = None
-    where: str = ""

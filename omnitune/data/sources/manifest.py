@@ -27,6 +27,7 @@ TEXTS = ("text", "sentence", "transcript", "transcription", "target_text")
 QUESTIONS, ANSWERS = ("question", "context"), ("answer",)
 _OFFSETS, _ENDS, _DURATION = ("offset", "start"), ("end", "stop"), "duration"
 _MARK = "::t="
+_SUPERVISIONS, _RECORDING, _SOURCES, _SOURCE = "supervisions", "recording", "sources", "source"
 
 
 class ManifestDialect(ForeignDialect):
@@ -34,15 +35,21 @@ class ManifestDialect(ForeignDialect):
 
     name = "manifest"
     title = "a speech manifest"
-    reads = (*PATHS, *TEXTS, *QUESTIONS, *ANSWERS, *_OFFSETS, *_ENDS, _DURATION)
+    reads = (
+        *(*PATHS, *TEXTS, *QUESTIONS, *ANSWERS, *_OFFSETS, *_ENDS, _DURATION),
+        *(_SUPERVISIONS, _RECORDING),
+    )
 
     def recognises(self, records: Sequence[Values], file: Path) -> bool:
         """Whether all name a sound, and how long it is or by the name that only manifests use."""
-        return all(PATHS[0] in record or _has_duration(record) for record in records)
+        return all(
+            PATHS[0] in record or _has_duration(record) or _is_cut(record) for record in records
+        )
 
     def native(self, record: Values, origin: Origin) -> Values:
         """The words as a transcription, or a question about the sound."""
         refuse_videos(record, origin)
+        record = _of_cut(record, origin) if _is_cut(record) else record
         key = first_filled(record, PATHS)
         if not key:
             raise origin.wrong(f'"{PATHS[0]}" is missing or empty, expected the path of a sound')
@@ -77,6 +84,31 @@ class ManifestDialect(ForeignDialect):
 def _has_duration(record: Values) -> bool:
     words = any(key in record for key in (*TEXTS, *ANSWERS))
     return words and _DURATION in record and isinstance(record.get(AUDIO), str)
+
+
+def _is_cut(record: Values) -> bool:
+    return _SUPERVISIONS in record and _RECORDING in record
+
+
+def _of_cut(record: Values, origin: Origin) -> Values:
+    """A cut of Lhotse's, in the words of a manifest."""
+    recording, said = record[_RECORDING], record[_SUPERVISIONS]
+    sources = recording.get(_SOURCES) if isinstance(recording, dict) else None
+    first = sources[0] if isinstance(sources, list) and len(sources) == 1 else None
+    if not isinstance(first, dict) or not isinstance(first.get(_SOURCE), str):
+        raise origin.wrong(
+            f'"{_RECORDING}" is {as_found(recording)}, expected one of "{_SOURCES}" with its path '
+            f'as "{_SOURCE}"'
+        )
+    if not isinstance(said, list) or len(said) != 1 or not isinstance(said[0], dict):
+        raise origin.wrong(
+            f'"{_SUPERVISIONS}" is {as_found(said)}, expected one with its "text"; cut the '
+            "recording at its supervisions (trim_to_supervisions)"
+        )
+    whole = recording.get(_DURATION) == record.get(_DURATION) and not record.get(_OFFSETS[1])
+    times = {} if whole else {key: record.get(key) for key in (_OFFSETS[1], _DURATION)}
+    words = {key: said[0].get(key) for key in ("text", "language")}
+    return {**kept(record), **words, **times, PATHS[0]: first[_SOURCE]}
 
 
 def stretch(record: Values, origin: Origin) -> str:

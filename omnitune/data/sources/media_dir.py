@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from omnitune.containers.notes import note
 from omnitune.media.registry import MEDIA
 
 ABOVE = 2  # folders above a file that are looked in
+MOST_BELOW = 1000  # folders below it
 USUAL = ("media", "wavs", "wav", "clips", "recordings", "files")  # folders of media
 
 
@@ -29,9 +31,20 @@ def find_media_dir(file: Path, media: Sequence[Path], source: str) -> str:
     names = ["", *USUAL, *(name for kind in MEDIA for name in (kind, f"{kind}s"))]
     bases = (own, *islice(own.absolute().parents, ABOVE))
     folders = [base / name for base in bases for name in names]
-    counts = [sum((folder / path).is_file() for path in relative) for folder in folders]
-    if not max(counts):
+    best = _fullest(folders, relative) or _fullest(_below(own), relative)
+    if best is None:
         return ""
-    best = folders[counts.index(max(counts))]
     note(f"{source}: its media are not beside {file}; they are taken from {best}")
     return str(best)
+
+
+def _fullest(folders: Iterable[Path], media: Sequence[Path]) -> Path | None:
+    """The first of the folders that hold the most of some media; None if none holds any."""
+    counts = {folder: sum((folder / path).is_file() for path in media) for folder in folders}
+    best = max(counts, key=lambda folder: counts[folder], default=None)
+    return best if best is not None and counts[best] else None
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    places = islice(os.walk(folder), 1, MOST_BELOW)
+    return (Path(place) for place, _, _ in places)

@@ -13,7 +13,7 @@ from omnitune.data.sources.manifest import AUDIO, TRANSCRIPTION
 from omnitune.data.sources.parts import ForeignDialect, is_blank, kept
 from omnitune.sample import LANGUAGE_CODE
 
-LINE = "line"
+LINE, LINES = "line", "lines"
 _SPOKEN = re.compile(r"(?s)(\S+-\d+) (.*\S.*)")  # speaker-chapter-number WORDS
 _NAMED = re.compile(r"(?s)([^\s:;\[][^\s:]*):\s+(.*\S.*)")  # folder/name: words
 
@@ -52,6 +52,7 @@ class LibriSpeechDialect(ForeignDialect):
     name = "librispeech"
     title = "LibriSpeech"
     reads = (LINE,)
+    container = LINES
 
     def recognises(self, records: Sequence[Values], file: Path) -> bool:
         """Whether all are such lines."""
@@ -74,6 +75,7 @@ class NamedWordsDialect(ForeignDialect):
     name = "named_words"
     title = "lines of name: words"
     reads = (LINE,)
+    container = LINES
 
     def recognises(self, records: Sequence[Values], file: Path) -> bool:
         """Whether all are such lines, but for comments."""

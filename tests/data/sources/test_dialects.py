@@ -54,13 +54,21 @@ def said(*values: Any, **more: Any) -> list[Values]:
     return [{"role": names[n % 2], "content": value} for n, value in enumerate(values)]
 
 
+CUT = {
+    "id": "c-1",
+    "start": 1.5,
+    "duration": 2,
+    "supervisions": [{"id": "s", "text": "b", "language": "en", "speaker": "x"}],
+    "recording": {"duration": 9.0, "sources": [{"type": "file", "source": "a.wav"}]},
+}
 BYTES = {"bytes": "x", "path": None}
 # Records of one file, and their dialect; then what the first of them shows.
 FILES: list[tuple[str, list[Values], list[tuple[str, str]]]] = [
     ("native", [{"question": "a", "answer": "b"}], [("u", "a"), ("a", "b")]),
     ("native", [{"image": ["a.png"], "qa": [{"answer": "b"}]}], [("u", "[a.png]"), ("a", "b")]),
     ("native", [{"messages": said("a", "b"), "image": "a.png"}], [("u", "[a.png]a"), ("a", "b")]),
-    ("native", [{"question": "a", "anwser": "b", "answer": "c"}], []),
+    ("native", [{"question": "a", "langauge": "hi", "answer": "c"}], []),
+    ("hf_dataset", [{"question_id": 1, "question": "a", "answer": "b"}], [("u", "a"), ("a", "b")]),
     (
         "llava",
         [{"id": "1", "image": "a/b.jpg", "conversations": turns("<image>\nWhat?", "A cat.")}],
@@ -151,6 +159,16 @@ FILES: list[tuple[str, list[Values], list[tuple[str, str]]]] = [
         ],
         [("u", "[a.wav]a"), ("a", "b")],
     ),
+    (
+        "openai",
+        [{"messages": [{"role": "user", "content": "a", "images": ["a.png"]}, *said(0, "b")[1:]]}],
+        [("u", "[a.png]a"), ("a", "b")],
+    ),
+    (
+        "sharegpt",
+        [{"conversations": [{"role": "user", "content": "a"}, *said(0, "b")[1:]], "images": []}],
+        [("u", "a"), ("a", "b")],
+    ),
     ("openai", [{"messages": said("a", "b"), "source": "x"}], [("u", "a"), ("a", "b")]),
     ("trl", [{"prompt": "a", "completion": "b"}], [("u", "a"), ("a", "b")]),
     (
@@ -206,6 +224,7 @@ FILES: list[tuple[str, list[Values], list[tuple[str, str]]]] = [
         [{"audio": "a.wav", "duration": 2.5, "text": "b"}],
         [("u", "[a.wav]"), ("a", "b")],
     ),
+    ("manifest", [CUT], [("u", "[a.wav::t=1.5,3.5]"), ("a", "b")]),
     (
         "common_voice",
         [{"client_id": "", "path": "a.mp3", "sentence": "b", "up_votes": "2", "locale": "en"}],
@@ -262,7 +281,7 @@ FILES: list[tuple[str, list[Values], list[tuple[str, str]]]] = [
     (
         "hf_dataset",
         [{"image": BYTES, "question": "q", "choices": ["x", "y"], "answer": 1}],
-        [("u", "[records.json::10+20/image/bytes]q"), ("a", "y")],
+        [("u", "[records.json::10+20/image/bytes]q\n(A) x\n(B) y"), ("a", "y")],
     ),
     (
         "webdataset",
@@ -303,6 +322,11 @@ WRONG: list[tuple[str, Values, str]] = [
     ("openai", {"messages": [{"role": "tool", "content": "a"}]}, "what tools say"),
     ("openai", {"messages": [{"role": "assistant", "tool_calls": [1]}]}, "calls a tool"),
     ("openai", {"messages": said([{"type": "file", "file": {}}], "b")}, 'of the type "file"'),
+    (
+        "openai",
+        {"messages": [*said("a"), {"role": "assistant", "content": "b", "images": ["a.png"]}]},
+        "media stand in what the user says",
+    ),
     ("trl", {"messages": said([{"type": "image"}], "b")}, "lists no more media"),
     ("swift", {"query": "a", "response": "b", "history": [["a"]]}, "a question and an answer"),
     ("manifest", {"audio_filepath": "a.wav", "text": "b", "offset": -1}, "expected seconds"),
@@ -311,11 +335,14 @@ WRONG: list[tuple[str, Values, str]] = [
         {"audio_filepath": "a.wav", "text": "b", "offset": 2, "duration": 0},
         "which is no stretch",
     ),
+    ("manifest", {**CUT, "supervisions": []}, "cut the recording at its supervisions"),
+    ("manifest", {**CUT, "recording": {"sources": []}}, 'with its path as "source"'),
     ("hf_dataset", {"audio": {"array": [0.1], "sampling_rate": 8}, "text": "b"}, "decode=False"),
     ("hf_dataset", {"image": 7, "text": "b"}, '"image" is 7'),
     ("hf_dataset", {"image": "a.png", "more": "b"}, "say which does with columns"),
     ("folder", {"file_name": "a.xyz", "text": "b"}, "suffix is of no known medium"),
     ("labelled", {"file": "a.png", "label": ""}, "no folder of a class"),
+    ("labelled", {"file": "agent-pass.wav", "label": ""}, "no folder of a class"),
     ("vqa", {"question": "a", "image_id": 7, "answers": ["b"]}, '"image_id" 7'),
     ("webdataset", {"__key__": "1", "mp4": "::/mp4", "txt": "b"}, "is a video"),
 ]
@@ -386,6 +413,11 @@ def test_nothing_that_a_table_reads_is_named_unread(
 def test_a_second_medium_that_nothing_reads_is_named() -> None:
     record = {"image": BYTES, "mask": BYTES, "thumbnail": "b.png", "caption": "a", "note": "x"}
     assert DIALECTS["hf_dataset"].unread(record) == ["mask", "thumbnail"]
+
+
+def test_what_repeats_a_medium_that_is_read_is_not_named() -> None:
+    record = {"path": "a.mp3", "sentence": "b", "path.2": "a.mp3"}
+    assert DIALECTS["common_voice"].unread(record) == []
 
 
 def test_only_the_answers_of_a_completion_are_learnt() -> None:

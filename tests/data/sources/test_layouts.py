@@ -8,6 +8,7 @@ import pytest
 from helpers import write_image
 
 from omnitune.containers.notes import note
+from omnitune.data.sources.base import Dialect
 from omnitune.data.sources.file_splits import split_in
 from omnitune.data.sources.layouts import Layout, layout_of
 from omnitune.data.sources.media_dir import find_media_dir
@@ -124,8 +125,8 @@ def test_llama_factory(tmp_path: Path) -> None:
     file = tmp_path / "dataset_info.json"
     file.write_text(json.dumps(info))
     layout = lay(f"{file}::one")
-    assert (names(layout, tmp_path), layout.entry) == (["one.json"], info["one"])
-    assert layout.where == f"{file}: one"
+    assert names(layout, tmp_path) == ["one.json"]
+    assert isinstance(layout.dialect, Dialect)
     for path in (tmp_path, file):
         with pytest.raises(UserError, match=r"describes 4 data sets \(one, two, far, gone\)"):
             lay(path)
@@ -212,8 +213,20 @@ def test_media_without_a_list(tmp_path: Path) -> None:
     assert len(values) == 2
 
 
+def test_a_text_beside_media(tmp_path: Path) -> None:
+    put(tmp_path, "sounds/a.wav", "README.md")
+    put(tmp_path, "words.txt", text="; comment\na: Hello there.\n")
+    put(tmp_path, "LICENSE.txt", text="All of this is free.\n")
+    layout = lay(tmp_path)
+    assert names(layout, tmp_path) == ["words.txt"]
+    put(tmp_path, "more.txt", text="b: Good bye.\n")
+    with pytest.raises(UserError, match=r"several lists \(more.txt, words.txt\); name one"):
+        lay(tmp_path)
+
+
 def test_a_folder_of_nothing_is_named(tmp_path: Path) -> None:
-    put(tmp_path, "notes.txt", "config.json")
+    put(tmp_path, "config.json")
+    put(tmp_path, "notes.txt", text="Nothing is here.")
     with pytest.raises(UserError, match=r"holds no file of records \(.*\.json, .*and no media"):
         lay(tmp_path)
 
@@ -241,4 +254,8 @@ def test_media_are_looked_for_above_and_in_the_usual_folders(
     inside = file.parent / "images" / "a.png"
     assert find_media_dir(file, [inside], "mine") == str(tmp_path)
     assert find_media_dir(file, [file.parent / "gone.png"], "mine") == ""
+    (tmp_path / "lists" / "en" / "some" / "folder").mkdir(parents=True)
+    write_image(tmp_path / "lists" / "en" / "some" / "folder" / "b.png")
+    found = find_media_dir(file, [file.parent / "b.png"], "mine")
+    assert found == str(tmp_path / "lists" / "en" / "some" / "folder")
     assert find_media_dir(tmp_path / "images" / "x.json", [tmp_path / "images" / "a.png"], "") == ""

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from omnitune.data import index
 from omnitune.data.reading import read_source
 from omnitune.data.samples import Samples
 from omnitune.data.sources.base import Origin
@@ -71,7 +72,7 @@ def test_records_whose_media_lie_in_them_are_not_all_in_one_split(tmp_path: Path
 def test_what_is_not_read_is_told_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     record = {"prompt": "a", "chosen": "b", "rejected": "c"}
     read(tmp_path, [record] * 3)
-    out = capsys.readouterr().out
+    out = capsys.readouterr().err
     assert out.count('mine: not read: "rejected" (3 records)') == 1
     assert "mine: TRL prompts and completions, or messages (1 file, jsonl)" in out
 
@@ -110,6 +111,39 @@ def test_columns_give_a_format_other_names(tmp_path: Path) -> None:
     [sample] = read(tmp_path, [record], format="llava", columns=columns)
     assert str(sample.media[0].path).endswith("/pic/bytes")
     assert asked(sample) == "a"
+
+
+def test_a_kept_index_is_not_that_of_other_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(index, "KEEP_FROM", 0)
+    found = [read(tmp_path, [SPEECH], split=split).splits for split in ("test", "extra")]
+    assert found == [{"test"}, {"extra"}]
+
+
+def test_a_text_of_named_words_is_recognised_by_its_lines(tmp_path: Path) -> None:
+    path = tmp_path / "words.txt"
+    path.write_text("; words\n\na: Go on.\nbeep: [a beep]\nb/c: Stop.")
+    samples = read_source(None, Source("mine", path=str(path)))
+    assert [sample.media[0].path for sample in samples] == [
+        tmp_path / "a.wav",
+        tmp_path / "b/c.wav",
+    ]
+    path.write_text("This is a letter.\nIt has no words for sounds.\n")
+    with pytest.raises(UserError, match="none of the known formats"):
+        read_source(None, Source("mine", path=str(path)))
+
+
+def test_several_right_answers_and_choices_come_along(tmp_path: Path) -> None:
+    question = {"image": "a.png", "question": "q", "question_type": "what", "image_id": 1}
+    asked = {**question, "answers": [{"answer": "b"}, {"answer": "c"}, {"answer": "c"}]}
+    [sample] = read(tmp_path, [asked])
+    assert (sample.task, sample.messages[-1].text) == ("vqa", "c")
+    assert set(sample.messages[-1].references) == {"b", "c"}
+    offered = {"image": {"path": "a.png"}, "question": "q", "options": ["x", "y"], "answer": 1}
+    [sample] = read(tmp_path, [offered])
+    assert (sample.task, sample.messages[-1].text) == ("choice", "y")
+    assert [text for _, text in sample.messages[-1].choices] == ["x", "y"]
 
 
 def test_the_log_names_dialect_and_containers(tmp_path: Path) -> None:
