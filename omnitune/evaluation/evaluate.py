@@ -68,14 +68,7 @@ def evaluate_checkpoint(
     data = DataPlace.of(data)
     sources = (*SOURCES, *data.own)
     languages = dict.fromkeys(sources, language) if language else as_object(run.get("languages"))
-    available = read_available(data, languages=languages)
-    available, left_out = leave_out_unreadable(available, model.modalities)
-    if not available:
-        raise UserError(f"{data}: every record shows media that the model has no encoder for")
-    skipped = BadSamples(available, 1.0) if data.leave_out_wrong else None
-    if skipped:  # as the run did
-        held_out = {name for held in available.values() for name in held.splits}
-        available = without_broken(available, skipped, held_out - {"train"})
+    available, left_out = _read_usable(data, languages, model, split)
     samples = join(available.values())
     chosen = _choose_splits(samples, split, data)
     limit = values.get("max_tokens", model.config.thinker["max_position_embeddings"])
@@ -85,8 +78,7 @@ def evaluate_checkpoint(
     reader = SampleReader(renderer, model.modalities, features, limit)
     priors = answer_priors(split_of(samples, "train"))
     results = score_splits(model, reader, chosen, predictions, priors)
-    results["warnings"] += [left_out] * bool(left_out)
-    results["warnings"] += skipped.lines() if skipped else []
+    results["warnings"] += left_out
     if "train" in chosen:
         here = data.resolved() == data_of(ckpt_dir).resolved()
         if_so = "" if here else "if the model was trained on it, "
@@ -95,6 +87,25 @@ def evaluate_checkpoint(
             "not how it does on what is new to it"
         )
     return results
+
+
+def _read_usable(
+    data: DataPlace, languages: Mapping[str, str], model: OmniModel, split: str
+) -> tuple[dict[str, Samples], list[str]]:
+    """The samples that a model can be scored on, and what is left out.
+
+    Raises:
+        UserError: there is nothing, or a record is wrong that no run has left out.
+    """
+    found, told = leave_out_unreadable(read_available(data, languages=languages), model.modalities)
+    if not found:
+        raise UserError(f"{data}: every record shows media that the model has no encoder for")
+    if not data.leave_out_wrong:
+        return found, [told] * bool(told)
+    bad = BadSamples(found, 1.0)
+    splits = {name for held in found.values() for name in held.splits if name != "train"}
+    found = without_broken(found, bad, sorted(splits | {split or "test"} - {"all"}))
+    return found, [told] * bool(told) + bad.lines()
 
 
 def _choose_splits(samples: Samples, split: str, data: DataPlace) -> dict[str, Samples]:

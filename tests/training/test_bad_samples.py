@@ -139,6 +139,7 @@ def test_a_run_that_goes_on_still_counts_what_was_dropped(
         finetune(again)
     monkeypatch.setattr(sft, "final_scores", original)
     resumed = finetune(again, resume=True)
-    assert whole is not None and resumed is not None
+    assert whole is not None
+    assert resumed is not None
     assert resumed["bad_samples"] == whole["bad_samples"]
     assert resumed["run_hash"] == whole["run_hash"]
