@@ -96,7 +96,12 @@ def holds_bytes(kind: Any) -> bool:
 
 
 def plain_rows(batch: Any) -> list[dict[str, Any]]:
-    """The rows of a batch as JSON has them: without bytes, dates as text."""
+    """The rows of a batch as JSON has them: without bytes, dates as text.
+
+    Raises:
+        pyarrow.ArrowInvalid: its file is damaged; else what lies elsewhere in memory could be read.
+    """
+    batch.validate(full=True)
     columns = [without_bytes(column).to_pylist() for column in batch.columns]
     names = batch.schema.names
     rows = zip(*columns, strict=True) if columns else ([()] * batch.num_rows)
@@ -109,6 +114,15 @@ def row_of(table: Any, number: int) -> dict[str, Any]:
         raise LookupError(number)
     [batch] = table.slice(number, 1).combine_chunks().to_batches()
     return plain_rows(batch)[0]
+
+
+def stored_in(table: Any, column: str, number: int, keys: list[str]) -> Any:
+    """What one row of a column holds under keys, bytes too; raises LookupError, ArrowInvalid."""
+    if not 0 <= number < table.num_rows:
+        raise LookupError(number)
+    value = table.column(column).slice(number, 1)
+    value.validate(full=True)
+    return find(value[0].as_py(), keys)
 
 
 def plain(value: Any) -> Any:
