@@ -222,6 +222,20 @@ def test_nothing_is_written_where_nothing_can_be_said(
     assert not list(tmp_path.glob("out*"))
 
 
+def test_sources_that_a_format_cannot_say_are_passed_over(
+    data: Path, tmp_path: Path, plain: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    command = ["convert", str(data), str(out), "--to", plain]
+    assert main(command) == 0
+    assert "text_only.json: not written" in capsys.readouterr().out
+    assert sorted(p.name for p in out.iterdir()) == ["audio_text.json", "image_text.json"]
+    assert main([*command, "--overwrite", "--strict"]) == 1
+    (out / "image_text.json").unlink()
+    assert main(command) == 2  # before anything is written
+    assert not (out / "image_text.json").exists()
+
+
 def test_flat_records_become_tables(data: Path, tmp_path: Path, plain: str) -> None:
     command = ["convert", str(data), "--to", plain]
     assert main([*command, str(tmp_path / "out.csv")]) == 0

@@ -290,6 +290,11 @@ FILES: list[tuple[str, list[Values], list[tuple[str, str]]]] = [
     ),
     (
         "webdataset",
+        [{"__key__": "1", "png": "::/png", "question.txt": "q", "answer.txt": "b"}],
+        [("u", "[records.json::10+20/png]q"), ("a", "b")],
+    ),
+    (
+        "webdataset",
         [{"__key__": "1", "flac": "::/flac", "txt": "b"}],
         [("u", "[records.json::10+20/flac]"), ("a", "b")],
     ),
