@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import cast
@@ -23,12 +21,13 @@ from omnitune.training.optim import rate_factor, set_rate
 from omnitune.training.prefetch import DeviceBatch, prefetch
 from omnitune.training.ranks import choose_ranks, open_ranks
 from omnitune.training.run import Run
+from omnitune.training.stopping import patient_signals
 
 
 def train(run: Run) -> None:
     """Trains from ``run.step`` to the end of the plan.
 
-    Whatever ends it, the last whole step is saved first. Ctrl-C takes effect after the step under
+    Whatever ends it, the last whole step is saved first. A signal takes effect after the step under
     way. The last step is saved before it is scored.
     """
     config, plan = run.config, run.plan
@@ -37,7 +36,7 @@ def train(run: Run) -> None:
     precision.resolve_precision(run)
     run.model.train()
     with (
-        _patient_interrupts() as asked_to_stop,
+        patient_signals(config.stop_after_seconds) as asked_to_stop,
         open_ranks(
             choose_ranks(run), run.optimizer, partial(_follow, run), _values_of(run)
         ) as ranks,
@@ -48,15 +47,15 @@ def train(run: Run) -> None:
             _score_if_due(run, ranks)
             while run.step < plan.total_steps:
                 if asked_to_stop():
-                    raise KeyboardInterrupt
+                    asked_to_stop.stop()
                 _one_step(run, fed, ranks)
                 if run.step == plan.total_steps:
                     checkpoint.save(run)
                 _score_if_due(run, ranks)
                 if run.step % config.save_every == 0 and run.step < plan.total_steps:
                     checkpoint.save(run)
-            if asked_to_stop():
-                raise KeyboardInterrupt
+            if asked_to_stop.asked:
+                asked_to_stop.stop()
         except BaseException:
             # A step that was not begun or not finished leaves the weights of the last whole one.
             if not run.updating and run.saved < run.step:
@@ -64,30 +63,6 @@ def train(run: Run) -> None:
             checkpoint.finish_saving(run)
             raise
         checkpoint.finish_saving(run, last=True)
-
-
-@contextmanager
-def _patient_interrupts() -> Iterator[Callable[[], bool]]:
-    """Notes the first Ctrl-C (or polite kill) and lets only the second one through at once.
-
-    An update that is half done cannot be saved: weights and step number would disagree.
-    """
-    asked: list[int] = []
-
-    def note(signum: int, frame: object) -> None:
-        if asked:
-            raise KeyboardInterrupt
-        asked.append(signum)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False  # only the main thread may handle signals
-        return
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: bool(asked)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _one_step(run: Run, fed: Callable[[int], DeviceBatch], ranks: Distributed) -> None:

@@ -43,6 +43,7 @@ MAY_DIFFER_ON_RESUME = {
     "log_every",
     "save_every",
     "keep_checkpoints",
+    "stop_after",
     "device",
     "workers",
     "activation_checkpointing",
