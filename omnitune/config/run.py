@@ -90,6 +90,9 @@ class RunConfig(Config):
     """steps between two checkpoints"""
     keep_checkpoints: Count = 3
     """number of newest step checkpoints to keep; older ones are deleted"""
+    max_bad_steps: Count = 10
+    """steps in a row whose loss or gradient is not finite after which the run stops; such steps
+    change no weight"""
     stop_after: Duration | None = None
     """time after which the command saves, stops and says how to go on, such as 90m or 2h [default:
     no limit]"""

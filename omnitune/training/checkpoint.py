@@ -18,6 +18,7 @@ from torch import Tensor
 
 from omnitune.sample import UserError
 from omnitune.storage import NoRoomError, edit_manifest, read_checkpoint, write_checkpoint
+from omnitune.training.progress import BAD_STEPS_FILE, cut_log
 from omnitune.training.run import Run
 
 _STEP_FILE = re.compile(r"(?:\w+_)?step_\d+\.pt")
@@ -45,7 +46,10 @@ def save(run: Run) -> None:
         "config": run.config.model_dump(mode="json"),
     }
     run.snapshot = copied(values, run.snapshot)
-    run.saving = _WRITER.submit(_write, path, run.snapshot, run.config.keep_checkpoints)
+    # Steps without numbers may have spoilt what no update changes, such as a norm's statistics:
+    # the last good checkpoint must not give way to theirs.
+    keep = run.config.keep_checkpoints + run.state.get("bad_in_a_row", 0)
+    run.saving = _WRITER.submit(_write, path, run.snapshot, keep)
     run.saved = run.step
 
 
@@ -162,9 +166,11 @@ def restore(run: Run) -> bool:
         run.step = run.saved = values["step"]
         scored = run.state.get("scored") == run.step  # else that moment is scored once more
         run.log.truncate(run.step if scored else run.step - 1)
+        cut_log(run.config.out / BAD_STEPS_FILE, run.step)
         run.log.sums = run.state.pop("log", run.log.sums)
         return True
     run.log.truncate(-1)
+    cut_log(run.config.out / BAD_STEPS_FILE, 0)
     return False
 
 
@@ -185,7 +191,12 @@ def _check_weights(path: Path, run: Run, values: dict[str, Any]) -> None:
 def step_files(folder: Path) -> list[Path]:
     """The step checkpoints of a folder, oldest first."""
     paths = (path for path in folder.glob("*step_*.pt") if is_step_file(path.name))
-    return sorted(paths, key=lambda path: (int(path.stem.rpartition("_")[2]), path))
+    return sorted(paths, key=lambda path: (step_of(path), path))
+
+
+def step_of(path: Path) -> int:
+    """The step of a step checkpoint, by its name."""
+    return int(path.stem.rpartition("_")[2])
 
 
 def is_step_file(name: str) -> bool:

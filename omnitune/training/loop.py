@@ -17,6 +17,7 @@ from omnitune.data.packing import Batch
 from omnitune.distributed.protocol import Distributed
 from omnitune.training import checkpoint, precision
 from omnitune.training.mix import AMOUNTS
+from omnitune.training.numbers import notes_of, watch_step
 from omnitune.training.optim import rate_factor, set_rate
 from omnitune.training.prefetch import DeviceBatch, prefetch
 from omnitune.training.ranks import choose_ranks, open_ranks
@@ -75,11 +76,10 @@ def _one_step(run: Run, fed: Callable[[int], DeviceBatch], ranks: Distributed) -
     ranks.end_step()
     run.step += 1
     finite = math.isfinite(norm)
-    if run.strategy:
-        run.strategy.count(run.step, amounts if finite else None, each)
+    reads = run.strategy.count(run.step, amounts if finite else None, each) if run.strategy else []
     run.updating, run.rng = False, None
+    watch_step(run, sum(amounts["loss"]) / max(1.0, sum(amounts["supervised"])), norm, reads, each)
     if not finite:  # left out of the record too: a NaN would spoil every mean
-        run.log.warn(f"step {run.step}: the gradient is not finite; the update is left out")
         amounts, norm = {name: [0.0] * len(run.groups) for name in AMOUNTS}, 0.0
     seconds = time.perf_counter() - started
     run.log.step(
@@ -147,7 +147,9 @@ def update(
         targets += found.targets
     values = torch.cat([amounts_4G.flatten(), each_A2S.flatten()]).tolist()
     targets, *sums = ranks.add_gradients([targets, *values])
-    norm = _apply(run, ranks, max(1.0, targets))  # of the whole step, which only now are known
+    # Of the whole step, which only now are known. A loss that is not finite leaves it out, even
+    # where its gradient is.
+    norm = _apply(run, ranks, max(1.0, targets) if math.isfinite(sum(sums)) else math.nan)
     size = len(run.groups)
     amounts = {name: sums[n * size : (n + 1) * size] for n, name in enumerate(AMOUNTS)}
     rest = sums[len(AMOUNTS) * size :]
@@ -224,5 +226,6 @@ def _score_if_due(run: Run, ranks: Distributed) -> None:
     seconds = time.perf_counter() - started
     if scores or run.step:
         notes = run.strategy.notes(run.step, scores) if run.strategy and run.step else {}
+        notes |= notes_of(run.state)
         run.log.scores(run.step, run.plan.epoch(run.step), scores, epoch_ended, seconds, notes)
     run.state["scored"] = run.step
