@@ -90,6 +90,9 @@ class RunConfig(Config):
     """steps between two checkpoints"""
     keep_checkpoints: Count = 3
     """number of newest step checkpoints to keep; older ones are deleted"""
+    on_full_disk: Literal["go_on", "stop"] = "go_on"
+    """what the run does where a checkpoint finds no room: go on with a warning, or stop; those
+    before stay either way"""
     max_bad_steps: Count = 10
     """steps in a row whose loss or gradient is not finite after which the run stops; such steps
     change no weight"""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import zip_longest
 from math import isclose, nan
 from pathlib import Path
@@ -80,14 +81,15 @@ def frozen_sums(run: Run) -> dict[str, float]:
     return run.frozen
 
 
-def finish_saving(run: Run, last: bool = False) -> None:
+def finish_saving(run: Run, last: bool = False, leaving: bool = False) -> None:
     """Waits until the newest checkpoint is whole on disk.
 
-    A full disk does not end a run, which would lose more: a warning says so, and the next
-    checkpoint is tried again.
+    A full disk does not end a run, which would lose more, unless ``on_full_disk`` says so: a
+    warning tells of it, and the next checkpoint is tried again. Those before stay as they are.
 
     Args:
         last: there is no next one: what went wrong is raised.
+        leaving: the run is ending for another reason, which is what its user shall hear.
 
     Raises:
         UserError: it could not be written.
@@ -101,9 +103,17 @@ def finish_saving(run: Run, last: bool = False) -> None:
         run.saved = -1
         if last:
             raise
-        whole = step_files(run.config.out)
-        newest = f"the newest whole one is {whole[-1].name}" if whole else "there is no other one"
-        run.log.warn(f"{error}; {newest}")
+        told = f"{error}; {whole_files(run)}"
+        full = isinstance(error, NoRoomError)
+        if full and run.config.on_full_disk == "stop" and not leaving:
+            raise NoRoomError(f"{told}; the run stops, as on_full_disk is stop") from None
+        run.log.warn(told)
+
+
+def whole_files(run: Run) -> str:
+    """Says from where a run could go on."""
+    whole = step_files(run.config.out)
+    return f"the newest whole one is {whole[-1].name}" if whole else "there is no other one"
 
 
 def _write(path: Path, values: dict[str, Any], keep: int) -> None:
@@ -123,7 +133,8 @@ def _write(path: Path, values: dict[str, Any], keep: int) -> None:
 
 def _remove(path: Path) -> None:
     path.unlink(missing_ok=True)
-    edit_manifest(path.parent, path.name, None)
+    with suppress(OSError):  # no room: an entry without its file does no harm
+        edit_manifest(path.parent, path.name, None)
 
 
 def copied(value: Any, into: Any) -> Any:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from omnitune.data.packing import Batch
 from omnitune.distributed.protocol import Distributed
 from omnitune.training import checkpoint, precision
+from omnitune.training.best import keep_best
 from omnitune.training.mix import AMOUNTS
 from omnitune.training.numbers import notes_of, watch_step
 from omnitune.training.optim import rate_factor, set_rate
@@ -61,7 +62,7 @@ def train(run: Run) -> None:
             # A step that was not begun or not finished leaves the weights of the last whole one.
             if not run.updating and run.saved < run.step:
                 checkpoint.save(run)
-            checkpoint.finish_saving(run)
+            checkpoint.finish_saving(run, leaving=True)
             raise
         checkpoint.finish_saving(run, last=True)
 
@@ -228,4 +229,5 @@ def _score_if_due(run: Run, ranks: Distributed) -> None:
         notes = run.strategy.notes(run.step, scores) if run.strategy and run.step else {}
         notes |= notes_of(run.state)
         run.log.scores(run.step, run.plan.epoch(run.step), scores, epoch_ended, seconds, notes)
+        keep_best(run, scores, epoch_ended)
     run.state["scored"] = run.step

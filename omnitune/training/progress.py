@@ -16,6 +16,7 @@ from omnitune.storage import write_lines
 from omnitune.training.trackers import Trackers
 
 LOG_FILE = "metrics.jsonl"
+BEST_FILE = "omni_best.pt"  # training/best.py writes it
 BAD_STEPS_FILE = "bad_steps.jsonl"  # training/numbers.py writes it
 # Turns the scores of one moment into the lines that are printed for them.
 Formatter = Callable[[int, dict[str, Any]], list[str]]
