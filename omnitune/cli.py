@@ -25,6 +25,7 @@ from omnitune.config.settings import nearest
 from omnitune.sample import UserError
 from omnitune.serving.streams import CUT_OFF, drop_output, tell, tolerate_any_bytes
 from omnitune.tiny import sources as sources  # the corpus's own are known to every command
+from omnitune.training import stopping
 
 RESUMABLE = ("pretrain", "sft")
 # torch tells of memory that the system does not give in its own way.
@@ -32,13 +33,19 @@ _NO_MEMORY = ("can't allocate memory", "Cannot allocate memory", "not enough mem
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs a subcommand; returns the exit status (2: a mistake in the input, 130: Ctrl-C)."""
+    """Runs a subcommand; returns the exit status.
+
+    2 is a mistake in the input, 1 a fault of omnitune's own. ``training/stopping.py`` has those of
+    commands that were stopped.
+    """
     arguments = sys.argv[1:] if arguments is None else arguments
     name = arguments[0] if arguments else "--help"
-    # A polite kill is a Ctrl-C: what was trained is saved first.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    tolerate_any_bytes()
+    stopping.begin()
     runs = name in RESUMABLE and not asks_for_help(arguments)
+    # A polite kill is a Ctrl-C: what was trained is saved first.
+    for number in (signal.SIGTERM, signal.SIGUSR1)[: 1 + runs]:
+        signal.signal(number, stopping.stop_now)
+    tolerate_any_bytes()
     hint = "; the same command with --resume goes on from here" if runs else ""
     again = "; the same command goes on from here" if name == "validate" else hint
     try:
@@ -46,9 +53,12 @@ def main(arguments: list[str] | None = None) -> int:
         if sys.stdout is not None:
             sys.stdout.flush()  # here, where a closed pipe can still be told
         return status
+    except stopping.StoppedError as stopped:
+        tell(f"\nstopped ({stopped.why}){hint}")
+        return stopped.status
     except KeyboardInterrupt:
         tell(f"\nstopped{again}")
-        return 130
+        return stopping.STATUS[signal.SIGINT]
     except BrokenPipeError:
         drop_output()
         if hint:

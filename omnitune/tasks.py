@@ -19,7 +19,7 @@ _RESULT_KEYS = (
     "loss", "token_acc", "exact_match", "wer", "cer", "vqa", "anls", "choice", "chrf", "rouge_l",
     "bleu", "tokens", "intervals", "tasks", "splits", "scored_split", "scored_with", "warnings",
     "follow_ups", "reliance", "text_guard", "seconds", "truncation", "mix", "blend", "precision",
-    "compiled", "device", "cores", "receipt", "run_hash", "taught", "bad_samples",
+    "compiled", "device", "cores", "receipt", "run_hash", "taught", "bad_samples", "best",
 )  # fmt: skip
 RESULT_KEYS = frozenset(_RESULT_KEYS)
 

@@ -125,4 +125,24 @@ def check_language(code: str) -> str:
     return code
 
 
+def seconds_of(text: str) -> float:
+    """The seconds of a duration such as ``90s``, ``45m`` or ``2h``; a plain number counts seconds.
+
+    Raises:
+        ValueError: it is none.
+    """
+    found = _DURATION.fullmatch(text.strip())
+    if not found or float(found[1]) == 0:
+        raise ValueError("expected a duration above 0, such as 90s, 45m or 2h")
+    return float(found[1]) * _SECONDS[found[2]]
+
+
+def _check_duration(text: str) -> str:
+    seconds_of(text)
+    return text
+
+
+_DURATION = re.compile(r"(\d{1,9}(?:\.\d+)?) ?([smh]?)")
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
+Duration = Annotated[str, AfterValidator(_check_duration), Field(title="DURATION")]
 Language = Annotated[str, AfterValidator(check_language), Field(title="CODE")]

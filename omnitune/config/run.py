@@ -7,7 +7,16 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from omnitune.config.base import Config, Count, Rate, Seed, Share, split_names
+from omnitune.config.base import (
+    Config,
+    Count,
+    Duration,
+    Rate,
+    Seed,
+    Share,
+    seconds_of,
+    split_names,
+)
 from omnitune.sample import UserError
 
 
@@ -81,6 +90,15 @@ class RunConfig(Config):
     """steps between two checkpoints"""
     keep_checkpoints: Count = 3
     """number of newest step checkpoints to keep; older ones are deleted"""
+    on_full_disk: Literal["go_on", "stop"] = "go_on"
+    """what the run does where a checkpoint finds no room: go on with a warning, or stop; those
+    before stay either way"""
+    max_bad_steps: Count = 10
+    """steps in a row whose loss or gradient is not finite after which the run stops; such steps
+    change no weight"""
+    stop_after: Duration | None = None
+    """time after which the command saves, stops and says how to go on, such as 90m or 2h [default:
+    no limit]"""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """device to train on; auto takes a GPU if there is one"""
     workers: Count | None = None
@@ -100,6 +118,11 @@ class RunConfig(Config):
     def _split_names(cls, value: Any) -> Any:
         """On the command line: names with commas between them; nothing for none."""
         return split_names(value)
+
+    @property
+    def stop_after_seconds(self) -> float | None:
+        """Seconds after which the run stops; None for no limit."""
+        return None if self.stop_after is None else seconds_of(self.stop_after)
 
     @property
     def out(self) -> Path:

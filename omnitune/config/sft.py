@@ -19,9 +19,10 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from omnitune.config.base import Config, Count, Fraction, Language, Rate, Share
 from omnitune.config.lora import LoraSettings
 from omnitune.config.run import RunConfig
-from omnitune.config.settings import UNKNOWN_NAME
+from omnitune.config.settings import UNKNOWN_NAME, nearest
 from omnitune.config.sources import NewName, SourceName, SourceSettings, Weight, own_names
 from omnitune.sources import SOURCES, Source
+from omnitune.tasks import headlines
 
 # By medium, the settings of encoders that have one of their own.
 ENCODER_KEYS = {"image": "vision_ckpt", "audio": "audio_ckpt"}
@@ -155,6 +156,11 @@ class SftConfig(RunConfig):
     run takes the share with the lowest validation loss, 0 turns it off"""
     probe_questions: Count = 16
     """held-out questions per task that are scored every log_every steps"""
+    keep_best: str | None = Field(None, title="SCORE")
+    """score by which the best checkpoint is kept as omni_best.pt: loss, or a headline such as
+    audio_wer; it is compared after each epoch and at the end [default: none is kept]"""
+    use_best: bool = False
+    """make omni.pt of the best checkpoint; needs keep_best"""
     epoch_questions: Count = 100
     """held-out questions per task that are scored after each epoch"""
 
@@ -194,6 +200,22 @@ class SftConfig(RunConfig):
         if problems:
             raise ValidationError.from_exception_data(cls.__name__, problems)
         return [*phases[:-1], *(p.model_copy(update={"until": 1.0}) for p in phases[-1:])]
+
+    @field_validator("keep_best")
+    @classmethod
+    def _is_a_score(cls, name: str | None) -> str | None:
+        known = ["loss", *headlines()]
+        if name is not None and name not in known:
+            close = nearest(name, known)
+            hint = f"did you mean {close}?" if close else f"expected one of {', '.join(known)}"
+            raise ValueError(f"no task has the score {name}; {hint}")
+        return name
+
+    @model_validator(mode="after")
+    def _best_of_something(self) -> SftConfig:
+        if self.use_best and self.keep_best is None:
+            raise ValueError("use_best takes the best checkpoint; give keep_best a score, or loss")
+        return self
 
     @property
     def mixes(self) -> list[DataMix]:

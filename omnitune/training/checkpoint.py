@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import zip_longest
 from math import isclose, nan
 from pathlib import Path
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from omnitune.sample import UserError
 from omnitune.storage import NoRoomError, edit_manifest, read_checkpoint, write_checkpoint
+from omnitune.training.progress import BAD_STEPS_FILE, cut_log
 from omnitune.training.run import Run
 
 _STEP_FILE = re.compile(r"(?:\w+_)?step_\d+\.pt")
@@ -45,7 +47,10 @@ def save(run: Run) -> None:
         "config": run.config.model_dump(mode="json"),
     }
     run.snapshot = copied(values, run.snapshot)
-    run.saving = _WRITER.submit(_write, path, run.snapshot, run.config.keep_checkpoints)
+    # Steps without numbers may have spoilt what no update changes, such as a norm's statistics:
+    # the last good checkpoint must not give way to theirs.
+    keep = run.config.keep_checkpoints + run.state.get("bad_in_a_row", 0)
+    run.saving = _WRITER.submit(_write, path, run.snapshot, keep)
     run.saved = run.step
 
 
@@ -76,14 +81,15 @@ def frozen_sums(run: Run) -> dict[str, float]:
     return run.frozen
 
 
-def finish_saving(run: Run, last: bool = False) -> None:
+def finish_saving(run: Run, last: bool = False, leaving: bool = False) -> None:
     """Waits until the newest checkpoint is whole on disk.
 
-    A full disk does not end a run, which would lose more: a warning says so, and the next
-    checkpoint is tried again.
+    A full disk does not end a run, which would lose more, unless ``on_full_disk`` says so: a
+    warning tells of it, and the next checkpoint is tried again. Those before stay as they are.
 
     Args:
         last: there is no next one: what went wrong is raised.
+        leaving: the run is ending for another reason, which is what its user shall hear.
 
     Raises:
         UserError: it could not be written.
@@ -97,9 +103,17 @@ def finish_saving(run: Run, last: bool = False) -> None:
         run.saved = -1
         if last:
             raise
-        whole = step_files(run.config.out)
-        newest = f"the newest whole one is {whole[-1].name}" if whole else "there is no other one"
-        run.log.warn(f"{error}; {newest}")
+        told = f"{error}; {whole_files(run)}"
+        full = isinstance(error, NoRoomError)
+        if full and run.config.on_full_disk == "stop" and not leaving:
+            raise NoRoomError(f"{told}; the run stops, as on_full_disk is stop") from None
+        run.log.warn(told)
+
+
+def whole_files(run: Run) -> str:
+    """Says from where a run could go on."""
+    whole = step_files(run.config.out)
+    return f"the newest whole one is {whole[-1].name}" if whole else "there is no other one"
 
 
 def _write(path: Path, values: dict[str, Any], keep: int) -> None:
@@ -119,7 +133,8 @@ def _write(path: Path, values: dict[str, Any], keep: int) -> None:
 
 def _remove(path: Path) -> None:
     path.unlink(missing_ok=True)
-    edit_manifest(path.parent, path.name, None)
+    with suppress(OSError):  # no room: an entry without its file does no harm
+        edit_manifest(path.parent, path.name, None)
 
 
 def copied(value: Any, into: Any) -> Any:
@@ -162,9 +177,11 @@ def restore(run: Run) -> bool:
         run.step = run.saved = values["step"]
         scored = run.state.get("scored") == run.step  # else that moment is scored once more
         run.log.truncate(run.step if scored else run.step - 1)
+        cut_log(run.config.out / BAD_STEPS_FILE, run.step)
         run.log.sums = run.state.pop("log", run.log.sums)
         return True
     run.log.truncate(-1)
+    cut_log(run.config.out / BAD_STEPS_FILE, 0)
     return False
 
 
@@ -185,7 +202,12 @@ def _check_weights(path: Path, run: Run, values: dict[str, Any]) -> None:
 def step_files(folder: Path) -> list[Path]:
     """The step checkpoints of a folder, oldest first."""
     paths = (path for path in folder.glob("*step_*.pt") if is_step_file(path.name))
-    return sorted(paths, key=lambda path: (int(path.stem.rpartition("_")[2]), path))
+    return sorted(paths, key=lambda path: (step_of(path), path))
+
+
+def step_of(path: Path) -> int:
+    """The step of a step checkpoint, by its name."""
+    return int(path.stem.rpartition("_")[2])
 
 
 def is_step_file(name: str) -> bool:

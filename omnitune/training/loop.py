@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import cast
@@ -18,17 +16,20 @@ from torch import Tensor, nn
 from omnitune.data.packing import Batch
 from omnitune.distributed.protocol import Distributed
 from omnitune.training import checkpoint, precision
+from omnitune.training.best import keep_best
 from omnitune.training.mix import AMOUNTS
+from omnitune.training.numbers import notes_of, watch_step
 from omnitune.training.optim import rate_factor, set_rate
 from omnitune.training.prefetch import DeviceBatch, prefetch
 from omnitune.training.ranks import choose_ranks, open_ranks
 from omnitune.training.run import Run
+from omnitune.training.stopping import patient_signals
 
 
 def train(run: Run) -> None:
     """Trains from ``run.step`` to the end of the plan.
 
-    Whatever ends it, the last whole step is saved first. Ctrl-C takes effect after the step under
+    Whatever ends it, the last whole step is saved first. A signal takes effect after the step under
     way. The last step is saved before it is scored.
     """
     config, plan = run.config, run.plan
@@ -37,7 +38,7 @@ def train(run: Run) -> None:
     precision.resolve_precision(run)
     run.model.train()
     with (
-        _patient_interrupts() as asked_to_stop,
+        patient_signals(config.stop_after_seconds) as asked_to_stop,
         open_ranks(
             choose_ranks(run), run.optimizer, partial(_follow, run), _values_of(run)
         ) as ranks,
@@ -48,46 +49,22 @@ def train(run: Run) -> None:
             _score_if_due(run, ranks)
             while run.step < plan.total_steps:
                 if asked_to_stop():
-                    raise KeyboardInterrupt
+                    asked_to_stop.stop()
                 _one_step(run, fed, ranks)
                 if run.step == plan.total_steps:
                     checkpoint.save(run)
                 _score_if_due(run, ranks)
                 if run.step % config.save_every == 0 and run.step < plan.total_steps:
                     checkpoint.save(run)
-            if asked_to_stop():
-                raise KeyboardInterrupt
+            if asked_to_stop.asked:
+                asked_to_stop.stop()
         except BaseException:
             # A step that was not begun or not finished leaves the weights of the last whole one.
             if not run.updating and run.saved < run.step:
                 checkpoint.save(run)
-            checkpoint.finish_saving(run)
+            checkpoint.finish_saving(run, leaving=True)
             raise
         checkpoint.finish_saving(run, last=True)
-
-
-@contextmanager
-def _patient_interrupts() -> Iterator[Callable[[], bool]]:
-    """Notes the first Ctrl-C (or polite kill) and lets only the second one through at once.
-
-    An update that is half done cannot be saved: weights and step number would disagree.
-    """
-    asked: list[int] = []
-
-    def note(signum: int, frame: object) -> None:
-        if asked:
-            raise KeyboardInterrupt
-        asked.append(signum)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False  # only the main thread may handle signals
-        return
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: bool(asked)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _one_step(run: Run, fed: Callable[[int], DeviceBatch], ranks: Distributed) -> None:
@@ -100,11 +77,10 @@ def _one_step(run: Run, fed: Callable[[int], DeviceBatch], ranks: Distributed) -
     ranks.end_step()
     run.step += 1
     finite = math.isfinite(norm)
-    if run.strategy:
-        run.strategy.count(run.step, amounts if finite else None, each)
+    reads = run.strategy.count(run.step, amounts if finite else None, each) if run.strategy else []
     run.updating, run.rng = False, None
+    watch_step(run, sum(amounts["loss"]) / max(1.0, sum(amounts["supervised"])), norm, reads, each)
     if not finite:  # left out of the record too: a NaN would spoil every mean
-        run.log.warn(f"step {run.step}: the gradient is not finite; the update is left out")
         amounts, norm = {name: [0.0] * len(run.groups) for name in AMOUNTS}, 0.0
     seconds = time.perf_counter() - started
     run.log.step(
@@ -172,7 +148,9 @@ def update(
         targets += found.targets
     values = torch.cat([amounts_4G.flatten(), each_A2S.flatten()]).tolist()
     targets, *sums = ranks.add_gradients([targets, *values])
-    norm = _apply(run, ranks, max(1.0, targets))  # of the whole step, which only now are known
+    # Of the whole step, which only now are known. A loss that is not finite leaves it out, even
+    # where its gradient is.
+    norm = _apply(run, ranks, max(1.0, targets) if math.isfinite(sum(sums)) else math.nan)
     size = len(run.groups)
     amounts = {name: sums[n * size : (n + 1) * size] for n, name in enumerate(AMOUNTS)}
     rest = sums[len(AMOUNTS) * size :]
@@ -249,5 +227,7 @@ def _score_if_due(run: Run, ranks: Distributed) -> None:
     seconds = time.perf_counter() - started
     if scores or run.step:
         notes = run.strategy.notes(run.step, scores) if run.strategy and run.step else {}
+        notes |= notes_of(run.state)
         run.log.scores(run.step, run.plan.epoch(run.step), scores, epoch_ended, seconds, notes)
+        keep_best(run, scores, epoch_ended)
     run.state["scored"] = run.step

@@ -20,6 +20,7 @@ from omnitune.storage import MANIFEST, sha256, write_json
 from omnitune.training.checkpoint import is_step_file, step_files
 from omnitune.training.lock import lock, owner, refuse, unlock
 from omnitune.training.precision import pick_device
+from omnitune.training.progress import BAD_STEPS_FILE, BEST_FILE, LOG_FILE
 from omnitune.training.ranks import check_ranks
 from omnitune.training.trackers import TRACKER_FILE, check_installed
 
@@ -27,7 +28,9 @@ RUN_FILE = "run.json"
 CACHE_NOTE = "feature_cache.json"
 RUN_ARTIFACTS = (
     CACHE_NOTE,
-    "metrics.jsonl",
+    LOG_FILE,
+    BEST_FILE,
+    BAD_STEPS_FILE,
     "results.json",
     "predictions.jsonl",
     "examples.json",
@@ -43,6 +46,9 @@ MAY_DIFFER_ON_RESUME = {
     "log_every",
     "save_every",
     "keep_checkpoints",
+    "on_full_disk",
+    "max_bad_steps",
+    "stop_after",
     "device",
     "workers",
     "activation_checkpointing",

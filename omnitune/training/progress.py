@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -14,6 +15,9 @@ from omnitune.console import progress_bar
 from omnitune.storage import write_lines
 from omnitune.training.trackers import Trackers
 
+LOG_FILE = "metrics.jsonl"
+BEST_FILE = "omni_best.pt"  # training/best.py writes it
+BAD_STEPS_FILE = "bad_steps.jsonl"  # training/numbers.py writes it
 # Turns the scores of one moment into the lines that are printed for them.
 Formatter = Callable[[int, dict[str, Any]], list[str]]
 
@@ -35,7 +39,7 @@ class RunLog:
         self, config: RunConfig, groups: list[str], formatter: Formatter, epochs: int
     ) -> None:
         self.config, self.groups, self.formatter, self.epochs = config, groups, formatter, epochs
-        self._path = config.out / "metrics.jsonl"
+        self._path = config.out / LOG_FILE
         self._advance: Callable[..., None] = lambda n=1, note="": None
         self._trackers: Trackers | None = None
         self._printed_epoch = 0
@@ -47,11 +51,7 @@ class RunLog:
 
     def truncate(self, step: int) -> None:
         """Drops what an interrupted run logged after the step that it goes on from."""
-        if self._path.exists():
-            lines = self._path.read_text(encoding="utf-8").splitlines()
-            kept = [line for line in lines if _step_of(line) <= step]
-            if kept != lines:
-                write_lines(self._path, (line + "\n" for line in kept))
+        cut_log(self._path, step)
 
     @contextmanager
     def training_bar(self, total: int, done: int) -> Iterator[None]:
@@ -154,6 +154,15 @@ def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, float
             yield from _flat(value, f"{prefix}{name}/")
         elif isinstance(value, int | float):
             yield prefix + name, float(value)
+
+
+def cut_log(path: Path, step: int) -> None:
+    """Drops the lines of a log that were written after a step, and half a line."""
+    if path.exists():
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        kept = [line for line in lines if _step_of(line) <= step]
+        if kept != lines:
+            write_lines(path, (line + "\n" for line in kept))
 
 
 def _step_of(line: str) -> int:

@@ -29,6 +29,7 @@ from omnitune.models.omni import OmniModel
 from omnitune.sample import UserError
 from omnitune.storage import machine_memory, usable_cores, write_json
 from omnitune.training import checkpoint, precision
+from omnitune.training.best import take_best
 from omnitune.training.caching import encode_media
 from omnitune.training.devices import this_device
 from omnitune.training.estimate import estimate_run
@@ -89,31 +90,30 @@ def finetune(
     write_json(config.out / TRUNCATION_FILE, setup.truncation)
     write_json(config.out / CACHE_NOTE, {"modalities": setup.cached})
     train(run)
+    step = take_best(run) if config.use_best else run.step
     interpolation = interpolate(config, setup)
     # Before the final scores: whatever ends those, the model is there.
     training = split_of(join(setup.samples.values()), "train")
     taught = taught_by(training, setup.model.modalities).values()
-    save_omni(result, setup.model, setup.renderer, config.save_whole, step=run.step, **taught)
+    save_omni(result, setup.model, setup.renderer, config.save_whole, step=step, **taught)
     results = final_scores(config, setup.model, setup.reader, setup.samples, run.state)
     for warning in [*language_lost(results.get("text_guard", {})), *results["warnings"]]:
         run.log.warn(warning)
     results["seconds"] = round(time.monotonic() - started, 1)
-    results["truncation"] = setup.truncation
     if setup.bad:
         results["bad_samples"] = setup.bad.as_json()
         run.log.say(setup.bad.summary)
-    results["mix"], results["receipt"] = setup.strategy.mix, setup.strategy.receipt
-    results["run_hash"] = setup.strategy.proof(run.step)
+    results["truncation"], results["mix"] = setup.truncation, setup.strategy.mix
+    results["receipt"], results["run_hash"] = setup.strategy.receipt, setup.strategy.proof(run.step)
     losses = setup.strategy.losses
     results["taught"] = what_taught(setup.model, setup.reader, setup.samples, losses)
-    if interpolation:
-        results["blend"] = interpolation
+    results |= {"blend": interpolation} if interpolation else {}
+    results |= {"best": run.state["best"]} if "best" in run.state else {}
     results["precision"], results["compiled"] = run.state["precision"], run.state.get("compile")
     results["device"], results["cores"] = str(run.device), usable_cores()
     write_json(config.out / "results.json", results)
-    run.log.say(
-        f"run hash after {counted(run.step, 'step')}: {setup.strategy.hash.value or 'none'}"
-    )
+    value = setup.strategy.hash.value or "none"
+    run.log.say(f"run hash after {counted(run.step, 'step')}: {value}")
     finish(config)
     return results
 

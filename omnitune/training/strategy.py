@@ -18,7 +18,7 @@ from omnitune.training.adaptive_mix import AdaptiveMix
 from omnitune.training.phases import Phases
 from omnitune.training.receipt import add_reads, receipt_of
 from omnitune.training.record_losses import RecordLosses
-from omnitune.training.run_hash import RunHash
+from omnitune.training.run_hash import Read, RunHash
 
 
 @dataclass
@@ -51,8 +51,10 @@ class Strategy:
         step: int,
         amounts: Mapping[str, Sequence[float]] | None,
         each: Sequence[tuple[Sequence[float], Sequence[float]]] = (),
-    ) -> None:
+    ) -> list[list[Read]]:
         """Takes in what step ``step`` (counted from 1) was made of, by measure and group.
+
+        Returns the samples of each micro-batch.
 
         Args:
             amounts: None where the update was left out.
@@ -62,13 +64,14 @@ class Strategy:
         reads = [read for batch in batches for read in batch]
         if amounts is None:
             self.state.setdefault("left_out", []).append(step)
-            return
+            return batches
         asked = self.schedule.asked_at((step - 1) * self.samples_per_step)
         mix.add_step(self.state.setdefault("mix", {}), asked, self.schedule.names, amounts)
         phase = self.phases.at(step - 1)
         add_reads(self.state.setdefault("receipt", {}), phase, asked, reads)
         for batch, (losses, weights) in zip(batches, each, strict=False):
             self.losses.add(step, batch, losses[: len(batch)], weights[: len(batch)])
+        return batches
 
     def proof(self, steps: int) -> dict[str, Any]:
         """What ``results.json`` says of the run's order: its hash, and what replaying it needs."""

@@ -1,6 +1,8 @@
 """Step checkpoints: the newest few, the newest whole one, and a log without doubles."""
 
 import json
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from torch import Tensor, nn
 
 from omnitune.config.sft import SftConfig
 from omnitune.sample import UserError
-from omnitune.storage import read_checkpoint
+from omnitune.storage import NoRoomError, read_checkpoint
 from omnitune.training import checkpoint
 from omnitune.training.checkpoint import step_files
 from omnitune.training.loop import train
@@ -322,3 +324,52 @@ def test_state_of_the_stage_is_restored(tmp_path: Path) -> None:
     again = start(settings(tmp_path))
     assert checkpoint.restore(again)
     assert (again.state, again.step) == ({"best": {"wer": 0.5}}, 3)
+
+
+def test_a_full_disk_stops_a_run_that_asks_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With what was there before as it was, and nothing half written."""
+    config = settings(tmp_path, on_full_disk="stop")
+    fill_up(tmp_path, monkeypatch, room=1)
+    with pytest.raises(NoRoomError, match=r"omni_step_4\.pt.* newest whole one is omni_step_2\.pt"):
+        finished(config)
+    assert names(tmp_path) == ["omni_step_2.pt"]
+    assert not list(tmp_path.glob("*.tmp"))
+    monkeypatch.undo()
+    assert gone_on(config)[0] == 2
+
+
+LIMITED = """
+import json, resource, sys
+from pathlib import Path
+import torch
+from omnitune.sample import UserError
+from omnitune.storage import write_checkpoint
+path = Path(sys.argv[1])
+write_checkpoint(path, {"weight": torch.zeros(10)})
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
+try:
+    write_checkpoint(path, {"weight": torch.ones(50_000)})
+except UserError as error:
+    print(json.dumps([type(error).__name__, str(error)]))
+"""
+
+
+@pytest.mark.parametrize("limit", [0, 100, 5_000, 100_000])
+def test_a_real_limit_leaves_the_old_file_and_says_so_in_our_words(
+    tmp_path: Path, limit: int
+) -> None:
+    """At whatever byte the room ends, torch's own writer included."""
+    path = tmp_path / "omni_step_1.pt"
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, str(path), str(limit)], capture_output=True, text=True
+    )
+    kind, told = json.loads(done.stdout)
+    assert kind == "NoRoomError"
+    assert str(path) in told
+    assert "make room" in told
+    assert "PytorchStreamWriter" not in told
+    assert "Traceback" not in done.stderr
+    assert torch.equal(read_checkpoint(path)["weight"], torch.zeros(10))
+    assert not list(tmp_path.glob("*.tmp"))

@@ -290,7 +290,7 @@ def test_gradient_that_is_not_finite_skips_the_update(
     assert run.step == 4
     assert seen[3] == seen[2]
     assert seen[0] > seen[1] > seen[2] > seen[4]
-    assert "step 3: the gradient is not finite; the update is left out" in capsys.readouterr().out
+    assert "step 3: the loss is not finite; the update is left out" in capsys.readouterr().out
     assert all(e["train"]["grad_norm"] >= 0 for e in metrics(tmp_path))
 
 
