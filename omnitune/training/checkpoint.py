@@ -31,6 +31,9 @@ def save(run: Run) -> None:
 
     Training waits for a copy in memory only; the file is written while it goes on.
     """
+    if not run.ranks.saves:
+        run.saved = run.step
+        return
     finish_saving(run)  # no more than one copy at a time
     run.state["log"] = run.log.sums
     path = run.config.out / f"{run.config.step_prefix}{run.step}.pt"

@@ -8,20 +8,19 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from functools import partial
 from typing import cast
 
 import torch
-from torch import nn
 
 from omnitune.data.packing import Batch
-from omnitune.distributed.protocol import Distributed
+from omnitune.distributed.protocol import Share
 from omnitune.training import checkpoint, precision
 from omnitune.training.mix import AMOUNTS
-from omnitune.training.optim import rate_factor, set_rate
-from omnitune.training.prefetch import DeviceBatch, prefetch
-from omnitune.training.ranks import choose_ranks, open_ranks
+from omnitune.training.optim import rate_factor, scale, set_rate, total_norm
+from omnitune.training.prefetch import prefetch
 from omnitune.training.run import Run
+
+ECHO = 2.0  # seconds within which a second signal may be the first one, sent on
 
 
 def train(run: Run) -> None:
@@ -35,28 +34,31 @@ def train(run: Run) -> None:
         run.log.say(note)
     precision.resolve_precision(run)
     run.model.train()
+    agreed = False
     with (
-        _patient_interrupts() as asked_to_stop,
-        open_ranks(choose_ranks(run), run.optimizer, partial(_follow, run)) as ranks,
+        _patient_interrupts(run.ranks.world_size > 1) as asked_to_stop,
         run.log.training_bar(plan.total_steps, run.step),
-        prefetch(run, ranks.shard) as fed,
+        prefetch(run) as fed,
     ):
         try:
-            _score_if_due(run, ranks)
+            _score_if_due(run)
             while run.step < plan.total_steps:
-                if asked_to_stop():
+                if run.ranks.any(asked_to_stop()):
+                    agreed = True
                     raise KeyboardInterrupt
-                _one_step(run, fed, ranks)
+                _one_step(run, fed)
                 if run.step == plan.total_steps:
                     checkpoint.save(run)
-                _score_if_due(run, ranks)
+                _score_if_due(run)
                 if run.step % config.save_every == 0 and run.step < plan.total_steps:
                     checkpoint.save(run)
-            if asked_to_stop():
+            if run.ranks.any(asked_to_stop()):
+                agreed = True
                 raise KeyboardInterrupt
         except BaseException:
             # A step that was not begun or not finished leaves the weights of the last whole one.
-            if not run.updating and run.saved < run.step:
+            # To save a divided model takes all ranks, which have to know of it.
+            if not run.updating and run.saved < run.step and (agreed or not run.ranks.sharded):
                 checkpoint.save(run)
             checkpoint.finish_saving(run)
             raise
@@ -64,17 +66,21 @@ def train(run: Run) -> None:
 
 
 @contextmanager
-def _patient_interrupts() -> Iterator[Callable[[], bool]]:
+def _patient_interrupts(several: bool) -> Iterator[Callable[[], bool]]:
     """Notes the first Ctrl-C (or polite kill) and lets only the second one through at once.
 
     An update that is half done cannot be saved: weights and step number would disagree.
+
+    Args:
+        several: processes; what has started them sends a signal on that they have already.
     """
-    asked: list[int] = []
+    asked: list[float] = []
 
     def note(signum: int, frame: object) -> None:
-        if asked:
+        now = time.monotonic()
+        if asked and not (several and now - asked[0] < ECHO):
             raise KeyboardInterrupt
-        asked.append(signum)
+        asked.append(now)
 
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False  # only the main thread may handle signals
@@ -87,14 +93,16 @@ def _patient_interrupts() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
-def _one_step(run: Run, fed: Callable[[int], DeviceBatch], ranks: Distributed) -> None:
+def _one_step(run: Run, fed: Callable[[int], Share]) -> None:
     """One optimiser update; the step counts only once it is whole."""
     started = time.perf_counter()
     run.rng = torch.get_rng_state()
     rate = run.config.learning_rate * _rate_factor(run)
-    ranks.broadcast(run.state.get("weights"))  # what was decided on the mix
-    amounts, norm = update(run, fed, ranks)
-    ranks.end_step()
+    run.ranks.begin(run.step)
+    if run.ranks.rank:
+        # What dropout draws must differ by rank, and not depend on where the run was started.
+        torch.manual_seed(hash((run.config.seed, run.step, run.ranks.rank)))
+    amounts, norm = update(run, fed)
     run.step += 1
     run.updating, run.rng = False, None
     if not math.isfinite(norm):  # left out of the record too: a NaN would spoil every mean
@@ -114,33 +122,19 @@ def _one_step(run: Run, fed: Callable[[int], DeviceBatch], ranks: Distributed) -
         run.log.say(line)
 
 
-def _follow(run: Run, ranks: Distributed) -> None:
-    """The steps of a rank other than 0, until rank 0 ends."""
-    with prefetch(run, ranks.shard) as fed:
-        while True:
-            run.state["weights"] = ranks.broadcast() or []
-            # What dropout draws must differ by rank, and not depend on where the run was started.
-            torch.manual_seed(hash((run.config.seed, run.step, ranks.rank)))
-            update(run, fed, ranks)
-            ranks.end_step()
-            run.step += 1
-
-
-def update(
-    run: Run, fed: Callable[[int], DeviceBatch], ranks: Distributed
-) -> tuple[dict[str, list[float]], float]:
-    """Gradients of this rank's shard, their sum over the ranks, the update of what it owns.
+def update(run: Run, fed: Callable[[int], Share]) -> tuple[dict[str, list[float]], float]:
+    """Gradients of this rank's share, their sum over the ranks, the update.
 
     Returns:
         what the step was made of on all ranks, by measure of ``AMOUNTS`` and group (samples and
         tokens are 0 without a strategy), and the norm of the gradient of the mean loss: if that is
         not finite, nothing was updated.
     """
-    config = run.config
+    config, ranks = run.config, run.ranks
     first = run.step * config.gradient_accumulation
     if run.strategy:
         started = run.strategy.phases.begin(run.step, run.model)
-        if started and ranks.rank == 0:
+        if started:
             run.log.say(started)
     set_rate(run.optimizer, _rate_factor(run))
     amounts_4G = torch.zeros(len(AMOUNTS), len(run.groups), device=run.device)
@@ -148,17 +142,15 @@ def update(
     targets = 0.0
     for n in range(config.gradient_accumulation):
         found = fed(first + n)
-        if found.batch is None:
+        last = n == config.gradient_accumulation - 1
+        if (sums_G := ranks.accumulate(run.model, found, last, run.autocast)) is None:
             continue
-        with run.autocast():
-            loss_G, count_G = run.model(found.batch)
-        loss_G.sum().backward()
-        losses_G += loss_G.detach()
-        counts_G += count_G
+        losses_G += sums_G[0]
+        counts_G += sums_G[1]
         targets += found.targets
         if run.strategy:
             shown_2G += cast(Batch, found.batch).shown_2G
-    targets, *sums = ranks.add_gradients([targets, *amounts_4G.flatten().tolist()])
+    targets, *sums = ranks.sum([targets, *amounts_4G.flatten().tolist()])
     targets = max(1.0, targets)  # of the whole step, which only now are known
     gradients = [
         p.grad
@@ -166,12 +158,12 @@ def update(
         for p in group["params"]
         if p.grad is not None
     ]
-    norm = math.sqrt(ranks.add(float(nn.utils.get_total_norm(gradients, foreach=True)) ** 2))
-    norm /= targets
+    each = ranks.world_size / targets  # gradients are means over the ranks
+    norm = total_norm(gradients) * each
     run.updating = True
     if gradients and math.isfinite(norm):
         clip = min(1.0, config.max_grad_norm / (norm + 1e-6))
-        torch._foreach_mul_(gradients, clip / targets)
+        scale(gradients, clip * each)
         run.optimizer.step()
     run.optimizer.zero_grad(set_to_none=True)
     size = len(run.groups)
@@ -185,7 +177,7 @@ def _rate_factor(run: Run) -> float:
     return factor * (run.strategy.phases.rate(run.step) if run.strategy else 1.0)
 
 
-def _score_if_due(run: Run, ranks: Distributed) -> None:
+def _score_if_due(run: Run) -> None:
     """Scores before the first step, every ``log_every`` steps and after each epoch.
 
     Once each, also if that was interrupted.
@@ -198,8 +190,8 @@ def _score_if_due(run: Run, ranks: Distributed) -> None:
     started = time.perf_counter()
     run.model.eval()
     # Answers grow by a token at a time: on a CPU bf16 would build kernels for each length.
-    with ranks.resting(), run.autocast() if run.device.type == "cuda" else nullcontext():
-        scores = run.score(run.step, epoch_ended)
+    with run.autocast() if run.device.type == "cuda" else nullcontext():
+        scores = run.ranks.scores(run.model, lambda: run.score(run.step, epoch_ended))
     run.model.train()
     seconds = time.perf_counter() - started
     if scores or run.step:

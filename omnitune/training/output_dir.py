@@ -20,7 +20,6 @@ from omnitune.storage import MANIFEST, sha256, write_json
 from omnitune.training.checkpoint import is_step_file, step_files
 from omnitune.training.lock import lock, owner, refuse, unlock
 from omnitune.training.precision import pick_device
-from omnitune.training.ranks import check_ranks
 from omnitune.training.trackers import TRACKER_FILE, check_installed
 
 RUN_FILE = "run.json"
@@ -44,7 +43,8 @@ MAY_DIFFER_ON_RESUME = {
     "save_every",
     "keep_checkpoints",
     "device",
-    "workers",
+    "parallel",
+    "workers",  # of older runs
     "activation_checkpointing",
     "trackers",
 }
@@ -106,7 +106,7 @@ def prepare_output_dir(
     """
     folder = config.out
     check_installed(config.trackers)
-    check_ranks(config, pick_device(config.device))
+    pick_device(config.device)
     check_writable(folder)
     refuse(folder, owner(folder))
     settings = config.model_dump(mode="json")
@@ -187,6 +187,7 @@ def _clear(folder: Path, result: Path, keep: bool) -> None:
     if not keep:
         left += [result, *step_files(folder), *(folder / name for name in RUN_ARTIFACTS)]
         left += folder.glob("tensorboard/events.out.*")
+        left += folder.glob("logs/rank_*.log")
     for path in left:
         path.unlink(missing_ok=True)
 
