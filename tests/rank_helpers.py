@@ -39,6 +39,13 @@ def environment(rank: int, count: int, port: int) -> dict[str, str]:
     }
 
 
+def whole(found: list[Any]) -> list[Any]:
+    """What the ranks returned, none of which may have failed."""
+    problems = [f"rank {n}: {x}" for n, x in enumerate(found) if x is None or isinstance(x, str)]
+    assert not problems, "\n".join(problems)
+    return found
+
+
 def on_ranks(count: int, function: Callable[[int], Any], seconds: float = SECONDS) -> list[Any]:
     """What a function returns on each rank; what it raises there is returned as its traceback.
 

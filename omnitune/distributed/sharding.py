@@ -131,9 +131,17 @@ def gathered_state(model: nn.Module, keep: bool) -> dict[str, Tensor]:
 @torch.no_grad()
 def put(into: Tensor, whole: Tensor) -> None:
     """Writes a whole tensor into one that may be divided; each rank takes its own part of it."""
-    if not isinstance(into, DTensor):
-        into.copy_(whole)
-        return
-    mesh, places = into.device_mesh, into.placements
-    own = distribute_tensor(whole.to(mesh.device_type), mesh, places, src_data_rank=None)
-    into.to_local().copy_(own.to_local())
+    own = divided_like(into, whole)
+    if isinstance(own, DTensor):
+        cast(DTensor, into).to_local().copy_(own.to_local())
+    else:
+        into.copy_(own)
+
+
+def divided_like(like: Tensor, whole: Tensor) -> Tensor:
+    """A whole tensor, which each rank has, divided as another one is."""
+    if not isinstance(like, DTensor):
+        return whole
+    mesh = like.device_mesh
+    # Without a source, nothing is sent: each rank cuts out its own part.
+    return distribute_tensor(whole.to(mesh.device_type), mesh, like.placements, src_data_rank=None)

@@ -34,6 +34,7 @@ class TorchRanks:
 
     Attributes:
         watch: says of a hang where it is.
+        saving: the group by which checkpoints are written, beside the steps.
     """
 
     def __init__(self, settings: ParallelSettings, device: torch.device) -> None:
@@ -49,6 +50,7 @@ class TorchRanks:
         self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
         self._control = dist.new_group(backend="gloo", timeout=limit)
         self._patient = dist.new_group(backend="gloo", timeout=PATIENCE)
+        self.saving = dist.new_group(backend="gloo", timeout=PATIENCE)
         self._steps = dist.new_group(backend=backend, timeout=limit)
         self.watch = Watch(self.rank, self.world_size, settings.timeout)
         self._replica: _Replica | None = None

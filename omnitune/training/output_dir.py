@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -189,6 +190,8 @@ def _clear(folder: Path, result: Path, keep: bool) -> None:
         left += folder.glob("tensorboard/events.out.*")
         left += folder.glob("logs/rank_*.log")
     for path in left:
+        if path.is_dir():
+            shutil.rmtree(path)
         path.unlink(missing_ok=True)
 
 
