@@ -142,7 +142,8 @@ def _finish_sharded(finish: Callable[[], None], path: Path, keep: int, removes: 
 def _remove(path: Path) -> None:
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
-    path.unlink(missing_ok=True)
+    else:
+        path.unlink(missing_ok=True)
     edit_manifest(path.parent, path.name, None)
 
 

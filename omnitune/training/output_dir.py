@@ -192,7 +192,8 @@ def _clear(folder: Path, result: Path, keep: bool) -> None:
     for path in left:
         if path.is_dir():
             shutil.rmtree(path)
-        path.unlink(missing_ok=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _digest(given: Path) -> str:

@@ -269,9 +269,10 @@ def build_run(
     model: OmniModel,
     reader: SampleReader,
     samples: Mapping[str, Samples],
-    ranks: Distributed,
+    ranks: Distributed | None = None,
 ) -> Run:
     """Puts together what the loop needs."""
+    ranks = ranks or SingleProcess()
     stream = build_stream(config, reader, samples)
     plan = Plan.of(config, len(stream))
     strategy = plan_strategy(config, model, reader, samples, stream, plan.total_steps)
