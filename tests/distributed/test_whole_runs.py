@@ -1,6 +1,7 @@
 """Whole runs of stage E on two ranks: results, checkpoints, logs."""
 
 import json
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,10 @@ def test_what_rank_0_refuses_ends_all_ranks(home: Path) -> None:
     assert not (home / "no").exists()
 
 
+class StoppedError(Exception):
+    """Ends a run in its middle."""
+
+
 def steps_on(
     rank: int, home: Path, name: str, mode: str, steps: int, resume: bool = False
 ) -> dict[str, torch.Tensor]:
@@ -77,8 +82,16 @@ def steps_on(
     with open_ranks(config.parallel, torch.device("cpu")) as ranks:
         run = build_training(config, resume, ranks).run
         run.score = lambda step, ended: {"loss": float(step)}
-        run.plan.total_steps = steps  # as if it had been stopped there
-        train(run)
+        batch_at = run.batch_at
+
+        def until(number: int, *shard: Any) -> Any:
+            if number == steps:
+                raise StoppedError
+            return batch_at(number, *shard)
+
+        run.batch_at = until
+        with suppress(StoppedError):
+            train(run)
         return ranks.whole_state(run.model)
 
 
