@@ -113,7 +113,7 @@ def read_checkpoint(path: Path, command: str = "") -> dict[str, Any]:
         mend = f"; make it with `{command}`" if command else ""
         raise UserError(f"{path}: no such checkpoint{mend}")
     try:
-        expected = _manifest(path.parent).get(path.name)
+        expected = read_manifest(path.parent).get(path.name)
         if expected and sha256(path) != expected:
             raise UserError(f"{path}: is damaged (its SHA-256 is not the one in {MANIFEST})")
         if not expected and (wrong := _damaged_member(path)):
@@ -163,7 +163,8 @@ def _damaged_member(path: Path) -> str:
         return file.testzip() or ""
 
 
-def _manifest(folder: Path) -> dict[str, str]:
+def read_manifest(folder: Path) -> dict[str, str]:
+    """The digests of a folder's files, by name; empty where there is no list of them."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
@@ -174,7 +175,7 @@ def _manifest(folder: Path) -> dict[str, str]:
 def edit_manifest(folder: Path, name: str, digest: str | None) -> None:
     """Enters a file's digest into its folder's manifest, or takes it out."""
     with _EDITING:
-        manifest = _manifest(folder)
+        manifest = read_manifest(folder)
         if digest is None:
             manifest.pop(name, None)
         else:

@@ -13,6 +13,8 @@ from torch import Tensor
 from omnitune.config.sft import SftConfig
 from omnitune.data.loader import BatchStream
 from omnitune.data.mixture import Mixture
+from omnitune.distributed.protocol import Distributed
+from omnitune.distributed.single import SingleProcess
 from omnitune.sample import Sample
 from omnitune.training.optim import build_optimizer
 from omnitune.training.progress import RunLog
@@ -37,12 +39,15 @@ def start(
     samples: list[Sample],
     score: Score = lambda step, ended: {"loss": float(step)},
     freeze: bool = True,
+    ranks: Distributed | None = None,
 ) -> Run:
     """A fresh run, as a new process would build it."""
     torch.manual_seed(config.seed)
     model = tiny_model()
     if freeze:
         model.freeze_encoders()
+    ranks = ranks or SingleProcess()
+    ranks.prepare(model)
     groups = {"text_only": samples[:1] + samples[5:], "audio_text": samples[1:5]}
     sizes = {name: len(found) for name, found in groups.items()}
     mixture = Mixture(sizes, {"text_only": 1, "audio_text": 1}, config.seed)
@@ -56,6 +61,7 @@ def start(
         log=RunLog(config, stream.groups, lambda step, entry: [], config.num_epochs),
         groups=stream.groups,
         score=score,
+        ranks=ranks,
     )
 
 

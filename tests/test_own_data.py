@@ -22,7 +22,7 @@ PROGRAMS = {
     ("python", "sft_omni.py"): ["sft"],
     ("python", "infer_chat.py"): ["chat"],
 }
-QUICK = ["--max-steps", "4", "--batch-size", "4", "--device", "cpu", "--workers", "1"]
+QUICK = ["--max-steps", "4", "--batch-size", "4", "--device", "cpu"]
 
 
 def blocks(page: str, title: str, language: str) -> list[str]:

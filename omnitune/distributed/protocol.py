@@ -1,45 +1,111 @@
-"""What the training loop knows of the processes that share its steps."""
+"""What the rest of omnitune knows of the processes that share a run's steps."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+from torch import Tensor, nn
 
 from omnitune.data.packing import Shard
+from omnitune.sample import UserError
+
+T = TypeVar("T")
+
+Sums = tuple[Tensor, Tensor]  # of a batch: losses and weights of its targets, by group
+
+
+class OfFirstRank(UserError):
+    """What went wrong on rank 0, as the other ranks hear of it: it has been told already."""
+
+
+class Share(NamedTuple):
+    """What a rank computes of a micro-batch.
+
+    Attributes:
+        batch: None if there is nothing.
+        targets: supervised tokens, by their weights.
+        borrowed: the batch is another rank's; it is computed only so that all ranks make the same
+            calls, and counts for nothing.
+    """
+
+    batch: Any
+    targets: float
+    borrowed: bool = False
 
 
 class Distributed(Protocol):
     """The processes of a run, as one of them (a rank) sees them.
 
-    Rank 0 alone decides, logs, scores and saves. The others do the same steps.
+    All ranks run the same code and make the same calls in the same order. Rank 0 alone prints,
+    decides and writes.
 
     Attributes:
         rank: number of this process, from 0.
         world_size: number of processes.
+        sharded: whether the weights are divided among the ranks.
+        shards: number of ranks that hold the weights once, together.
     """
 
     rank: int
     world_size: int
+    sharded: bool
+    shards: int
 
     @property
     def shard(self) -> Shard:
         """What this rank computes of each micro-batch."""
 
-    def broadcast(self, message: Any = None) -> Any:
-        """Begins a step: every rank returns the ``message`` of rank 0."""
+    @property
+    def saves(self) -> bool:
+        """Whether this rank takes part in writing checkpoints."""
 
-    def add_gradients(self, values: Sequence[float]) -> list[float]:
-        """Adds the gradients over the ranks, and some numbers too; returns their sums.
+    def prepare(self, model: nn.Module) -> None:
+        """Readies a whole model for training; before its optimiser is made."""
 
-        Afterwards a rank holds the sums of the weights that it updates, and no gradient of others.
+    def begin(self, step: int) -> None:
+        """Notes that the step after ``step`` steps begins, for what is said of a hang."""
+
+    def accumulate(
+        self,
+        model: nn.Module,
+        share: Share,
+        last: bool,
+        autocast: Callable[[], AbstractContextManager[Any]],
+    ) -> Sums | None:
+        """Adds the gradients of a micro-batch; returns its own sums, None if it counts for nothing.
+
+        After the ``last`` micro-batch of a step every gradient is the mean over the ranks.
         """
 
-    def add(self, value: float) -> float:
-        """The sum of a number over the ranks, the same on all of them."""
+    def sum(self, values: Sequence[float]) -> list[float]:
+        """Sums of numbers over the ranks, the same on all of them."""
 
-    def end_step(self) -> None:
-        """Ends a step: rank 0 waits until every rank has updated its weights."""
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is set on any rank, the same on all of them."""
 
-    def resting(self) -> AbstractContextManager[None]:
-        """Rank 0 has the machine to itself, as the others wait for its next ``broadcast``."""
+    def share(self, value: T) -> T:
+        """Rank 0's value, on every rank."""
+
+    def on_first(self, function: Callable[[], T]) -> T:
+        """What a function returns on rank 0, which alone calls it.
+
+        Raises:
+            OfFirstRank: it raised an error there; on rank 0 the error itself.
+        """
+
+    def scores(self, model: nn.Module, function: Callable[[], T]) -> T:
+        """What a function that computes with the model returns, without gradients."""
+
+    def in_turn(self) -> AbstractContextManager[None]:
+        """Rank 0 goes first, then one rank of each other machine, then the rest together.
+
+        For work whose result is kept on disk: the later ones find it there.
+        """
+
+    def whole_state(self, model: nn.Module) -> dict[str, Tensor]:
+        """The model's whole state, on rank 0; empty on others where it had to be gathered."""
+
+    def close(self) -> None:
+        """Leaves the other ranks."""

@@ -2,38 +2,78 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, TypeVar
 
-from omnitune.data.packing import Shard
+from torch import Tensor, nn
+
+from omnitune.data.packing import WHOLE, Shard
+from omnitune.distributed.protocol import Share, Sums
+
+T = TypeVar("T")
 
 
 class SingleProcess:
     """The only rank: it has nobody to wait for (see :class:`Distributed`)."""
 
     rank, world_size = 0, 1
+    sharded, shards = False, 1
+    saves = True
 
     @property
     def shard(self) -> Shard:
         """The whole micro-batch."""
-        return Shard(self.rank, self.world_size)
+        return WHOLE
 
-    def broadcast(self, message: Any = None) -> Any:
-        """The message itself."""
-        return message
+    def prepare(self, model: nn.Module) -> None:
+        """The model is as it should be."""
 
-    def add_gradients(self, values: Sequence[float]) -> list[float]:
-        """The numbers themselves; gradients stay as they are."""
+    def begin(self, step: int) -> None:
+        """Nobody waits."""
+
+    def accumulate(
+        self,
+        model: nn.Module,
+        share: Share,
+        last: bool,
+        autocast: Callable[[], AbstractContextManager[Any]],
+    ) -> Sums | None:
+        """Adds the gradients of a micro-batch."""
+        if share.batch is None:
+            return None
+        with autocast():
+            loss_G, count_G = model(share.batch)
+        loss_G.sum().backward()
+        return loss_G.detach(), count_G
+
+    def sum(self, values: Sequence[float]) -> list[float]:
+        """The numbers themselves."""
         return list(values)
 
-    def add(self, value: float) -> float:
-        """The number itself."""
+    def any(self, flag: bool) -> bool:
+        """The flag itself."""
+        return flag
+
+    def share(self, value: T) -> T:
+        """The value itself."""
         return value
 
-    def end_step(self) -> None:
-        """Every weight is updated already."""
+    def on_first(self, function: Callable[[], T]) -> T:
+        """What the function returns."""
+        return function()
 
-    def resting(self) -> AbstractContextManager[None]:
-        """Nobody else computes."""
+    def scores(self, model: nn.Module, function: Callable[[], T]) -> T:
+        """What the function returns."""
+        return function()
+
+    def in_turn(self) -> AbstractContextManager[None]:
+        """It is always this one's turn."""
         return nullcontext()
+
+    def whole_state(self, model: nn.Module) -> dict[str, Tensor]:
+        """The model's state."""
+        return model.state_dict()
+
+    def close(self) -> None:
+        """There is nobody to leave."""

@@ -26,6 +26,11 @@ def keep_best(run: Run, scores: dict[str, Any], epoch_ended: bool) -> None:
     name = getattr(run.config, "keep_best", None)
     if name is None:
         return
+    if run.ranks.sharded:
+        raise UserError(
+            "keep_best is not known to runs whose weights are divided among processes; take it "
+            "out, or give parallel.mode ddp"
+        )
     if name not in scores:
         found = ", ".join(key for key in ["loss", *headlines()] if key in scores)
         raise UserError(
@@ -44,7 +49,8 @@ def keep_best(run: Run, scores: dict[str, Any], epoch_ended: bool) -> None:
         "config": run.config.model_dump(mode="json"),
     }
     try:
-        write_checkpoint(path, values)
+        if run.ranks.rank == 0:
+            write_checkpoint(path, values)
     except UserError as error:
         if run.config.on_full_disk == "stop":
             raise

@@ -9,6 +9,8 @@ from pathlib import Path
 from omnitune.config.settings import read_json_object
 from omnitune.config.sft import SftConfig
 from omnitune.data.feature_cache import FEATURES_FOLDER, FeatureStore
+from omnitune.distributed.protocol import Distributed
+from omnitune.distributed.single import SingleProcess
 from omnitune.evaluation.evaluate import encode_once
 from omnitune.models.omni import OmniModel
 from omnitune.sample import Sample, UserError
@@ -24,12 +26,14 @@ def encode_media(
     samples: Sequence[Sample],
     rows: Mapping[str, int],
     resume: bool = False,
+    ranks: Distributed | None = None,
 ) -> dict[str, FeatureStore]:
     """Encodes media once while their encoder is frozen, if that pays or was asked for.
 
     Args:
         rows: feature rows of all media, at most, by modality.
         resume: do as the run began.
+        ranks: rank 0 decides and encodes; the others find what it kept.
 
     Returns:
         the rows by modality; those of a modality that is left out are encoded in each step.
@@ -50,9 +54,12 @@ def encode_media(
         chosen, why = read_json_object(note).get("modalities", list(passes)), "as the run began"
     else:
         chosen, why = choose_cached(model, passes, rows, root)
+    ranks = ranks or SingleProcess()
+    chosen, why = ranks.share((chosen, why))  # room on the disk changes from moment to moment
     print(f"feature cache: {', '.join(chosen) or 'off'} ({why})", flush=True)
     lenient = config.bad_samples == "skip"
-    return encode_once(model, samples, root, chosen, lenient) if chosen else {}
+    with ranks.in_turn():
+        return encode_once(model, samples, root, chosen, lenient) if chosen else {}
 
 
 def frozen_passes(config: SftConfig, model: OmniModel) -> dict[str, float]:

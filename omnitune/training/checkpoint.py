@@ -7,6 +7,8 @@ had them at first.
 from __future__ import annotations
 
 import re
+import shutil
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import zip_longest
@@ -19,10 +21,11 @@ from torch import Tensor
 
 from omnitune.sample import UserError
 from omnitune.storage import NoRoomError, edit_manifest, read_checkpoint, write_checkpoint
+from omnitune.training import sharded_checkpoint
 from omnitune.training.progress import BAD_STEPS_FILE, cut_log
 from omnitune.training.run import Run
 
-_STEP_FILE = re.compile(r"(?:\w+_)?step_\d+\.pt")
+_STEP_FILE = re.compile(r"(?:\w+_)?step_\d+\.(?:pt|dcp)")
 SAME_SUM = 1e-6  # relative difference up to which sums are those of the same weights
 # One thread, so that checkpoints are written one after the other.
 _WRITER = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
@@ -33,24 +36,31 @@ def save(run: Run) -> None:
 
     Training waits for a copy in memory only; the file is written while it goes on.
     """
+    if not run.ranks.saves:
+        run.saved = run.step
+        return
     finish_saving(run)  # no more than one copy at a time
     run.state["log"] = run.log.sums
-    path = run.config.out / f"{run.config.step_prefix}{run.step}.pt"
-    values = {
+    ending = sharded_checkpoint.ENDING if run.ranks.sharded else ".pt"
+    path = run.config.out / f"{run.config.step_prefix}{run.step}{ending}"
+    values: dict[str, Any] = {
         "step": run.step,
-        "model": trained_state(run),
         "frozen": frozen_sums(run),
-        "optimizer": run.optimizer.state_dict(),
         "torch_rng": torch.get_rng_state() if run.rng is None else run.rng,
         "gpu_rng": torch.cuda.get_rng_state() if run.device.type == "cuda" else None,
         "state": run.state,
         "config": run.config.model_dump(mode="json"),
     }
-    run.snapshot = copied(values, run.snapshot)
     # Steps without numbers may have spoilt what no update changes, such as a norm's statistics:
     # the last good checkpoint must not give way to theirs.
     keep = run.config.keep_checkpoints + run.state.get("bad_in_a_row", 0)
-    run.saving = _WRITER.submit(_write, path, run.snapshot, keep)
+    if run.ranks.sharded:
+        finish = sharded_checkpoint.begin_save(run, path, trained_state(run), copied(values, None))
+        run.saving = _WRITER.submit(_finish_sharded, finish, path, keep, run.ranks.rank == 0)
+    else:
+        values |= {"model": trained_state(run), "optimizer": run.optimizer.state_dict()}
+        run.snapshot = copied(values, run.snapshot)
+        run.saving = _WRITER.submit(_write, path, run.snapshot, keep)
     run.saved = run.step
 
 
@@ -75,10 +85,15 @@ def frozen_sums(run: Run) -> dict[str, float]:
     """
     if run.frozen is None:
         run.frozen = {
-            name: float(weight.detach().abs().sum(dtype=torch.float64))
+            name: _number(weight.detach().abs().sum(dtype=torch.float64))
             for name, weight in _frozen(run).items()
         }
     return run.frozen
+
+
+def _number(value: Tensor) -> float:
+    """A tensor's only value; of one that is divided, over all ranks."""
+    return float(value.full_tensor() if hasattr(value, "full_tensor") else value)
 
 
 def finish_saving(run: Run, last: bool = False, leaving: bool = False) -> None:
@@ -131,8 +146,17 @@ def _write(path: Path, values: dict[str, Any], keep: int) -> None:
         _remove(old)
 
 
+def _finish_sharded(finish: Callable[[], None], path: Path, keep: int, removes: bool) -> None:
+    finish()
+    for old in step_files(path.parent)[:-keep] if removes else ():
+        _remove(old)
+
+
 def _remove(path: Path) -> None:
-    path.unlink(missing_ok=True)
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
     with suppress(OSError):  # no room: an entry without its file does no harm
         edit_manifest(path.parent, path.name, None)
 
@@ -163,13 +187,17 @@ def restore(run: Run) -> bool:
     """
     for path in reversed(step_files(run.config.out)):
         try:
-            values = read_checkpoint(path)
+            is_folder = path.suffix == sharded_checkpoint.ENDING
+            values = (sharded_checkpoint.read if is_folder else read_checkpoint)(path)
         except UserError as error:
             run.log.warn(f"{error}; trying the one before")
             continue
         _check_weights(path, run, values)
-        run.model.load_state_dict(values["model"], strict=False)
-        run.optimizer.load_state_dict(values["optimizer"])
+        if run.ranks.sharded:
+            sharded_checkpoint.put_values(run, values)
+        else:
+            run.model.load_state_dict(values["model"], strict=False)
+            run.optimizer.load_state_dict(values["optimizer"])
         torch.set_rng_state(values["torch_rng"])
         if run.device.type == "cuda" and values.get("gpu_rng") is not None:
             torch.cuda.set_rng_state(values["gpu_rng"])
@@ -201,7 +229,7 @@ def _check_weights(path: Path, run: Run, values: dict[str, Any]) -> None:
 
 def step_files(folder: Path) -> list[Path]:
     """The step checkpoints of a folder, oldest first."""
-    paths = (path for path in folder.glob("*step_*.pt") if is_step_file(path.name))
+    paths = (path for path in folder.glob("*step_*") if is_step_file(path.name))
     return sorted(paths, key=lambda path: (step_of(path), path))
 
 

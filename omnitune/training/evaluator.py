@@ -10,6 +10,8 @@ from omnitune.console import progress_bar
 from omnitune.data.loader import SampleReader
 from omnitune.data.reading import join, split_of
 from omnitune.data.samples import Samples
+from omnitune.distributed.protocol import Distributed
+from omnitune.distributed.single import SingleProcess
 from omnitune.evaluation.evaluate import score_splits, top_split
 from omnitune.evaluation.guard import TEXT_TASK, language_lost, text_guard, text_losses
 from omnitune.evaluation.priors import answer_priors
@@ -47,6 +49,7 @@ class Evaluator:
         strategy: Strategy,
         samples: Mapping[str, Samples],
         plan: Plan,
+        ranks: Distributed | None = None,
     ) -> None:
         self.config, self.model, self.strategy, self.plan = config, model, strategy, plan
         everything = join(samples.values())
@@ -59,9 +62,10 @@ class Evaluator:
         model.eval()
         texts = {"epoch": self.texts, "final": final_texts(config, everything)}
         reader = strategy.reader_at(0)
-        start = {when: text_losses(model, reader, found) for when, found in texts.items()}
         self.state = strategy.state
-        self.state["text_start"] = start
+        self.state["text_start"] = (ranks or SingleProcess()).scores(
+            model, lambda: {n: text_losses(model, reader, found) for n, found in texts.items()}
+        )
 
     def __call__(self, step: int, epoch_ended: bool) -> dict[str, Any]:
         """The scores of a moment; after an epoch with reliance and text guard, and warnings.

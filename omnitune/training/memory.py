@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from torch import nn
 
 from omnitune.models.omni import OmniModel
@@ -56,6 +58,12 @@ def estimate_memory(
     if on_cpu:
         terms["allocator"] = round(UNUSED_ON_CPU * (terms["activations"] + terms["logits"]))
     return terms
+
+
+def divided(terms: Mapping[str, int], shards: int) -> dict[str, int]:
+    """The terms on a rank, where so many hold weights, gradients and optimiser's state together."""
+    shared = ("weights", "gradients", "optimiser")
+    return {name: size // shards if name in shared else size for name, size in terms.items()}
 
 
 def weight_bytes(module: nn.Module) -> int:

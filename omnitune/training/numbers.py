@@ -81,6 +81,8 @@ def _note(run: Run, found: dict[str, Any], reads: Sequence[Sequence[Read]], each
     run.state.setdefault("notable_steps", []).append([run.step, found["why"]])
     line = {"step": run.step, **found, "records": list(_records(run, reads, each))}
     path = run.config.out / BAD_STEPS_FILE
+    if run.ranks.rank:
+        return  # rank 0 writes
     with suppress(OSError), path.open("a", encoding="utf-8") as file:  # the log has the step too
         file.write(json.dumps(line, ensure_ascii=False) + "\n")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, cast
 
 import torch
@@ -68,27 +68,6 @@ class Muon(torch.optim.AdamW):
             state["momentum"] = torch.zeros_like(parameter)
         state["momentum"].lerp_(parameter.grad, 1 - MOMENTUM)
         return parameter.grad.lerp(state["momentum"], MOMENTUM)
-
-
-def begin_state(optimizer: torch.optim.Optimizer) -> None:
-    """Makes the state that an optimiser would make at a weight's first gradient."""
-    if not isinstance(optimizer, torch.optim.AdamW):
-        return
-    for group in optimizer.param_groups:
-        moments = ("momentum",) if group["orthogonal"] else ("exp_avg", "exp_avg_sq")
-        for parameter in group["params"]:
-            if not (state := optimizer.state[parameter]):
-                state["step"] = torch.zeros(())
-                state |= {name: torch.zeros_like(parameter) for name in moments}
-
-
-def step_cost(group: dict[str, Any], parameter: nn.Parameter) -> float:
-    """About how many operations an update of a weight takes."""
-    if not group.get("orthogonal"):
-        return 10.0 * parameter.numel()
-    rows, columns = parameter.flatten(1).shape
-    small = min(rows, columns)
-    return NEWTON_SCHULZ_STEPS * parameter.numel() * small * (4 + 2 * small / max(rows, columns))
 
 
 def orthogonalize(matrices_BMN: Tensor, products: torch.dtype = torch.float32) -> Tensor:
@@ -178,6 +157,18 @@ def rate_factor(step: int, total: int, warmup: int, floor: float) -> float:
 def warmup_of(asked: int, total: int) -> int:
     """Steps of warm-up: as asked for, but no more than a tenth of all (one at least)."""
     return min(asked, max(1, total // 10))
+
+
+def total_norm(gradients: Sequence[Tensor]) -> float:
+    """Norm of all gradients together; of divided ones over all ranks, which all have to call it."""
+    norm = nn.utils.get_total_norm(gradients, foreach=True)
+    # Of divided gradients each rank knows a part.
+    return float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
+
+
+def scale(gradients: Sequence[Tensor], factor: float) -> None:
+    """Multiplies gradients in place; of divided ones this rank's part."""
+    torch._foreach_mul_([g.to_local() if hasattr(g, "to_local") else g for g in gradients], factor)
 
 
 def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:

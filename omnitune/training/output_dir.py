@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,6 @@ from omnitune.training.checkpoint import is_step_file, step_files
 from omnitune.training.lock import lock, owner, refuse, unlock
 from omnitune.training.precision import pick_device
 from omnitune.training.progress import BAD_STEPS_FILE, BEST_FILE, LOG_FILE
-from omnitune.training.ranks import check_ranks
 from omnitune.training.trackers import TRACKER_FILE, check_installed
 
 RUN_FILE = "run.json"
@@ -50,7 +50,8 @@ MAY_DIFFER_ON_RESUME = {
     "max_bad_steps",
     "stop_after",
     "device",
-    "workers",
+    "parallel",
+    "workers",  # of older runs
     "activation_checkpointing",
     "trackers",
 }
@@ -112,7 +113,7 @@ def prepare_output_dir(
     """
     folder = config.out
     check_installed(config.trackers)
-    check_ranks(config, pick_device(config.device))
+    pick_device(config.device)
     check_writable(folder)
     refuse(folder, owner(folder))
     settings = config.model_dump(mode="json")
@@ -193,8 +194,12 @@ def _clear(folder: Path, result: Path, keep: bool) -> None:
     if not keep:
         left += [result, *step_files(folder), *(folder / name for name in RUN_ARTIFACTS)]
         left += folder.glob("tensorboard/events.out.*")
+        left += folder.glob("logs/rank_*.log")
     for path in left:
-        path.unlink(missing_ok=True)
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _digest(given: Path | str) -> str:

@@ -35,15 +35,15 @@ def resolve_precision(run: Run) -> None:
     """Chooses precision and compilation, or takes over what the run began with; says why."""
     state, why = run.state, "as the run began"
     if "precision" not in state:
-        state["precision"], why = choose_precision(run)
+        state["precision"], why = run.ranks.share(choose_precision(run))
         asked = run.config.precision
-        units = run.device.type == "cpu" and has_bf16_units()
+        units = run.ranks.share(run.device.type == "cpu" and has_bf16_units())
         state["products"] = "bf16" if asked == "auto" and units else state["precision"]
     run.log.say(f"precision: {state['precision']} ({why})")
     if isinstance(run.optimizer, Muon):  # its matrices come in few shapes, whatever the batches
         bf16 = state.get("products") == "bf16"
         run.optimizer.products = torch.bfloat16 if bf16 else torch.float32
-    state["compile"], why = choose_compilation(run)
+    state["compile"], why = run.ranks.share(choose_compilation(run))
     if run.compile is None:
         if run.config.compile == "on":
             run.log.warn("compile is on, but nothing of this stage can be compiled")
@@ -97,10 +97,10 @@ def choose_compilation(run: Run) -> tuple[bool, str]:
     config, left = run.config, run.plan.total_steps - run.step
     if run.compile is None:
         return False, "nothing of this stage can be"
+    if run.ranks.sharded:
+        return False, "a divided model is not"
     if config.compile != "auto":
         return config.compile == "on", "as configured"
-    if config.workers is not None and config.workers > 1:
-        return False, f"workers is {config.workers}, and a compiled model runs in one process"
     if "compile" in run.state:
         return run.state["compile"], "as the run began"
     if run.device.type == "cuda":

@@ -5,55 +5,53 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, TypeVar
 
 import torch
 
-from omnitune.data.packing import WHOLE, Shard
-from omnitune.training.run import LossBatch, Run
+from omnitune.data.packing import Shard
+from omnitune.distributed.protocol import Share
+from omnitune.training.run import Run
 
 T = TypeVar("T")
 
 
-class DeviceBatch(NamedTuple):
-    """A batch on the device, None if it has nothing for this rank, and its number of targets."""
-
-    batch: LossBatch | None
-    targets: float
-
-
 @contextmanager
-def prefetch(run: Run, shard: Shard = WHOLE) -> Iterator[Callable[[int], DeviceBatch]]:
-    """Yields what gives a run's micro-batch, or a rank's shard of it, by its number.
+def prefetch(run: Run) -> Iterator[Callable[[int], Share]]:
+    """Yields what gives this rank's share of a run's micro-batch, on the device, by its number.
 
     On a CPU each is made when it is asked for: a thread would only take time from the step. On a
     GPU a batch must be kept until its step has been waited for (the step does so when it reads
     its gradient's norm): its memory belongs to the stream of copies, which knows no step.
     """
-    device = run.device
+    device, ranks = run.device, run.ranks
 
-    def make(number: int) -> DeviceBatch:
-        batch = run.batch_at(number, shard)
+    def make(number: int) -> Share:
+        batch = run.batch_at(number, ranks.shard)
+        borrowed = batch is None and ranks.sharded
+        if borrowed:  # the first shard is the last to be empty
+            batch = run.batch_at(number, Shard(0, ranks.world_size))
         if batch is None:
-            return DeviceBatch(None, 0.0)
+            return Share(None, 0.0)
         compiled = device.type == "cuda" or bool(run.state.get("compile"))
         if run.rounded and (compiled or run.state.get("precision") == "bf16"):
             batch = run.rounded(batch, compiled)
-        return DeviceBatch(batch.to(device), batch.num_targets)
+        targets = 0.0 if borrowed else batch.num_targets
+        return Share(batch.to(device), targets, borrowed)
 
     if device.type != "cuda":
         yield make
         return
     copies = torch.cuda.Stream(device)
 
-    def make_beside(number: int) -> DeviceBatch:
+    def make_beside(number: int) -> Share:
         with torch.cuda.stream(copies):
             return make(number)
 
     stop = run.plan.total_steps * run.config.gradient_accumulation
     with Prefetcher(make_beside, stop) as ahead:
 
-        def wait(number: int) -> DeviceBatch:
+        def wait(number: int) -> Share:
             fed = ahead(number)
             torch.cuda.current_stream(device).wait_stream(copies)
             return fed

@@ -21,9 +21,10 @@ from torch import Tensor, nn
 from omnitune.data.loader import BatchStream, SampleReader
 from omnitune.data.packing import Batch, Item
 from omnitune.data.template import ChatRenderer, placeholder
-from omnitune.distributed.forked import call_apart, can_fork
+from omnitune.distributed.apart import call_apart, can_fork
 from omnitune.models.omni import OmniModel
 from omnitune.sample import Message, Sample, Text, UserError
+from omnitune.training.optim import total_norm
 from omnitune.training.precision import choose_precision
 from omnitune.training.run import Run
 
@@ -287,7 +288,8 @@ def check_gradients(run: Run, reader: SampleReader, numbers: range) -> tuple[lis
         return gradient_norms(run, model, batch)
 
     # Once a process has computed gradients beside a GPU, those forked from it cannot.
-    apart = can_fork(run.device) and torch.cuda.is_available()
+    alone = run.ranks.world_size == 1
+    apart = alone and can_fork(run.device) and torch.cuda.is_available()
     try:
         norms = call_apart(compute) if apart else compute()
     except UserError as error:
@@ -351,7 +353,7 @@ def _weights(part: nn.Module) -> list[nn.Parameter]:
 
 def _norm(weights: Iterable[Tensor]) -> float:
     gradients = [weight.grad for weight in weights if weight.grad is not None]
-    return float(nn.utils.get_total_norm(gradients)) if gradients else 0.0
+    return total_norm(gradients) if gradients else 0.0
 
 
 @contextmanager

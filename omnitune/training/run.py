@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from omnitune.config.run import RunConfig
 from omnitune.data.packing import Shard
+from omnitune.distributed.protocol import Distributed
+from omnitune.distributed.single import SingleProcess
 from omnitune.media.base import counted
 from omnitune.training.optim import warmup_of
 from omnitune.training.progress import RunLog
@@ -93,6 +95,7 @@ class Run:
             whether it is for a compiled model.
         compile: compiles what is worth it of the model, or None.
         strategy: what changes on the way (stage E), or None.
+        ranks: the processes that share the steps.
         compare: takes the seconds of each step; what it returns is printed.
         state: JSON-able values that are saved and restored with the run.
         updating: between the first changed weight and the counting of the step.
@@ -115,6 +118,7 @@ class Run:
     compile: Callable[[], None] | None = None
     strategy: Strategy | None = None
     compare: Callable[[float], str] | None = None
+    ranks: Distributed = field(default_factory=SingleProcess)
     state: dict[str, Any] = field(default_factory=dict)
     step: int = 0
     updating: bool = False

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,12 +15,15 @@ from omnitune.config.sft import SftConfig
 from omnitune.data.audit.truncation import TRUNCATION_FILE, ReadLimits, summary
 from omnitune.data.bad_samples import BadSamples
 from omnitune.data.loader import SampleReader
-from omnitune.data.packing import Batch
 from omnitune.data.reading import data_files, join, split_of
 from omnitune.data.rounding import round_up
 from omnitune.data.samples import Samples
 from omnitune.data.taught import taught_by
 from omnitune.data.template import ChatRenderer
+from omnitune.distributed.logs import RankLog, logging
+from omnitune.distributed.opening import open_ranks
+from omnitune.distributed.protocol import Distributed
+from omnitune.distributed.single import SingleProcess
 from omnitune.evaluation.console_summary import score_lines
 from omnitune.evaluation.guard import language_lost
 from omnitune.media.base import counted
@@ -27,21 +31,20 @@ from omnitune.models import adapters
 from omnitune.models.loading import assemble, save_omni
 from omnitune.models.omni import OmniModel
 from omnitune.sample import UserError
-from omnitune.storage import machine_memory, usable_cores, write_json
+from omnitune.storage import usable_cores, write_json
 from omnitune.training import checkpoint, precision
 from omnitune.training.best import take_best
 from omnitune.training.caching import encode_media
-from omnitune.training.devices import this_device
-from omnitune.training.estimate import estimate_run
+from omnitune.training.checks import check_batch, compare_with_plan, log_memory_estimate
 from omnitune.training.evaluator import Evaluator, epoch_samples, final_scores, final_splits
+from omnitune.training.follower import FollowerLog
 from omnitune.training.interpolation import interpolate_weights
 from omnitune.training.loop import train
-from omnitune.training.memory import estimate_memory
 from omnitune.training.mix import mix_lines
 from omnitune.training.optim import build_optimizer, trainable
-from omnitune.training.output_dir import CACHE_NOTE, finish, prepare_output_dir
+from omnitune.training.output_dir import CACHE_NOTE, OutputDir, finish, prepare_output_dir
 from omnitune.training.phases import Phases
-from omnitune.training.plan_lines import Comparison, resident
+from omnitune.training.plan_lines import resident
 from omnitune.training.preflight import preflight
 from omnitune.training.progress import RunLog
 from omnitune.training.run import Plan, Run
@@ -55,9 +58,6 @@ from omnitune.training.sources import (
 from omnitune.training.strategy import Strategy, plan_strategy
 from omnitune.training.taught import what_taught
 
-GIB = 2**30
-COMPARED = 32  # samples of a source from which a run's own plan is made
-
 
 def finetune(
     config: SftConfig, resume: bool = False, overwrite: bool = False
@@ -70,26 +70,55 @@ def finetune(
     Raises:
         UserError: the configuration, the data or the output folder does not allow it.
     """
+    device = precision.pick_device(config.device)
+    with (
+        open_ranks(config.parallel, device) as ranks,
+        logging(ranks.rank, ranks.world_size) as log,
+    ):
+        return _finetune(config, ranks, log, resume, overwrite)
+
+
+def _finetune(
+    config: SftConfig, ranks: Distributed, log: RankLog | None, resume: bool, overwrite: bool
+) -> dict[str, Any] | None:
     result = config.out / "omni.pt"
     inputs = data_files(data_place(config), config.source_names)
     inputs |= {"thinker_ckpt": config.thinker_ckpt, **config.encoders}
-    output = prepare_output_dir(config, result, resume, overwrite, inputs)
+    output = ranks.on_first(lambda: prepare_output_dir(config, result, resume, overwrite, inputs))
     if output is None:
         return None
     started, before = time.monotonic(), resident()
-    setup = build_training(config, resume)
+    setup = build_training(config, resume, ranks)
     run = setup.run
     describe(run)
-    check_batch(config, setup)
+    check_batch(config, run, setup.samples, setup.truncation)
     if run.device.type == "cuda":
-        log_memory_estimate(config, setup.model, run)
-    for line in preflight(run, setup.reader):
+        log_memory_estimate(config, run)
+    # A divided model computes on all ranks or on none.
+    check = partial(preflight, run, setup.reader)
+    for line in check() if ranks.sharded else ranks.on_first(check):
         run.log.say(line)
-    run.compare = compare_with_plan(config, setup, before)
+    if ranks.rank == 0:
+        run.compare = compare_with_plan(config, run, setup.cached, before)
+    ranks.on_first(partial(_open, config, output, setup))
+    if log is not None:
+        log.open(config.out, ranks.rank)
+    train(run)
+    if ranks.sharded:
+        make_whole(config, setup)
+    return ranks.on_first(partial(_conclude, config, setup, started))
+
+
+def _open(config: SftConfig, output: OutputDir, setup: TrainingSetup) -> None:
+    """Begins to write into the run's folder."""
     output.open()
     write_json(config.out / TRUNCATION_FILE, setup.truncation)
     write_json(config.out / CACHE_NOTE, {"modalities": setup.cached})
-    train(run)
+
+
+def _conclude(config: SftConfig, setup: TrainingSetup, started: float) -> dict[str, Any]:
+    """What follows the training: ``omni.pt``, the final scores, ``results.json``."""
+    run, result = setup.run, config.out / "omni.pt"
     step = take_best(run) if config.use_best else run.step
     interpolation = interpolate(config, setup)
     # Before the final scores: whatever ends those, the model is there.
@@ -141,13 +170,17 @@ class TrainingSetup:
     bad: BadSamples | None = None
 
 
-def build_training(config: SftConfig, resume: bool = False) -> TrainingSetup:
+def build_training(
+    config: SftConfig, resume: bool = False, ranks: Distributed | None = None
+) -> TrainingSetup:
     """Everything before the first step; ``resume`` goes on from the newest checkpoint.
 
     Nothing is written into the output folder: the start may still be refused.
     """
+    ranks = ranks or SingleProcess()
     torch.manual_seed(config.seed)
-    samples = read_samples(config)
+    with ranks.in_turn():
+        samples = read_samples(config)
     model, renderer = assemble(
         config.thinker_ckpt,
         config.encoders,
@@ -159,17 +192,20 @@ def build_training(config: SftConfig, resume: bool = False) -> TrainingSetup:
         adapters.add_adapters(model, config.lora)
     describe_parts(model)
     config = within_context(config, model)
-    samples, truncation, bad = log_truncation(config, samples, renderer, model)
+    with ranks.in_turn():
+        samples, truncation, bad = log_truncation(config, samples, renderer, model)
     nn.Module.to(model, precision.pick_device(config.device))
     Phases(config, model.parts(), model.modalities).set_trainable()
     precision.set_formats(config, model)
-    start = starting_weights(model) if config.max_interpolation else {}
+    kept = config.max_interpolation and ranks.rank == 0  # which alone interpolates
+    start = starting_weights(model) if kept else {}
     if config.activation_checkpointing:
         model.checkpoint_activations()
     rows = {name: truncation[name]["rows"] for name in model.modalities if name in truncation}
-    features = encode_media(config, model, join(samples.values()), rows, resume)
+    features = encode_media(config, model, join(samples.values()), rows, resume, ranks)
+    ranks.prepare(model)
     reader = SampleReader(renderer, model.modalities, features, config.max_tokens)
-    run = build_run(config, model, reader, samples, bad)
+    run = build_run(config, model, reader, samples, bad, ranks)
     if resume and checkpoint.restore(run):
         print(f"going on from step {run.step} of {run.plan.total_steps}")
     if bad:
@@ -255,12 +291,15 @@ def build_run(
     reader: SampleReader,
     samples: Mapping[str, Samples],
     bad: BadSamples | None = None,
+    ranks: Distributed | None = None,
 ) -> Run:
     """Puts together what the loop needs."""
+    ranks = ranks or SingleProcess()
     stream = build_stream(config, reader, samples, bad)
     plan = Plan.of(config, len(stream))
     strategy = plan_strategy(config, model, reader, samples, stream, plan.total_steps)
-    evaluator = Evaluator(config, model, strategy, samples, plan)
+    evaluator = Evaluator(config, model, strategy, samples, plan, ranks)
+    log = RunLog if ranks.rank == 0 else FollowerLog
 
     def lines(step: int, entry: dict[str, Any]) -> list[str]:
         return score_lines(step, entry) + mix_lines(entry)
@@ -271,13 +310,14 @@ def build_run(
         batch_at=stream,
         plan=plan,
         config=config,
-        log=RunLog(config, stream.groups, lines, max(config.num_epochs, plan.epochs)),
+        log=log(config, stream.groups, lines, max(config.num_epochs, plan.epochs)),
         groups=stream.groups,
         score=evaluator,
         rounded=round_up,
         compile=model.compile_decoder,
         strategy=strategy,
         state=strategy.state,
+        ranks=ranks,
     )
 
 
@@ -305,6 +345,26 @@ def learning_rates(config: SftConfig, width: int) -> dict[str, float]:
     }
 
 
+def make_whole(config: SftConfig, setup: TrainingSetup) -> None:
+    """Rank 0 has the whole model again after the training of a divided one, once."""
+    run = setup.run
+    run.optimizer.state.clear()
+    state = run.ranks.whole_state(setup.model)
+    if run.ranks.rank:
+        return
+    model, _ = assemble(
+        config.thinker_ckpt,
+        config.encoders,
+        config.encoder_settings,
+        config.projectors,
+        config.chat_template,
+    )
+    if config.lora is not None:
+        adapters.add_adapters(model, config.lora)
+    model.load_state_dict(state, assign=True)
+    setup.model = nn.Module.to(model, run.device)
+
+
 def describe_parts(model: OmniModel) -> None:
     """Says what is joined."""
     counts = {name: sum(p.numel() for p in m.parameters()) for name, m in model.parts().items()}
@@ -323,78 +383,3 @@ def describe(run: Run) -> None:
         f"{counted(run.plan.total_steps, 'step')} of {batch}",
         flush=True,
     )
-
-
-def compare_with_plan(
-    config: SftConfig, setup: TrainingSetup, before: int
-) -> Callable[[float], str]:
-    """What holds the first steps of a run against its plan.
-
-    Args:
-        before: bytes of the process before the model was there.
-    """
-    run = setup.run
-    plan = estimate_run(
-        config,
-        setup.model,
-        setup.strategy.stream,
-        this_device(run.device),
-        setup.cached,
-        each=COMPARED,
-        bf16=precision.choose_precision(run)[0] == "bf16",
-    )
-    return Comparison(plan, run.device, before).step
-
-
-def check_batch(config: SftConfig, setup: TrainingSetup) -> None:
-    """Refuses a batch that the machine could not hold, before one is made.
-
-    Raises:
-        UserError: a step is expected to take more memory than there is.
-    """
-    records = sum(len(found) for found in setup.samples.values())
-    mean = setup.truncation["text"]["whole"] / max(1, records)
-    tokens = config.tokens_per_batch or round(mean * config.batch_size)
-    bf16 = config.precision != "fp32"
-    checkpointed = config.activation_checkpointing
-    device = setup.run.device
-    on_cpu = device.type == "cpu"
-    terms = estimate_memory(setup.model, tokens, 0, bf16, checkpointed, on_cpu=on_cpu)
-    needed = sum(terms.values())
-    there = (
-        torch.cuda.get_device_properties(device).total_memory
-        if device.type == "cuda"
-        else machine_memory()
-    )
-    if needed > there:
-        key = "tokens_per_batch" if config.tokens_per_batch else "batch_size"
-        raise UserError(
-            f"{key} is {getattr(config, key)}: a step would take about {needed / GIB:,.0f} GiB of "
-            f"memory, and there are {there / GIB:,.0f}; take a smaller {key} with more "
-            "gradient_accumulation"
-        )
-
-
-def log_memory_estimate(config: SftConfig, model: OmniModel, run: Run) -> None:
-    """Says what a step is expected to take of the GPU's memory, and warns if it is not there.
-
-    Judged by the longest of the first few batches.
-    """
-    first = run.step * config.gradient_accumulation
-    batches = [cast(Batch, run.batch_at(first + n)) for n in range(4)]
-    needed = estimate_memory(
-        model,
-        tokens=max(len(batch.tokens_T) for batch in batches),
-        targets=max(len(batch.labels_N) for batch in batches),
-        bf16=config.precision != "fp32",
-        checkpointed=config.activation_checkpointing,
-    )
-    there = torch.cuda.mem_get_info(run.device)[0] + torch.cuda.memory_reserved(run.device)
-    parts = ", ".join(f"{name} {size / GIB:.1f}" for name, size in needed.items())
-    total = sum(needed.values())
-    run.log.say(f"memory, in GiB: {parts}; in all {total / GIB:.1f} of {there / GIB:.1f}")
-    if total > there:
-        run.log.warn(
-            "that may not fit: take a smaller batch_size with more gradient_accumulation, or "
-            "activation_checkpointing"
-        )

@@ -1,6 +1,7 @@
 """Runs with adapters: what moves, what is saved, and how they go on and end."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,16 +9,18 @@ import pytest
 import torch
 from helpers import ENCODERS, tiny_model
 from helpers import sft_settings as settings
+from rank_helpers import needs_fork, on_ranks, whole
 from torch import Tensor
 
 from omnitune.config.lora import LoraSettings
 from omnitune.config.sft import SftConfig
+from omnitune.distributed.opening import open_ranks
 from omnitune.models import adapters
 from omnitune.models.loading import load_omni
 from omnitune.models.omni import OmniModel
 from omnitune.sample import UserError
 from omnitune.storage import read_checkpoint, write_checkpoint
-from omnitune.training import checkpoint, loop, ranks, sft
+from omnitune.training import checkpoint, loop, sft
 from omnitune.training.optim import build_optimizer, hidden_matrices
 from omnitune.training.phases import Phases
 from omnitune.training.sft import build_training, finetune
@@ -252,30 +255,23 @@ def test_the_end_is_interpolated_by_fading_the_adapter(
     )
 
 
-def test_processes_that_share_steps_train_adapters_alike(home: Path) -> None:
-    ends = []
-    for workers in (1, 2):
-        lora = {"r": 4, "alpha": 8, "learning_rate": 1e-3}
-        run = build_training(
-            settings(home, f"{workers} workers", lora=lora, workers=workers, max_steps=2)
-        ).run
+def train_adapters(rank: int, home: Path, mode: str) -> dict[str, torch.Tensor]:
+    lora = {"r": 4, "alpha": 8, "learning_rate": 1e-3}
+    config = settings(home, f"shared {mode}", lora=lora, parallel={"mode": mode}, max_steps=2)
+    with open_ranks(config.parallel, torch.device("cpu")) as shared:
+        run = build_training(config, ranks=shared).run
         run.score = lambda step, ended: {"loss": float(step)}
         loop.train(run)
-        ends.append(dict(run.model.named_parameters()))
-    for name, weight in ends[0].items():
-        torch.testing.assert_close(weight, ends[1][name], atol=1e-4, rtol=1e-4)
+        return shared.whole_state(run.model)
 
 
-def test_frozen_thinkers_count_where_processes_are_chosen(
-    home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(ranks, "usable_cores", lambda: 2)
-    monkeypatch.setattr(ranks, "check_ranks", lambda *a: True)
-    run = build_training(settings(home, "chosen", lora=LORA, batch_size=8)).run
-    assert ranks.choose_ranks(run) == 2
-    trained = sum(p.numel() for p in run.model.parameters() if p.requires_grad)
-    monkeypatch.setattr(ranks, "SMALL_MODEL", trained)
-    assert ranks.choose_ranks(run) == 1
+@needs_fork
+@pytest.mark.parametrize("mode", ["ddp", "fsdp"])
+def test_processes_that_share_steps_train_adapters_alike(home: Path, mode: str) -> None:
+    alone = train_adapters(0, home, "auto")
+    shared, _ = whole(on_ranks(2, partial(train_adapters, home=home, mode=mode)))
+    for name, weight in alone.items():
+        torch.testing.assert_close(shared[name], weight, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.slow

@@ -191,12 +191,6 @@ def test_the_same_files_in_another_place_are_the_same_run(tmp_path: Path) -> Non
         examine(second, moved)
 
 
-def test_more_processes_than_the_machine_bears_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"workers is 1000, but there are \d+ cores here"):
-        open_output(settings(tmp_path, workers=1000))
-    assert not (tmp_path / "run").exists()
-
-
 def test_environment_and_every_command_are_kept(tmp_path: Path) -> None:
     config = settings(tmp_path)
     leave_unfinished(config)
@@ -246,14 +240,6 @@ def test_damaged_record_of_a_run_is_told(tmp_path: Path, content: str) -> None:
     with pytest.raises(UserError, match=r"run\.json: cannot be read.*--overwrite"):
         open_output(config, resume=True)
     assert not open_output(config, overwrite=True)
-
-
-def test_workers_that_cannot_be_take_nothing_away(tmp_path: Path) -> None:
-    leave_unfinished(settings(tmp_path))
-    wrong = settings(tmp_path, workers=2, compile="on")
-    with pytest.raises(UserError, match="a compiled model runs in one"):
-        open_output(wrong, overwrite=True)
-    assert (wrong.out / "omni_step_4.pt").exists()
 
 
 def test_the_model_of_a_run_that_is_replaced_goes_with_it(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ class One:
 
 
 def start(folder: Path, steps: int = 2, **rest: Any) -> Run:
-    values = {"max_steps": steps, "save_every": 1, "log_every": 100, "workers": 1, **rest}
+    values = {"max_steps": steps, "save_every": 1, "log_every": 100, **rest}
     config = SftConfig(output_dir=folder, **values)
     model = Line()
     return Run(
@@ -159,7 +159,6 @@ def test_batches_are_rounded_where_shapes_are_costly(tmp_path: Path) -> None:
         ("auto", COMPILED_STEPS, {}, True),
         ("auto", COMPILED_STEPS - 1, {}, False),
         ("auto", COMPILED_STEPS, {"precision": "fp32"}, False),
-        ("auto", COMPILED_STEPS, {"workers": 2}, False),  # several processes are not compiled
     ],
 )
 @pytest.mark.usefixtures("_units")

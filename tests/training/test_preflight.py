@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from omnitune.data.packing import Item, pack
 from omnitune.data.template import CONTROL_TOKENS, ChatRenderer, Rendered
-from omnitune.distributed.forked import call_apart
+from omnitune.distributed.apart import call_apart
 from omnitune.encoders.projectors import FeatureRows, MlpProjector
 from omnitune.encoders.vit import VitEncoder
 from omnitune.sample import Message, Sample, Text, UserError

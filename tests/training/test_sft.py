@@ -327,7 +327,7 @@ def test_memory_that_is_not_there_is_warned_of(
     run = build_run(config, model, reader, read_samples(config))
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (there, there))
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 0)
-    sft.log_memory_estimate(config, model, run)
+    sft.log_memory_estimate(config, run)
     said = capsys.readouterr().out
     assert (
         "memory, in GiB: weights 0.0, copies 0.0, gradients 0.0, optimiser 0.0, activations" in said

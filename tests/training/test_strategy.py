@@ -1,6 +1,7 @@
 """Strategies in a run: frozen is frozen, resumed equals straight, and what is logged."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,11 @@ import torch
 from helpers import MIX, shorten_answers
 from helpers import sft_settings as settings
 from loop_helpers import use_plain_descent
+from rank_helpers import needs_fork, on_ranks, whole
 
 from omnitune.config.sft import SftConfig
 from omnitune.data.packing import Batch
+from omnitune.distributed.opening import open_ranks
 from omnitune.sample import UserError
 from omnitune.training.caching import encode_media
 from omnitune.training.loop import train
@@ -205,25 +208,30 @@ def test_run_tells_of_phases_and_mix(home: Path, capsys: pytest.CaptureFixture[s
     assert sum(last["weights"].values()) == pytest.approx(1)
 
 
+def follow(rank: int, home: Path, name: str, mode: str) -> tuple[dict[str, Any], Any]:
+    config = config_of(home, f"{mode} {name}", parallel={"mode": mode}, **STRATEGIES[name])
+    with open_ranks(config.parallel, torch.device("cpu")) as ranks:
+        run = build_training(config, ranks=ranks).run
+        use_plain_descent(run, 1e-2)
+        train(run)
+        return run.state, ranks.whole_state(run.model)
+
+
+@needs_fork
+@pytest.mark.parametrize("mode", ["ddp", "fsdp"])
 @pytest.mark.parametrize("name", ["late encoders", "all, by tokens"])
-def test_two_processes_follow_the_same_strategy(home: Path, name: str) -> None:
-    runs = []
-    for workers in (1, 2):
-        made = build_training(
-            config_of(home, f"{workers} {name}", workers=workers, **STRATEGIES[name])
-        )
-        use_plain_descent(made.run, 1e-2)
-        train(made.run)
-        runs.append(made)
-    one, two = (made.run.state for made in runs)
+def test_two_processes_follow_the_same_strategy(home: Path, name: str, mode: str) -> None:
+    one, alone = follow(0, home, name, "auto")
+    (two, shared), (other, _) = whole(on_ranks(2, partial(follow, home=home, name=name, mode=mode)))
     if "weights" not in one:  # decisions follow scores, which processes round in another way
         assert (one["run_hash"], one["receipt"]) == (two["run_hash"], two["receipt"])
     for source, row in one["mix"].items():
         assert two["mix"][source] == pytest.approx(row, rel=3e-3)
     assert [k for k, _ in one.get("weights", [])] == [k for k, _ in two.get("weights", [])]
-    for name, tensor in weights(runs[0]).items():
+    assert two.get("weights") == other.get("weights")
+    for name, tensor in alone.items():
         # Clips are padded to the longest of a rank's part, which rounds their features otherwise.
-        torch.testing.assert_close(weights(runs[1])[name], tensor, atol=2e-4, rtol=1e-3)
+        torch.testing.assert_close(shared[name], tensor, atol=2e-4, rtol=1e-3)
 
 
 def test_a_source_without_the_usual_tasks_is_checked_between_epochs_too(home: Path) -> None:

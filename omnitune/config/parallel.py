@@ -1,0 +1,30 @@
+"""The settings of runs on several processes (``torchrun``)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from omnitune.config.base import Config, Count
+
+Mode = Literal["auto", "single", "ddp", "fsdp"]
+
+
+class ParallelSettings(Config):
+    """How the processes that ``torchrun`` starts share a run."""
+
+    mode: Mode = "auto"
+    """single: one process; ddp: each holds the whole model; fsdp: weights, gradients and the
+    optimiser's state are divided among them; auto: ddp where the model fits a device, else fsdp"""
+    shard: Count | None = None
+    """fsdp: number of processes that the weights are divided among [default: all, or what replicate
+    leaves]"""
+    replicate: Count | None = None
+    """fsdp: number of groups that hold the weights once each, such as one for each machine
+    [default: 1, or what shard leaves]"""
+    cpu_offload: bool = False
+    """fsdp: keep the weights in the machine's memory, and send them to the GPU when they are
+    needed"""
+    timeout: float = Field(600, gt=0, le=86_400)
+    """seconds that a process waits for the others in a step before the run ends with an error"""

@@ -1,0 +1,95 @@
+"""Which processes a run has: those that ``torchrun`` started, or this one alone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from omnitune.config.parallel import ParallelSettings
+from omnitune.distributed.protocol import Distributed
+from omnitune.distributed.single import SingleProcess
+from omnitune.sample import UserError
+
+# What torchrun tells each process of the others.
+NEEDED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+
+
+def world_size() -> int:
+    """Number of processes that were started together; 1 without ``torchrun``."""
+    return _number("WORLD_SIZE", 1)
+
+
+def own_rank() -> int:
+    """Number of this process among them."""
+    return _number("RANK", 0)
+
+
+def _number(name: str, default: int) -> int:
+    text = os.environ.get(name, str(default))
+    if not text.isdigit():
+        raise UserError(f"the environment's {name} is {text!r}, expected a number; use torchrun")
+    return int(text)
+
+
+def check_world(settings: ParallelSettings) -> None:
+    """Raises UserError where the settings do not fit the number of processes."""
+    size, mode = world_size(), settings.mode
+    if size == 1:
+        if mode == "fsdp" or (settings.shard or 1) > 1 or (settings.replicate or 1) > 1:
+            raise UserError(
+                "parallel asks for several processes, but there is one; start them with `torchrun "
+                "--nproc_per_node=N sft_omni.py ...`, or leave parallel out"
+            )
+        return
+    if mode == "single":
+        raise UserError(
+            f"parallel.mode is single, but there are {size} processes; start the run without "
+            "torchrun, or leave parallel.mode out"
+        )
+    if missing := [name for name in NEEDED if name not in os.environ]:
+        raise UserError(
+            f"WORLD_SIZE is {size}, but {missing[0]} is not set in the environment; start the "
+            "processes with torchrun, which sets it"
+        )
+    if mode in ("ddp",) and (settings.shard or settings.replicate or settings.cpu_offload):
+        raise UserError(
+            "parallel.shard, parallel.replicate and parallel.cpu_offload are for fsdp; leave them "
+            "out, or set parallel.mode to fsdp"
+        )
+    shard, replicate = grid(settings, size)
+    if shard * replicate != size:
+        raise UserError(
+            f"parallel.shard {shard} times parallel.replicate {replicate} is {shard * replicate}, "
+            f"but there are {size} processes; give one of the two only"
+        )
+
+
+def grid(settings: ParallelSettings, size: int) -> tuple[int, int]:
+    """Processes that share the weights once, and how often they are held."""
+    if settings.shard is not None:
+        return settings.shard, settings.replicate or max(1, size // settings.shard)
+    replicate = settings.replicate or 1
+    return max(1, size // replicate), replicate
+
+
+@contextmanager
+def open_ranks(settings: ParallelSettings, device: torch.device) -> Iterator[Distributed]:
+    """Yields this process's part of the run; the others are left when it ends.
+
+    Raises:
+        UserError: the settings do not fit the processes there are.
+    """
+    check_world(settings)
+    if world_size() == 1:
+        yield SingleProcess()
+        return
+    from omnitune.distributed.torch_ranks import TorchRanks  # one process needs none of it
+
+    ranks = TorchRanks(settings, device)
+    try:
+        yield ranks
+    finally:
+        ranks.close()

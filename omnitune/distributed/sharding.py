@@ -1,0 +1,147 @@
+"""A model whose weights are divided among ranks, by torch's ``fully_shard`` (FSDP2).
+
+Each decoder layer is gathered when it is needed and let go again. What every batch needs, the
+embeddings, the head and the projectors, is gathered once a pass. An encoder is a group of its own,
+which each pass gathers whether its batch holds such a medium or not: so all ranks make the same
+calls. A frozen encoder that is small stays whole on each rank.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import (
+    CPUOffloadPolicy,
+    FSDPModule,
+    OffloadPolicy,
+    fully_shard,
+    register_fsdp_forward_method,
+)
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from omnitune.storage import machine_memory, usable_cores
+
+# Bytes up to which a frozen encoder stays whole: to gather it in each pass would take longer than
+# the memory is worth.
+SMALL = 1 << 30
+# Share of a device's memory that weights, gradients and optimiser may take where each rank holds
+# all of them; activations need the rest.
+ROOM = 0.6
+_TRAINED_BYTES = 16  # of a trained weight: itself, its gradient, two moments
+_TOUCH = "gather_root"
+
+
+def fits(model: nn.Module, device: torch.device) -> bool:
+    """Whether each rank can hold the whole model, its gradients and its optimiser's state."""
+    needed = sum(
+        p.numel() * (_TRAINED_BYTES if p.requires_grad else p.element_size())
+        for p in model.parameters()
+    )
+    if device.type == "cuda":
+        return needed < ROOM * torch.cuda.get_device_properties(device).total_memory
+    return needed < ROOM * machine_memory() / max(1, usable_cores())
+
+
+def shard(
+    model: nn.Module, device: torch.device, sizes: tuple[int, int], cpu_offload: bool = False
+) -> None:
+    """Divides a model's weights in place.
+
+    Args:
+        sizes: ranks that share the weights once, and how often they are held.
+    """
+    count, copies = sizes
+    shape, names = (
+        ((copies, count), ("replicate", "shard")) if copies > 1 else ((count,), ("shard",))
+    )
+    mesh = init_device_mesh(device.type, shape, mesh_dim_names=names)
+    policy: OffloadPolicy = CPUOffloadPolicy() if cpu_offload else OffloadPolicy()
+    kept: dict[str, Any] = {"mesh": mesh, "offload_policy": policy}
+    for layer in cast(Any, model).thinker.get_decoder().layers:
+        fully_shard(layer, **kept)
+    whole: set[nn.Parameter] = set()
+    for encoder in cast(Any, model).encoders.values():
+        if not any(True for _ in encoder.parameters()):
+            continue
+        if _stays_whole(encoder):
+            whole |= set(encoder.parameters())
+        else:
+            fully_shard(encoder, reshard_after_forward=False, **kept)
+    fully_shard(model, reshard_after_forward=False, ignored_params=whole, **kept)
+    # Behind torch's own hook, within the pass.
+    model.register_forward_pre_hook(lambda module, _: gather_encoders(module))
+    setattr(model, _TOUCH, lambda: None)
+    register_fsdp_forward_method(model, _TOUCH)
+    # Memory of gathered weights is made at first use, which must not be where nothing is recorded
+    # for a backward pass.
+    with gathered_root(model):
+        for module in _groups(model):
+            module.unshard()
+            module.reshard()
+
+
+def _stays_whole(encoder: nn.Module) -> bool:
+    if any(p.requires_grad for p in encoder.parameters()):
+        return False
+    return sum(p.numel() * p.element_size() for p in encoder.parameters()) <= SMALL
+
+
+def _groups(model: nn.Module) -> list[FSDPModule]:
+    return [module for module in model.modules() if isinstance(module, FSDPModule)]
+
+
+@contextmanager
+def gathered_root(model: nn.Module) -> Iterator[None]:
+    """What every pass needs is there: for scoring, which calls the model's parts one by one."""
+    with torch.no_grad():
+        getattr(model, _TOUCH)()
+    try:
+        yield
+    finally:
+        for module in _groups(model):
+            module.reshard()
+
+
+def gather_encoders(model: nn.Module) -> None:
+    """Gathers the divided encoders; all ranks do so in each pass, whatever their batch holds."""
+    for encoder in cast(Any, model).encoders.values():
+        if isinstance(encoder, FSDPModule):
+            encoder.unshard()
+
+
+def gathered_state(model: nn.Module, keep: bool) -> dict[str, Tensor]:
+    """The whole state in the machine's memory, one tensor after the other.
+
+    Args:
+        keep: on this rank; the others take part only.
+    """
+    state = {}
+    for name, tensor in model.state_dict().items():
+        whole = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+        if keep:
+            state[name] = whole.detach().to("cpu", copy=True)
+    return state
+
+
+@torch.no_grad()
+def put(into: Tensor, whole: Tensor) -> None:
+    """Writes a whole tensor into one that may be divided; each rank takes its own part of it."""
+    own = divided_like(into, whole)
+    if isinstance(own, DTensor):
+        cast(DTensor, into).to_local().copy_(own.to_local())
+    else:
+        into.copy_(own)
+
+
+def divided_like(like: Tensor, whole: Tensor) -> Tensor:
+    """A whole tensor, which each rank has, divided as another one is."""
+    if not isinstance(like, DTensor):
+        return whole
+    mesh = like.device_mesh
+    # Without a source, nothing is sent: each rank cuts out its own part.
+    return distribute_tensor(whole.to(mesh.device_type), mesh, like.placements, src_data_rank=None)

@@ -1,0 +1,237 @@
+"""Processes of one run, by torch.distributed: gloo on processors, NCCL on GPUs.
+
+Two groups: one for the steps, whose waiting has a limit, and a patient one for what takes rank 0
+long, such as indexing and scoring. Numbers that are decided by go through processors' memory, so
+that they never wait for a GPU's queue.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from datetime import timedelta
+from typing import Any, TypeVar, cast
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from omnitune.config.parallel import ParallelSettings
+from omnitune.data.packing import Shard
+from omnitune.distributed import sharding
+from omnitune.distributed.opening import grid
+from omnitune.distributed.protocol import OfFirstRank, Share, Sums
+from omnitune.distributed.watch import Watch
+
+T = TypeVar("T")
+PATIENCE = timedelta(days=7)
+
+
+class TorchRanks:
+    """A rank of several (see :class:`Distributed`).
+
+    Attributes:
+        watch: says of a hang where it is.
+        saving: the group by which checkpoints are written, beside the steps.
+    """
+
+    def __init__(self, settings: ParallelSettings, device: torch.device) -> None:
+        self.settings, self.device = settings, device
+        self.sharded, self.shards = False, 1
+        limit = timedelta(seconds=settings.timeout)
+        backend = "gloo"
+        if device.type == "cuda":
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+            backend = "cpu:gloo,cuda:nccl"
+        # The first meeting: machines of a cluster do not start at the same moment.
+        dist.init_process_group(backend, timeout=max(limit, timedelta(minutes=5)))
+        self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
+        self._control = dist.new_group(backend="gloo", timeout=limit)
+        self._patient = dist.new_group(backend="gloo", timeout=PATIENCE)
+        self.saving = dist.new_group(backend="gloo", timeout=PATIENCE)
+        self._steps = dist.new_group(backend=backend, timeout=limit)
+        self.watch = Watch(self.rank, self.world_size, settings.timeout)
+        self._replica: _Replica | None = None
+
+    @property
+    def shard(self) -> Shard:
+        """One in ``world_size`` of each micro-batch."""
+        return Shard(self.rank, self.world_size)
+
+    @property
+    def saves(self) -> bool:
+        """Rank 0, but of a divided model every rank."""
+        return self.rank == 0 or self.sharded
+
+    def prepare(self, model: nn.Module) -> None:
+        """Divides the model among the ranks, where that was asked for or it does not fit."""
+        mode = self.settings.mode
+        if mode == "auto":
+            mode = self.share("ddp" if sharding.fits(model, self.device) else "fsdp")
+        if mode == "fsdp":
+            sizes = grid(self.settings, self.world_size)
+            sharding.shard(model, self.device, sizes, self.settings.cpu_offload)
+            self.sharded, self.shards = True, sizes[0]
+
+    def begin(self, step: int) -> None:
+        """Notes that a step begins."""
+        self.watch.begin(step)
+
+    def accumulate(
+        self,
+        model: nn.Module,
+        share: Share,
+        last: bool,
+        autocast: Callable[[], AbstractContextManager[Any]],
+    ) -> Sums | None:
+        """Adds the gradients of a micro-batch."""
+        with self.watch("the gradients"):
+            if self.sharded:
+                return _sharded_pass(model, share, autocast)
+            if self._replica is None or not self._replica.fits(model):
+                self._replica = _Replica(model, self._steps)
+            return self._replica.accumulate(share, last, autocast)
+
+    def sum(self, values: Sequence[float]) -> list[float]:
+        """Sums over the ranks."""
+        found = torch.tensor(values, dtype=torch.float64)
+        with self.watch("a sum of numbers"):
+            dist.all_reduce(found, group=self._control)
+        return found.tolist()
+
+    def any(self, flag: bool) -> bool:
+        """Whether any rank has the flag set."""
+        return self.sum([float(flag)])[0] > 0
+
+    def share(self, value: T) -> T:
+        """Rank 0's value."""
+        values = [value]
+        dist.broadcast_object_list(values, src=0, group=self._patient)
+        return values[0]
+
+    def on_first(self, function: Callable[[], T]) -> T:
+        """What the function returns on rank 0."""
+        found: T | None = None
+        problem: BaseException | None = None
+        if self.rank == 0:
+            try:
+                found = function()
+            except Exception as error:
+                problem = error
+        told = None if problem is None else f"{type(problem).__name__}: {problem}"
+        told, shared = self.share((told, found if self.world_size > 1 else None))
+        if problem is not None:
+            raise problem
+        if told is not None:
+            raise OfFirstRank(f"rank 0 stopped: {told}")
+        return cast(T, found if self.rank == 0 else shared)
+
+    @torch.no_grad()
+    def scores(self, model: nn.Module, function: Callable[[], T]) -> T:
+        """Rank 0 computes while the others wait; with a divided model all compute the same."""
+        if not self.sharded:
+            return self.on_first(function)
+        with sharding.gathered_root(model):
+            return self.share(function())
+
+    @contextmanager
+    def in_turn(self) -> Iterator[None]:
+        """Rank 0, then the first of each other machine, then the rest."""
+        turn = 0 if self.rank == 0 else 1 if os.environ["LOCAL_RANK"] == "0" else 2
+        problem: Exception | None = None
+        for now in range(3):
+            if now == turn and problem is None:
+                try:
+                    yield
+                except Exception as error:
+                    problem = error
+            told = self._first_told(problem)
+            if problem is not None:
+                raise problem
+            if told is not None:
+                raise OfFirstRank(f"another rank stopped: {told}")
+
+    def _first_told(self, problem: Exception | None) -> str | None:
+        """What went wrong on any rank, of the first that something did on."""
+        own = None if problem is None else f"{type(problem).__name__}: {problem}"
+        found: list[str | None] = [None] * self.world_size
+        dist.all_gather_object(found, own, group=self._patient)
+        return next(filter(None, found), None)
+
+    def whole_state(self, model: nn.Module) -> dict[str, Tensor]:
+        """The model's state; gathered tensor by tensor where it is divided."""
+        if not self.sharded:
+            return model.state_dict()
+        return sharding.gathered_state(model, keep=self.rank == 0)
+
+    def close(self) -> None:
+        """Leaves the groups."""
+        self.watch.close()
+        self._replica = None
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+class _Pass(nn.Module):
+    """A model's pass over a batch, or over none, of which no loss depends on any weight."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: Any) -> Any:
+        """Losses and weights by group; a zero without a batch."""
+        if batch is not None:
+            return self.model(batch)
+        weight = next(p for p in self.model.parameters() if p.requires_grad)
+        # Something has to have a gradient, or there would be no backward pass to meet in.
+        return 0.0 * weight.reshape(-1)[:1].float(), None
+
+
+class _Replica:
+    """A whole model on each rank, by torch's own wrapper."""
+
+    def __init__(self, model: nn.Module, group: dist.ProcessGroup) -> None:
+        self._trained = self._ids(model)
+        self._wrapped = DistributedDataParallel(
+            _Pass(model),
+            process_group=group,
+            broadcast_buffers=False,
+            # A batch without an image gives an encoder of images no gradient; and a weight that no
+            # rank has used has to have none, as in one process.
+            find_unused_parameters=True,
+        )
+
+    @staticmethod
+    def _ids(model: nn.Module) -> tuple[int, ...]:
+        return tuple(id(p) for p in model.parameters() if p.requires_grad)
+
+    def fits(self, model: nn.Module) -> bool:
+        """Whether the model still trains the weights that it did: a phase may train others."""
+        return self._trained == self._ids(model)
+
+    def accumulate(
+        self, share: Share, last: bool, autocast: Callable[[], AbstractContextManager[Any]]
+    ) -> Sums | None:
+        """Adds the gradients of a micro-batch; after the last one they are the mean over ranks."""
+        if share.batch is None and not last:
+            return None
+        with nullcontext() if last else self._wrapped.no_sync():
+            with autocast():
+                loss_G, count_G = self._wrapped(share.batch)
+            loss_G.sum().backward()
+        return None if count_G is None else (loss_G.detach(), count_G)
+
+
+def _sharded_pass(
+    model: nn.Module, share: Share, autocast: Callable[[], AbstractContextManager[Any]]
+) -> Sums | None:
+    """Adds the gradients of a micro-batch; every rank has one, if need be a borrowed one."""
+    if share.batch is None:
+        return None  # no rank has one, then
+    with autocast():
+        loss_G, count_G = model(share.batch)
+    (0.0 * loss_G.sum() if share.borrowed else loss_G.sum()).backward()
+    return None if share.borrowed else (loss_G.detach(), count_G)

@@ -1,0 +1,93 @@
+"""Turns a hang into an error that names rank, step and call."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import torch.distributed as dist
+
+# Seconds beyond the limit, after which a process that does not come back from a call is ended: a
+# GPU's queue raises nothing where it waits.
+GRACE = 30.0
+EXIT_HANG = 75  # the system's "try again"
+_SPEAKS_OF_TIME = ("timed out", "timeout", "time out")
+
+
+class HangError(RuntimeError):
+    """A rank waited for others longer than allowed."""
+
+
+class Watch:
+    """Watches the calls in which a rank waits for the others.
+
+    Args:
+        limit: seconds.
+    """
+
+    def __init__(self, rank: int, world_size: int, limit: float) -> None:
+        self.rank, self.world_size, self.limit = rank, world_size, limit
+        self.step, self.call = 0, ""
+        self._since: float | None = None
+        self._ended = threading.Event()
+        threading.Thread(target=self._look, daemon=True, name="watch").start()
+
+    def begin(self, step: int) -> None:
+        """A step begins, after ``step`` others; the others can see it."""
+        self.step = step
+        with suppress(RuntimeError):  # what is wrong with the store shows in the step itself
+            _store().set(f"omnitune/step/{self.rank}", str(step + 1))
+
+    @contextmanager
+    def __call__(self, call: str) -> Iterator[None]:
+        """Names a call; raises HangError if it waits too long for others."""
+        self.call, self._since = call, time.monotonic()
+        try:
+            yield
+        except RuntimeError as error:
+            if any(words in str(error).lower() for words in _SPEAKS_OF_TIME):
+                raise HangError(self.describe()) from error
+            raise
+        finally:
+            self._since = None
+
+    def describe(self) -> str:
+        """Where this rank waits, and where the others were last."""
+        return (
+            f"rank {self.rank} waited more than {self.limit:g} s in step {self.step + 1} for "
+            f"{self.call}; {self._others()}. Look at the logs of the others; a longer "
+            "parallel.timeout bears slower ones"
+        )
+
+    def _others(self) -> str:
+        places: list[str] = []
+        for other in range(self.world_size):
+            key = f"omnitune/step/{other}"
+            if other == self.rank or len(places) > 8:
+                continue
+            try:
+                found = f"step {_store().get(key).decode()}" if _store().check([key]) else "no step"
+            except (RuntimeError, ValueError):
+                found = "an unknown step"
+            places.append(f"rank {other} was last in {found}")
+        return ", ".join(places)
+
+    def _look(self) -> None:
+        """Ends the process where a call neither returns nor raises."""
+        while not self._ended.wait(min(1.0, self.limit)):
+            since = self._since
+            if since is not None and time.monotonic() - since > self.limit + GRACE:
+                print(f"error: {self.describe()}", file=sys.__stderr__, flush=True)
+                os._exit(EXIT_HANG)
+
+    def close(self) -> None:
+        """Watches no longer."""
+        self._ended.set()
+
+
+def _store() -> dist.Store:
+    return dist.distributed_c10d._get_default_store()

@@ -1,0 +1,90 @@
+"""Ranks of torch.distributed that share a step do what one process does."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from loop_helpers import eight_samples, metrics, settings, start, use_plain_descent
+from rank_helpers import needs_fork, on_ranks, whole
+from torch import Tensor
+
+from omnitune.distributed.opening import open_ranks
+from omnitune.sample import Sample
+from omnitune.training.follower import FollowerLog
+from omnitune.training.loop import train
+
+pytestmark = needs_fork
+State = dict[str, Tensor]
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> list[Sample]:
+    return eight_samples(tmp_path_factory.mktemp("media"))
+
+
+def train_on(
+    rank: int, folder: Path, samples: list[Sample], mode: str, freeze: bool, rest: dict[str, Any]
+) -> State:
+    """Trains a tiny model; returns its weights (rank 0)."""
+    plain = rest.pop("plain", False)
+    config = settings(folder, precision="fp32", parallel={"mode": mode}, **rest)
+    with open_ranks(config.parallel, torch.device("cpu")) as ranks:
+        run = start(config, samples, freeze=freeze, ranks=ranks)
+        without_dropout(run.model)
+        if rank:
+            run.log = FollowerLog(config, run.groups, lambda step, entry: [], 1)
+        if plain:
+            use_plain_descent(run)
+        train(run)
+        return ranks.whole_state(run.model)
+
+
+def without_dropout(model: torch.nn.Module) -> None:
+    """What is drawn differs by rank."""
+    for module in model.modules():
+        for name in ("dropout", "activation_dropout", "attention_dropout"):
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, 0.0)
+
+
+def close(one: State, other: State, tolerance: float = 1e-5) -> None:
+    for name, tensor in one.items():
+        if ".conv." in name:
+            continue  # a bias before a batch norm has no effect: its gradient is rounding error
+        torch.testing.assert_close(
+            other[name],
+            tensor,
+            atol=tolerance,
+            rtol=tolerance,
+            msg=lambda m, n=name: f"{n}: {m}",
+        )
+
+
+@pytest.mark.parametrize("mode", ["ddp", "fsdp"])
+@pytest.mark.parametrize(
+    ("freeze", "rest"),
+    [
+        (True, {"batch_size": 4}),
+        (False, {"batch_size": 3, "gradient_accumulation": 2}),
+        (True, {"batch_size": 1, "gradient_accumulation": 2}),  # a rank has nothing
+    ],
+)
+def test_two_ranks_equal_one(
+    samples: list[Sample], tmp_path: Path, mode: str, freeze: bool, rest: dict[str, Any]
+) -> None:
+    """Plain descent, whose step is the gradient: also one that is too small or too large shows."""
+    rest = {"max_steps": 20, "plain": True, "max_grad_norm": 0.05, **rest}
+    alone = train_on(0, tmp_path / "one", samples, "auto", freeze, dict(rest))
+    work = partial(
+        train_on, folder=tmp_path / "two", samples=samples, mode=mode, freeze=freeze, rest=rest
+    )
+    first, _ = whole(on_ranks(2, work))
+    close(alone, first)
+    one, two = (metrics(tmp_path / name)[-1]["train"] for name in ("one", "two"))
+    assert two["loss"] == pytest.approx(one["loss"], rel=1e-5)
+    assert two["grad_norm"] == pytest.approx(one["grad_norm"], rel=1e-4)
+    assert {n: s["tokens"] for n, s in two["sources"].items()} == {
+        n: s["tokens"] for n, s in one["sources"].items()
+    }

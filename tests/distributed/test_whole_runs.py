@@ -1,0 +1,128 @@
+"""Whole runs of stage E on two ranks: results, checkpoints, logs."""
+
+import json
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers import sft_settings, shorten_answers
+from rank_helpers import needs_fork, on_ranks, whole
+
+from omnitune.distributed.opening import open_ranks
+from omnitune.models.loading import load_omni
+from omnitune.sample import UserError
+from omnitune.storage import read_checkpoint
+from omnitune.training import checkpoint, sharded_checkpoint
+from omnitune.training.loop import train
+from omnitune.training.sft import build_training, finetune
+
+pytestmark = needs_fork
+
+
+def finetune_on(rank: int, home: Path, name: str, mode: str, rest: dict[str, Any]) -> Any:
+    """A whole run, or where it was refused what it said."""
+    config = sft_settings(home, name, parallel={"mode": mode}, **rest)
+    try:
+        return {"results": finetune(config, overwrite=True)}
+    except UserError as error:
+        return {"error": str(error), "kind": type(error).__name__}
+
+
+@pytest.fixture(autouse=True)
+def _short(monkeypatch: pytest.MonkeyPatch) -> None:
+    shorten_answers(monkeypatch, 3)
+
+
+@pytest.mark.parametrize("mode", ["ddp", "fsdp"])
+def test_two_ranks_leave_what_one_does(home: Path, mode: str) -> None:
+    rest: dict[str, Any] = {"max_interpolation": 0, "freeze_encoders": True}
+    finetune_on(0, home, "alone", "auto", rest)
+    ends = whole(on_ranks(2, partial(finetune_on, home=home, name=mode, mode=mode, rest=rest)))
+    assert ends[0] == ends[1]
+    one, two = home / "alone", home / mode
+    found, expected = (json.loads((f / "results.json").read_text()) for f in (two, one))
+    for split, scores in expected["splits"].items() if "splits" in expected else ():
+        assert found["splits"][split]["loss"] == pytest.approx(scores["loss"], rel=1e-3)
+    lines = [(f / "metrics.jsonl").read_text().splitlines() for f in (one, two)]
+    for a, b in zip(*(map(json.loads, found) for found in lines), strict=True):
+        assert b["step"] == a["step"]
+        assert b["validation"]["loss"] == pytest.approx(a["validation"]["loss"], rel=1e-3)
+    models = [load_omni(f / "omni.pt")[0].state_dict() for f in (one, two)]
+    for name, tensor in models[0].items():
+        torch.testing.assert_close(models[1][name], tensor, atol=1e-4, rtol=1e-3)
+    logs = sorted(path.name for path in (two / "logs").iterdir())
+    assert logs == ["rank_0.log", "rank_1.log"]
+    assert not list(two.glob("*.tmp"))
+
+
+def test_what_rank_0_refuses_ends_all_ranks(home: Path) -> None:
+    rest = {"data_dir": home / "nowhere"}
+    first, second = whole(
+        on_ranks(2, partial(finetune_on, home=home, name="no", mode="ddp", rest=rest))
+    )
+    assert "nowhere" in first["error"]
+    assert second["kind"] == "OfFirstRank"
+    assert not (home / "no").exists()
+
+
+class StoppedError(Exception):
+    """Ends a run in its middle."""
+
+
+def steps_on(
+    rank: int, home: Path, name: str, mode: str, steps: int, resume: bool = False
+) -> dict[str, torch.Tensor]:
+    """Trains up to a step of eight; returns the weights."""
+    config = sft_settings(
+        home, name, parallel={"mode": mode}, max_steps=8, max_interpolation=0, log_every=100
+    )
+    with open_ranks(config.parallel, torch.device("cpu")) as ranks:
+        run = build_training(config, resume, ranks).run
+        run.score = lambda step, ended: {"loss": float(step)}
+        batch_at = run.batch_at
+
+        def until(number: int, *shard: Any) -> Any:
+            if number == steps:
+                raise StoppedError
+            return batch_at(number, *shard)
+
+        run.batch_at = until
+        with suppress(StoppedError):
+            train(run)
+        return ranks.whole_state(run.model)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [("fsdp", "auto"), ("auto", "fsdp"), ("fsdp", "fsdp"), ("ddp", "auto")]
+)
+def test_a_run_goes_on_with_another_number_of_ranks(home: Path, before: str, after: str) -> None:
+    def run(mode: str, name: str, steps: int, resume: bool) -> dict[str, torch.Tensor]:
+        work = partial(steps_on, home=home, name=name, mode=mode, steps=steps, resume=resume)
+        return work(0) if mode == "auto" else whole(on_ranks(2, work))[0]
+
+    straight = run("auto", "straight", 8, False)
+    name = f"{before} then {after}"
+    run(before, name, 4, False)
+    ending = ".dcp" if before == "fsdp" else ".pt"
+    assert [p.name for p in checkpoint.step_files(home / name)][-1] == f"omni_step_4{ending}"
+    resumed = run(after, name, 8, True)
+    for key, tensor in straight.items():
+        torch.testing.assert_close(resumed[key], tensor, atol=1e-4, rtol=1e-3)
+
+
+def test_a_divided_checkpoint_becomes_a_file_and_damage_is_refused(home: Path) -> None:
+    whole(on_ranks(2, partial(steps_on, home=home, name="divided", mode="fsdp", steps=2)))
+    folder = home / "divided" / "omni_step_2.dcp"
+    file = sharded_checkpoint.consolidate(folder)
+    assert read_checkpoint(file)["step"] == 2
+    assert read_checkpoint(file).keys() == sharded_checkpoint.read(folder).keys()
+    part = next(folder.glob("*.safetensors"))
+    part.write_bytes(part.read_bytes()[:-1] + b"x")
+    with pytest.raises(UserError, match="is damaged"):
+        sharded_checkpoint.read(folder)
+    part.unlink()
+    with pytest.raises(UserError, match="is missing"):
+        sharded_checkpoint.read(folder)

@@ -1,0 +1,98 @@
+"""Several processes that run a function together, as torchrun would have started them."""
+
+import faulthandler
+import io
+import multiprocessing
+import os
+import socket
+import sys
+import traceback
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.connection import Connection
+from typing import Any
+
+import pytest
+import torch
+
+from omnitune.training import checkpoint
+
+SECONDS = 40.0  # after which a rank tells where it is and ends
+needs_fork = pytest.mark.skipif(sys.platform != "linux", reason="the test forks its ranks")
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def environment(rank: int, count: int, port: int) -> dict[str, str]:
+    return {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(count),
+        "LOCAL_WORLD_SIZE": str(count),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "GLOO_SOCKET_IFNAME": "lo",
+    }
+
+
+def whole(found: list[Any]) -> list[Any]:
+    """What the ranks returned, none of which may have failed."""
+    problems = [f"rank {n}: {x}" for n, x in enumerate(found) if x is None or isinstance(x, str)]
+    assert not problems, "\n".join(problems)
+    return found
+
+
+def on_ranks(count: int, function: Callable[[int], Any], seconds: float = SECONDS) -> list[Any]:
+    """What a function returns on each rank; what it raises there is returned as its traceback.
+
+    A rank that is killed returns None.
+    """
+    context = multiprocessing.get_context("fork")
+    port, pipes, others = free_port(), [], []
+    for rank in range(count):
+        ours, theirs = context.Pipe(duplex=False)
+        arguments = (rank, count, port, function, theirs)
+        others.append(context.Process(target=_be_a_rank, args=arguments))
+        others[-1].start()
+        theirs.close()
+        pipes.append(ours)
+    found = []
+    for pipe in pipes:
+        try:
+            if pipe.poll(seconds):
+                found.append(torch.load(io.BytesIO(pipe.recv_bytes()), weights_only=False))
+            else:
+                found.append(f"nothing within {seconds} s")
+        except EOFError:
+            found.append(None)
+    for other in others:
+        other.join(20)
+        if other.is_alive():
+            other.kill()
+            other.join()
+    return found
+
+
+def _be_a_rank(
+    rank: int, count: int, port: int, function: Callable[[int], Any], pipe: Connection
+) -> None:
+    os.environ.update(environment(rank, count, port))
+    torch.set_num_threads(1)
+    checkpoint._WRITER = ThreadPoolExecutor(1)  # the thread of the other was not forked
+    faulthandler.dump_traceback_later(SECONDS - 10, exit=True)
+    try:
+        whole = io.BytesIO()
+        torch.save(function(rank), whole)  # a pipe would share tensors' memory, which ends here
+        pipe.send_bytes(whole.getvalue())
+    except BaseException:
+        whole = io.BytesIO()
+        torch.save(traceback.format_exc(), whole)
+        pipe.send_bytes(whole.getvalue())
+    finally:
+        pipe.close()
+        sys.stdout.flush()
+        os._exit(0)  # what gloo does at the end of a process is its own affair
