@@ -17,6 +17,7 @@ from omnitune.config.arguments import split_arguments
 from omnitune.config.base import CHECKPOINTS, C, Config
 from omnitune.config.commands import (
     CompareConfig,
+    ConsolidateConfig,
     EvaluateConfig,
     ExportConfig,
     InspectConfig,
@@ -24,6 +25,7 @@ from omnitune.config.commands import (
     ReportConfig,
 )
 from omnitune.config.help import aligned, asks_for_help, help_text
+from omnitune.config.parallel import OfFirstRank, own_rank, world_size
 from omnitune.config.run import RunConfig, RunOptions
 from omnitune.config.settings import load_config, nearest, read_json_object
 from omnitune.config.sft import SftConfig
@@ -72,7 +74,9 @@ def main(arguments: list[str] | None = None) -> int:
     except Exception as error:
         if isinstance(error, OSError) and error.filename is None:  # of writing
             drop_output()
-        tell(f"error: {explain(error)}")
+        if not isinstance(error, OfFirstRank):  # which rank 0 tells
+            whose = f"rank {own_rank()}: " if world_size() > 1 else ""
+            tell(f"{whose}error: {explain(error)}")
         return 2 if isinstance(error, UserError | OSError) else 1
 
 
@@ -269,7 +273,6 @@ def fine_tune(config: SftConfig, **flags: bool) -> None:
     """Trains, prints the scores and writes the report."""
     # Before the imports, which take some seconds.
     print(f"fine-tuning on {_places(config)}, results in {config.out}", flush=True)
-    from omnitune.distributed.opening import own_rank
     from omnitune.evaluation.runs import data_of
     from omnitune.reporting.report import REPORT_FILE, scores_table, write_report
     from omnitune.training.sft import finetune
@@ -363,6 +366,15 @@ def export(config: ExportConfig) -> int:
     return 0
 
 
+@takes(ConsolidateConfig)
+def consolidate(config: ConsolidateConfig) -> int:
+    """Writes the newest checkpoint of a divided model as one file."""
+    from omnitune.training.sharded_checkpoint import consolidate_newest
+
+    print(f"{consolidate_newest(config.ckpt_dir)}: written")
+    return 0
+
+
 def chat(arguments: list[str]) -> int:
     """Talks to a model at a prompt, or answers once."""
     if asks_for_help(arguments):
@@ -377,7 +389,7 @@ def chat(arguments: list[str]) -> int:
 
 GROUPS: dict[str, tuple[Command, ...]] = {
     "Get data and parts": (corpus, parts),
-    "Train": (pretrain, plan, sft),
+    "Train": (pretrain, plan, sft, consolidate),
     "Score": (evaluate,),
     "Look": (inspect, report, compare),
     "Export": (export,),

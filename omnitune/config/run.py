@@ -8,7 +8,6 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 
 from omnitune.config.base import Config, Count, Rate, Seed, Share
-from omnitune.config.parallel import ParallelSettings
 from omnitune.sample import UserError
 
 
@@ -84,8 +83,6 @@ class RunConfig(Config):
     """number of newest step checkpoints to keep; older ones are deleted"""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """device to train on; auto takes a GPU if there is one"""
-    parallel: ParallelSettings = ParallelSettings()
-    """how the processes that torchrun starts share the run, an object with the keys below"""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """number format of the forward pass; bf16 is mixed precision, auto takes it where the hardware
     computes faster in it"""

@@ -18,11 +18,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from omnitune.config.parallel import ParallelSettings
+from omnitune.config.parallel import OfFirstRank, ParallelSettings
 from omnitune.data.packing import Shard
 from omnitune.distributed import sharding
 from omnitune.distributed.opening import grid
-from omnitune.distributed.protocol import OfFirstRank, Share, Sums
+from omnitune.distributed.protocol import Share, Sums
 from omnitune.distributed.watch import Watch
 
 T = TypeVar("T")
@@ -108,7 +108,8 @@ class TorchRanks:
     def share(self, value: T) -> T:
         """Rank 0's value."""
         values = [value]
-        dist.broadcast_object_list(values, src=0, group=self._patient)
+        with self.watch("what rank 0 says", patient=True):
+            dist.broadcast_object_list(values, src=0, group=self._patient)
         return values[0]
 
     def on_first(self, function: Callable[[], T]) -> T:
@@ -157,7 +158,8 @@ class TorchRanks:
         """What went wrong on any rank, of the first that something did on."""
         own = None if problem is None else f"{type(problem).__name__}: {problem}"
         found: list[str | None] = [None] * self.world_size
-        dist.all_gather_object(found, own, group=self._patient)
+        with self.watch("the others to have their turn", patient=True):
+            dist.all_gather_object(found, own, group=self._patient)
         return next(filter(None, found), None)
 
     def whole_state(self, model: nn.Module) -> dict[str, Tensor]:
