@@ -10,6 +10,7 @@ from pydantic import Field
 from omnitune.config.base import Config, Count
 from omnitune.sample import UserError
 
+RESTARTS = "TORCHELASTIC_RESTART_COUNT"  # times that torchrun has started the ranks anew
 Mode = Literal["auto", "single", "ddp", "fsdp"]
 
 
@@ -29,7 +30,7 @@ def own_rank() -> int:
 
 def restarted() -> bool:
     """Whether ``torchrun`` has started the processes anew, after one of them was lost."""
-    return _number("TORCHELASTIC_RESTART_COUNT", 0) > 0
+    return _number(RESTARTS, 0) > 0
 
 
 def _number(name: str, default: int) -> int:
