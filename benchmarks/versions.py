@@ -9,7 +9,7 @@ import itertools
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -23,14 +23,13 @@ from omnitune.config.sft import SftConfig
 from omnitune.data.loader import take
 from omnitune.data.packing import WHOLE, Shard, pack, share_prefix
 from omnitune.data.rounding import round_up
-from omnitune.distributed.protocol import Distributed
+from omnitune.distributed.protocol import Share
 from omnitune.evaluation.scoring import pick, scoreboard
 from omnitune.models import attention
 from omnitune.training.checkpoint import copied
 from omnitune.training.loop import update
 from omnitune.training.optim import build_optimizer
-from omnitune.training.prefetch import DeviceBatch, Prefetcher
-from omnitune.training.ranks import choose_ranks, open_ranks
+from omnitune.training.prefetch import Prefetcher
 from omnitune.training.run import Plan, Run
 from omnitune.training.strategy import headline_tasks
 
@@ -49,7 +48,6 @@ class Omnitune:
         few_logits: logits at supervised positions only.
         compiled, checkpointed: as the settings of these names.
         varlen: attention without padding, where there is such.
-        workers: processes that share a step; None for as many as the loop takes.
         few_rows: of the last layer's feed-forward part only rows that are read.
     """
 
@@ -65,7 +63,6 @@ class Omnitune:
         compiled: bool = False,
         checkpointed: bool = False,
         varlen: bool = True,
-        workers: int | None = None,
         few_rows: bool = True,
     ) -> None:
         self.bench, self.share, self.shared = bench, share, shared
@@ -91,7 +88,7 @@ class Omnitune:
             self.model = _PaddedOnFeatures(bench)
         elif not few_logits:
             self.model = _EveryLogit(bench)
-        config = bench.settings.model_copy(update={"workers": workers})
+        config = bench.settings
         self.optimizer = build_optimizer(self.model, config, bench.rates)
         self.step = Run(
             model=self.model,
@@ -104,13 +101,9 @@ class Omnitune:
             score=lambda step, ended: {},
             state={"precision": "bf16" if bf16 else "fp32"},
         )
-        self._open = ExitStack()
-        count = 1 if compiled else choose_ranks(self.step)
-        self.ranks = self._open.enter_context(open_ranks(count, self.optimizer, self._follow))
 
     def close(self) -> None:
-        """Ends the other processes."""
-        self._open.close()
+        """Nothing is to be ended."""
 
     def run(self, first: int, steps: int) -> Timing:
         """Trains ``steps`` steps from sample ``first`` on."""
@@ -133,37 +126,23 @@ class Omnitune:
 
     def _step(self, number: int, batch_at: Callable[[int], Any], clock: Clock) -> None:
         """A step of the loop, with its time booked by part."""
-        run, ranks, lap = self.step, self.ranks, clock.lap
+        run, ranks, lap = self.step, self.step.ranks, clock.lap
         run.step = number
 
-        def fed(number: int) -> DeviceBatch:
+        def fed(number: int) -> Share:
             batch = batch_at(number)
             lap("data")
-            return DeviceBatch(batch, batch.num_targets)
+            return Share(batch, batch.num_targets)
 
-        def add_gradients(values: Sequence[float]) -> list[float]:
+        def add_up(values: Sequence[float]) -> list[float]:
             lap("backward")
-            found = type(ranks).add_gradients(ranks, values)
-            lap("other ranks")
-            return found
+            return list(values)
 
-        ranks.broadcast(number)
         forward = self.model.register_forward_hook(lambda *_: lap("forward"))
-        ranks.add_gradients = add_gradients  # type: ignore[method-assign]
-        update(run, fed, ranks)
+        ranks.sum = add_up  # type: ignore[method-assign]
+        update(run, fed)
         forward.remove()
         lap("optimiser")
-        ranks.end_step()
-        lap("other ranks")
-
-    def _follow(self, ranks: Distributed) -> None:
-        """The steps of another rank."""
-        self.model.train()
-        while True:
-            self.step.step = number = ranks.broadcast()
-            batch = self._batch_at(number, ranks.shard)
-            update(self.step, lambda n, b=batch: DeviceBatch(b, b.num_targets), ranks)
-            ranks.end_step()
 
     def upkeep(self) -> dict[str, float]:
         """Seconds a step of scoring and of saving, spread over the steps between two of each.
@@ -190,7 +169,7 @@ class Omnitune:
         """Batches by number; on a GPU one ahead, as the loop has them."""
         if self.device.type == "cuda":
             return Prefetcher(self._batch_at, stop)
-        return nullcontext(lambda number: self._batch_at(number, self.ranks.shard))
+        return nullcontext(self._batch_at)
 
     def _batch_at(self, number: int, part: Shard = WHOLE) -> Any:
         first = number * self.bench.batch_size
@@ -287,7 +266,6 @@ VERSIONS: dict[str, Callable[[Bench, float, bool], Any]] = {
     "  with padded rows": _omnitune(padded=True),
     "  with every logit": _omnitune(few_logits=False),
     "  without shared questions": _omnitune(shared=False),
-    "  in one process": _omnitune(workers=1),
     "  with every row of the last layer": _omnitune(few_rows=False),
     "omnitune, compiled": _omnitune(compiled=True),
     "  with checkpointed activations": _omnitune(compiled=True, checkpointed=True),

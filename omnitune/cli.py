@@ -18,9 +18,10 @@ from omnitune.commands.looking import (
     report,
     validate,
 )
-from omnitune.commands.making import corpus, fine_tune, parts, plan, pretrain, sft
+from omnitune.commands.making import consolidate, corpus, fine_tune, parts, plan, pretrain, sft
 from omnitune.commands.wiring import Command, about
 from omnitune.config.help import aligned, asks_for_help
+from omnitune.config.parallel import OfFirstRank, own_rank, world_size
 from omnitune.config.settings import nearest
 from omnitune.sample import UserError
 from omnitune.serving.streams import CUT_OFF, drop_output, tell, tolerate_any_bytes
@@ -67,7 +68,9 @@ def main(arguments: list[str] | None = None) -> int:
     except Exception as error:
         if isinstance(error, OSError) and error.filename is None:  # of writing
             drop_output()
-        tell(f"error: {explain(error)}")
+        if not isinstance(error, OfFirstRank):  # which rank 0 tells
+            whose = f"rank {own_rank()}: " if world_size() > 1 else ""
+            tell(f"{whose}error: {explain(error)}")
         return 2 if isinstance(error, UserError | OSError) else 1
 
 
@@ -134,7 +137,7 @@ def chat(arguments: list[str]) -> int:
 
 GROUPS: dict[str, tuple[Command, ...]] = {
     "Get data and parts": (corpus, convert, parts),
-    "Train": (pretrain, plan, sft),
+    "Train": (pretrain, plan, sft, consolidate),
     "Score": (evaluate,),
     "Look": (validate, inspect, replay, report, compare),
     "Export": (export,),

@@ -9,8 +9,9 @@ from pathlib import Path
 from omnitune.commands.wiring import SETTINGS, print_help, takes
 from omnitune.config.arguments import split_arguments
 from omnitune.config.base import CHECKPOINTS
-from omnitune.config.commands import PlanOptions
+from omnitune.config.commands import ConsolidateConfig, PlanOptions
 from omnitune.config.help import asks_for_help
+from omnitune.config.parallel import own_rank
 from omnitune.config.run import RunConfig, RunOptions
 from omnitune.config.settings import load_config, read_json_object
 from omnitune.config.sft import SftConfig
@@ -139,6 +140,15 @@ def plan(arguments: list[str]) -> int:
     return 0
 
 
+@takes(ConsolidateConfig)
+def consolidate(config: ConsolidateConfig) -> int:
+    """Writes the newest checkpoint of a divided model as one file."""
+    from omnitune.training.sharded_checkpoint import consolidate_newest
+
+    print(f"{consolidate_newest(config.ckpt_dir)}: written")
+    return 0
+
+
 def fine_tune(config: SftConfig, **flags: bool) -> None:
     """Trains, prints the scores and writes the report."""
     # Before the imports, which take some seconds.
@@ -148,6 +158,8 @@ def fine_tune(config: SftConfig, **flags: bool) -> None:
     from omnitune.training.sft import finetune
 
     results = finetune(config, **flags)
+    if own_rank():
+        return  # rank 0 tells
     if results is not None:
         print("\n".join([*scores_table(results), f"model: {config.out / 'omni.pt'}"]))
     # A finished run may have been stopped before its report was written.

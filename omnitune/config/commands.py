@@ -155,6 +155,15 @@ class PlanOptions(Config):
     """print the plan as JSON"""
 
 
+class ConsolidateConfig(Config):
+    """Options of ``omnitune consolidate``."""
+
+    positional: ClassVar[str] = "ckpt_dir"
+
+    ckpt_dir: Path = Field(title="FOLDER")
+    """output folder of the run, or one of its checkpoints (omni_step_N.dcp)"""
+
+
 class ExportConfig(Config):
     """Options of ``omnitune export``."""
 

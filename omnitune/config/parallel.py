@@ -2,13 +2,42 @@
 
 from __future__ import annotations
 
+import os
 from typing import Literal
 
 from pydantic import Field
 
 from omnitune.config.base import Config, Count
+from omnitune.sample import UserError
 
+RESTARTS = "TORCHELASTIC_RESTART_COUNT"  # times that torchrun has started the ranks anew
 Mode = Literal["auto", "single", "ddp", "fsdp"]
+
+
+class OfFirstRank(UserError):
+    """What went wrong on rank 0, as the other ranks hear of it: it has been told already."""
+
+
+def world_size() -> int:
+    """Number of processes that were started together; 1 without ``torchrun``."""
+    return _number("WORLD_SIZE", 1)
+
+
+def own_rank() -> int:
+    """Number of this process among them."""
+    return _number("RANK", 0)
+
+
+def restarted() -> bool:
+    """Whether ``torchrun`` has started the processes anew, after one of them was lost."""
+    return _number(RESTARTS, 0) > 0
+
+
+def _number(name: str, default: int) -> int:
+    text = os.environ.get(name, str(default))
+    if not text.isdigit():
+        raise UserError(f"the environment's {name} is {text!r}, expected a number; use torchrun")
+    return int(text)
 
 
 class ParallelSettings(Config):

@@ -17,7 +17,6 @@ from omnitune.config.base import (
     seconds_of,
     split_names,
 )
-from omnitune.config.parallel import ParallelSettings
 from omnitune.sample import UserError
 
 
@@ -102,8 +101,6 @@ class RunConfig(Config):
     no limit]"""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """device to train on; auto takes a GPU if there is one"""
-    parallel: ParallelSettings = ParallelSettings()
-    """how the processes that torchrun starts share the run, an object with the keys below"""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """number format of the forward pass; bf16 is mixed precision, auto takes it where the hardware
     computes faster in it"""

@@ -18,6 +18,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from omnitune.config.base import Config, Count, Fraction, Language, Rate, Share
 from omnitune.config.lora import LoraSettings
+from omnitune.config.parallel import ParallelSettings
 from omnitune.config.run import RunConfig
 from omnitune.config.settings import UNKNOWN_NAME, nearest
 from omnitune.config.sources import NewName, SourceName, SourceSettings, Weight, own_names
@@ -151,6 +152,8 @@ class SftConfig(RunConfig):
     are frozen and it saves time"""
     activation_checkpointing: bool = False
     """recompute activations in the backward pass: less memory, a third slower"""
+    parallel: ParallelSettings = ParallelSettings()
+    """how the processes that torchrun starts share the run, an object with the keys below"""
     max_interpolation: Share = 0.5
     """largest share of the starting thinker's weights that is interpolated into the final ones; the
     run takes the share with the lowest validation loss, 0 turns it off"""

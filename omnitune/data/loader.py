@@ -23,6 +23,9 @@ from omnitune.encoders.base import Encoder
 from omnitune.sample import Media, Message, Sample, UserError
 
 WINDOW = 16  # batches whose lengths are balanced together
+# Length from which on attention is more work than the rest of a layer: 12 times a width of 512.
+EVEN = 6144
+ENCODED = 768  # values of an input (16 by 16 pixels) that an encoder makes a token of, about
 MEASURED = 256  # samples at the start of a run whose mean length stands for all
 
 # Feature rows of a medium (cached), by modality.
@@ -190,10 +193,10 @@ class BatchStream:
     def __call__(self, number: int, part: Shard = WHOLE) -> Batch | None:
         """Batch ``number`` of the run, counted from 0 over all epochs; None for an empty part.
 
-        The parts of a batch hold its samples once each, and about as many tokens.
+        The parts of a batch hold its samples once each, and are about as much work.
         """
         whole = self.read_batch(number)
-        if self.watch is not None and part.rank == 0:
+        if self.watch is not None:
             self.watch(number, whole)
         samples = take(whole, part)
         return self.pack(samples) if any(samples) else None
@@ -299,9 +302,25 @@ def pack_into_bins(lengths: Sequence[int], bins: int) -> list[list[int]]:
 
 
 def take(samples: list[list[Item]], part: Shard) -> list[list[Item]]:
-    """A part of a batch's samples: each is in one of the parts, which have about as many tokens."""
-    dealt = pack_into_bins([_tokens(items) for items in samples], part.of)
+    """A part of a batch's samples: each is in one of the parts, which are about as much work."""
+    dealt = pack_into_bins([work(items) for items in samples], part.of)
     return [samples[n] for n in dealt[part.rank]]
+
+
+def work(items: Sequence[Item]) -> int:
+    """About how much it is to compute some items that share what they begin with.
+
+    In tokens of a decoder times ``EVEN``: its layers' own work grows with the tokens, attention
+    with their square, and an encoder's with what is still to be encoded.
+    """
+    total = 0
+    for item in items:
+        total += item.row_tokens * (EVEN + len(item.rendered.tokens))
+        for slots, tensor in zip(item.rendered.slots, item.media, strict=True):
+            if slots.media.modality in item.raw and slots.start >= item.shared:
+                seen = max(1, tensor.numel() // ENCODED)
+                total += seen * (EVEN + seen)
+    return total
 
 
 def _tokens(items: Sequence[Item]) -> int:

@@ -8,30 +8,13 @@ from contextlib import contextmanager
 
 import torch
 
-from omnitune.config.parallel import ParallelSettings
+from omnitune.config.parallel import ParallelSettings, world_size
 from omnitune.distributed.protocol import Distributed
 from omnitune.distributed.single import SingleProcess
 from omnitune.sample import UserError
 
 # What torchrun tells each process of the others.
 NEEDED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-
-
-def world_size() -> int:
-    """Number of processes that were started together; 1 without ``torchrun``."""
-    return _number("WORLD_SIZE", 1)
-
-
-def own_rank() -> int:
-    """Number of this process among them."""
-    return _number("RANK", 0)
-
-
-def _number(name: str, default: int) -> int:
-    text = os.environ.get(name, str(default))
-    if not text.isdigit():
-        raise UserError(f"the environment's {name} is {text!r}, expected a number; use torchrun")
-    return int(text)
 
 
 def check_world(settings: ParallelSettings) -> None:

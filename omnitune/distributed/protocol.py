@@ -9,15 +9,10 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 from torch import Tensor, nn
 
 from omnitune.data.packing import Shard
-from omnitune.sample import UserError
 
 T = TypeVar("T")
 
 Sums = tuple[Tensor, Tensor]  # of a batch: losses and weights of its targets, by group
-
-
-class OfFirstRank(UserError):
-    """What went wrong on rank 0, as the other ranks hear of it: it has been told already."""
 
 
 class Share(NamedTuple):

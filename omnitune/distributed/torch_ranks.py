@@ -16,13 +16,14 @@ from typing import Any, TypeVar, cast
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
-from omnitune.config.parallel import ParallelSettings
+from omnitune.config.parallel import RESTARTS, OfFirstRank, ParallelSettings
 from omnitune.data.packing import Shard
 from omnitune.distributed import sharding
 from omnitune.distributed.opening import grid
-from omnitune.distributed.protocol import OfFirstRank, Share, Sums
+from omnitune.distributed.protocol import Share, Sums
 from omnitune.distributed.watch import Watch
 
 T = TypeVar("T")
@@ -46,7 +47,11 @@ class TorchRanks:
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
             backend = "cpu:gloo,cuda:nccl"
         # The first meeting: machines of a cluster do not start at the same moment.
-        dist.init_process_group(backend, timeout=max(limit, timedelta(minutes=5)))
+        first = max(limit, timedelta(minutes=5))
+        store, rank, size = next(rendezvous("env://", timeout=first))
+        # The store outlives ranks that are started anew, and holds addresses of the lost ones.
+        store = dist.PrefixStore(f"start/{os.environ.get(RESTARTS, 0)}", store)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=first)
         self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
         self._control = dist.new_group(backend="gloo", timeout=limit)
         self._patient = dist.new_group(backend="gloo", timeout=PATIENCE)
@@ -108,7 +113,8 @@ class TorchRanks:
     def share(self, value: T) -> T:
         """Rank 0's value."""
         values = [value]
-        dist.broadcast_object_list(values, src=0, group=self._patient)
+        with self.watch("what rank 0 says", patient=True):
+            dist.broadcast_object_list(values, src=0, group=self._patient)
         return values[0]
 
     def on_first(self, function: Callable[[], T]) -> T:
@@ -157,7 +163,8 @@ class TorchRanks:
         """What went wrong on any rank, of the first that something did on."""
         own = None if problem is None else f"{type(problem).__name__}: {problem}"
         found: list[str | None] = [None] * self.world_size
-        dist.all_gather_object(found, own, group=self._patient)
+        with self.watch("the others to have their turn", patient=True):
+            dist.all_gather_object(found, own, group=self._patient)
         return next(filter(None, found), None)
 
     def whole_state(self, model: nn.Module) -> dict[str, Tensor]:
@@ -198,7 +205,7 @@ class _Replica:
         self._wrapped = DistributedDataParallel(
             _Pass(model),
             process_group=group,
-            broadcast_buffers=False,
+            forward_sync_buffers=False,
             # A batch without an image gives an encoder of images no gradient; and a weight that no
             # rank has used has to have none, as in one process.
             find_unused_parameters=True,

@@ -1,4 +1,4 @@
-"""Turns a hang into an error that names rank, step and call."""
+"""Turns a hang, and a rank that is lost, into an error that names rank, step and call."""
 
 from __future__ import annotations
 
@@ -11,15 +11,22 @@ from contextlib import contextmanager, suppress
 
 import torch.distributed as dist
 
+from omnitune.sample import UserError
+
 # Seconds beyond the limit, after which a process that does not come back from a call is ended: a
 # GPU's queue raises nothing where it waits.
 GRACE = 30.0
 EXIT_HANG = 75  # the system's "try again"
 _SPEAKS_OF_TIME = ("timed out", "timeout", "time out")
+_SPEAKS_OF_LOSS = ("closed by peer", "reset by peer", "broken pipe", "remote process exited")
 
 
-class HangError(RuntimeError):
+class HangError(UserError):
     """A rank waited for others longer than allowed."""
+
+
+class LostRankError(UserError):
+    """Another rank has ended."""
 
 
 class Watch:
@@ -43,14 +50,27 @@ class Watch:
             _store().set(f"omnitune/step/{self.rank}", str(step + 1))
 
     @contextmanager
-    def __call__(self, call: str) -> Iterator[None]:
-        """Names a call; raises HangError if it waits too long for others."""
-        self.call, self._since = call, time.monotonic()
+    def __call__(self, call: str, patient: bool = False) -> Iterator[None]:
+        """Names a call.
+
+        Args:
+            patient: it may take as long as it likes.
+
+        Raises:
+            HangError: it waits too long for others. LostRankError: one of them has ended.
+        """
+        self.call, self._since = call, None if patient else time.monotonic()
         try:
             yield
         except RuntimeError as error:
-            if any(words in str(error).lower() for words in _SPEAKS_OF_TIME):
+            told = str(error).lower()
+            if any(words in told for words in _SPEAKS_OF_TIME):
                 raise HangError(self.describe()) from error
+            if any(words in told for words in _SPEAKS_OF_LOSS):
+                raise LostRankError(
+                    f"rank {self.rank} lost another rank in step {self.step + 1}, as it waited for "
+                    f"{call}: that one ended, or was killed (is there enough memory?); see its log"
+                ) from error
             raise
         finally:
             self._since = None

@@ -14,6 +14,7 @@ from tokenizers import Tokenizer
 from torch import manual_seed, nn
 
 from omnitune.config.base import Count
+from omnitune.config.parallel import world_size
 from omnitune.config.run import RunConfig
 from omnitune.data.reading import data_files, read_available, split_of
 from omnitune.encoders.vocab_head import VocabHead
@@ -170,6 +171,8 @@ def pretrain(
     Args:
         build: makes the stage of its settings and of that path.
     """
+    if world_size() > 1:
+        raise UserError("the parts are trained in one process each; start this without torchrun")
     path = config.out / config.checkpoint
     inputs = data_files(config.data_dir)
     if isinstance(config, EncoderConfig):

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from omnitune.config.run import RunConfig
+from omnitune.sample import UserError
 
 # Newton-Schulz coefficients of Jordan et al. 2024, "Muon": steep at zero, singular values end
 # between about 0.7 and 1.2, which serves as well as exactly 1.
@@ -89,7 +90,16 @@ def build_optimizer(
 
     Args:
         rates: peak learning rate by prefix of the parameter's name, where it differs.
+
+    Raises:
+        UserError: Muon, of a model that is divided among ranks.
     """
+    divided = any(hasattr(parameter, "full_tensor") for parameter in model.parameters())
+    if divided and config.optimizer == "muon":
+        raise UserError(
+            "optimizer is muon, which needs whole matrices, and parallel.mode fsdp divides them; "
+            "take adamw, or parallel.mode ddp"
+        )
     matrices = hidden_matrices(model) if config.optimizer == "muon" else set()
     groups: dict[tuple[float, float, bool], list[nn.Parameter]] = {}
     for name, parameter in trainable(model):

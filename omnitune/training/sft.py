@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from omnitune.config.parallel import restarted
 from omnitune.config.sft import SftConfig
 from omnitune.data.audit.truncation import TRUNCATION_FILE, ReadLimits, summary
 from omnitune.data.bad_samples import BadSamples
@@ -70,6 +71,8 @@ def finetune(
     Raises:
         UserError: the configuration, the data or the output folder does not allow it.
     """
+    if restarted():  # after the loss of a rank: the run goes on, whatever it was begun with
+        resume, overwrite = True, False
     device = precision.pick_device(config.device)
     with (
         open_ranks(config.parallel, device) as ranks,

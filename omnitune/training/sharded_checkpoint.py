@@ -146,6 +146,23 @@ def put_values(run: Run, values: Mapping[str, Any]) -> None:
     run.optimizer.load_state_dict(values["optimizer"] | {"state": state})
 
 
+def consolidate_newest(folder: Path) -> Path:
+    """Consolidates a checkpoint, or the newest of a run's folder.
+
+    Raises:
+        UserError: there is none, or it is damaged.
+    """
+    if folder.suffix == ENDING:
+        return consolidate(folder)
+    found = sorted(folder.glob(f"*step_*{ENDING}"), key=lambda p: int(p.stem.rpartition("_")[2]))
+    if not found:
+        raise UserError(
+            f"{folder}: holds no checkpoint of a divided model (omni_step_N{ENDING}); give the "
+            "output folder of a run with parallel.mode fsdp"
+        )
+    return consolidate(found[-1])
+
+
 def consolidate(path: Path) -> Path:
     """Writes a folder's content as the file that one process would have saved; returns its path."""
     target = path.with_suffix(".pt")

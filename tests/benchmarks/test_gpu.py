@@ -28,8 +28,7 @@ def test_both_engines_train_on_all_three_sources(tmp_path: Path) -> None:
     assert supervised > 4 * TOY.words / 2
     before = bench.model.proj_a.down.weight.clone()
     engines = (
-        Omnitune(bench, 0.0, workers=1),
-        Omnitune(bench, 0.0, workers=2),
+        Omnitune(bench, 0.0),
         LibraryTrainer(bench, 0.0, False),
     )
     for engine in engines:

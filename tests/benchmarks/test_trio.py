@@ -47,7 +47,7 @@ def test_both_engines_train_the_same_adapters_on_the_same_questions(
     bench = trio.make(parts, home / "data", 4)
     base = {n: p.clone() for n, p in bench.model.thinker.named_parameters() if ".lora_" not in n}
     theirs = LibraryTrainer(bench, 0.2, False)
-    ours = Omnitune(bench, 0.2, workers=1)
+    ours = Omnitune(bench, 0.2)
     rates = [
         {rate: sum(p.numel() for p in group) for rate, group in _by_rate(optimizer).items()}
         for optimizer in (theirs._optimizer(), ours.optimizer)

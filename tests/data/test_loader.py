@@ -10,7 +10,7 @@ import torch
 from helpers import conversation, tiny_model, tiny_reader, write_wave
 
 from omnitune.data.feature_cache import FeatureStore
-from omnitune.data.loader import WINDOW, BatchStream, as_asked, pack_into_bins
+from omnitune.data.loader import WINDOW, BatchStream, as_asked, pack_into_bins, take, work
 from omnitune.data.mixture import Mixture
 from omnitune.data.packing import Shard, pack
 from omnitune.data.rounding import round_up
@@ -143,6 +143,21 @@ def test_parts_of_a_batch_hold_its_samples_once(
         assert whole is not None
         assert sorted(name for part in found for name in part.ids) == sorted(whole.ids)
         assert sum(part.num_targets for part in found) == whole.num_targets
+
+
+def test_parts_are_dealt_by_work_and_not_by_tokens_alone(
+    model: OmniModel, samples: list[Sample]
+) -> None:
+    """A medium that is still to be encoded is work; a long row is more than two half as long."""
+    raw, cached = tiny_reader(model), tiny_reader(model, features=stores(model, "image", "audio"))
+    sound = samples[3]
+    assert work([raw.item(sound)]) > work([cached.item(sound)])
+    long, half = ([conversation("x", "go", "one two " * n)] for n in (40, 20))
+    assert work([raw.item(s) for s in long]) > 2 * work([raw.item(s) for s in half])
+    rows = [[raw.item(s)] for s in samples * 4]
+    works = [sum(work(items) for items in take(rows, Shard(rank, 4))) for rank in range(4)]
+    assert max(works) - min(works) <= max(work(items) for items in rows)
+    assert take(rows, Shard(1, 4)) == take(rows, Shard(1, 4))
 
 
 def test_too_long_a_sample_is_refused_and_never_cut(

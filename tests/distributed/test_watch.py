@@ -1,14 +1,15 @@
 """A hang becomes an error that says who waits where."""
 
+import os
+import signal
 import time
-from pathlib import Path
 
 import torch
 from rank_helpers import needs_fork, on_ranks
 
 from omnitune.config.parallel import ParallelSettings
 from omnitune.distributed.opening import open_ranks
-from omnitune.distributed.watch import HangError
+from omnitune.distributed.watch import HangError, LostRankError
 
 pytestmark = needs_fork
 
@@ -28,7 +29,26 @@ def wait_in_vain(rank: int) -> str:
         return "slept"
 
 
-def test_a_hang_names_rank_step_and_call(tmp_path: Path) -> None:
+def lose_the_other(rank: int) -> str:
+    settings = ParallelSettings(mode="ddp", timeout=20)
+    with open_ranks(settings, torch.device("cpu")) as ranks:
+        ranks.begin(3)
+        if rank:
+            os.kill(os.getpid(), signal.SIGKILL)
+        try:
+            ranks.sum([1.0])
+        except LostRankError as error:
+            return f"said: {error}"
+        return "no error"
+
+
+def test_a_lost_rank_is_told_of() -> None:
+    said, nothing = on_ranks(2, lose_the_other)
+    assert nothing is None
+    assert "rank 0 lost another rank in step 4, as it waited for a sum of numbers" in said
+
+
+def test_a_hang_names_rank_step_and_call() -> None:
     said = on_ranks(2, wait_in_vain)[0]
     assert "rank 0 waited more than 2 s in step 8 for a sum of numbers" in said
     assert "rank 1 was last in step 7" in said
