@@ -25,7 +25,7 @@ from omnitune.config.commands import (
     ReportConfig,
 )
 from omnitune.config.help import aligned, asks_for_help, help_text
-from omnitune.config.parallel import OfFirstRank, own_rank, world_size
+from omnitune.config.parallel import OfFirstRank, own_rank, rank_prefix
 from omnitune.config.run import RunConfig, RunOptions
 from omnitune.config.settings import load_config, nearest, read_json_object
 from omnitune.config.sft import SftConfig
@@ -75,8 +75,7 @@ def main(arguments: list[str] | None = None) -> int:
         if isinstance(error, OSError) and error.filename is None:  # of writing
             drop_output()
         if not isinstance(error, OfFirstRank):  # which rank 0 tells
-            whose = f"rank {own_rank()}: " if world_size() > 1 else ""
-            tell(f"{whose}error: {explain(error)}")
+            tell(f"{rank_prefix()}error: {explain(error)}")
         return 2 if isinstance(error, UserError | OSError) else 1
 
 
@@ -264,7 +263,7 @@ def plan(arguments: list[str]) -> int:
     from omnitune.training.estimate import plan_run
     from omnitune.training.plan_lines import plan_lines
 
-    found = plan_run(config, options.device_name)
+    found = plan_run(config, options.device_name, options.ranks, options.ranks_per_machine)
     print(json.dumps(found, indent=1) if options.as_json else "\n".join(plan_lines(found)))
     return 0
 

@@ -28,6 +28,11 @@ def own_rank() -> int:
     return _number("RANK", 0)
 
 
+def rank_prefix() -> str:
+    """What an error begins with, where several processes could have made it."""
+    return f"rank {own_rank()}: " if world_size() > 1 else ""
+
+
 def restarted() -> bool:
     """Whether ``torchrun`` has started the processes anew, after one of them was lost."""
     return _number(RESTARTS, 0) > 0
