@@ -12,7 +12,6 @@ from typing import Any
 from torch import nn
 
 from omnitune.config.sft import SftConfig
-from omnitune.distributed.opening import grid
 from omnitune.models.omni import OmniModel
 from omnitune.sample import UserError
 from omnitune.training.memory import divided, weight_bytes
@@ -42,7 +41,7 @@ def share_out(
         UserError: the settings do not fit that many ranks.
     """
     terms = _batch_divided(plan["memory"], ranks)
-    shards, copies = grid(config.parallel, ranks)
+    shards, copies = config.parallel.grid(ranks)
     if shards * copies != ranks:
         raise UserError(f"parallel.shard times parallel.replicate is not --ranks {ranks}")
     whole = terms | {"buckets": terms["gradients"]}
