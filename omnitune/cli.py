@@ -21,7 +21,7 @@ from omnitune.commands.looking import (
 from omnitune.commands.making import consolidate, corpus, fine_tune, parts, plan, pretrain, sft
 from omnitune.commands.wiring import Command, about
 from omnitune.config.help import aligned, asks_for_help
-from omnitune.config.parallel import OfFirstRank, own_rank, world_size
+from omnitune.config.parallel import OfFirstRank, rank_prefix
 from omnitune.config.settings import nearest
 from omnitune.sample import UserError
 from omnitune.serving.streams import CUT_OFF, drop_output, tell, tolerate_any_bytes
@@ -69,8 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
         if isinstance(error, OSError) and error.filename is None:  # of writing
             drop_output()
         if not isinstance(error, OfFirstRank):  # which rank 0 tells
-            whose = f"rank {own_rank()}: " if world_size() > 1 else ""
-            tell(f"{whose}error: {explain(error)}")
+            tell(f"{rank_prefix()}error: {explain(error)}")
         return 2 if isinstance(error, UserError | OSError) else 1
 
 

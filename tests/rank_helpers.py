@@ -6,10 +6,11 @@ import multiprocessing
 import os
 import socket
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from typing import Any
 
 import pytest
@@ -60,21 +61,25 @@ def on_ranks(count: int, function: Callable[[int], Any], seconds: float = SECOND
         others[-1].start()
         theirs.close()
         pipes.append(ours)
-    found = []
-    for pipe in pipes:
-        try:
-            if pipe.poll(seconds):
-                found.append(torch.load(io.BytesIO(pipe.recv_bytes()), weights_only=False))
-            else:
-                found.append(f"nothing within {seconds} s")
-        except EOFError:
-            found.append(None)
+    found: list[Any] = [f"nothing within {seconds} s"] * count
+    waiting, until = dict(zip(pipes, range(count), strict=True)), time.monotonic() + seconds
+    while waiting and (ready := wait(list(waiting), until - time.monotonic())):
+        for pipe in ready:
+            rank = waiting.pop(pipe)  # type: ignore[call-overload]
+            found[rank] = _received(pipe)  # type: ignore[arg-type]
     for other in others:
         other.join(20)
         if other.is_alive():
             other.kill()
             other.join()
     return found
+
+
+def _received(pipe: Connection) -> Any:
+    try:
+        return torch.load(io.BytesIO(pipe.recv_bytes()), weights_only=False)
+    except EOFError:
+        return None
 
 
 def _be_a_rank(

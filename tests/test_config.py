@@ -325,6 +325,7 @@ def test_help_names_every_option_as_the_command_line_takes_it(tmp_path: Path) ->
     assert {"--data-mix.SOURCE", "--[no-]freeze-encoders", "--learning-rate"} <= set(options)
     for option in options:
         option = option.replace("[no-]", "").replace("SOURCE", "text-only").replace("KEY", "r")
+        option = option.replace("--parallel.r", "--parallel.mode")
         assert "unknown" not in refusal(tmp_path, option, '["no such value"]')
 
 

@@ -135,7 +135,7 @@ def plan(arguments: list[str]) -> int:
     from omnitune.training.estimate import plan_run
     from omnitune.training.plan_lines import plan_lines
 
-    found = plan_run(config, options.device_name)
+    found = plan_run(config, options.device_name, options.ranks, options.ranks_per_machine)
     print(json.dumps(found, indent=1) if options.as_json else "\n".join(plan_lines(found)))
     return 0
 

@@ -151,6 +151,10 @@ class PlanOptions(Config):
     device_name: str = "cpu"
     """device to plan for, such as h100, a100-80gb, l4 or rtx4090; cpu is this machine's processor,
     which is measured"""
+    ranks: Count = 1
+    """number of processes (torchrun) to plan for, each with such a device"""
+    ranks_per_machine: Count = 8
+    """number of them on a machine; between machines they are slower"""
     as_json: bool = Field(False, alias="json")
     """print the plan as JSON"""
 

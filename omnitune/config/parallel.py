@@ -28,6 +28,11 @@ def own_rank() -> int:
     return _number("RANK", 0)
 
 
+def rank_prefix() -> str:
+    """What an error begins with, where several processes could have made it."""
+    return f"rank {own_rank()}: " if world_size() > 1 else ""
+
+
 def restarted() -> bool:
     """Whether ``torchrun`` has started the processes anew, after one of them was lost."""
     return _number(RESTARTS, 0) > 0
@@ -57,3 +62,10 @@ class ParallelSettings(Config):
     needed"""
     timeout: float = Field(600, gt=0, le=86_400)
     """seconds that a process waits for the others in a step before the run ends with an error"""
+
+    def grid(self, size: int) -> tuple[int, int]:
+        """Of so many processes: how many share the weights once, and how often they are held."""
+        if self.shard is not None:
+            return self.shard, self.replicate or max(1, size // self.shard)
+        replicate = self.replicate or 1
+        return max(1, size // replicate), replicate

@@ -42,20 +42,12 @@ def check_world(settings: ParallelSettings) -> None:
             "parallel.shard, parallel.replicate and parallel.cpu_offload are for fsdp; leave them "
             "out, or set parallel.mode to fsdp"
         )
-    shard, replicate = grid(settings, size)
+    shard, replicate = settings.grid(size)
     if shard * replicate != size:
         raise UserError(
             f"parallel.shard {shard} times parallel.replicate {replicate} is {shard * replicate}, "
             f"but there are {size} processes; give one of the two only"
         )
-
-
-def grid(settings: ParallelSettings, size: int) -> tuple[int, int]:
-    """Processes that share the weights once, and how often they are held."""
-    if settings.shard is not None:
-        return settings.shard, settings.replicate or max(1, size // settings.shard)
-    replicate = settings.replicate or 1
-    return max(1, size // replicate), replicate
 
 
 @contextmanager

@@ -75,6 +75,8 @@ def shard(
     fully_shard(model, reshard_after_forward=False, ignored_params=whole, **kept)
     # Behind torch's own hook, within the pass.
     model.register_forward_pre_hook(lambda module, _: gather_encoders(module))
+    # A weight that only some ranks' batches have used is reduced on all of them.
+    cast(FSDPModule, model).set_reduce_scatter_unused_params(True)
     setattr(model, _TOUCH, lambda: None)
     register_fsdp_forward_method(model, _TOUCH)
     # Memory of gathered weights is made at first use, which must not be where nothing is recorded
@@ -105,6 +107,9 @@ def gathered_root(model: nn.Module) -> Iterator[None]:
     finally:
         for module in _groups(model):
             module.reshard()
+        # What was computed here would else count as the forward pass of the next backward pass,
+        # which gathers ahead by the order of it: on each rank another one.
+        cast(FSDPModule, model).reset_iter_state()
 
 
 def gather_encoders(model: nn.Module) -> None:

@@ -22,7 +22,6 @@ from torch.nn.parallel import DistributedDataParallel
 from omnitune.config.parallel import RESTARTS, OfFirstRank, ParallelSettings
 from omnitune.data.packing import Shard
 from omnitune.distributed import sharding
-from omnitune.distributed.opening import grid
 from omnitune.distributed.protocol import Share, Sums
 from omnitune.distributed.watch import Watch
 
@@ -76,7 +75,7 @@ class TorchRanks:
         if mode == "auto":
             mode = self.share("ddp" if sharding.fits(model, self.device) else "fsdp")
         if mode == "fsdp":
-            sizes = grid(self.settings, self.world_size)
+            sizes = self.settings.grid(self.world_size)
             sharding.shard(model, self.device, sizes, self.settings.cpu_offload)
             self.sharded, self.shards = True, sizes[0]
 

@@ -41,14 +41,20 @@ from omnitune.training.devices import HERE, Device, find_device
 from omnitune.training.memory import estimate_memory
 from omnitune.training.phases import Phases
 from omnitune.training.precision import BF16_SAMPLES, SMALL_MODEL, has_bf16_units
+from omnitune.training.rank_costs import share_out
 from omnitune.training.run import Plan
 from omnitune.training.sources import audit_samples, build_stream, read_samples
 
 SPREAD = 2.5  # standard deviations above the mean: about the longest of a run's batches
 
 
-def plan_run(config: SftConfig, device_name: str = HERE) -> dict[str, Any]:
+def plan_run(
+    config: SftConfig, device_name: str = HERE, ranks: int = 1, per_machine: int = 8
+) -> dict[str, Any]:
     """The plan of a configuration; no weights are loaded, and nothing is written.
+
+    Args:
+        ranks: processes with such a device each. per_machine: of a machine.
 
     Raises:
         UserError: the configuration, the parts or the data do not allow the run.
@@ -69,6 +75,8 @@ def plan_run(config: SftConfig, device_name: str = HERE) -> dict[str, Any]:
     found = estimate_run(config, model, stream, device, cached)
     rows = {name: ledger[name]["slots"] for name in cached & ledger.keys()}
     sizes = (2 * n * model.modalities[name].feature_dim for name, n in rows.items())
+    if ranks > 1:
+        found["ranks"] = share_out(found, config, model, ranks, per_machine)
     return found | {"feature_cache_bytes": sum(sizes)}
 
 

@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from omnitune.training.rank_costs import rank_lines
+
 MEASURED_STEPS = 20
 WARMING = 5  # first steps of these, which make kernels and take memory for the first time
 GIB = 2**30
@@ -53,6 +55,8 @@ def plan_lines(plan: Mapping[str, Any]) -> list[str]:
         f"{plan['step_seconds']:.3g} s a step; assumed are {plan['flops_per_second'] / 1e12:.3g} "
         f"TFLOP/s, {plan['utilisation']:.0%} of its peak. Scores and encoding come on top."
     )
+    if "ranks" in plan:
+        lines += rank_lines(plan["ranks"])
     return lines
 
 

@@ -10,7 +10,7 @@ from rank_helpers import environment
 
 from omnitune.config.parallel import ParallelSettings
 from omnitune.data.packing import WHOLE
-from omnitune.distributed.opening import check_world, grid
+from omnitune.distributed.opening import check_world
 from omnitune.distributed.protocol import Distributed
 from omnitune.distributed.single import SingleProcess
 from omnitune.sample import UserError
@@ -75,4 +75,4 @@ def test_a_process_that_torchrun_did_not_start_is_refused(monkeypatch: pytest.Mo
     [({}, (8, 1)), ({"shard": 4}, (4, 2)), ({"replicate": 2}, (4, 2)), ({"shard": 8}, (8, 1))],
 )
 def test_the_grid_of_ranks(settings: dict[str, Any], expected: tuple[int, int]) -> None:
-    assert grid(ParallelSettings(**settings), 8) == expected
+    assert ParallelSettings(**settings).grid(8) == expected

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from omnitune.config.sft import SftConfig
+from omnitune.distributed.single import SingleProcess
 from omnitune.sample import UserError
 from omnitune.training import checkpoint, precision
 from omnitune.training.loop import train
@@ -212,6 +213,7 @@ def test_gpu_repays_compiling_sooner(tmp_path: Path, steps: int, compiled: bool)
     run: Any = SimpleNamespace(
         config=SftConfig(),
         compile=lambda: None,
+        ranks=SingleProcess(),
         device=SimpleNamespace(type="cuda"),
         plan=Plan(1000, steps),
         step=0,

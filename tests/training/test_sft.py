@@ -20,7 +20,7 @@ from omnitune.sample import UserError
 from omnitune.sources import SOURCES
 from omnitune.storage import read_checkpoint
 from omnitune.tasks import RESULT_KEYS, headlines
-from omnitune.training import loop, sft
+from omnitune.training import checks, loop, sft
 from omnitune.training.sft import build_run, finetune, read_samples
 
 
@@ -218,7 +218,7 @@ def test_samples_longer_than_the_context_are_refused_before_training(
 def test_a_batch_that_no_machine_can_hold_is_refused(
     home: Path, monkeypatch: pytest.MonkeyPatch, rest: dict[str, int]
 ) -> None:
-    monkeypatch.setattr(sft, "machine_memory", lambda: 2**30)
+    monkeypatch.setattr(checks, "machine_memory", lambda: 2**30)
     monkeypatch.setattr(sft, "describe", lambda run: None)
     config = settings(home, "large", **rest)
     with pytest.raises(UserError, match=rf"{next(iter(rest))} is .* GiB of memory"):

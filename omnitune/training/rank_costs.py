@@ -1,0 +1,130 @@
+"""What a plan says of several ranks: memory on each, bytes that each sends, the largest model.
+
+Bytes are those that leave a rank by the usual ring algorithms: to gather or to reduce and divide
+b bytes among n ranks takes (n - 1) / n of b, to add them up everywhere twice that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from omnitune.config.sft import SftConfig
+from omnitune.models.omni import OmniModel
+from omnitune.sample import UserError
+from omnitune.training.memory import divided, weight_bytes
+
+# Bytes a second that a GPU is assumed to send: to one of its machine (NVLink of Hopper, 450e9 at
+# its peak), to another machine (one port of 400 Gbit/s each). Of either a share is reached.
+WITHIN, BETWEEN = 450e9, 50e9
+REACHED = 0.7
+# Bytes of a weight that is trained: itself, its gradient, two moments.
+TRAINED = 16
+ROOM = 0.9  # of a device's memory that may be planned with
+
+
+def share_out(
+    plan: Mapping[str, Any],
+    config: SftConfig,
+    model: OmniModel,
+    ranks: int,
+    per_machine: int,
+) -> dict[str, Any]:
+    """A plan's figures on each of several ranks, as JSON-able values.
+
+    Args:
+        per_machine: ranks of a machine.
+
+    Raises:
+        UserError: the settings do not fit that many ranks.
+    """
+    terms = _batch_divided(plan["memory"], ranks)
+    shards, copies = config.parallel.grid(ranks)
+    if shards * copies != ranks:
+        raise UserError(f"parallel.shard times parallel.replicate is not --ranks {ranks}")
+    whole = terms | {"buckets": terms["gradients"]}
+    apart = divided(terms, shards) | {"gathered": gathered_bytes(model)}
+    memory = {"ddp": whole, "fsdp": apart}
+    room = ROOM * plan["device_memory"]
+    asked = config.parallel.mode
+    if asked not in memory:
+        asked = "ddp" if sum(whole.values()) <= room else "fsdp"
+    sent = sent_bytes(config, model, asked, shards, copies)
+    within = ranks <= per_machine
+    seconds = sent / (REACHED * (WITHIN if within else BETWEEN))
+    computing = plan["step_seconds"] / ranks
+    return {
+        "count": ranks,
+        "machines": -(-ranks // per_machine),
+        "mode": asked,
+        "memory": memory[asked],
+        "memory_total": sum(memory[asked].values()),
+        "bytes_sent_per_step": sent,
+        "computing_seconds": computing,
+        "sending_seconds": seconds,
+        "hours": [
+            max(computing, seconds) * plan["steps"] / 3600,
+            (computing + seconds) * plan["steps"] / 3600,
+        ],
+        "largest": _largest(terms, room, shards),
+    }
+
+
+def _batch_divided(terms: Mapping[str, int], ranks: int) -> dict[str, int]:
+    """The terms of a rank that computes its share of a batch."""
+    of_batch = ("activations", "logits", "allocator")
+    return {name: n // ranks if name in of_batch else n for name, n in terms.items()}
+
+
+def gathered_bytes(model: OmniModel) -> int:
+    """What a rank of a divided model holds whole at a time: two layers, and all else but layers."""
+    layers = list(model.thinker.get_decoder().layers)
+    largest = max(weight_bytes(layer) for layer in layers)
+    rest = weight_bytes(model) - sum(weight_bytes(layer) for layer in layers)
+    return 2 * largest + rest
+
+
+def sent_bytes(config: SftConfig, model: OmniModel, mode: str, shards: int, copies: int) -> float:
+    """Bytes that leave a rank in a step."""
+    gradients = _trained_bytes(model)
+    if mode == "ddp":
+        return 2 * _all_but_one(shards * copies) * gradients  # once a step
+    layers = sum(weight_bytes(layer) for layer in model.thinker.get_decoder().layers)
+    # Layers are gathered again for the backward pass.
+    gathered = weight_bytes(model) + layers
+    each = _all_but_one(shards) * (gathered + gradients)
+    each += 2 * _all_but_one(copies) * gradients / shards
+    return each * config.gradient_accumulation
+
+
+def _all_but_one(count: int) -> float:
+    return (count - 1) / count
+
+
+def _trained_bytes(model: nn.Module) -> int:
+    return sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
+
+
+def _largest(terms: Mapping[str, int], room: float, shards: int) -> dict[str, float]:
+    """Weights of the largest model that could be trained whole, with batches as they are."""
+    left = room - sum(terms.get(name, 0) for name in ("activations", "logits", "allocator"))
+    left = max(0.0, left)
+    return {"ddp": left / (TRAINED + 4), "fsdp": left * shards / TRAINED}
+
+
+def rank_lines(found: Mapping[str, Any]) -> list[str]:
+    """The figures in words."""
+    gib = 2**30
+    terms = ", ".join(f"{name} {size / gib:.3f}" for name, size in found["memory"].items())
+    low, high = found["hours"]
+    return [
+        f"{found['count']} ranks on {found['machines']} machines, {found['mode']}: each takes "
+        f"{found['memory_total'] / gib:.3f} GiB ({terms})",
+        f"  each sends {found['bytes_sent_per_step'] / 1e9:.3g} GB a step: "
+        f"{found['sending_seconds']:.2g} s, beside {found['computing_seconds']:.2g} s of computing",
+        f"  {low:.2f} hours if all sending is hidden behind computing, {high:.2f} if none is",
+        f"  largest model that would fit, trained whole: {found['largest']['ddp'] / 1e9:.2f} "
+        f"billion weights under ddp, {found['largest']['fsdp'] / 1e9:.2f} under fsdp",
+    ]
