@@ -18,7 +18,7 @@ export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo scratch parts bench scores test test-fast lint format hooks clean distclean
+.PHONY: help install demo scratch parts bench scores test test-fast lint format hooks audit clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -94,6 +94,14 @@ format: $(STAMP) ## apply ruff's fixes and formatting
 
 hooks: $(STAMP) ## run the lint checks before every commit
 	$(PY) -m pre_commit install
+
+# In an environment of its own, so that the auditor's packages are not among ours.
+AUDIT := build/audit
+audit: ## report known vulnerabilities of the pinned versions; needs a network, never fails
+	@{ [ -x $(AUDIT)/bin/pip-audit ] \
+	  || { $(PYTHON) -m venv $(AUDIT) && $(AUDIT)/bin/python -m pip install $(PIP_FLAGS) -q pip-audit; }; } \
+	  && $(AUDIT)/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip --progress-spinner off \
+	  || echo "audit: there is something above to look at, or no network to ask"
 
 clean: ## remove caches and build leftovers; data, checkpoints and .venv stay
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

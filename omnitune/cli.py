@@ -44,8 +44,11 @@ def main(arguments: list[str] | None = None) -> int:
     stopping.begin()
     runs = name in RESUMABLE and not asks_for_help(arguments)
     # A polite kill is a Ctrl-C: what was trained is saved first.
-    for number in (signal.SIGTERM, signal.SIGUSR1)[: 1 + runs]:
-        signal.signal(number, stopping.stop_now)
+    signal.signal(signal.SIGTERM, stopping.stop_now)
+    if runs:
+        signal.signal(signal.SIGUSR1, stopping.stop_now)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not one that is ignored
+        signal.signal(signal.SIGINT, stopping.stop_now)
     tolerate_any_bytes()
     hint = "; the same command with --resume goes on from here" if runs else ""
     again = "; the same command goes on from here" if name == "validate" else hint
@@ -54,23 +57,29 @@ def main(arguments: list[str] | None = None) -> int:
         if sys.stdout is not None:
             sys.stdout.flush()  # here, where a closed pipe can still be told
         return status
-    except stopping.StoppedError as stopped:
-        tell(f"\nstopped ({stopped.why}){hint}")
-        return stopped.status
-    except KeyboardInterrupt:
-        tell(f"\nstopped{again}")
-        return stopping.STATUS[signal.SIGINT]
+    except KeyboardInterrupt as error:
+        return _stopped(error, again)
     except BrokenPipeError:
         drop_output()
         if hint:
             tell(f"error: the output was closed, so the run was stopped{hint}")
         return CUT_OFF
     except Exception as error:
+        if stopped := stopping.stopped():
+            return _stopped(stopped, hint)
         if isinstance(error, OSError) and error.filename is None:  # of writing
             drop_output()
         if not isinstance(error, OfFirstRank):  # which rank 0 tells
             tell(f"{rank_prefix()}error: {explain(error)}")
         return 2 if isinstance(error, UserError | OSError) else 1
+
+
+def _stopped(error: KeyboardInterrupt, hint: str) -> int:
+    """Says that the command was stopped; returns its exit status."""
+    if not isinstance(error, stopping.StoppedError):
+        error = stopping.StoppedError("Ctrl-C", stopping.STATUS[signal.SIGINT])
+    tell(f"\nstopped ({error.why}){hint}")
+    return error.status
 
 
 def explain(error: Exception) -> str:

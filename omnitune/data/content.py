@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from omnitune.config.settings import as_found, quoted
-from omnitune.containers.address import INSIDE, complete
+from omnitune.containers.address import INSIDE, MARK, complete
 from omnitune.data.fields import TEXT_KEYS, Fields, hint
 from omnitune.data.tags import Written, plain
 from omnitune.media.base import Medium
@@ -127,10 +129,30 @@ class Content(Fields):
                 "download the file and name it by a path"
             )
         place, folder = Path(text), Path(self.of.media_dir or self.path.parent)
-        if (place.is_absolute() or ".." in place.parts) and not self.of.allow_outside:
-            mend = '; or give the source "allow_outside": true' if self.of.path else ""
+        if self.of.allow_outside:
+            return folder / place
+        mend = '; or give the source "allow_outside": true' if self.of.path else ""
+        if place.is_absolute() or ".." in place.parts:
             raise self.wrong(
                 f"{at} is {quoted(given)}, which leaves the folder {folder}; media paths are "
                 f"relative to the data file and stay beside it{mend}"
             )
+        file = text.partition(MARK)[0]  # of a stretch, or of a record in another file
+        if target := leads_out(str(folder), os.path.join(folder, file)):
+            raise self.wrong(
+                f"{at} is {quoted(given)}, a link that leaves the folder {folder}, for {target}; "
+                f"put the file itself there{mend}"
+            )
         return folder / place
+
+
+def leads_out(folder: str, path: str) -> str:
+    """Where a path below a folder leads to by links, if that is outside of it; else ""."""
+    above, name = os.path.split(path)
+    root = _real(folder)
+    real = os.path.realpath(path) if os.path.islink(path) else os.path.join(_real(above), name)
+    return "" if real.startswith(root.rstrip(os.sep) + os.sep) else real
+
+
+# Links among folders are looked up once: a source has many files in few of them.
+_real = lru_cache(maxsize=4096)(os.path.realpath)

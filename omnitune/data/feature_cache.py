@@ -27,7 +27,7 @@ from omnitune.encoders.base import Encoder
 from omnitune.media.base import open_file
 from omnitune.media.segments import file_of, split_time
 from omnitune.sample import UserError
-from omnitune.storage import file_state, usable_cores
+from omnitune.storage import file_state, taking_turns, usable_cores
 
 FEATURES_FOLDER = ".features"
 ENCODE_BATCH = 64
@@ -196,6 +196,10 @@ class FeatureStore:
         assert self.folder is not None
         return self.folder / "rows-f16.bin"
 
+    @property
+    def _lock(self) -> Path:
+        return self._file.with_name(".lock")
+
     def _add(self, paths: list[Path], features: list[np.ndarray]) -> None:
         """Appends the rows of some media to the file, or to what is in memory."""
         digests = [self._content(path) for path in paths]
@@ -213,9 +217,9 @@ class FeatureStore:
         self._in_memory |= zip(digests, features, strict=True)
 
     def _append(self, data: bytes) -> int:
-        """Appends rows to the file; returns the number of the first. Processes may take turns."""
+        """Appends rows to the file; returns the number of the first. Processes take turns."""
         self._file.parent.mkdir(parents=True, exist_ok=True)
-        with self._file.open("ab") as file:
+        with taking_turns(self._lock), self._file.open("ab") as file:
             torn = -file.seek(0, os.SEEK_END) % self._row_bytes  # by a process that was killed
             file.write(bytes(torn) + data)
             file.flush()
@@ -230,7 +234,8 @@ class FeatureStore:
             if self._file.exists():
                 with self._file.open("rb") as file:
                     os.fsync(file.fileno())
-            self._table.keep()
+            with taking_turns(self._lock):
+                self._table.keep()
         except OSError as error:
             self._cannot_keep(error)
 

@@ -24,6 +24,7 @@ class Table:
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
+        self._cleared = False
         self._new: dict[str, tuple[int, int]] = {}
         self._keys: np.ndarray = np.zeros(0, KEY)
         self._pairs: np.ndarray = np.zeros((0, 2), np.int64)
@@ -56,18 +57,24 @@ class Table:
     def clear(self) -> None:
         """Forgets everything; the file is replaced by the next :meth:`keep`."""
         self._new, self._keys, self._pairs = {}, self._keys[:0], self._pairs[:0]
+        self._cleared = True
 
     def keep(self) -> None:
-        """Writes everything under a temporary name, then renames it; raises OSError."""
+        """Writes everything under a temporary name, then renames it; raises OSError.
+
+        What another process has entered meanwhile is kept, if the two take turns.
+        """
         if self.path is None:
             return
+        if not self._cleared:
+            self._map()
         keys = np.concatenate([np.array(list(self._new), KEY), self._keys])
         pairs = np.concatenate([np.array(list(self._new.values())).reshape(-1, 2), self._pairs])
         keys, first = np.unique(keys, return_index=True)  # of equal keys the newer comes first
         with replacing(self.path, f".{os.getpid()}.tmp") as file:
             file.write(keys.data)
             file.write(np.ascontiguousarray(pairs[first], np.int64).data)
-        self._new = {}
+        self._new, self._cleared = {}, False
         self._map()
 
     def _map(self) -> None:

@@ -15,6 +15,8 @@ from omnitune.containers.address import parse, read_stored
 from omnitune.containers.remote import ensure
 from omnitune.sample import UserError
 
+MAX_BYTES = 4 << 30  # of a file; its content is read into memory for its checksum
+
 
 def open_file(path: Path, kind: str) -> BinaryIO:
     """Opens a user's file if it is a regular file or a link to one, or lies inside a record.
@@ -35,11 +37,17 @@ def open_file(path: Path, kind: str) -> BinaryIO:
         file.seek(0)
         return cast(BinaryIO, file)
     try:
-        mode = ensure(path).stat().st_mode
+        found = ensure(path).stat()
+        mode = found.st_mode
         if stat.S_ISDIR(mode):
             raise UserError(f"{path}: is a folder, expected {with_article(kind)}")
         if not stat.S_ISREG(mode):
             raise UserError(f"{path}: is a pipe, socket or device, expected a regular {kind}")
+        if found.st_size > MAX_BYTES:
+            raise UserError(
+                f"{path}: has {found.st_size / 2**30:,.1f} GiB; {with_article(kind)} of more than "
+                f"{MAX_BYTES >> 30} GiB is not read; cut it into pieces"
+            )
         return path.open("rb")
     except FileNotFoundError:
         raise UserError(f"{path}: no such {kind}") from None

@@ -15,6 +15,7 @@ from omnitune.sample import UserError
 
 RATES = (1_000, 768_000)  # of heart sounds, and the finest recorders
 MAX_CHANNELS = 64
+MAX_SAMPLES = 1 << 30  # of all channels of a sound that is decoded at once: 4 GiB
 # Seconds by which a stretch may end behind the sound: manifests round, and measure MP3 otherwise.
 BEYOND = 0.1
 
@@ -76,6 +77,17 @@ def of_soundfile(opened: soundfile.SoundFile) -> Sound:
         return opened.read(count, dtype="float32", always_2d=True)
 
     return Sound(opened.samplerate, opened.channels, opened.frames, decode)
+
+
+def check_length(sound: Sound) -> None:
+    """Refuses, by its header, a sound that is too long to be held in memory."""
+    samples = sound.frames * sound.channels
+    if samples > MAX_SAMPLES:
+        hours, most = (sound.seconds * n / samples / 3600 for n in (samples, MAX_SAMPLES))
+        raise UserError(
+            f"{hours:,.1f} hours of sound; of this kind {most:.1f} are read at once; name a "
+            "stretch of it (FILE::t=START,STOP, in seconds)"
+        )
 
 
 def check_limits(rate: int, channels: int) -> None:

@@ -22,7 +22,7 @@ from omnitune.media.base import open_file, reason
 from omnitune.media.mpeg import count_frames, with_table
 from omnitune.media.muxed import recognise
 from omnitune.media.segments import split_time
-from omnitune.media.sound import Sound, check_limits, of_soundfile
+from omnitune.media.sound import Sound, check_length, check_limits, of_soundfile
 from omnitune.sample import UserError
 
 # Those whose length is held against the file's, here or by their decoder.
@@ -56,6 +56,7 @@ def open_sound(path: Path) -> Iterator[Sound]:
             sound = stack.enter_context(_open(file))
             if whole != path:
                 sound = sound.stretch(start, stop)
+            check_length(sound)
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
         except Exception as error:  # OSError, or what libsndfile's errors are told as

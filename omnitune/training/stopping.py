@@ -23,6 +23,7 @@ WORDS = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM", signal.SIGUSR1: "SI
 # Seconds within which a second signal may be the first one, sent on by what started the processes.
 ECHO = 2.0
 _begun: list[float] = []  # when the command began, on the clock that nobody sets
+_stopped: list[StoppedError] = []  # the newest request that was let through
 
 
 class StoppedError(KeyboardInterrupt):
@@ -40,12 +41,23 @@ class StoppedError(KeyboardInterrupt):
 def begin() -> None:
     """Notes that a command begins: ``stop_after`` counts from here."""
     _begun[:] = [time.monotonic()]
+    _stopped.clear()
+
+
+def stopped() -> StoppedError | None:
+    """The request that was let through to end the command.
+
+    It may come out as another error: some libraries make one of their own of whatever is raised
+    while they call back.
+    """
+    return _stopped[-1] if _stopped else None
 
 
 def stop_now(signum: int, frame: FrameType | None = None) -> NoReturn:
     """As a signal's handler: ends what is under way, as Ctrl-C does."""
     number = signal.Signals(signum)
-    raise StoppedError(WORDS[number], STATUS[number])
+    _stopped[:] = [StoppedError(WORDS[number], STATUS[number])]
+    raise _stopped[-1]
 
 
 class Stopping:

@@ -13,6 +13,7 @@ from helpers import ENCODERS, write_image, write_wave
 from omnitune.data.feature_cache import _digest
 from omnitune.encoders.fastconformer import FastConformerEncoder
 from omnitune.encoders.vit import VitEncoder
+from omnitune.media import base, sound
 from omnitune.media.audio import read_wave
 from omnitune.media.image import decode
 from omnitune.media.registry import MEDIA
@@ -75,3 +76,25 @@ def test_forbidden_file_is_told(tmp_path: Path) -> None:
     path.chmod(0)
     with pytest.raises(UserError, match=r"a\.png: cannot be read \(Permission denied\)"):
         MEDIA["image"].check(path)
+
+
+@pytest.mark.parametrize("opener", OPENERS)
+def test_a_file_of_too_many_bytes_is_refused_before_it_is_read(
+    opener: Callable[[Path], object], tmp_path: Path
+) -> None:
+    path = tmp_path / "huge"
+    with path.open("wb") as file:
+        file.truncate(base.MAX_BYTES + 1)  # holes, which take no room
+    with at_most(5), pytest.raises(UserError, match=r"huge: has 4\.0 GiB; .* is not read"):
+        opener(path)
+
+
+@pytest.mark.parametrize("opener", [MEDIA["audio"].check, AUDIO.measure, AUDIO.read, read_wave])
+def test_a_sound_that_no_memory_holds_is_refused_by_its_header(
+    opener: Callable[[Path], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sound, "MAX_SAMPLES", 16_000)
+    path = write_wave(tmp_path / "long.wav", 1.5)
+    with pytest.raises(UserError, match=r"long\.wav: 0\.0 hours of sound.*name a stretch"):
+        opener(path)
+    opener(Path(f"{path}::t=0.2,1.1"))

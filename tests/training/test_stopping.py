@@ -143,3 +143,24 @@ def test_the_command_ends_with_a_status_and_says_how_to_go_on(
         for signum, handler in before.items():
             signal.signal(signum, handler)
     assert "the same command with --resume goes on" in capsys.readouterr().err
+
+
+def test_a_library_that_makes_another_error_of_a_signal_hides_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def library(*_: Any) -> None:
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except BaseException:
+            raise TypeError("incompatible arguments") from None
+
+    before = {signum: signal.getsignal(signum) for signum in STATUS}
+    monkeypatch.setattr(cli, "_run", library)
+    try:
+        assert cli.main(["sft"]) == 143
+        monkeypatch.setattr(cli, "_run", lambda *_: 1 / 0)
+        assert cli.main(["sft"]) == 1  # the next command's own
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+    assert "stopped (SIGTERM)" in capsys.readouterr().err
