@@ -40,13 +40,14 @@ def main(arguments: list[str] | None = None) -> int:
     tolerate_any_bytes()
     runs = name in RESUMABLE and not asks_for_help(arguments)
     hint = "; the same command with --resume goes on from here" if runs else ""
+    again = "; the same command goes on from here" if name == "validate" else hint
     try:
         status = _run(name, arguments[1:])
         if sys.stdout is not None:
             sys.stdout.flush()  # here, where a closed pipe can still be told
         return status
     except KeyboardInterrupt:
-        tell(f"\nstopped{hint}")
+        tell(f"\nstopped{again}")
         return 130
     except BrokenPipeError:
         drop_output()
