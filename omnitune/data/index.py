@@ -16,7 +16,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from itertools import islice
 from pathlib import Path
@@ -28,7 +28,7 @@ from omnitune.console import progress_bar
 from omnitune.data.faults import Faults
 from omnitune.data.place import DataFile, Place
 from omnitune.data.reasons import reason_of
-from omnitune.data.splits import TRAIN, VALIDATION, likely, one_to_set_aside
+from omnitune.data.splits import SPLIT, TRAIN, VALIDATION, likely, one_to_set_aside
 from omnitune.data.tally import Tally
 from omnitune.data.tally import difficulties as difficulties
 from omnitune.sample import Sample, UserError
@@ -220,7 +220,7 @@ def build_index(
         free += "split" not in values
     faults.tell()
     enough = free > 0 and tally.split_N.count(tally.splits.get(TRAIN, -1)) > 1
-    aside = _set_aside(files, tally.splits, limit, tally.places_left_out) if enough else []
+    aside = _set_aside(files, tally, limit, on_file is not None) if enough else []
     for number in aside:
         tally.split_N[number] = tally.splits[VALIDATION]
     arrays: dict[str, Any] = {
@@ -260,19 +260,28 @@ def _records(
 
 
 def _set_aside(
-    files: Sequence[DataFile],
-    splits: Iterable[str],
-    limit: int | None,
-    left_out: Container[tuple[int, int]],
+    files: Sequence[DataFile], tally: Tally, limit: int | None, broken: bool
 ) -> list[int]:
-    """The record to hold out where the share of those without a split gives none: one, or none."""
-    if any(VALIDATION in (name, likely(name)) for name in splits):
+    """The record to hold out where the share of those without a split gives none: one, or none.
+
+    A record may say no split and be in another than train all the same, as its file's name tells.
+
+    Args:
+        broken: some files may be, which is told elsewhere.
+    """
+    if any(VALIDATION in (name, likely(name)) for name in tally.splits):
         return []
-    numbers = {file.path: n for n, file in enumerate(files)}
-    number = one_to_set_aside(
+    left_out, numbers = tally.places_left_out, {file.path: n for n, file in enumerate(files)}
+    on_file = (lambda path, error: None) if broken else None
+    kept = (
         values
-        for place, _, values in islice(_records(files), limit)
+        for place, _, values in islice(_records(files, on_file=on_file), limit)
         if (numbers[place.file], place.within) not in left_out
+    )
+    train = tally.splits[TRAIN]
+    number = one_to_set_aside(
+        values if split == train else {SPLIT: ""}
+        for values, split in zip(kept, tally.split_N, strict=True)
     )
     return [] if number is None else [number]
 

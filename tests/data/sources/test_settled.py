@@ -140,6 +140,9 @@ def test_several_right_answers_and_choices_come_along(tmp_path: Path) -> None:
     [sample] = read(tmp_path, [asked])
     assert (sample.task, sample.messages[-1].text) == ("vqa", "c")
     assert set(sample.messages[-1].references) == {"b", "c"}
+    # As VQAv2's own annotations are.
+    [sample] = read(tmp_path, [{**asked, "multiple_choice_answer": "c", "answer_type": "other"}])
+    assert (sample.messages[-1].text, sample.messages[-1].references) == ("c", ("b", "c", "c"))
     offered = {"image": {"path": "a.png"}, "question": "q", "options": ["x", "y"], "answer": 1}
     [sample] = read(tmp_path, [offered])
     assert (sample.task, sample.messages[-1].text) == ("choice", "y")
@@ -234,3 +237,13 @@ def test_the_files_of_ms_swift(tmp_path: Path, text: str, name: str, said: list[
     assert find_files(source).dialect is DIALECTS[name]
     sample = read_source(None, source)[0]
     assert [message.text for message in sample.messages][: len(said)] == said
+
+
+def test_what_is_set_aside_is_never_taken_from_the_test_split(tmp_path: Path) -> None:
+    for split, count in (("test", 30), ("train", 2)):
+        (tmp_path / split).mkdir()
+        rows = [{"instruction": f"{split} {n}?", "output": str(n)} for n in range(count)]
+        (tmp_path / split / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    samples = read_source(None, Source("mine", path=str(tmp_path)))
+    assert len(samples.of_split("test")) == 30
+    assert [len(samples.of_split(name)) for name in ("train", "validation")] == [1, 1]
