@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from omnitune.data import index
-from omnitune.data.reading import read_source
+from omnitune.data.reading import read_source, remarks
 from omnitune.data.samples import Samples
 from omnitune.data.sources.base import Origin
 from omnitune.data.sources.finding import find_files
@@ -247,3 +247,5 @@ def test_what_is_set_aside_is_never_taken_from_the_test_split(tmp_path: Path) ->
     samples = read_source(None, Source("mine", path=str(tmp_path)))
     assert len(samples.of_split("test")) == 30
     assert [len(samples.of_split(name)) for name in ("train", "validation")] == [1, 1]
+    [remark] = remarks([samples])
+    assert remark.startswith(f"{tmp_path / 'train' / 'a.jsonl'}: names no validation records")
