@@ -34,7 +34,7 @@ from omnitune.data.tally import difficulties as difficulties
 from omnitune.sample import Sample, UserError
 from omnitune.storage import sha256, write_json
 
-VERSION = 7
+VERSION = 8
 INDEX_FOLDER = ".index"  # within the data folder
 # Below so many bytes a file is read again sooner than its index is looked up and kept.
 KEEP_FROM = 2 << 20
@@ -186,6 +186,7 @@ def build_index(
     advance: Advance = lambda n: None,
     limit: int | None = None,
     lenient: Lenient | None = None,
+    aside: bool = True,
 ) -> Index:
     """Reads the records of some files one by one, checks them and notes what an index holds.
 
@@ -194,6 +195,7 @@ def build_index(
         advance: called with the number of bytes just read.
         limit: so many records at most.
         lenient: told of records that are wrong, which then are left out; None: they are an error.
+        aside: whether a record may be held out where none is.
 
     Raises:
         OSError: a file cannot be read.
@@ -219,9 +221,9 @@ def build_index(
         tally.add(sample, (number, *place[2:]), content)
         free += "split" not in values
     faults.tell()
-    enough = free > 0 and tally.split_N.count(tally.splits.get(TRAIN, -1)) > 1
-    aside = _set_aside(files, tally, limit, on_file is not None) if enough else []
-    for number in aside:
+    enough = aside and free > 0 and tally.split_N.count(tally.splits.get(TRAIN, -1)) > 1
+    held_out = _set_aside(files, tally, limit, on_file is not None) if enough else []
+    for number in held_out:
         tally.split_N[number] = tally.splits[VALIDATION]
     arrays: dict[str, Any] = {
         name: np.array(getattr(tally, name)) for name in _ARRAYS if hasattr(tally, name)
@@ -235,7 +237,7 @@ def build_index(
         **names,
         order_N=np.argsort(arrays["split_N"], kind="stable"),
         difficulty_N=difficulties(np.array(tally.given_N), np.array(tally.effort_N)),
-        aside_A=np.array(aside, dtype=np.int64),
+        aside_A=np.array(held_out, dtype=np.int64),
         name=name,
     )
 
@@ -326,6 +328,7 @@ def open_index(
     rules: str = "",
     limit: int | None = None,
     leave_out: bool = False,
+    aside: bool = True,
 ) -> Index:
     """The index of a source's files: the one that is kept, or a new one, which is kept.
 
@@ -334,22 +337,25 @@ def open_index(
         rules: stands for what ``parse`` goes by, such as the tasks that are registered.
         limit: so many records at most.
         leave_out: leave out records that are wrong; otherwise they are refused.
+        aside: whether a record may be held out where none is.
     """
     before = [path.stat() for path, _ in files]
     size = sum(found.st_size for found in before)
     parts = [part for file in files for part in file.parts]
     kinds = " ".join(container.name for _, container in files)
-    read_by = hashlib.sha256(f"{kinds} {limit} {leave_out} {rules}".encode()).hexdigest()[:12]
+    read_by = hashlib.sha256(f"{kinds} {limit} {leave_out} {aside} {rules}".encode()).hexdigest()[
+        :12
+    ]
     folder = root / f"{source}-{VERSION}-{content_key(parts)[:24]}-{read_by}"
     if size >= KEEP_FROM and (kept := Index.load(folder)):
         return kept
     lenient = Lenient(lambda place, error: None) if leave_out else None
     if size < BAR_FROM:
-        index = build_index(files, folder.name, parse, limit=limit, lenient=lenient)
+        index = build_index(files, folder.name, parse, limit=limit, lenient=lenient, aside=aside)
     else:
         with progress_bar(f"indexing {source} (MB)", -(-size // 10**6)) as advance:
             index = build_index(
-                files, folder.name, parse, lambda n: advance(n / 1e6), limit, lenient
+                files, folder.name, parse, lambda n: advance(n / 1e6), limit, lenient, aside
             )
     for (path, _), then in zip(files, before, strict=True):
         after = path.stat()

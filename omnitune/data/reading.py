@@ -27,7 +27,7 @@ from omnitune.data.splits import VALIDATION_SHARE, clash, doubts
 from omnitune.media.base import counted
 from omnitune.media.registry import MEDIA
 from omnitune.sample import Media, Sample, UserError
-from omnitune.sources import SOURCES, Source, get_source
+from omnitune.sources import SOURCES, Source, get_source, may_set_aside
 
 SHOWN_FILES = 5  # of another layout
 LAYOUT = (
@@ -168,7 +168,9 @@ def read_source(
         note(found.line)
     read_by = rules(of) + (found.rules if found else "")
     try:
-        index = open_index(files, of.name, root, parse, read_by, of.limit, leave_out)
+        index = open_index(
+            files, of.name, root, parse, read_by, of.limit, leave_out, may_set_aside(of)
+        )
     except OSError as error:
         path = error.filename or files[0].path
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None

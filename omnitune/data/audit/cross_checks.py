@@ -27,9 +27,10 @@ def media_problems(
 ) -> Iterator[Problem]:
     """Each record that shows a medium which cannot be used, or is odd."""
     by_name = {one.name: one for one in checked}
-    for found in [*broken, *remarks]:
+    told = [*((found, False) for found in broken), *((found, True) for found in remarks)]
+    for found, usable in told:
         own = by_name[found.sample.source]
-        reason = media_reason(found.what, usable=found in remarks)
+        reason = media_reason(found.what, usable)
         for number in own.source.showing([found.place]).tolist():
             sample = own.source.sample(number)
             yield own.problem(number, reason, found.what, field=_field(sample, found.medium))

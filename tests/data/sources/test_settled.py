@@ -1,5 +1,6 @@
 """Records of other people's files as samples: what the source's settings say of them."""
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -249,3 +250,20 @@ def test_what_is_set_aside_is_never_taken_from_the_test_split(tmp_path: Path) ->
     assert [len(samples.of_split(name)) for name in ("train", "validation")] == [1, 1]
     [remark] = remarks([samples])
     assert remark.startswith(f"{tmp_path / 'train' / 'a.jsonl'}: names no validation records")
+
+
+def test_nothing_is_set_aside_where_the_source_says_its_split(tmp_path: Path) -> None:
+    records = [{"instruction": f"{n}?", "output": str(n)} for n in range(3)]
+    assert len(read(tmp_path, records, split="train").of_split("train")) == 3
+    assert len(read(tmp_path, records, split="auto").of_split("train")) == 2
+
+
+def test_a_cache_that_cannot_be_made_is_named_as_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("OMNITUNE_CACHE", str(tmp_path / "file" / "cache"))
+    path = tmp_path / "a.jsonl.gz"
+    path.write_bytes(gzip.compress(json.dumps(SPEECH).encode()))
+    with pytest.raises(UserError, match=r"cannot be written .*OMNITUNE_CACHE"):
+        read_source(None, Source("mine", path=str(path)))
