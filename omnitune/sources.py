@@ -48,6 +48,14 @@ class Source:
     seed: int = 0
 
 
+AUTO = "auto"  # a split that is chosen for each record, whatever it says
+
+
+def may_set_aside(source: Source) -> bool:
+    """Whether a record of a source may be held out where none is: not if its split is settled."""
+    return source.split in ("", AUTO)
+
+
 SOURCES: dict[str, Source] = {
     source.name: source
     for source in (

@@ -47,14 +47,17 @@ def keep(folder: Path, name: str, write: Callable[[Path], None], limit: int | No
         write(temporary)
         temporary.replace(path)
     except OSError as error:
-        if error.filename and not str(error.filename).startswith(str(folder)):
+        failed = Path(error.filename or folder)
+        # Of a cache that cannot be made, a folder above it is named.
+        if folder not in (failed, *failed.parents) and failed not in folder.parents:
             raise
         raise UserError(
             f"{path}: cannot be written ({error.strerror}); make room, or name another folder with "
             "OMNITUNE_CACHE"
         ) from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # it was never there
+            temporary.unlink()
     if limit is not None:
         trim(folder, limit, path)
     return path

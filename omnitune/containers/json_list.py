@@ -38,7 +38,9 @@ class JsonListContainer(Container):
         with path.open("rb") as file:
             window = Window(path, file)
             window.byte = skip_byte_order_mark(path, file)
-            if window.next() != "[":
+            if not (first := window.next()):
+                raise UserError(f"{path}: is empty; expected a list of records")
+            if first != "[":
                 value = window.value()
                 if isinstance(value, dict) and window.next() == "{":
                     raise window.wrong(
@@ -124,8 +126,11 @@ class Window:
     def wrong(self, what: str, position: int) -> UserError:
         """An error that says where."""
         line = self.line + self.text.count("\n", self.position, position)
+        # A list may be one line of gigabytes.
+        byte = self.byte + len(self.text[self.position : position].encode()) + 1
         return UserError(
-            f"{self.path}: not valid JSON ({what}: line {line}); expected a list of records"
+            f"{self.path}: not valid JSON ({what}: line {line}, byte {byte:,} of the file); "
+            "expected a list of records"
         )
 
     def _grow(self) -> None:

@@ -34,6 +34,8 @@ NAMED = 5  # records that are left out, by each reason; and reasons
 SPLIT = "split"
 # Further keys by which samples differ, and which a format may not have.
 LOST = ("task", "kind", "language", "difficulty")
+# The same of keys that may stand deeper within a record.
+LOST_WITHIN = ("answers", "choices", "caption", "transcript")
 AS_LINES = ("openai", "trl", "swift", "manifest")  # formats that programs read as JSON Lines
 
 
@@ -245,6 +247,7 @@ def _convert_record(
         done.written += 1
         done.splits.update([native[SPLIT]] * (SPLIT not in record))
         done.lost.update(key for key in LOST if key in native and key not in record)
+        done.lost.update(_unsaid(native, record))
 
 
 class NativeReader:
@@ -312,6 +315,18 @@ class NativeReader:
                 part = {**part, "path": media.path_of(medium, f"{hint}-{n + 1}")}
             parts.append(part)
         return {**message, "content": parts}
+
+
+def _unsaid(native: Values, record: Values) -> Iterator[str]:
+    """Keys of answers and media that a record has anywhere within, and what was written nowhere."""
+    written = _keys_within(record)
+    return (key for key in LOST_WITHIN if key in _keys_within(native) and key not in written)
+
+
+def _keys_within(value: Any) -> set[str]:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    own = set(value) if isinstance(value, dict) else set[str]()
+    return own.union(*map(_keys_within, inner))
 
 
 def _some(ids: list[str]) -> str:

@@ -16,7 +16,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from itertools import islice
 from pathlib import Path
@@ -28,13 +28,13 @@ from omnitune.console import progress_bar
 from omnitune.data.faults import Faults
 from omnitune.data.place import DataFile, Place
 from omnitune.data.reasons import reason_of
-from omnitune.data.splits import TRAIN, VALIDATION, likely, one_to_set_aside
+from omnitune.data.splits import SPLIT, TRAIN, VALIDATION, likely, one_to_set_aside
 from omnitune.data.tally import Tally
 from omnitune.data.tally import difficulties as difficulties
 from omnitune.sample import Sample, UserError
 from omnitune.storage import sha256, write_json
 
-VERSION = 7
+VERSION = 8
 INDEX_FOLDER = ".index"  # within the data folder
 # Below so many bytes a file is read again sooner than its index is looked up and kept.
 KEEP_FROM = 2 << 20
@@ -186,6 +186,7 @@ def build_index(
     advance: Advance = lambda n: None,
     limit: int | None = None,
     lenient: Lenient | None = None,
+    aside: bool = True,
 ) -> Index:
     """Reads the records of some files one by one, checks them and notes what an index holds.
 
@@ -194,6 +195,7 @@ def build_index(
         advance: called with the number of bytes just read.
         limit: so many records at most.
         lenient: told of records that are wrong, which then are left out; None: they are an error.
+        aside: whether a record may be held out where none is.
 
     Raises:
         OSError: a file cannot be read.
@@ -219,9 +221,9 @@ def build_index(
         tally.add(sample, (number, *place[2:]), content)
         free += "split" not in values
     faults.tell()
-    enough = free > 0 and tally.split_N.count(tally.splits.get(TRAIN, -1)) > 1
-    aside = _set_aside(files, tally.splits, limit, tally.places_left_out) if enough else []
-    for number in aside:
+    enough = aside and free > 0 and tally.split_N.count(tally.splits.get(TRAIN, -1)) > 1
+    held_out = _set_aside(files, tally, limit, on_file is not None) if enough else []
+    for number in held_out:
         tally.split_N[number] = tally.splits[VALIDATION]
     arrays: dict[str, Any] = {
         name: np.array(getattr(tally, name)) for name in _ARRAYS if hasattr(tally, name)
@@ -235,7 +237,7 @@ def build_index(
         **names,
         order_N=np.argsort(arrays["split_N"], kind="stable"),
         difficulty_N=difficulties(np.array(tally.given_N), np.array(tally.effort_N)),
-        aside_A=np.array(aside, dtype=np.int64),
+        aside_A=np.array(held_out, dtype=np.int64),
         name=name,
     )
 
@@ -260,19 +262,28 @@ def _records(
 
 
 def _set_aside(
-    files: Sequence[DataFile],
-    splits: Iterable[str],
-    limit: int | None,
-    left_out: Container[tuple[int, int]],
+    files: Sequence[DataFile], tally: Tally, limit: int | None, broken: bool
 ) -> list[int]:
-    """The record to hold out where the share of those without a split gives none: one, or none."""
-    if any(VALIDATION in (name, likely(name)) for name in splits):
+    """The record to hold out where the share of those without a split gives none: one, or none.
+
+    A record may say no split and be in another than train all the same, as its file's name tells.
+
+    Args:
+        broken: some files may be, which is told elsewhere.
+    """
+    if any(VALIDATION in (name, likely(name)) for name in tally.splits):
         return []
-    numbers = {file.path: n for n, file in enumerate(files)}
-    number = one_to_set_aside(
+    left_out, numbers = tally.places_left_out, {file.path: n for n, file in enumerate(files)}
+    on_file = (lambda path, error: None) if broken else None
+    kept = (
         values
-        for place, _, values in islice(_records(files), limit)
+        for place, _, values in islice(_records(files, on_file=on_file), limit)
         if (numbers[place.file], place.within) not in left_out
+    )
+    train = tally.splits[TRAIN]
+    number = one_to_set_aside(
+        values if split == train else {SPLIT: ""}
+        for values, split in zip(kept, tally.split_N, strict=True)
     )
     return [] if number is None else [number]
 
@@ -317,6 +328,7 @@ def open_index(
     rules: str = "",
     limit: int | None = None,
     leave_out: bool = False,
+    aside: bool = True,
 ) -> Index:
     """The index of a source's files: the one that is kept, or a new one, which is kept.
 
@@ -325,22 +337,25 @@ def open_index(
         rules: stands for what ``parse`` goes by, such as the tasks that are registered.
         limit: so many records at most.
         leave_out: leave out records that are wrong; otherwise they are refused.
+        aside: whether a record may be held out where none is.
     """
     before = [path.stat() for path, _ in files]
     size = sum(found.st_size for found in before)
     parts = [part for file in files for part in file.parts]
     kinds = " ".join(container.name for _, container in files)
-    read_by = hashlib.sha256(f"{kinds} {limit} {leave_out} {rules}".encode()).hexdigest()[:12]
+    read_by = hashlib.sha256(f"{kinds} {limit} {leave_out} {aside} {rules}".encode()).hexdigest()[
+        :12
+    ]
     folder = root / f"{source}-{VERSION}-{content_key(parts)[:24]}-{read_by}"
     if size >= KEEP_FROM and (kept := Index.load(folder)):
         return kept
     lenient = Lenient(lambda place, error: None) if leave_out else None
     if size < BAR_FROM:
-        index = build_index(files, folder.name, parse, limit=limit, lenient=lenient)
+        index = build_index(files, folder.name, parse, limit=limit, lenient=lenient, aside=aside)
     else:
         with progress_bar(f"indexing {source} (MB)", -(-size // 10**6)) as advance:
             index = build_index(
-                files, folder.name, parse, lambda n: advance(n / 1e6), limit, lenient
+                files, folder.name, parse, lambda n: advance(n / 1e6), limit, lenient, aside
             )
     for (path, _), then in zip(files, before, strict=True):
         after = path.stat()

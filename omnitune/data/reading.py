@@ -22,11 +22,12 @@ from omnitune.data.place import DataFile, Place
 from omnitune.data.samples import IndexedSource, Samples, first_shown
 from omnitune.data.schema import Record, rules
 from omnitune.data.sources.finding import Found, find_files, is_pattern
+from omnitune.data.sources.patterns import alike, no_such
 from omnitune.data.splits import VALIDATION_SHARE, clash, doubts
 from omnitune.media.base import counted
 from omnitune.media.registry import MEDIA
 from omnitune.sample import Media, Sample, UserError
-from omnitune.sources import SOURCES, Source, get_source
+from omnitune.sources import SOURCES, Source, get_source, may_set_aside
 
 SHOWN_FILES = 5  # of another layout
 LAYOUT = (
@@ -167,7 +168,9 @@ def read_source(
         note(found.line)
     read_by = rules(of) + (found.rules if found else "")
     try:
-        index = open_index(files, of.name, root, parse, read_by, of.limit, leave_out)
+        index = open_index(
+            files, of.name, root, parse, read_by, of.limit, leave_out, may_set_aside(of)
+        )
     except OSError as error:
         path = error.filename or files[0].path
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
@@ -212,8 +215,12 @@ def _check_folder(data_dir: Path) -> None:
             f"{data_dir}: is a file; expected the folder that holds "
             f"{SOURCES['image_text'].file} or others. {LAYOUT}"
         )
+    if data_dir.suffix:  # a file is meant
+        raise UserError(no_such(data_dir, ""))
+    close = alike(data_dir)
+    hint = f" (did you mean {close}?)" if close else ""
     raise UserError(
-        f"{data_dir}: no such data folder; name yours, or make it with `omnitune corpus`"
+        f"{data_dir}: no such data folder{hint}; name yours, or make it with `omnitune corpus`"
     )
 
 
@@ -308,9 +315,10 @@ def remarks(samples: Iterable[Samples]) -> list[str]:
     told = []
     for source, _ in join(samples).pieces:
         for number in source.index.aside_A.tolist():
+            place = source.place(number)
             told.append(
-                f"{source.files[0].path}: names no validation records, and is too "
-                f"small for a share of {VALIDATION_SHARE:.0%} to hold one: record {number + 1} "
+                f"{place.file}: names no validation records, and is too small for a share of "
+                f"{VALIDATION_SHARE:.0%} to hold one: record {place.within + 1} "
                 f"({source.sample(number).id}) was set aside from train as validation"
             )
         told += [f"{source.files[0].path}: {doubt}" for doubt in doubts(source.index.splits)]

@@ -8,7 +8,10 @@ OTHER = "wrong-record"
 
 # The first that fits counts. A sentence that none fits is a wrong record all the same.
 _SENTENCES: tuple[tuple[str, str], ...] = (
-    ("broken-file", r"not valid JSON|UTF-16 or UTF-32|is in none of the known formats"),
+    ("broken-file", r"not valid JSON|UTF-16 or UTF-32|is no whole|, or not whole"),
+    ("broken-file", r"expected a list of records|is no row of a table"),
+    ("unknown-format", r"is in none of the known formats|no known format"),
+    ("no-records", r"is empty; (the source|expected)|is an empty list|holds no records"),
     ("missing-media", r": no such \w+ (file|clip|picture|medium)|: no such \w*file"),
     ("unknown-key", r"unknown keys? "),
     ("repeated-key", r"is given twice"),

@@ -11,6 +11,7 @@ from omnitune.config.settings import nearest, quoted
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 VALIDATION_SHARE = 0.05
+SPLIT = "split"  # the key that names it
 # What other data sets call these.
 MEANT_TRAIN = ("training", "trn")
 MEANT = {
@@ -38,7 +39,7 @@ def one_to_set_aside(records: Iterable[Mapping[str, Any]]) -> int | None:
     Only records that name no split are taken, and one of them is left to train on. It is the one
     of the smallest hash: the same one wherever it stands in its file, and in every run.
     """
-    free = ((content_hash(r), n) for n, r in enumerate(records) if "split" not in r)
+    free = ((content_hash(r), n) for n, r in enumerate(records) if SPLIT not in r)
     found = min(free, default=None)
     return found[1] if found else None
 

@@ -62,6 +62,6 @@ def language_lost(guard: Mapping[str, Any]) -> list[str]:
     return [
         f"language is being lost: the held-out text loss is {guard['loss']:.3f}, the starting "
         f"thinker's was {guard['start']:.3f} (95 % interval of the change {interval[0]:.3f} to "
-        f"{interval[1]:.3f}); a larger share of text_only in data_mix or a lower learning_rate "
-        "keeps more of it"
+        f"{interval[1]:.3f}); a larger share of text in the mix (text_only or "
+        "a source of your own) or a lower learning_rate keeps more of it"
     ]

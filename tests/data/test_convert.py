@@ -358,3 +358,18 @@ def test_keys_that_nothing_reads_are_left_behind(data: Path) -> None:
     values = reader.native(0, ConvertedMedia(data, data / "media"))
     assert values["meta"] == {"by": "me"}
     assert values["image"] == ["images/0.png", "images/1.png"]
+
+
+def test_further_right_answers_that_stay_behind_are_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = {"question": "which?", "answers": ["red", "red", "dark"], "task": "vqa"}
+    (tmp_path / "a.json").write_text(json.dumps([asked, {"question": "so?", "answer": "b"}]))
+    assert (
+        main(["convert", str(tmp_path / "a.json"), str(tmp_path / "b.json"), "--to", "openai"]) == 0
+    )
+    assert "openai does not say: answers (1 record)" in capsys.readouterr().out
+    assert (
+        main(["convert", str(tmp_path / "a.json"), str(tmp_path / "c.json"), "--to", "native"]) == 0
+    )
+    assert "does not say" not in capsys.readouterr().out

@@ -136,7 +136,7 @@ def test_a_byte_order_mark_is_skipped(tmp_path: Path) -> None:
         ("[]", "empty list"),
         ("{}", "holds a JSON object"),
         ('[{"answer": 1},', "not valid JSON"),
-        ("", "not valid JSON"),
+        ("", "is empty"),
     ],
 )
 def test_wrong_file_is_named(tmp_path: Path, content: str, words: str) -> None:
@@ -154,6 +154,10 @@ def test_missing_file_and_folder(tmp_path: Path) -> None:
         read_available(tmp_path / "none")
     with pytest.raises(UserError, match="holds no file of records"):
         read_available(tmp_path)
+    (tmp_path / "there.json").write_text("[]")
+    with pytest.raises(UserError, match=r"no such file or folder; did you mean .*there\.json"):
+        read_available(tmp_path / "thre.json")
+    (tmp_path / "there.json").unlink()
     (tmp_path / "llava.json").write_text("[]")
     with pytest.raises(UserError, match=r"llava\.json: is empty; the source .* needs records"):
         read_available(tmp_path)

@@ -23,6 +23,7 @@ from omnitune.data.samples import IndexedSource, Samples
 from omnitune.data.schema import rules
 from omnitune.data.splits import clash, doubts
 from omnitune.sample import Sample, UserError
+from omnitune.sources import may_set_aside
 
 MOST_ANSWERS = 1 << 16  # different answers of a source that are counted
 RATE_KEYS = ("sampling_rate", "sample_rate")
@@ -95,7 +96,7 @@ def read_checked(
     files, source, parse, root, _ = located
     key = f"{name}-checked-{_key(located)}"
     lenient = Lenient(wrong, broken)
-    index = build_index(files, key, note, advance, source.limit, lenient)
+    index = build_index(files, key, note, advance, source.limit, lenient, may_set_aside(source))
     findings.records[name] = count
     for number in index.aside_A.tolist():
         position, within = index.place_N4[number, :2].tolist()

@@ -27,9 +27,10 @@ def media_problems(
 ) -> Iterator[Problem]:
     """Each record that shows a medium which cannot be used, or is odd."""
     by_name = {one.name: one for one in checked}
-    for found in [*broken, *remarks]:
+    told = [*((found, False) for found in broken), *((found, True) for found in remarks)]
+    for found, usable in told:
         own = by_name[found.sample.source]
-        reason = media_reason(found.what, usable=found in remarks)
+        reason = media_reason(found.what, usable)
         for number in own.source.showing([found.place]).tolist():
             sample = own.source.sample(number)
             yield own.problem(number, reason, found.what, field=_field(sample, found.medium))
@@ -154,15 +155,15 @@ def overlaps(
             if pair.how not in LEAKS or name in told:
                 continue
             told.add(name)
-            yield by_name[training.source].problem(
-                training.number, "overlap", _overlap_text(pair, split)
-            )
+            what = _overlap_text(pair, split, by_name[pair.held_out.source])
+            yield by_name[training.source].problem(training.number, "overlap", what)
 
 
-def _overlap_text(pair: Shared, split: str) -> str:
+def _overlap_text(pair: Shared, split: str, held: Checked) -> str:
+    place = held.source.place(pair.held_out.number)
     return (
         f"is in {TRAIN}, and shares its content ({pair.how}, {pair.similarity:.0%} alike) with "
-        f"{pair.held_out.id} ({pair.held_out.source}) in {split}; leave one of them out"
+        f"record {place.within + 1} of {place.file} in {split}; leave one of them out"
     )
 
 

@@ -50,7 +50,11 @@ def _measure(
             raise UserError(f"this model has no encoder for {medium.modality}")
         found = modalities[medium.modality].measure(medium.path)
     except UserError as error:
-        raise UserError(f"sample {sample.id} ({sample.source}): {error}") from None
+        at = source.place(sample.number)
+        raise UserError(
+            f"{at.file}: record {at.within + 1}: sample {sample.id} ({sample.source}): {error}; "
+            "`omnitune validate` lists all media that cannot be used"
+        ) from None
     return found.whole, found.lost, found.least, found.most
 
 

@@ -30,10 +30,9 @@ from omnitune.data.sources.speech_sets import LINES
 from omnitune.data.splits import by_content
 from omnitune.media.base import counted
 from omnitune.sample import Sample, UserError
-from omnitune.sources import Source
+from omnitune.sources import AUTO, Source
 from omnitune.tasks import TASKS
 
-AUTO = "auto"  # a split that is chosen for each record, whatever it says
 LOOKED_AT = 20  # records by which a dialect is recognised
 MEDIA_LOOKED_AT = 100  # records whose media are looked for
 

@@ -11,6 +11,7 @@ from omnitune.data.sources.folders import INFO, STATE, layout_of_entry, layout_o
 from omnitune.data.sources.hub_sets import layout_of_set, set_name
 from omnitune.data.sources.layout import Layout as Layout
 from omnitune.data.sources.patterns import (
+    alike,
     expand_braces,
     is_pattern,
     layout_of_pattern,
@@ -34,13 +35,19 @@ def layout_of(source: Source) -> Layout:
         return layout_of_folder(path, source.name)
     if path.exists():
         return Layout([path])
-    if asked := set_name(source.path):
+    asked = set_name(source.path)
+    if asked and not _is_slip(path):
         return layout_of_set(source.path, asked, source.name)
     if address := address_of(source.path):
         return _remote(address, source.name)
     if is_pattern(path):
         return layout_of_pattern(source.path, source.name)
     raise UserError(no_such(path, source.name))
+
+
+def _is_slip(path: Path) -> bool:
+    """Whether a path of two names is that of a local file, and not the id of a data set."""
+    return is_list(path) or (path.parent.is_dir() and alike(path) is not None)
 
 
 def _remote(address: str, source: str) -> Layout:

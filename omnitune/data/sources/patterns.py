@@ -69,16 +69,22 @@ def layout_of_pattern(pattern: str, source: str) -> Layout:
 
 def no_such(path: Path, source: str) -> str:
     """The error where nothing is at a path; names what is there and called alike."""
-    folder = path.parent
-    while not folder.is_dir() and folder != folder.parent:
-        path, folder = folder, folder.parent
-    try:
-        there = [found.name for found in folder.iterdir()]
-    except OSError:
-        there = []
-    close = nearest(path.name, there)
-    hint = f"; did you mean {folder / close}, which is there" if close else ""
+    close = alike(path)
+    hint = f"; did you mean {close}, which is there" if close else ""
+    of = f" (the path of the source {source})" if source else ""
     return (
-        f"{path}: no such file or folder (the path of the source {source}){hint}; check the name, "
-        "or the folder that the command is started in"
+        f"{path}: no such file or folder{of}{hint}; check the name, or the folder that the command "
+        "is started in"
     )
+
+
+def alike(path: Path) -> Path | None:
+    """What is there under a name like that of a path, or of a folder above it; None if nothing."""
+    while not path.parent.is_dir() and path.parent != path.parent.parent:
+        path = path.parent
+    try:
+        there = [found.name for found in path.parent.iterdir()]
+    except OSError:
+        return None
+    close = nearest(path.name, there)
+    return path.parent / close if close else None

@@ -211,7 +211,9 @@ def _answered(record: Values, question: Any, key: str, origin: Origin) -> Values
     if isinstance(choices, dict):  # Arrow's: {"text": [...], "label": [...]}
         choices = choices.get("text")
     if not isinstance(choices, list) or not 1 < len(choices) <= MOST_CHOICES:
-        return _answer(value)
+        # VQAv2 names the commonest answer beside those of all people; scores are held against all.
+        several = _answer(record["answers"]) if isinstance(record.get("answers"), list) else {}
+        return several | _answer(value)
     if isinstance(value, int) and not isinstance(value, bool):
         if not 0 <= value < len(choices):
             raise origin.wrong(f'"{key}" is {value}, but there are {len(choices)} choices')

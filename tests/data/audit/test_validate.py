@@ -418,3 +418,31 @@ def test_every_code_has_a_kind() -> None:
     with pytest.raises(UserError):
         validate(DataPlace.of(Path("no/such/folder")), Checks())
     assert MEDIA
+
+
+def test_a_file_that_cannot_be_read_has_a_code_of_files(tmp_path: Path) -> None:
+    contents = {
+        "empty.json": b"",
+        "blank.json": b" \n",
+        "empty.jsonl": b"",
+        "none.json": b"[]",
+        "object.json": b'{"a": 1}',
+        "cut.parquet": b"PAR1 and no more",
+        "cut.jsonl.gz": b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03",
+        "text.txt": b"hello",
+    }
+    codes = {"broken-file", "no-records", "unknown-format"}
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+        [problem] = check(tmp_path / name).findings.problems
+        assert problem.reason in codes, (name, problem)
+        assert "Expecting value" not in problem.what
+
+
+def test_records_of_an_overlap_are_named_alike(tmp_path: Path) -> None:
+    records = [record(0), record(1), {**record(1), "id": "other", "split": "test"}]
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(records))
+    told = [one.what for one in check(path).findings.problems if one.reason == "overlap"]
+    assert told
+    assert all("record 2" in what and "record 3" in what for what in told)

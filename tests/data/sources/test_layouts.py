@@ -259,3 +259,19 @@ def test_media_are_looked_for_above_and_in_the_usual_folders(
     found = find_media_dir(file, [file.parent / "b.png"], "mine")
     assert found == str(tmp_path / "lists" / "en" / "some" / "folder")
     assert find_media_dir(tmp_path / "images" / "x.json", [tmp_path / "images" / "a.png"], "") == ""
+
+
+def test_a_slip_in_a_path_is_no_data_set_of_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A path of two names may be either; nothing is fetched for what is surely a file."""
+    monkeypatch.chdir(tmp_path)
+    put(tmp_path, "mine/chat.jsonl", "mine/pictures/a.json")
+    for given, meant in (
+        ("mine/chatt.jsonl", "mine/chat.jsonl"),
+        ("mine/picture", "mine/pictures"),
+    ):
+        with pytest.raises(UserError, match=f"no such file or folder .*did you mean {meant}"):
+            lay(given)
+    with pytest.raises(UserError, match="no such file or folder"):
+        lay("elsewhere/a.parquet")

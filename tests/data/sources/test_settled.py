@@ -1,5 +1,6 @@
 """Records of other people's files as samples: what the source's settings say of them."""
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import pytest
 
 from omnitune.data import index
-from omnitune.data.reading import read_source
+from omnitune.data.reading import read_source, remarks
 from omnitune.data.samples import Samples
 from omnitune.data.sources.base import Origin
 from omnitune.data.sources.finding import find_files
@@ -140,6 +141,9 @@ def test_several_right_answers_and_choices_come_along(tmp_path: Path) -> None:
     [sample] = read(tmp_path, [asked])
     assert (sample.task, sample.messages[-1].text) == ("vqa", "c")
     assert set(sample.messages[-1].references) == {"b", "c"}
+    # As VQAv2's own annotations are.
+    [sample] = read(tmp_path, [{**asked, "multiple_choice_answer": "c", "answer_type": "other"}])
+    assert (sample.messages[-1].text, sample.messages[-1].references) == ("c", ("b", "c", "c"))
     offered = {"image": {"path": "a.png"}, "question": "q", "options": ["x", "y"], "answer": 1}
     [sample] = read(tmp_path, [offered])
     assert (sample.task, sample.messages[-1].text) == ("choice", "y")
@@ -234,3 +238,32 @@ def test_the_files_of_ms_swift(tmp_path: Path, text: str, name: str, said: list[
     assert find_files(source).dialect is DIALECTS[name]
     sample = read_source(None, source)[0]
     assert [message.text for message in sample.messages][: len(said)] == said
+
+
+def test_what_is_set_aside_is_never_taken_from_the_test_split(tmp_path: Path) -> None:
+    for split, count in (("test", 30), ("train", 2)):
+        (tmp_path / split).mkdir()
+        rows = [{"instruction": f"{split} {n}?", "output": str(n)} for n in range(count)]
+        (tmp_path / split / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    samples = read_source(None, Source("mine", path=str(tmp_path)))
+    assert len(samples.of_split("test")) == 30
+    assert [len(samples.of_split(name)) for name in ("train", "validation")] == [1, 1]
+    [remark] = remarks([samples])
+    assert remark.startswith(f"{tmp_path / 'train' / 'a.jsonl'}: names no validation records")
+
+
+def test_nothing_is_set_aside_where_the_source_says_its_split(tmp_path: Path) -> None:
+    records = [{"instruction": f"{n}?", "output": str(n)} for n in range(3)]
+    assert len(read(tmp_path, records, split="train").of_split("train")) == 3
+    assert len(read(tmp_path, records, split="auto").of_split("train")) == 2
+
+
+def test_a_cache_that_cannot_be_made_is_named_as_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("OMNITUNE_CACHE", str(tmp_path / "file" / "cache"))
+    path = tmp_path / "a.jsonl.gz"
+    path.write_bytes(gzip.compress(json.dumps(SPEECH).encode()))
+    with pytest.raises(UserError, match=r"cannot be written .*OMNITUNE_CACHE"):
+        read_source(None, Source("mine", path=str(path)))
