@@ -225,6 +225,15 @@ def build_index(
     held_out = _set_aside(files, tally, limit, on_file is not None) if enough else []
     for number in held_out:
         tally.split_N[number] = tally.splits[VALIDATION]
+    return _of_tally(tally, held_out, name)
+
+
+def _of_tally(tally: Tally, held_out: Sequence[int], name: str) -> Index:
+    """The index of what was noted.
+
+    Args:
+        held_out: numbers of records that were set aside. name: of the index.
+    """
     arrays: dict[str, Any] = {
         name: np.array(getattr(tally, name)) for name in _ARRAYS if hasattr(tally, name)
     }
