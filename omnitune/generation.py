@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from omnitune.config.dealing import dealt
 from omnitune.data.packing import Item, of_like_length, pack
 from omnitune.models.omni import OmniModel
 
@@ -78,12 +79,20 @@ def generate(
     limits = _of_each(max_new_tokens, prompts)
     lengths = [len(p.rendered.tokens) + n for p, n in zip(prompts, limits, strict=True)]
     answers: list[list[int]] = [[] for _ in prompts]
-    for chunk in of_like_length(lengths, batch_size, CACHED_POSITIONS):
+    chunks = list(of_like_length(lengths, batch_size, CACHED_POSITIONS))
+
+    def answer(chunk: list[int]) -> list[list[int]]:
+        found: list[list[int]] = [[] for _ in chunk]
         some, at_most = [prompts[n] for n in chunk], [limits[n] for n in chunk]
         for step in stream(model, some, ends, at_most):
             for row, token in step:
-                answers[chunk[row]].append(token)
+                found[row].append(token)
         on_progress(len(chunk))
+        return found
+
+    for chunk, found in zip(chunks, dealt(answer, chunks), strict=True):
+        for n, tokens in zip(chunk, found, strict=True):
+            answers[n] = tokens
     return answers
 
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
+from omnitune.config.dealing import dealing
 from omnitune.config.parallel import RESTARTS, OfFirstRank, ParallelSettings
 from omnitune.data.packing import Shard
 from omnitune.distributed import sharding
@@ -135,11 +136,20 @@ class TorchRanks:
 
     @torch.no_grad()
     def scores(self, model: nn.Module, function: Callable[[], T]) -> T:
-        """Rank 0 computes while the others wait; with a divided model all compute the same."""
+        """All ranks share the work; with a divided model, which takes all, they do the same."""
         if not self.sharded:
-            return self.on_first(function)
+            with dealing(self._deal):
+                return self.share(function())
         with sharding.gathered_root(model):
             return self.share(function())
+
+    def _deal(self, function: Callable[[Any], Any], pieces: Sequence[Any]) -> list[Any]:
+        """Every so-manieth piece is this rank's; what others found comes from them."""
+        own = [function(piece) for piece in pieces[self.rank :: self.world_size]]
+        everyone: list[Any] = [None] * self.world_size
+        with self.watch("scores of the others", patient=True):
+            dist.all_gather_object(everyone, own, group=self._patient)
+        return [everyone[n % self.world_size][n // self.world_size] for n in range(len(pieces))]
 
     @contextmanager
     def in_turn(self) -> Iterator[None]:

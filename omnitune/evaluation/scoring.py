@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from omnitune.config.dealing import dealt
 from omnitune.data.loader import SampleReader
 from omnitune.data.packing import Item, of_like_length, pack
 from omnitune.data.reading import all_task_counts
@@ -133,15 +134,19 @@ def token_totals(model: OmniModel, items: Sequence[Item]) -> list[tuple[float, f
     """Of each item: summed loss, correct tokens and number of its supervised tokens."""
     lengths = [len(item.rendered.tokens) for item in items]
     totals: list[tuple[float, float, int]] = [(0.0, 0.0, 0)] * len(items)
-    for chunk in of_like_length(lengths, SCORE_BATCH, SCORE_POSITIONS):
+    chunks = list(of_like_length(lengths, SCORE_BATCH, SCORE_POSITIONS))
+
+    def total(chunk: list[int]) -> list[list[float]]:
         numbered = [replace(items[n], group=place) for place, n in enumerate(chunk)]
         batch = pack(numbered, len(chunk)).to(model.device)
         scores = model.token_scores(batch)
         zeros = torch.zeros(len(chunk), device=model.device)
-        sums = [
+        return [
             zeros.index_add(0, batch.group_N, x.float()).tolist()
             for x in (scores.nll_N, scores.correct_N, torch.ones_like(scores.nll_N))
         ]
+
+    for chunk, sums in zip(chunks, dealt(total, chunks), strict=True):
         for place, n in enumerate(chunk):
             totals[n] = (sums[0][place], sums[1][place], int(sums[2][place]))
     return totals
