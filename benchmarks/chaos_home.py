@@ -109,7 +109,6 @@ def config_of(home: Path, name: str, steps: int) -> SftConfig:
         log_every=3,
         save_every=2,
         device="cpu",
-        workers=1,
         precision="fp32",
         compile="off",
         trackers=[],

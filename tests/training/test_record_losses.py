@@ -74,35 +74,31 @@ def test_a_table_that_a_checkpoint_replaced_is_gone_on_with() -> None:
 
 
 def test_samples_losses_add_up_to_those_of_their_sources(home: Path) -> None:
-    """And are what the model gives for each sample, whatever the number of processes."""
+    """And are those of the samples that the batches hold, in their order."""
     values: dict[str, Any] = {
         "max_steps": 3,
         "gradient_accumulation": 2,
         "probe_questions": 1,
         "epoch_questions": 1,
     }
-    tables = []
-    for workers in (1, 2):
-        made = build_training(settings(home, f"each {workers}", workers=workers, **values))
-        seen: list[Any] = []
-        count = made.strategy.count
+    made = build_training(settings(home, "each", **values))
+    seen: list[Any] = []
+    count = made.strategy.count
 
-        def note(step: int, amounts: Any, each: Any, count: Any = count, to: Any = seen) -> None:
-            to.append((amounts, each))
-            count(step, amounts, each)
+    def note(step: int, amounts: Any, each: Any) -> Any:
+        seen.append((amounts, each))
+        return count(step, amounts, each)
 
-        made.strategy.count = note  # type: ignore[method-assign, assignment]
-        train(made.run)
-        for step, (amounts, each) in enumerate(seen):
-            sums = [sum(sum(pair[k]) for pair in each) for k in range(2)]
-            assert sums == pytest.approx([sum(amounts["loss"]), sum(amounts["supervised"])])
-            batches = [made.strategy.stream(2 * step + n) for n in range(2)]
-            for batch, (_, weights) in zip(batches, each, strict=True):
-                assert isinstance(batch, Batch)
-                places = torch.arange(len(weights))[:, None]
-                assert weights == (batch.sample_N == places).sum(1).tolist()
-        tables.append(made.run.state["records"])
-    torch.testing.assert_close(tables[0], tables[1], rtol=3e-3, atol=3e-3)
+    made.strategy.count = note  # type: ignore[method-assign]
+    train(made.run)
+    for step, (amounts, each) in enumerate(seen):
+        sums = [sum(sum(pair[k]) for pair in each) for k in range(2)]
+        assert sums == pytest.approx([sum(amounts["loss"]), sum(amounts["supervised"])])
+        batches = [made.strategy.stream(2 * step + n) for n in range(2)]
+        for batch, (_, weights) in zip(batches, each, strict=True):
+            assert isinstance(batch, Batch)
+            places = torch.arange(len(weights))[:, None]
+            assert weights == (batch.sample_N == places).sum(1).tolist()
 
 
 def test_a_resumed_run_keeps_the_losses_of_its_records(home: Path) -> None:
