@@ -56,7 +56,11 @@ COLUMNS = {
     "seconds": "{:.0f}",
 }
 # The loss and the scores of generated answers.
-PANELS = {key: title for title, key, unit, zero in main_scores() if zero or unit == "loss"}
+PANELS = {
+    key: title
+    for title, key, unit, zero in main_scores()
+    if key in COLUMNS and (zero or unit == "loss")
+}
 
 # By strategy, then by seed.
 Found = dict[str, dict[int, Any]]
