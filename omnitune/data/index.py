@@ -221,8 +221,8 @@ def build_index(
         tally.add(sample, (number, *place[2:]), content)
         free += "split" not in values
     faults.tell()
-    enough = aside and free > 0 and tally.split_N.count(tally.splits.get(TRAIN, -1)) > 1
-    held_out = _set_aside(files, tally, limit, on_file is not None) if enough else []
+    aside = aside and free > 0 and tally.split_N.count(tally.splits.get(TRAIN, -1)) > 1
+    held_out = _set_aside(files, tally, limit, on_file is not None) if aside else []
     for number in held_out:
         tally.split_N[number] = tally.splits[VALIDATION]
     return _of_tally(tally, held_out, name)
@@ -237,9 +237,8 @@ def _of_tally(tally: Tally, held_out: Sequence[int], name: str) -> Index:
     arrays: dict[str, Any] = {
         name: np.array(getattr(tally, name)) for name in _ARRAYS if hasattr(tally, name)
     }
-    arrays["place_N4"] = arrays["place_N4"].reshape(-1, 4)
-    arrays["media_M3"] = arrays["media_M3"].reshape(-1, 3)
-    arrays["wrong_W2"] = arrays["wrong_W2"].reshape(-1, 2)
+    for key, width in (("place_N4", 4), ("media_M3", 3), ("wrong_W2", 2)):
+        arrays[key] = arrays[key].reshape(-1, width)
     names: dict[str, Any] = {name: list(getattr(tally, name)) for name in _NAMES}
     return Index(
         **arrays,

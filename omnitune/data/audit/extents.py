@@ -33,9 +33,9 @@ def measure_media(
             advance()
             try:
                 rows.extend(_measure(source, place, modalities))
-            except UserError:
+            except UserError as error:
                 if not go_on:
-                    raise
+                    raise at_record(source, place, error) from None
                 rows.extend((np.nan,) * 4)
     return np.array(rows).reshape(-1, 4)
 
@@ -50,12 +50,17 @@ def _measure(
             raise UserError(f"this model has no encoder for {medium.modality}")
         found = modalities[medium.modality].measure(medium.path)
     except UserError as error:
-        at = source.place(sample.number)
-        raise UserError(
-            f"{at.file}: record {at.within + 1}: sample {sample.id} ({sample.source}): {error}; "
-            "`omnitune validate` lists all media that cannot be used"
-        ) from None
+        raise UserError(f"sample {sample.id} ({sample.source}): {error}") from None
     return found.whole, found.lost, found.least, found.most
+
+
+def at_record(source: IndexedSource, place: int, error: UserError) -> UserError:
+    """The error of a medium, by its place in the index, that ends a run: names its record."""
+    at = source.place(source.medium(place)[1].number)
+    return UserError(
+        f"{at.file}: record {at.within + 1}: {error}; `omnitune validate` lists all media that "
+        "cannot be used"
+    )
 
 
 def set_aside_broken(

@@ -66,7 +66,8 @@ class Findings:
 
     Attributes:
         records: by source, how many were read, the wrong ones among them.
-        media: how many distinct ones were opened.
+        media: how many distinct ones were looked at, those that are missing too.
+        formats: by source, what its records are read as.
         ignored: codes that are passed over.
     """
 
@@ -74,6 +75,7 @@ class Findings:
     problems: list[Problem] = field(default_factory=list)
     records: dict[str, int] = field(default_factory=dict)
     media: int = 0
+    formats: dict[str, str] = field(default_factory=dict)
 
     def add(self, problem: Problem) -> None:
         """Takes in a problem, unless it is passed over."""
@@ -100,6 +102,7 @@ class Findings:
         return {
             "records": self.records,
             "media": self.media,
+            "formats": self.formats,
             "errors": len(self.errors),
             "remarks": len(self.problems) - len(self.errors),
             "counts": {name: dict(sorted(found.items())) for name, found in counts.items()},
@@ -109,10 +112,11 @@ class Findings:
     def lines(self) -> list[str]:
         """A table by source and reason, with the first places of each."""
         told = [counted(sum(self.records.values()), "record"), counted(self.media, "medium")]
-        lines = [f"read {told[0]} and opened {told[1].replace('mediums', 'media')}"]
+        lines = [f"read {told[0]} and looked at {told[1].replace('mediums', 'media')}"]
         for source in dict.fromkeys([*self.records, *(one.source for one in self.problems)]):
             own = [one for one in self.problems if one.source == source]
-            lines += ["", f"{source}: {counted(self.records.get(source, 0), 'record')}"]
+            read_as = f", {self.formats[source]}" if source in self.formats else ""
+            lines += ["", f"{source}: {counted(self.records.get(source, 0), 'record')}{read_as}"]
             lines += _source_lines(own) if own else ["  clean"]
         errors, remarks = len(self.errors), len(self.problems) - len(self.errors)
         return [*lines, "", f"{counted(errors, 'error')}, {counted(remarks, 'remark')}"]

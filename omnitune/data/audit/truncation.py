@@ -25,6 +25,7 @@ from omnitune.data.audit.extents import (
     LOST,
     MOST,
     WHOLE,
+    at_record,
     bar_of_many,
     measure_media,
     set_aside_broken,
@@ -202,7 +203,7 @@ def audit_source(
     long_K2 = _kept(folder / f"long-{reading.key}.npy", find) if folder.is_dir() else find()
     for place, error in broken.items():
         if on_broken is None:
-            raise error
+            raise at_record(source, place, error)
         on_broken(source, place, error)
     return SourceAudit(
         samples,

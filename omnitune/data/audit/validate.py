@@ -118,15 +118,17 @@ def _read(
         findings.records[name] = 0
         own, language = data.own.get(name, name), checks.languages.get(name, "")
         try:
-            located[name] = locate_source(data.folder, own, language=language)
+            located[name] = found = locate_source(data.folder, own, language=language)
+            if found.found:
+                findings.formats[name] = found.found.read_as
         except UserError as error:
             path = data.own[name].path if name in data.own else str(data.folder)
             findings.add(Problem(name, _file_reason(str(error)), str(error), path))
-    size = sum(file.path.stat().st_size for found in located.values() for file in found.files)
+    size = sum(file.path.stat().st_size for one in located.values() for file in one.files)
     with progress_bar("reading records (MB)", -(-size // 10**6)) as advance:
         return [
-            read_checked(name, found, texts, findings, lambda n: advance(n / 1e6))
-            for name, found in located.items()
+            read_checked(name, one, texts, findings, lambda n: advance(n / 1e6))
+            for name, one in located.items()
         ]
 
 

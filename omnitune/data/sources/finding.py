@@ -137,9 +137,14 @@ class Found:
     @property
     def line(self) -> str:
         """What was recognised, for the log."""
+        return f"{self.source.name}: {self.read_as}"
+
+    @property
+    def read_as(self) -> str:
+        """The dialect, the number of files and their containers."""
         kinds = sorted({container.name for _, container in self.files})
         many = f"{len(self.files):,} files" if len(self.files) > 1 else "1 file"
-        return f"{self.source.name}: {self.dialect.title} ({many}, {', '.join(kinds)})"
+        return f"{self.dialect.title} ({many}, {', '.join(kinds)})"
 
 
 def without_empty(native: Values) -> Values:

@@ -145,7 +145,8 @@ def test_questions_that_are_never_a_conversation_are_measured_alone(data: Path) 
 
 def test_long_sound_is_refused_before_it_is_read_or_split(data: Path) -> None:
     with pytest.raises(
-        UserError, match=r"sample audio-1 \(audio_text\): .*1\.wav: 2\.5 s of sound"
+        UserError,
+        match=r"audio_qa\.json: record 2: sample audio-1 \(audio_text\): .*1\.wav: 2\.5 s of sound",
     ):
         stock(data, reading(max_seconds=1.0))
     assert stock(data, reading(max_seconds=1.0, long_audio="split"))[1]["audio"]["lost"] == 0

@@ -446,3 +446,13 @@ def test_records_of_an_overlap_are_named_alike(tmp_path: Path) -> None:
     told = [one.what for one in check(path).findings.problems if one.reason == "overlap"]
     assert told
     assert all("record 2" in what and "record 3" in what for what in told)
+
+
+def test_what_a_source_is_read_as_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    parts = [{"type": "text", "text": "so?"}, {"type": "image_url", "image_url": {"url": "a.png"}}]
+    turns = [{"role": "user", "content": parts}, {"role": "assistant", "content": "yes"}]
+    path.write_text(json.dumps([{"messages": turns}]))
+    findings = check(path).findings
+    assert findings.as_json()["formats"] == {"a": "OpenAI messages (1 file, json)"}
+    assert "a: 1 record, OpenAI messages (1 file, json)" in findings.lines()
