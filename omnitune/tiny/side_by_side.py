@@ -20,6 +20,7 @@ from omnitune.sample import UserError
 from omnitune.storage import cores
 from omnitune.tiny.pretrain_lm import ThinkerConfig
 from omnitune.tiny.ready import TOKENIZER_FILE
+from omnitune.training.stopping import GO_ON, StoppedError
 
 PAUSE = 0.1  # seconds between two looks at what runs
 
@@ -75,6 +76,7 @@ def run_side_by_side(jobs: Sequence[Job]) -> None:
 
     Raises:
         UserError: a job ended with another status than 0.
+        StoppedError: a job stopped because its time was up.
     """
     usable, waiting, width = cores(), list(jobs), max(len(job.name) for job in jobs)
     count = min(len(jobs), len(usable))
@@ -130,6 +132,8 @@ def _start(job: Job, cores: list[int], width: int) -> _Running:
 
 
 def _check_status(ended: _Running) -> None:
+    if ended.process.returncode == GO_ON:  # its time is up, and so is that of the others
+        raise StoppedError(f"{ended.job.name} was asked to", GO_ON)
     if ended.process.returncode:
         raise UserError(
             f"{ended.job.name} ended with status {ended.process.returncode}; what it said "

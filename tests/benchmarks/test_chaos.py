@@ -34,13 +34,13 @@ def chaos(*arguments: str, seconds: float = 600) -> str:
 
 def test_runs_that_are_killed_at_random_moments_end_as_an_undisturbed_one() -> None:
     """In indexing, caching, training, saving, scoring or reporting."""
-    said = chaos("--kills-only", "--faults", "12", "--seed", "1")
+    said = chaos("--kills-only", "--faults", "12", "--steps", "12", "--seed", "1")
     assert "killed (SIGKILL)" in said
     assert re.search(r"[1-9]\d* runs ended bit for bit as the undisturbed one", said)
 
 
 def test_runs_that_anything_happens_to_end_as_an_undisturbed_one() -> None:
-    said = chaos("--faults", "10", "--seed", "5")
+    said = chaos("--faults", "8", "--steps", "12", "--seed", "5")
     assert len(re.findall(r"^survived", said, re.M)) >= 3
     assert re.search(r"[1-9]\d* runs ended bit for bit as the undisturbed one", said)
 

@@ -13,6 +13,7 @@ from omnitune.sample import UserError
 from omnitune.storage import cores
 from omnitune.tiny import side_by_side
 from omnitune.tiny.side_by_side import Job, run_side_by_side
+from omnitune.training.stopping import StoppedError
 
 # Each notes in the file of its argument when it began and when it ended.
 TIMED = """
@@ -140,6 +141,14 @@ def test_a_failure_ends_the_others_once_and_waits_for_them(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("count", [2], indirect=True)
 @pytest.mark.usefixtures("count")
+def test_a_job_whose_time_is_up_stops_all_as_itself(tmp_path: Path) -> None:
+    """A script that starts the command again sees that it may."""
+    late = Job("late", [sys.executable, "-c", "import sys, time; time.sleep(0.2); sys.exit(75)"])
+    with pytest.raises(StoppedError) as stopped:
+        run_side_by_side([late, patient(tmp_path)])
+    assert stopped.value.status == 75
+
+
 def test_ctrl_c_ends_all_once_and_waits_for_them(tmp_path: Path) -> None:
     def interrupt() -> None:
         for name in "ab":
