@@ -321,8 +321,22 @@ def remarks(samples: Iterable[Samples]) -> list[str]:
                 f"{VALIDATION_SHARE:.0%} to hold one: record {place.within + 1} "
                 f"({source.sample(number).id}) was set aside from train as validation"
             )
+        told += without_media(source)
         told += [f"{source.files[0].path}: {doubt}" for doubt in doubts(source.index.splits)]
     return told
+
+
+def without_media(source: IndexedSource) -> list[str]:
+    """A line on records that show no medium where others of the source do: some may be lost."""
+    shown_N = np.diff(source.index.show_N)
+    bare = int((shown_N == 0).sum())
+    if not bare or bare == len(shown_N):
+        return []
+    first = source.where(int(np.argmin(shown_N)))
+    return [
+        f"{bare:,} of {counted(len(shown_N), 'record')} show no medium, though others beside them "
+        f"do; the first: {first}"
+    ]
 
 
 def data_files(

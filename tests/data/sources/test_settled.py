@@ -267,3 +267,15 @@ def test_a_cache_that_cannot_be_made_is_named_as_one(
     path.write_bytes(gzip.compress(json.dumps(SPEECH).encode()))
     with pytest.raises(UserError, match=r"cannot be written .*OMNITUNE_CACHE"):
         read_source(None, Source("mine", path=str(path)))
+
+
+def test_records_without_the_medium_that_others_have_are_told_of(tmp_path: Path) -> None:
+    rows = [
+        {"image": f"{n}.png" if n % 4 else None, "question": "a", "answer": "b"} for n in range(8)
+    ]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(json.dumps({k: v for k, v in row.items() if v}) for row in rows))
+    samples = read_source(None, Source("rows", path=str(path)))
+    assert remarks([samples])[-1] == (
+        f"2 of 8 records show no medium, though others beside them do; the first: {path}: record 1"
+    )
