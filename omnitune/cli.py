@@ -271,14 +271,15 @@ def plan(arguments: list[str]) -> int:
 def fine_tune(config: SftConfig, **flags: bool) -> None:
     """Trains, prints the scores and writes the report."""
     # Before the imports, which take some seconds.
-    print(f"fine-tuning on {_places(config)}, results in {config.out}", flush=True)
+    if not own_rank():
+        print(f"fine-tuning on {_places(config)}, results in {config.out}", flush=True)
     from omnitune.evaluation.runs import data_of
     from omnitune.reporting.report import REPORT_FILE, scores_table, write_report
     from omnitune.training.sft import finetune
 
     results = finetune(config, **flags)
     if own_rank():
-        return  # rank 0 tells
+        return
     if results is not None:
         print("\n".join([*scores_table(results), f"model: {config.out / 'omni.pt'}"]))
     # A finished run may have been stopped before its report was written.
