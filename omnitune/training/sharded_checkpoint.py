@@ -68,9 +68,10 @@ def begin_save(
             cast("Future[Any]", saving).result()
             if ranks.rank == 0:
                 _finish(temporary, path, rest)
-        except UserError:
-            raise
         except Exception as error:  # it tells of a full disk in many ways
+            shutil.rmtree(temporary, ignore_errors=True)
+            if isinstance(error, UserError):
+                raise
             raise UserError(f"{path}: cannot be written ({error}); make room and go on") from None
 
     return finish

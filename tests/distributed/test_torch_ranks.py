@@ -1,5 +1,6 @@
 """Ranks of torch.distributed that share a step do what one process does."""
 
+import signal
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from omnitune.distributed.opening import open_ranks
 from omnitune.sample import Sample
+from omnitune.training import checkpoint
 from omnitune.training.follower import FollowerLog
 from omnitune.training.loop import train
 
@@ -29,7 +31,8 @@ def train_on(
 ) -> State:
     """Trains a tiny model; returns its weights (rank 0)."""
     plain = rest.pop("plain", False)
-    config = settings(folder, precision="fp32", parallel={"mode": mode}, **rest)
+    parallel = {"mode": mode, **rest.pop("grid", {})}
+    config = settings(folder, precision="fp32", parallel=parallel, **rest)
     with open_ranks(config.parallel, torch.device("cpu")) as ranks:
         run = start(config, samples, freeze=freeze, ranks=ranks)
         without_dropout(run.model)
@@ -88,3 +91,54 @@ def test_two_ranks_equal_one(
     assert {n: s["tokens"] for n, s in two["sources"].items()} == {
         n: s["tokens"] for n, s in one["sources"].items()
     }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("mode", "grid"), [("ddp", {}), ("fsdp", {}), ("fsdp", {"shard": 2, "replicate": 2})]
+)
+def test_four_ranks_equal_one(
+    samples: list[Sample], tmp_path: Path, mode: str, grid: dict[str, int]
+) -> None:
+    rest = {"max_steps": 20, "plain": True, "max_grad_norm": 0.05, "batch_size": 5}
+    alone = train_on(0, tmp_path / "one", samples, "auto", False, dict(rest))
+    work = partial(
+        train_on,
+        folder=tmp_path / "four",
+        samples=samples,
+        mode=mode,
+        freeze=False,
+        rest=rest | {"grid": grid},
+    )
+    close(alone, whole(on_ranks(4, work))[0])
+
+
+def interrupted(rank: int, folder: Path, samples: list[Sample], mode: str) -> str:
+    """Rank 1 hears Ctrl-C in the third step; the rank says how it ended."""
+    config = settings(folder, precision="fp32", parallel={"mode": mode}, log_every=100)
+    with open_ranks(config.parallel, torch.device("cpu")) as ranks:
+        run = start(config, samples, ranks=ranks)
+        if rank:
+            run.log = FollowerLog(config, run.groups, lambda step, entry: [], 1)
+        batch_at = run.batch_at
+
+        def press(number: int, *shard: Any) -> Any:
+            if number == 2 and rank:
+                signal.raise_signal(signal.SIGINT)
+            return batch_at(number, *shard)
+
+        run.batch_at = press
+        try:
+            train(run)
+        except KeyboardInterrupt:
+            return f"{run.step}"
+        return "not stopped"
+
+
+@pytest.mark.parametrize(("mode", "ending"), [("ddp", "pt"), ("fsdp", "dcp")])
+def test_ctrl_c_on_one_rank_stops_all_after_the_step(
+    samples: list[Sample], tmp_path: Path, mode: str, ending: str
+) -> None:
+    found = on_ranks(2, partial(interrupted, folder=tmp_path, samples=samples, mode=mode))
+    assert found == ["3", "3"]
+    assert [p.name for p in checkpoint.step_files(tmp_path)] == [f"omni_step_3.{ending}"]

@@ -36,9 +36,15 @@ def _short(monkeypatch: pytest.MonkeyPatch) -> None:
     shorten_answers(monkeypatch, 3)
 
 
-@pytest.mark.parametrize("mode", ["ddp", "fsdp"])
-def test_two_ranks_leave_what_one_does(home: Path, mode: str) -> None:
-    rest: dict[str, Any] = {"max_interpolation": 0, "freeze_encoders": True}
+@pytest.mark.parametrize(
+    ("mode", "rest"),
+    [
+        ("ddp", {"max_interpolation": 0}),
+        ("fsdp", {"max_interpolation": 0.5}),
+        ("fsdp", {"lora": {"r": 2}, "freeze_encoders": True}),
+    ],
+)
+def test_two_ranks_leave_what_one_does(home: Path, mode: str, rest: dict[str, Any]) -> None:
     finetune_on(0, home, "alone", "auto", rest)
     ends = whole(on_ranks(2, partial(finetune_on, home=home, name=mode, mode=mode, rest=rest)))
     assert ends[0] == ends[1]
