@@ -151,8 +151,8 @@ def consolidate(config: ConsolidateConfig) -> int:
 
 def fine_tune(config: SftConfig, **flags: bool) -> None:
     """Trains, prints the scores and writes the report."""
-    # Before the imports, which take some seconds.
-    print(f"fine-tuning on {_places(config)}, results in {config.out}", flush=True)
+    if not own_rank():  # before the imports, which take some seconds
+        print(f"fine-tuning on {_places(config)}, results in {config.out}", flush=True)
     from omnitune.evaluation.runs import data_of
     from omnitune.reporting.report import REPORT_FILE, scores_table, write_report
     from omnitune.training.sft import finetune
