@@ -46,17 +46,18 @@ def main(arguments: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, stopping.stop_now)
     if runs:
         signal.signal(signal.SIGUSR1, stopping.stop_now)
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not one that is ignored
+    if runs and signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not ignored
         signal.signal(signal.SIGINT, stopping.stop_now)
     tolerate_any_bytes()
     hint = "; the same command with --resume goes on from here" if runs else ""
+    again = "; the same command goes on from here" if name == "validate" else hint
     try:
         status = _run(name, arguments[1:])
         if sys.stdout is not None:
             sys.stdout.flush()  # here, where a closed pipe can still be told
         return status
     except KeyboardInterrupt as error:
-        return _stopped(error, hint)
+        return _stopped(error, again)
     except BrokenPipeError:
         drop_output()
         if hint:

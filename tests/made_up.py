@@ -79,6 +79,11 @@ MORE: dict[str, Any] = {
             "asked": 0.6, "samples": 0.59, "tokens": 0.8, "supervised": 0.7, "loss": 0.9,
         },
     },
+    "bad_samples": {
+        "left_out": 2,
+        "sources": {"image_text": {"records": 90, "reasons": {"missing-media": 2}}},
+        "examples": {"missing-media": "data/images/7.png: no such image file"},
+    },
     "truncation": {
         "image": {
             "unit": "pixels", "whole": 4000, "lost": 1000, "samples": 2,

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from omnitune.containers.arrow_rows import find, plain_rows, reading, row_of
+from omnitune.containers.arrow_rows import plain_rows, reading, row_of, stored_in
 from omnitune.containers.base import RowContainer
 from omnitune.containers.kept import Kept
 from omnitune.containers.needs import optional
@@ -51,8 +51,7 @@ class ArrowContainer(RowContainer):
 
     def stored(self, path: Path, start: int, length: int, keys: list[str]) -> Any:
         """What a row holds under keys, bytes too."""
-        table = self._table(path)
-        return find(table.column(keys[0])[length].as_py(), keys[1:])
+        return stored_in(self._table(path), keys[0], length, keys[1:])
 
     def read_up_to(self, start: int, length: int) -> int:
         """Nothing is known."""

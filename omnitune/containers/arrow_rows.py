@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import date, datetime, time, timedelta
 from pathlib import Path
@@ -27,6 +28,26 @@ def reading(path: Path, kind: str) -> Iterator[None]:
         raise UserError(
             f"{path}: is not {kind.split()[-1]}, or not whole ({said}); fetch or write it again"
         ) from None
+
+
+def class_names(schema: Any) -> dict[str, list[str]]:
+    """By column, the names of its classes, which ``datasets`` keeps beside a table's schema."""
+    try:
+        info = json.loads((schema.metadata or {})[b"huggingface"])
+        features = info["info"]["features"]
+        found = {column: kind["names"] for column, kind in features.items() if "names" in kind}
+    except (LookupError, TypeError, ValueError, AttributeError):
+        return {}
+    return {column: names for column, names in found.items() if isinstance(names, list)}
+
+
+def with_names(row: Any, names: Mapping[str, list[str]]) -> Any:
+    """A row in which a class's name stands in place of its number."""
+    for column, known in names.items() if isinstance(row, dict) else ():
+        number = row.get(column)
+        if isinstance(number, int) and 0 <= number < len(known):
+            row[column] = known[number]
+    return row
 
 
 def without_bytes(array: Any, inside: bool = False) -> Any:
@@ -96,11 +117,18 @@ def holds_bytes(kind: Any) -> bool:
 
 
 def plain_rows(batch: Any) -> list[dict[str, Any]]:
-    """The rows of a batch as JSON has them: without bytes, dates as text."""
+    """The rows of a batch as JSON has them: without bytes, dates as text, classes by name.
+
+    Raises:
+        pyarrow.ArrowInvalid: its file is damaged; else what lies elsewhere in memory could be read.
+    """
+    batch.validate(full=True)
     columns = [without_bytes(column).to_pylist() for column in batch.columns]
     names = batch.schema.names
     rows = zip(*columns, strict=True) if columns else ([()] * batch.num_rows)
-    return [{k: plain(v) for k, v in zip(names, row, strict=True)} for row in rows]
+    classes = class_names(batch.schema)
+    found = ({k: plain(v) for k, v in zip(names, row, strict=True)} for row in rows)
+    return [with_names(row, classes) for row in found]
 
 
 def row_of(table: Any, number: int) -> dict[str, Any]:
@@ -109,6 +137,15 @@ def row_of(table: Any, number: int) -> dict[str, Any]:
         raise LookupError(number)
     [batch] = table.slice(number, 1).combine_chunks().to_batches()
     return plain_rows(batch)[0]
+
+
+def stored_in(table: Any, column: str, number: int, keys: list[str]) -> Any:
+    """What one row of a column holds under keys, bytes too; raises LookupError, ArrowInvalid."""
+    if not 0 <= number < table.num_rows:
+        raise LookupError(number)
+    value = table.column(column).slice(number, 1)
+    value.validate(full=True)
+    return find(value[0].as_py(), keys)
 
 
 def plain(value: Any) -> Any:

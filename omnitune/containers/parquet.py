@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from omnitune.containers.arrow_rows import find, plain_rows, reading, row_of
+from omnitune.containers.arrow_rows import plain_rows, reading, row_of, stored_in
 from omnitune.containers.base import RowContainer
 from omnitune.containers.kept import Kept
 from omnitune.containers.needs import optional
@@ -50,8 +50,7 @@ class ParquetContainer(RowContainer):
 
     def stored(self, path: Path, start: int, length: int, keys: list[str]) -> Any:
         """What a row holds under keys, bytes too."""
-        table = self._table(path, start, keys[0])
-        return find(table.column(0)[length].as_py(), keys[1:])
+        return stored_in(self._table(path, start, keys[0]), keys[0], length, keys[1:])
 
     def read_up_to(self, start: int, length: int) -> int:
         """Nothing is known."""

@@ -42,7 +42,8 @@ def marked_batches(file: Any, group: int) -> Iterator[Any]:
             else:
                 array = _filled(next(columns), field.type, first, known)
                 made.append(without_bytes(array))
-        yield pa.RecordBatch.from_arrays(made, names=schema.names)
+        batch = pa.RecordBatch.from_arrays(made, names=schema.names)
+        yield batch.replace_schema_metadata(schema.metadata)
 
 
 def _known(file: Any, group: int) -> dict[int, bool]:

@@ -18,7 +18,7 @@ from omnitune.data.fields import FREE_KEYS, record_keys
 from omnitune.data.place import Place
 from omnitune.data.reading import DataPlace, read_available
 from omnitune.data.record_writers import WRITERS, RecordWriter
-from omnitune.data.round_trip import difference
+from omnitune.data.round_trip import INDEPENDENT, asked_alone, difference
 from omnitune.data.samples import IndexedSource, Samples
 from omnitune.data.schema import Record
 from omnitune.data.sources.base import Dialect, Values
@@ -37,6 +37,10 @@ LOST = ("task", "kind", "language", "difficulty")
 AS_LINES = ("openai", "trl", "swift", "manifest")  # formats that programs read as JSON Lines
 
 
+class NothingSaid(UserError):
+    """A format can say no record of a source."""
+
+
 @dataclass
 class Converted:
     """What became of the records of one source.
@@ -44,6 +48,7 @@ class Converted:
     Attributes:
         out: the file that was written.
         written: number of records.
+        divided: records that were written as several, one for each independent question.
         left_out: by reason, the records that could not be said.
         splits: of the records that were written without one.
         lost: by key, the records that were written without it.
@@ -53,6 +58,7 @@ class Converted:
     out: Path
     media: ConvertedMedia
     written: int = 0
+    divided: int = 0
     left_out: dict[str, list[str]] = field(default_factory=dict)
     splits: Counter[str] = field(default_factory=Counter)
     lost: Counter[str] = field(default_factory=Counter)
@@ -61,6 +67,11 @@ class Converted:
     def lines(self, to: str) -> Iterator[str]:
         """What to say of it."""
         yield f"{self.out}: {counted(self.written, 'record')} as {DIALECTS[to].title}"
+        if self.divided:
+            yield (
+                f"  {counted(self.divided, 'record')} with independent questions: {to} has none, "
+                "so each question is a record of its own, with the media"
+            )
         media = self.media
         if media.written:
             yield f"  {counted(media.written, 'media file')} written to {media.copies}"
@@ -95,24 +106,44 @@ def convert_data(config: ConvertConfig) -> int:
     Raises:
         UserError: the data cannot be read, the format is none, or the file is there.
     """
-    data, out = config.paths
     to = _dialect(config.to, "--to")
+    place, sources = _read(config)
+    usual = "jsonl" if to.name in AS_LINES else "json"
+    targets = _targets(config.paths[1], sources, config.container or usual)
+    for out, held in targets.items():
+        _check_target(out, held, config)
+    told, left_out = list[str](), list[NothingSaid]()
+    complete = True
+    for out, held in targets.items():
+        try:
+            done = _convert(held, place, to, out, config)
+        except NothingSaid as error:
+            left_out.append(error)
+            continue
+        told += done.lines(config.to)
+        complete &= not (done.left_out or done.changed)
+    if len(left_out) == len(targets):
+        raise left_out[0]
+    print("\n".join([*told, *map(str, left_out)]))
+    return int(config.strict and bool(left_out or not complete))
+
+
+def _read(config: ConvertConfig) -> tuple[DataPlace, dict[str, Samples]]:
+    """The data, and their sources with records that are to be converted."""
+    data = config.paths[0]
     place = DataPlace.of(data)
     if config.from_format:
         _dialect(config.from_format, "--from")
         name = data.name.partition(".")[0] or "data"
         place = DataPlace(None, {name: Source(name, path=str(data), format=config.from_format)})
     sources = read_available(place)
-    if config.split and not any(config.split in held.splits for held in sources.values()):
+    if not config.split:
+        return place, sources
+    found = {name: held for name, held in sources.items() if len(held.of_split(config.split))}
+    if not found:
         names = ", ".join(sorted(set().union(*(held.splits for held in sources.values()))))
         raise UserError(f"--split {config.split}: {data} has no such split; it has {names}")
-    left_out = False
-    usual = "jsonl" if to.name in AS_LINES else "json"
-    for target, held in _targets(out, sources, config.container or usual).items():
-        done = _convert(held, place, to, target, config)
-        print("\n".join(done.lines(config.to)))
-        left_out |= bool(done.left_out or done.changed)
-    return int(config.strict and left_out)
+    return place, found
 
 
 def _dialect(name: str, option: str) -> Dialect:
@@ -142,6 +173,17 @@ def _container(path: Path, asked: str | None) -> type[RecordWriter]:
     return WRITERS[name]
 
 
+def _check_target(out: Path, sources: Mapping[str, Samples], config: ConvertConfig) -> None:
+    """Raises a UserError for a file that cannot be written, or must not be."""
+    require_target(out, "OUT")
+    _container(out, config.container)
+    if out.exists() and not config.overwrite:
+        raise UserError(f"{out}: is there already; give another name, or --overwrite")
+    files = [path for held in sources.values() for path, _ in held.pieces[0][0].files]
+    if any(os.path.realpath(path) == os.path.realpath(out) for path in files):
+        raise UserError(f"{out}: is a file that is read; give another name to write to")
+
+
 def _convert(
     sources: Mapping[str, Samples],
     place: DataPlace,
@@ -150,14 +192,7 @@ def _convert(
     config: ConvertConfig,
 ) -> Converted:
     """Writes some sources into one file."""
-    require_target(out, "OUT")
     writer_class = _container(out, config.container)
-    if out.exists() and not config.overwrite:
-        raise UserError(f"{out}: is there already; give another name, or --overwrite")
-    for held in sources.values():
-        [(source, _)] = held.pieces
-        if any(os.path.abspath(path) == os.path.abspath(out) for path, _ in source.files):
-            raise UserError(f"{out}: is a file that is read; give another name to write to")
     media = ConvertedMedia(out.parent, out.parent / f"{out.stem}_media", config.copy_media)
     done = Converted(out, media)
     total = sum(len(held) for held in sources.values())
@@ -175,7 +210,7 @@ def _convert(
         writer.close()
         if not done.written:
             why, ids = next(iter(done.left_out.items()))
-            raise UserError(
+            raise NothingSaid(
                 f"{out}: not written, as no record can be written as {to.title}; record {ids[0]}: "
                 f"{why}"
             )
@@ -186,21 +221,30 @@ def _convert_record(
     reader: NativeReader, number: int, to: Dialect, writer: RecordWriter, done: Converted
 ) -> None:
     """Writes one record, or notes why it is left out."""
+    name = reader.source.sample(number).id
     try:
         native = reader.native(number, done.media)
-        record = to.foreign(native)
-        writer.check(record)
+        said = [(native, to.foreign(native))]
+        what = difference(native, said[0][1], to, done.out)
+        if what == INDEPENDENT and "qa" in native:
+            said = [(one, to.foreign(one)) for one in asked_alone(native, name)]
+            found = (difference(*pair, to, done.out) for pair in said)
+            what = next(filter(None, found), "")
+        for _, record in said:
+            writer.check(record)
     except UserError as error:
         done.media.drop()
-        done.left_out.setdefault(str(error), []).append(reader.source.sample(number).id)
+        done.left_out.setdefault(str(error), []).append(name)
         return
-    if what := difference(native, record, to, done.out):
-        done.changed.setdefault(what, []).append(reader.source.sample(number).id)
+    if what:
+        done.changed.setdefault(what, []).append(name)
+    done.divided += len(said) > 1
     done.media.keep()
-    writer.write(record)
-    done.written += 1
-    done.splits.update([native[SPLIT]] * (SPLIT not in record))
-    done.lost.update(key for key in LOST if key in native and key not in record)
+    for native, record in said:
+        writer.write(record)
+        done.written += 1
+        done.splits.update([native[SPLIT]] * (SPLIT not in record))
+        done.lost.update(key for key in LOST if key in native and key not in record)
 
 
 class NativeReader:

@@ -13,8 +13,10 @@ from pathlib import Path
 
 from torch import Tensor
 
+from omnitune.containers.remote import fetch_ahead
 from omnitune.data.mixture import Mixture
 from omnitune.data.packing import WHOLE, Batch, Item, Origin, Shard, pack, share_prefix
+from omnitune.data.samples import Samples
 from omnitune.data.schedule import SamplingSchedule
 from omnitune.data.template import ChatRenderer, Rendered
 from omnitune.encoders.base import Encoder
@@ -163,6 +165,8 @@ class BatchStream:
             mean = sum(_tokens(self.items_at(k)) for k in range(MEASURED)) / MEASURED
             self.batch_size = max(1, round(tokens_per_batch / (mean or 1.0)))
         self._window = lru_cache(maxsize=2)(self._make_window)
+        pieces = [piece for s in samples.values() if isinstance(s, Samples) for piece in s.pieces]
+        self._fetches = any(source.is_remote for source, _ in pieces)
 
     def follow(
         self, schedule: SamplingSchedule, readers: Sequence[tuple[int, SampleReader]] = ()
@@ -204,6 +208,9 @@ class BatchStream:
 
     def _samples(self, number: int) -> list[list[Item]]:
         first = number * self.batch_size
+        if self._fetches:  # what this batch and the next one show, if the cache has lost it
+            records = map(self.record_at, range(first, first + 2 * self.batch_size))
+            fetch_ahead(medium.path for record in records for medium in record.media)
         if self.balanced:
             start, stop = self.window(first, WINDOW * self.batch_size)
             return self._window(start, stop)[(first - start) // self.batch_size]

@@ -64,6 +64,11 @@ class DataPlace:
         places = [str(self.folder)] * (self.folder is not None)
         return ", ".join([*places, *(source.path for source in self.own.values())])
 
+    def resolved(self) -> tuple[Path | None, frozenset[str]]:
+        """The places, wherever they are named from."""
+        own = frozenset(str(Path(source.path).resolve()) for source in self.own.values())
+        return self.folder and self.folder.resolve(), own
+
     @property
     def there(self) -> bool:
         """Whether there is anything at all."""

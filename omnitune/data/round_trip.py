@@ -12,6 +12,7 @@ from omnitune.sample import Sample, Text, UserError
 from omnitune.sources import Source
 
 # Paths that lead out of the new file's folder are told elsewhere.
+INDEPENDENT = "independent questions as one conversation"
 BACK = Source("back", allow_outside=True)
 
 
@@ -36,9 +37,21 @@ def difference(native: Values, written: Values, dialect: Dialect, out: Path) -> 
         if _said(before, role) != _said(after, role):
             return f"other {what}"
     if before.independent_turns != after.independent_turns and before.num_questions > 1:
-        return "independent questions as one conversation"
+        return INDEPENDENT
     weights = [[m.weight for m in s.messages if m.role == "assistant"] for s in (before, after)]
     return "other weights of answers" if weights[0] != weights[1] else ""
+
+
+def asked_alone(native: Values, name: str) -> list[Values]:
+    """The independent questions of a record, each as a record of its own with all its media.
+
+    They are the samples that training and scores make of it (see ``Sample.split_turns``).
+
+    Args:
+        name: of the record.
+    """
+    shared = {key: value for key, value in native.items() if key != "qa"}
+    return [shared | pair | {"id": f"{name}#{n}"} for n, pair in enumerate(native["qa"])]
 
 
 def _sample(native: Values, out: Path) -> Sample:

@@ -7,19 +7,20 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from itertools import accumulate
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import overload
 from zlib import crc32
 
 import numpy as np
 
-from omnitune.containers.remote import ensure
+from omnitune.containers.remote import address_at, ensure, fetch_ahead
 from omnitune.data.index import Index, Parse
 from omnitune.data.place import DataFile, Place
 from omnitune.sample import Media, Sample, UserError
 
 KEPT_RECORDS = 1 << 14
+AHEAD = 64  # media of a remote source that are fetched at once
 # More distinct media than this are looked at once and not at every start.
 MANY_MEDIA = 20_000
 
@@ -46,6 +47,11 @@ class IndexedSource:
         self.files, self.index, self.parse, self.root = list(files), index, parse, root
         self.left_out = left_out
         self.sample = lru_cache(maxsize=KEPT_RECORDS)(self._sample)
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether its files were fetched, so that media beside them are too."""
+        return bool(address_at(self.files[0].path))
 
     @property
     def folder(self) -> Path:
@@ -186,8 +192,10 @@ class Samples(Sequence[Sample]):
             yield from first_shown(self)
             return
         for source, _ in self.pieces:
-            for place in source.shown_media:
-                yield source.medium(int(place))
+            found = (source.medium(int(place)) for place in source.shown_media)
+            while some := list(islice(found, AHEAD if source.is_remote else 1)):
+                fetch_ahead(medium.path for medium, _ in some if source.is_remote)
+                yield from some
 
     @property
     def media_key(self) -> str | None:

@@ -68,15 +68,48 @@ def evaluate_checkpoint(
     data = DataPlace.of(data)
     sources = (*SOURCES, *data.own)
     languages = dict.fromkeys(sources, language) if language else as_object(run.get("languages"))
-    available = read_available(data, languages=languages)
-    available, left_out = leave_out_unreadable(available, model.modalities)
-    if not available:
-        raise UserError(f"{data}: every record shows media that the model has no encoder for")
-    skipped = BadSamples(available, 1.0) if data.leave_out_wrong else None
-    if skipped:  # as the run did
-        held_out = {name for held in available.values() for name in held.splits}
-        available = without_broken(available, skipped, held_out - {"train"})
+    available, left_out = _read_usable(data, languages, model, split)
     samples = join(available.values())
+    chosen = _choose_splits(samples, split, data)
+    limit = values.get("max_tokens", model.config.thinker["max_position_embeddings"])
+    if predictions:
+        _try_to_write(predictions, join(chosen.values()))
+    features = encode_once(model, join(chosen.values()), None)
+    reader = SampleReader(renderer, model.modalities, features, limit)
+    priors = answer_priors(split_of(samples, "train"))
+    results = score_splits(model, reader, chosen, predictions, priors)
+    results["warnings"] += left_out
+    if "train" in chosen:
+        here = data.resolved() == data_of(ckpt_dir).resolved()
+        if_so = "" if here else "if the model was trained on it, "
+        results["warnings"].append(
+            f"train is no held-out split: {if_so}its scores say what the model learnt by heart, "
+            "not how it does on what is new to it"
+        )
+    return results
+
+
+def _read_usable(
+    data: DataPlace, languages: Mapping[str, str], model: OmniModel, split: str
+) -> tuple[dict[str, Samples], list[str]]:
+    """The samples that a model can be scored on, and what is left out.
+
+    Raises:
+        UserError: there is nothing, or a record is wrong that no run has left out.
+    """
+    found, told = leave_out_unreadable(read_available(data, languages=languages), model.modalities)
+    if not found:
+        raise UserError(f"{data}: every record shows media that the model has no encoder for")
+    if not data.leave_out_wrong:
+        return found, [told] * bool(told)
+    bad = BadSamples(found, 1.0)
+    splits = {name for held in found.values() for name in held.splits if name != "train"}
+    found = without_broken(found, bad, sorted(splits | {split or "test"} - {"all"}))
+    return found, [told] * bool(told) + bad.lines()
+
+
+def _choose_splits(samples: Samples, split: str, data: DataPlace) -> dict[str, Samples]:
+    """The samples of the splits that are to be scored; raises UserError where there are none."""
     there = sorted(name for name in samples.splits if split_of(samples, name))
     usual = "test" if "test" in there else "validation"
     splits = [n for n in there if n != "train"] if split == "all" else [split or usual]
@@ -85,29 +118,13 @@ def evaluate_checkpoint(
             f"{data}: every sample is for training, none is held out; --split train scores "
             'those, or give some records another "split"'
         )
-    limit = values.get("max_tokens", model.config.thinker["max_position_embeddings"])
     chosen = {name: split_of(samples, name) for name in splits}
     for name, found in chosen.items():
         if not found:
             names = ", ".join(there)
             raise UserError(f"{data}: no samples in the split {name!r}; there are: {names}")
         check_media(found)
-    if predictions:
-        _try_to_write(predictions, join(chosen.values()))
-    features = encode_once(model, join(chosen.values()), None)
-    reader = SampleReader(renderer, model.modalities, features, limit)
-    priors = answer_priors(split_of(samples, "train"))
-    results = score_splits(model, reader, chosen, predictions, priors)
-    results["warnings"] += [left_out] * bool(left_out)
-    results["warnings"] += skipped.lines() if skipped else []
-    if "train" in chosen:
-        here = data == data_of(ckpt_dir)
-        if_so = "" if here else "if the model was trained on it, "
-        results["warnings"].append(
-            f"train is no held-out split: {if_so}its scores say what the model learnt by heart, "
-            "not how it does on what is new to it"
-        )
-    return results
+    return chosen
 
 
 def _try_to_write(path: Path, samples: Samples) -> None:

@@ -64,6 +64,36 @@ def receipt_section(results: dict[str, Any], folder: Path) -> Section | None:
     return Section("Mixture receipt", note, blocks)
 
 
+def left_out_section(results: dict[str, Any]) -> Section | None:
+    """What was left out as wrong, by source and reason; None for a run that refuses it."""
+    found = as_object(results, "bad_samples")
+    if not found:
+        return None
+    rows: list[list[Any]] = []
+    for source in as_object(found, "sources"):
+        reasons = as_object(found, "sources", source, "reasons")
+        records = as_number(found, "sources", source, "records") or 0
+        for code in reasons:
+            count = as_number(reasons, code) or 0
+            share = write_score(count / records if records else None, "percent")
+            rows.append([source, code, write_score(count, "count"), share])
+    examples = as_object(found, "examples")
+    note = (
+        "Records that were wrong, or whose media could not be used, were left out of training and "
+        "scores (bad_samples skip). `omnitune validate` lists every one of them."
+        if rows
+        else "No record was left out as wrong (bad_samples skip)."
+    )
+    blocks: list[Block] = []
+    if rows:
+        heads = ["source", "reason", "records", "share"]
+        blocks.append(("table", {"name": "left out", "heads": heads, "rows": rows}))
+        told = [[code, str(examples[code])] for code in examples]
+        data = {"summary": "an example of each", "heads": ["reason", "example"], "rows": told}
+        blocks.append(("folded_table", data))
+    return Section("Left out", note, blocks)
+
+
 def taught_section(results: dict[str, Any]) -> Section | None:
     """Losses by source, and the training records that stand out; None where they were not kept."""
     taught = as_object(results, "taught")

@@ -10,7 +10,7 @@ from omnitune.evaluation.environment import command, environment
 from omnitune.evaluation.metrics import METRICS
 from omnitune.evaluation.runs import RunFolder, as_number, as_object, flatten, top_split
 from omnitune.reporting import curves
-from omnitune.reporting.data_sections import receipt_section, taught_section
+from omnitune.reporting.data_sections import left_out_section, receipt_section, taught_section
 from omnitune.reporting.diagrams import PHASE, Diagram
 from omnitune.reporting.gallery import Example, choose_gallery, error_reason
 from omnitune.reporting.page import Block, Section
@@ -230,6 +230,11 @@ def build_mix(data: ReportData) -> Section | None:
     return Section("Realised mix", note, [table])
 
 
+def build_left_out(data: ReportData) -> Section | None:
+    """What was left out as wrong, by reason."""
+    return left_out_section(data.run.results)
+
+
 def build_receipt(data: ReportData) -> Section | None:
     """What was asked of each source and what was got, and the run hash."""
     return receipt_section(data.run.results, data.run.path)
@@ -332,6 +337,7 @@ SECTIONS: tuple[Callable[[ReportData], Section | None], ...] = (
     build_receipt,
     build_taught,
     build_truncation,
+    build_left_out,
     build_gallery,
     build_configuration,
     build_environment,

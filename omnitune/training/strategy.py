@@ -156,8 +156,8 @@ def plan_strategy(
     if config.adaptive_mix != "none":
         adaptive_mix = AdaptiveMix(config.adaptive_mix, tasks, state)
     # Where a source has none of the usual tasks, the others stand for it: else the loss between
-    # epochs would be that of the other sources alone.
-    probed = headline_tasks()
+    # epochs would be that of the other sources alone. Tasks of any media are probed where they are.
+    probed = tuple(task.name for task in headlines().values() if task.media is not None)
     probed += tuple(sorted(set[str]().union(*tasks.values()) - set(probed)))
     chain = RunHash(training, state, config.gradient_accumulation)
     stream.watch = chain.note

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from omnitune.containers import parquet
+from omnitune.containers import arrow, parquet
 from omnitune.containers.address import complete, inside, parse, read_stored
 from omnitune.containers.base import Container
 from omnitune.containers.registry import container_of
@@ -154,3 +154,18 @@ def test_what_is_no_parquet_is_named(tmp_path: Path) -> None:
         path.write_bytes(content)
         with pytest.raises(UserError, match=r"a\.parquet: is not Parquet, or not whole \("):
             list(container_of(path).scan(path))
+
+
+def test_a_damaged_table_is_never_read_beyond_its_bytes(tmp_path: Path) -> None:
+    """Offsets that lead out of a column, and text that is cut within a letter."""
+    path = write(tmp_path, "arrow", pa.table({"words": ["\u00fc" * 9, "\u00fc" * 9]}))
+    whole = path.read_bytes()
+    at = whole.index((18).to_bytes(4, "little") + (36).to_bytes(4, "little"))
+    for offset in (17, 1 << 30, (1 << 32) - 1):
+        path.write_bytes(whole[:at] + offset.to_bytes(4, "little") + whole[at + 4 :])
+        container = arrow.ArrowContainer()
+        with pytest.raises(UserError, match=r"a\.arrow: is not Arrow, or not whole"):
+            list(container.scan(path))
+        assert container.content(path, 0, 0) == b""
+        with pytest.raises(ValueError, match=r"[Oo]ffset|UTF8"):
+            container.stored(path, 0, 0, ["words"])

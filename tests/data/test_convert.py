@@ -112,6 +112,11 @@ def test_several_sources_go_into_a_folder_of_files(data: Path, tmp_path: Path) -
     assert {path.name for path in out.iterdir()} == {f"{n}.json" for n in read_available(data)}
     [record] = json.loads((out / "text_only.json").read_text())
     assert record["split"] == "train"
+    # Sources that have nothing of a split are passed over.
+    assert (
+        main(["convert", str(data), str(tmp_path / "t"), "--to", "native", "--split", "test"]) == 0
+    )
+    assert [path.name for path in (tmp_path / "t").iterdir()] == ["image_text.json"]
 
 
 def test_no_file_is_replaced_unasked(
@@ -128,6 +133,20 @@ def test_no_file_is_replaced_unasked(
     file = str(data / "text" / "conversations.json")
     assert main(["convert", file, file, "--to", "native", "--overwrite"]) == 2
     assert "is a file that is read" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["llava", "openai"])
+def test_independent_questions_become_records(
+    data: Path, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where a format has none: the samples that training and scores make are the same."""
+    out = tmp_path / "out.jsonl"
+    assert main(["convert", str(data / "images"), str(out), "--to", name, "--strict"]) == 0
+    assert "1 record with independent questions" in capsys.readouterr().out
+    place = DataPlace(None, {"back": Source("back", path=str(out), format=name)})
+    before = singles_of(data / "images")
+    assert [shown(one) for one in singles_of(place)] == [shown(one) for one in before]
+    assert len(before) == 4
 
 
 class Plain(Dialect):
@@ -203,6 +222,20 @@ def test_nothing_is_written_where_nothing_can_be_said(
     assert not list(tmp_path.glob("out*"))
 
 
+def test_sources_that_a_format_cannot_say_are_passed_over(
+    data: Path, tmp_path: Path, plain: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    command = ["convert", str(data), str(out), "--to", plain]
+    assert main(command) == 0
+    assert "text_only.json: not written" in capsys.readouterr().out
+    assert sorted(p.name for p in out.iterdir()) == ["audio_text.json", "image_text.json"]
+    assert main([*command, "--overwrite", "--strict"]) == 1
+    (out / "image_text.json").unlink()
+    assert main(command) == 2  # before anything is written
+    assert not (out / "image_text.json").exists()
+
+
 def test_flat_records_become_tables(data: Path, tmp_path: Path, plain: str) -> None:
     command = ["convert", str(data), "--to", plain]
     assert main([*command, str(tmp_path / "out.csv")]) == 0
@@ -275,16 +308,24 @@ def test_every_format_comes_back(data: Path, tmp_path: Path, name: str) -> None:
     if main(["convert", str(data), str(out), "--to", name, "--copy-media"]) == 2:
         assert not out.exists()
         pytest.skip(f"{name} cannot be written, or says none of these records")
-    before = list(samples_of(data).values())
+    before = [shown(single) for single in singles_of(data)]
     place = DataPlace(None, {"back": Source("back", path=str(out), format=name)})
-    for sample in samples_of(place).values():
-        assert any(shown(sample) == shown(other) for other in before), shown(sample)
+    after = [shown(single) for single in singles_of(place)]
+    assert after
+    assert all(one in before for one in after)
 
 
-def shown(sample: Sample) -> tuple[list[str], list[Any]]:
-    """All that is said and shown, however it is divided into turns and questions."""
-    texts = [m.text.strip() for m in sample.messages if m.text.strip()]
-    return texts, sorted(fingerprint(medium)[:2] for medium in sample.media)
+def singles_of(path: Path | DataPlace) -> list[Sample]:
+    """What training and scores make of data."""
+    return [single for sample in samples_of(path).values() for single in sample.split_turns()]
+
+
+def shown(sample: Sample) -> list[Any]:
+    """Roles, texts and media, without what other formats have not: captions, tasks."""
+    return [
+        (role, [part[:2] if isinstance(part, tuple) else part.strip() for part in parts])
+        for role, _, parts in content(sample)
+    ]
 
 
 def test_mistakes(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

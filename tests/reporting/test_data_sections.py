@@ -7,7 +7,12 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from omnitune.reporting.data_sections import receipt_rows, receipt_section, taught_section
+from omnitune.reporting.data_sections import (
+    left_out_section,
+    receipt_rows,
+    receipt_section,
+    taught_section,
+)
 from omnitune.reporting.page import Section, render_page
 
 HOSTILE = "<script>alert(1)</script>"
@@ -124,3 +129,24 @@ def test_odd_values_are_left_out(taught: dict[str, Any]) -> None:
     html = show(taught_section({"taught": {"text_only": entry}}))
     assert "1.000" in html
     assert receipt_rows({"text_only": {"asked": 0.5}})[0][:3] == ["text_only", 0.5, "–"]
+
+
+def test_what_was_left_out_is_told_by_reason() -> None:
+    assert left_out_section({}) is None
+    told = {"missing-media": f"{HOSTILE}: no such image file"}
+    sources = {
+        "image_text": {"records": 200, "reasons": {"missing-media": 3}},
+        "text_only": {"records": 10, "reasons": {}},
+    }
+    results = {"bad_samples": {"left_out": 3, "sources": sources, "examples": told}}
+    section = left_out_section(results)
+    assert section is not None
+    page = render_page("report", "run", [section])
+    assert HOSTILE not in page
+    for words in ("missing-media", "1.5 %", "Left out"):
+        assert words in page
+    clean = {"bad_samples": {"left_out": 0, "sources": {}, "examples": {}}}
+    section = left_out_section(clean)
+    assert section is not None
+    assert "No record was left out" in section.note
+    assert left_out_section({"bad_samples": "half a file"}) is None

@@ -98,8 +98,10 @@ def read_checked(
     index = build_index(files, key, note, advance, source.limit, lenient)
     findings.records[name] = count
     for number in index.aside_A.tolist():
-        told = f"{files[0].path}: record {number + 1} was set aside from train as validation"
-        findings.add(Problem(name, "split", told, str(files[0].path)))
+        position, within = index.place_N4[number, :2].tolist()
+        file = str(files[position].path)
+        told = f"{file}: record {within + 1} was set aside from train as validation"
+        findings.add(Problem(name, "split", told, file, within + 1))
     for doubt in doubts(index.splits):
         findings.add(Problem(name, "split", f"{files[0].path}: {doubt}", str(files[0].path)))
     if two := clash(index.splits):

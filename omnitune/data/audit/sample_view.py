@@ -239,15 +239,18 @@ def pieces_of(rendered: Rendered, renderer: ChatRenderer) -> Iterator[Piece]:
 
 def _texts(tokens: Sequence[int], tokenizer: Tokenizer, trained: bool) -> Iterator[Piece]:
     """Tokens of text; those that are whole letters only together stand together."""
-    stream, waiting = DecodeStream(skip_special_tokens=False), 0
-    whole = ""
+    stream, waiting, whole = DecodeStream(skip_special_tokens=False), 0, ""
     for token in tokens:
         waiting += 1
-        if text := stream.step(tokenizer, token):
+        try:
+            text = stream.step(tokenizer, token)
+        except Exception:  # tokens that no text has; the library has no class for it
+            text = None
+        if text:
             yield Piece(text, TEXT, trained, waiting)
             whole, waiting = whole + text, 0
     if waiting:  # it ends amid a letter
-        rest = tokenizer.decode(list(tokens), skip_special_tokens=False).removeprefix(whole)
+        rest = tokenizer.decode(list(tokens), skip_special_tokens=False)[len(whole) :]
         yield Piece(rest, TEXT, trained, waiting)
 
 

@@ -22,7 +22,7 @@ def has_turns(record: Values) -> bool:
     """Whether a record has turns of ``from`` and ``value``."""
     turns = record.get(TURNS)
     first = turns[0] if isinstance(turns, list) and turns else None
-    return isinstance(first, dict) and "from" in first
+    return isinstance(first, dict) and ("from" in first or "role" in first)
 
 
 @lru_cache(maxsize=8)
@@ -96,8 +96,10 @@ def _names_one(record: Values) -> bool:
 
 
 def _trimmed(turn: Any) -> Any:
-    text = turn.get("value") if isinstance(turn, dict) else None
-    return {**turn, "value": trimmed(text)} if isinstance(text, str) else turn
+    if not isinstance(turn, dict):
+        return turn
+    texts = {key: turn[key] for key in ("value", "content") if isinstance(turn.get(key), str)}
+    return turn | {key: trimmed(text) for key, text in texts.items()}
 
 
 def _turn(turn: Any) -> Values:

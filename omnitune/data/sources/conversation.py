@@ -17,8 +17,11 @@ from omnitune.data.sources.parts import (
     is_blank,
     keys_of,
     located,
+    located_all,
     media_in,
+    media_key,
     one_of,
+    refuse_videos,
 )
 from omnitune.media.base import Medium
 from omnitune.media.registry import MEDIA
@@ -52,13 +55,18 @@ def _places(names: tuple[tuple[str, str], ...]) -> re.Pattern[str]:
     return re.compile(rf"(?<!\\)(?:<({either})>([^<>\n]+)</\1>|<({alone})>)")
 
 
-def _tag_names() -> tuple[tuple[str, str], ...]:
+@lru_cache(maxsize=8)
+def _tag_names_of(media: tuple[Medium, ...]) -> tuple[tuple[str, str], ...]:
     """What a tag may be called, with the kind of medium: img is an alias of image."""
     return tuple(
         (name, medium.name)
-        for medium in MEDIA.values()
+        for medium in media
         for name in (medium.name, *(alias for alias in medium.aliases if len(alias) == 3))
     )
+
+
+def _tag_names() -> tuple[tuple[str, str], ...]:
+    return _tag_names_of(tuple(MEDIA.values()))
 
 
 class Reader:
@@ -125,7 +133,28 @@ class Reader:
                 what = "calls a tool" if called else "has no content"
                 raise self.wrong(f"{at} ({role}) {what}; expected text or a list of parts")
             weight = 0 if context_only else self._weight(message, at)
-            self.add(role, message[content], [key, str(n), content], weight)
+            self._add_with_media(message, role, content, [key, str(n)], weight)
+
+    def _add_with_media(
+        self, message: Values, role: str, key: str, keys: list[str], weight: int | None
+    ) -> None:
+        """A turn with the media under keys of its own, which stand in front where no tag does."""
+        refuse_videos(message, self.origin)
+        found = {m.name: k for m in MEDIA.values() if (k := media_key(message, m))}
+        own = {k: located_all(message[v], [*keys, v], self.origin) for k, v in found.items()}
+        beside_it = self.left
+        self.left = {**beside_it, **own}
+        self.add(role, message[key], [*keys, key], weight)
+        parts = [{"type": k, "path": path} for k in own for path in self.left[k]]
+        self.left = {**self.left, **{k: beside_it.get(k, []) for k in own}}
+        if parts and role != USER:
+            raise self.wrong(
+                f"{'.'.join(keys)} ({role}) has {one_of(own)}; media stand in what the user says"
+            )
+        if parts:
+            content = self.messages[-1]["content"]
+            text = [{"type": "text", "text": content}] if isinstance(content, str) else content
+            self.messages[-1]["content"] = [*parts, *text]
 
     def _role(self, message: Values, at: str) -> str:
         given = message.get("role", message.get("from"))

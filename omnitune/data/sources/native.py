@@ -40,18 +40,17 @@ def is_ours(record: Values) -> bool:
     known = record_keys(Source(""))
     if not any(form in record for form in FORMS):
         return False
-    keys = all(key in known or key in FREE_KEYS or _is_slip(key, known) for key in record)
+    keys = all(key in known or key in FREE_KEYS or _is_slip(key, known, record) for key in record)
     return keys and _our_media(record) and _our_messages(record.get("messages", []))
 
 
-def _is_slip(key: str, known: tuple[str, ...]) -> bool:
-    """Whether a key is like one of ours, and not what another format calls its own."""
-    others = [alias for medium in MEDIA.values() for alias in (f"{medium.name}s", *medium.aliases)]
+def _is_slip(key: str, known: tuple[str, ...], record: Values) -> bool:
+    """Whether a key is meant as one of ours, and is not what another format calls its own."""
     if key.startswith("_"):
         return True
-    return (
-        key not in others and key.removesuffix("s") not in known and bool(nearest(key, known, SLIP))
-    )
+    others = [alias for medium in MEDIA.values() for alias in (f"{medium.name}s", *medium.aliases)]
+    meant = nearest(key, known, SLIP)
+    return bool(meant) and meant not in record and key not in others
 
 
 def _our_media(record: Values) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, ClassVar
 
 from omnitune.config.settings import as_found, quoted
@@ -27,6 +28,7 @@ _BASE64 = re.compile(r"[A-Za-z0-9+/\s]{1000,}={0,2}\s*")  # no path is so long w
 _FILE = "file://"
 
 
+@lru_cache(maxsize=32)
 def keys_of(medium: Medium) -> tuple[str, ...]:
     """Names that a record may have for media of a kind; the usual ones first."""
     name = medium.name
@@ -123,7 +125,8 @@ def media_key(record: Mapping[str, Any], medium: Medium) -> str:
 
     An unusual name counts only where its value looks like a medium.
     """
-    for n, key in enumerate(keys_of(medium)):
+    keys = keys_of(medium)
+    for n, key in enumerate(keys if not record.keys().isdisjoint(keys) else ()):
         value = record.get(key)
         if not is_blank(value) and (n < 4 or holds_medium(value)):
             return key
@@ -144,7 +147,7 @@ def holds_medium(value: Any) -> bool:
 
 def refuse_videos(record: Values, origin: Origin) -> None:
     """Refuses a record with a video: it would be learnt without it."""
-    if key := first_filled(record, _VIDEOS):
+    if not record.keys().isdisjoint(_VIDEOS) and (key := first_filled(record, _VIDEOS)):
         raise origin.wrong(
             f'"{key}" is a video, and videos are not read; leave such records out, or give their '
             'pictures under "images" and their sound under "audios"'
@@ -167,6 +170,9 @@ def kept(record: Values) -> Values:
     task = record.get("task")
     if isinstance(task, str) and (task in TASKS or task == ANY_QUESTION):
         found["task"] = task
+    hard = record.get("difficulty")
+    if isinstance(hard, int | float) and not isinstance(hard, bool) and 0 <= hard <= 1:
+        found["difficulty"] = hard
     return found
 
 

@@ -100,7 +100,7 @@ class WebDatasetDialect(Dialect):
         if isinstance(inner, dict):
             found = self._described(inner, record, media, origin)
         else:
-            rest = {_last(key): value for key, value in record.items() if _last(key) in _READ}
+            rest = {name: record[key] for key in record if (name := _meaning(key))}
             found = of_row(rest, media, origin)
         key = record.get(KEY)
         return {"id": key, **found} if isinstance(key, str) and key.strip() else found
@@ -134,12 +134,20 @@ class WebDatasetDialect(Dialect):
 
     def unread(self, record: Values) -> list[str]:
         """Members that hold no medium that is known."""
-        read = {KEY, "__url__", "__local_path__", JSON, *_READ}
+        read = {KEY, "__url__", "__local_path__"}
+        read |= {JSON} if isinstance(record.get(JSON), dict) else set()
         return [
             key
             for key, value in record.items()
-            if _last(key) not in read and not modality_of(f"a.{key}") and not is_blank(value)
+            if not (
+                _last(key) in read or _meaning(key) or modality_of(f"a.{key}") or is_blank(value)
+            )
         ]
+
+
+def _meaning(key: str) -> str:
+    """What a member holds as its suffixes tell: ``question.txt`` is a question; "" for none."""
+    return next((part for part in key.lower().split(".") if part in _READ), "")
 
 
 def _last(key: str) -> str:

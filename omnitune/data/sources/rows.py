@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from omnitune.config.settings import as_found, quoted
-from omnitune.data.fields import PAIR_KEYS
+from omnitune.data.choices import MOST_CHOICES, lettered
 from omnitune.data.sources.base import Origin, Values
 from omnitune.data.sources.conversation import ASSISTANT, SYSTEM, USER, Reader
 from omnitune.data.sources.kinds import modality_of
@@ -26,7 +26,6 @@ from omnitune.data.sources.parts import (
     refuse_videos,
 )
 from omnitune.media.registry import MEDIA
-from omnitune.tasks import TASKS
 
 QUESTIONS = ("question", "prompt", "problem", "query")
 ANSWERS = ("answer", "multiple_choice_answer", "answers", "response", "solution", "target")
@@ -41,6 +40,7 @@ WORDS = {
     ),
 }
 TEXTS = "texts"  # pairs of user and assistant, as The Cauldron has them
+VQA = "vqa"  # the task, too
 FILE_NAME, FILE, LABEL = "file_name", "file", "label"
 # Keys by which the records of other dialects are known.
 _OTHERS = frozenset(
@@ -132,7 +132,7 @@ class LabelledDialect(ForeignDialect):
 class VqaDialect(ForeignDialect):
     """Questions joined with their annotations, as VQAv2 has them."""
 
-    name = "vqa"
+    name = VQA
     title = "VQAv2 questions with annotations"
     reads = (*RowsDialect.reads, "image_id")
 
@@ -147,8 +147,7 @@ class VqaDialect(ForeignDialect):
             number = quoted(record.get("image_id"))
             raise origin.wrong(f'has no "image", and none was found for "image_id" {number}')
         found = of_row(record, media, origin)
-        if "vqa" in TASKS:
-            found.setdefault("task", "vqa")
+        found.setdefault("task", VQA)
         if "id" not in found and "question_id" in record:
             found["id"] = str(record["question_id"])
         return found
@@ -188,7 +187,7 @@ def of_row(record: Values, media: dict[str, list[str]], origin: Origin) -> Value
     if question:
         found["question"] = as_text(record[question])
     if answer:
-        return {**found, **_answered(record, answer, origin)}
+        return {**found, **_answered(record, found.get("question"), answer, origin)}
     words, task = WORDS.get(next(iter(media)), ((), "")) if len(media) == 1 else (("text",), "")
     if key := first_filled(record, words):
         if task and not question:
@@ -203,20 +202,26 @@ def of_row(record: Values, media: dict[str, list[str]], origin: Origin) -> Value
     )
 
 
-def _answered(record: Values, key: str, origin: Origin) -> Values:
-    """The answer, as one of several choices where they are given."""
-    choices = record.get(first_filled(record, CHOICES))
-    value = record[key]
+def _answered(record: Values, question: Any, key: str, origin: Origin) -> Values:
+    """The answer, as one of several choices where they are given.
+
+    The model is asked the question alone, so that choices are written below it if it lacks them.
+    """
+    value, choices = record[key], record.get(first_filled(record, CHOICES))
     if isinstance(choices, dict):  # Arrow's: {"text": [...], "label": [...]}
         choices = choices.get("text")
-    if not isinstance(choices, list) or not choices:
+    if not isinstance(choices, list) or not 1 < len(choices) <= MOST_CHOICES:
         return _answer(value)
     if isinstance(value, int) and not isinstance(value, bool):
         if not 0 <= value < len(choices):
             raise origin.wrong(f'"{key}" is {value}, but there are {len(choices)} choices')
         value = choices[value]
-    known = {"choices": [as_text(choice) for choice in choices]}
-    return {"answer": as_text(value), **_if_known(known)}
+    texts = [as_text(choice) for choice in choices]
+    found = {"answer": as_text(value), "choices": texts}
+    if isinstance(question, str) and not all(str(text) in question for text in texts):
+        lines = (f"({letter}) {text}" for letter, text in lettered(texts))
+        found["question"] = "\n".join([question, *lines])
+    return found
 
 
 def _answer(value: Any) -> Values:
@@ -230,12 +235,7 @@ def _answer(value: Any) -> Values:
     if not texts:
         return {"answer": ""}
     [(most, _)] = Counter(texts).most_common(1)
-    return {"answer": most, **(_if_known({"answers": texts}) if len(texts) > 1 else {})}
-
-
-def _if_known(values: Values) -> Values:
-    """Values under keys that a record of ours may have."""
-    return {key: value for key, value in values.items() if key in PAIR_KEYS}
+    return {"answer": most, **({"answers": texts} if len(texts) > 1 else {})}
 
 
 def _pairs(record: Values, media: dict[str, list[str]], origin: Origin) -> Values:

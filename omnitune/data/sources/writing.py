@@ -13,7 +13,14 @@ from omnitune.data.tags import cut, escape
 from omnitune.media.registry import MEDIA
 from omnitune.sample import UserError, join_texts
 
-KEPT = ("id", "split", "language", "kind", "task")  # keys that others have in the same sense
+KEPT = (
+    "id",
+    "split",
+    "language",
+    "kind",
+    "task",
+    "difficulty",
+)  # keys that others have in the same sense
 
 
 class Shown(NamedTuple):

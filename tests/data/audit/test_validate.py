@@ -9,13 +9,22 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from helpers import ENCODERS, tiny_model, tiny_tokenizer, write_image, write_source, write_wave
+from helpers import (
+    ENCODERS,
+    conversation,
+    tiny_model,
+    tiny_tokenizer,
+    write_image,
+    write_source,
+    write_wave,
+)
 from PIL import Image
 
 from omnitune.cli import main
 from omnitune.data.audit.cleaned import SETTINGS_FILE, write_clean
 from omnitune.data.audit.findings import Problem
 from omnitune.data.audit.looking import Looker
+from omnitune.data.audit.text_checks import TextChecks
 from omnitune.data.audit.truncation import ReadLimits
 from omnitune.data.audit.validate import Checks, Validation, validate
 from omnitune.data.reading import DataPlace
@@ -363,6 +372,44 @@ def test_a_model_from_its_folder(
     save_omni(tmp_path / "model" / "omni.pt", tiny_model(), renderer, step=1)
     status, told = run_command(path, "--ckpt_dir", tmp_path / "model", "--max-tokens", 16)
     assert (status, "over-context" in told, "tokens lost" in told) == (1, True, True)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("<s>[INST] hello [/INST]</s>", True),
+        ("an end </s>", True),
+        ("old <s>price</s> new price", False),
+        ("a <b>bold</b> word, a | b, {x} and {{}", False),
+        ("call {{ user.name }} now", True),
+        ("{{}}", True),
+    ],
+)
+def test_what_a_text_should_not_hold(text: str, found: bool) -> None:
+    sample = conversation("x", "what?", text)
+    assert bool(list(TextChecks()(sample))) == found
+
+
+@pytest.mark.parametrize(
+    ("language", "text", "reason"),
+    [
+        ("hi", "this is written in English", "other-script"),
+        ("hi-Latn", "yah hindi mein likha hai", ""),
+        ("hi", "यह हिन्दी में लिखा है", ""),
+        ("hi", "यह mixed with some English words", ""),
+        ("en", "это написано по-русски", "wrong-language"),
+        ("ja", "これはひらがなです、カタカナ", ""),
+        ("zh", "这是用中文写的一个句子吧", ""),
+        ("de", "12345 67890 12345", ""),
+        ("xx", "это написано по-русски", ""),
+        ("ru", "да", ""),
+    ],
+)
+def test_only_certain_mismatches_of_language_are_told(
+    language: str, text: str, reason: str
+) -> None:
+    sample = conversation("x", "what?", text, language=language)
+    assert [code for _, code, _ in TextChecks()(sample)] == [reason] * bool(reason)
 
 
 def test_every_code_has_a_kind() -> None:

@@ -67,7 +67,8 @@ FILES: list[tuple[str, list[Values], list[tuple[str, str]]]] = [
     ("native", [{"question": "a", "answer": "b"}], [("u", "a"), ("a", "b")]),
     ("native", [{"image": ["a.png"], "qa": [{"answer": "b"}]}], [("u", "[a.png]"), ("a", "b")]),
     ("native", [{"messages": said("a", "b"), "image": "a.png"}], [("u", "[a.png]a"), ("a", "b")]),
-    ("native", [{"question": "a", "anwser": "b", "answer": "c"}], []),
+    ("native", [{"question": "a", "langauge": "hi", "answer": "c"}], []),
+    ("hf_dataset", [{"question_id": 1, "question": "a", "answer": "b"}], [("u", "a"), ("a", "b")]),
     (
         "llava",
         [{"id": "1", "image": "a/b.jpg", "conversations": turns("<image>\nWhat?", "A cat.")}],
@@ -157,6 +158,16 @@ FILES: list[tuple[str, list[Values], list[tuple[str, str]]]] = [
             }
         ],
         [("u", "[a.wav]a"), ("a", "b")],
+    ),
+    (
+        "openai",
+        [{"messages": [{"role": "user", "content": "a", "images": ["a.png"]}, *said(0, "b")[1:]]}],
+        [("u", "[a.png]a"), ("a", "b")],
+    ),
+    (
+        "sharegpt",
+        [{"conversations": [{"role": "user", "content": "a"}, *said(0, "b")[1:]], "images": []}],
+        [("u", "a"), ("a", "b")],
     ),
     ("openai", [{"messages": said("a", "b"), "source": "x"}], [("u", "a"), ("a", "b")]),
     ("trl", [{"prompt": "a", "completion": "b"}], [("u", "a"), ("a", "b")]),
@@ -270,12 +281,17 @@ FILES: list[tuple[str, list[Values], list[tuple[str, str]]]] = [
     (
         "hf_dataset",
         [{"image": BYTES, "question": "q", "choices": ["x", "y"], "answer": 1}],
-        [("u", "[records.json::10+20/image/bytes]q"), ("a", "y")],
+        [("u", "[records.json::10+20/image/bytes]q\n(A) x\n(B) y"), ("a", "y")],
     ),
     (
         "webdataset",
         [{"__key__": "f/10", "png": "::/png", "cls": "7"}],
         [("u", "[records.json::10+20/png]"), ("a", "7")],
+    ),
+    (
+        "webdataset",
+        [{"__key__": "1", "png": "::/png", "question.txt": "q", "answer.txt": "b"}],
+        [("u", "[records.json::10+20/png]q"), ("a", "b")],
     ),
     (
         "webdataset",
@@ -311,6 +327,11 @@ WRONG: list[tuple[str, Values, str]] = [
     ("openai", {"messages": [{"role": "tool", "content": "a"}]}, "what tools say"),
     ("openai", {"messages": [{"role": "assistant", "tool_calls": [1]}]}, "calls a tool"),
     ("openai", {"messages": said([{"type": "file", "file": {}}], "b")}, 'of the type "file"'),
+    (
+        "openai",
+        {"messages": [*said("a"), {"role": "assistant", "content": "b", "images": ["a.png"]}]},
+        "media stand in what the user says",
+    ),
     ("trl", {"messages": said([{"type": "image"}], "b")}, "lists no more media"),
     ("swift", {"query": "a", "response": "b", "history": [["a"]]}, "a question and an answer"),
     ("manifest", {"audio_filepath": "a.wav", "text": "b", "offset": -1}, "expected seconds"),

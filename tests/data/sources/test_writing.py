@@ -24,6 +24,7 @@ KEPT = {
     "split": st.sampled_from(["train", "test"]),
     "language": st.just("hi"),
     "kind": st.just("count"),
+    "difficulty": st.sampled_from([0, 0.25]),
 }
 
 
@@ -74,7 +75,7 @@ def read(name: str, record: dict[str, Any]) -> tuple[list[Message], tuple[Any, .
     sample = Record(FILE, SOURCE, 0, native).sample()
     split = sample.split if "split" in native else ""
     messages = [Message(m.role, m.parts, m.kind, m.task, m.weight) for m in sample.messages]
-    return messages, (sample.id, split, sample.language, sample.kind)
+    return messages, (sample.id, split, sample.language, sample.kind, sample.difficulty)
 
 
 @pytest.mark.parametrize("name", WRITTEN)
