@@ -48,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, stopping.stop_now)
     if runs:
         signal.signal(signal.SIGUSR1, stopping.stop_now)
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not one that is ignored
+    if runs and signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not ignored
         signal.signal(signal.SIGINT, stopping.stop_now)
     tolerate_any_bytes()
     hint = "; the same command with --resume goes on from here" if runs else ""
