@@ -1,7 +1,7 @@
 """Growth with the number of records: start-up, memory, samples/s and resuming.
 
     python -m benchmarks.scale [--sizes 10000,100000,1000000] [--rounds 5] [--steps 20]
-                               [--json FILE]
+                               [--containers json,jsonl,parquet,tar] [--json FILE]
 
 Each size has a data folder of generated records that share 64 media. It is started three times,
 each time in a fresh process with the tiny model of random weights: the first indexes the records
@@ -17,7 +17,6 @@ the largest found after the first step and after each round, scores included.
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import os
 import random
@@ -26,7 +25,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -40,13 +39,14 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.command import Arguments, command, numbers
+from benchmarks.containers import WRITERS
 from benchmarks.workload import BATCH_SIZE, WEIGHTS, WORKLOADS, build_model
 from omnitune.config.sft import DataMix, SftConfig
 from omnitune.console import progress_bar
 from omnitune.data.feature_cache import FEATURES_FOLDER
 from omnitune.data.index import INDEX_FOLDER
 from omnitune.models.loading import save_encoder, save_thinker
-from omnitune.sample import Message, Sample, Text
+from omnitune.sample import Message, Sample, Text, UserError
 from omnitune.sources import SOURCES
 from omnitune.storage import write_json
 from omnitune.training import checkpoint
@@ -60,9 +60,9 @@ SYLLABLES = [a + b for a in "bdfglmnprst" for b in ("a", "e", "i", "o", "u", "an
 LATE = 0.9  # of the run: where it is gone on from
 
 
-def make_data(size: int) -> Path:
+def make_data(size: int, container: str = "json") -> Path:
     """A folder of so many records, their media and the three parts; made once and kept."""
-    folder = Path(tempfile.gettempdir()) / f"omnitune-scale-{size}"
+    folder = Path(tempfile.gettempdir()) / f"omnitune-scale-{size}-{container}"
     if (folder / "done").exists():
         return folder
     for source in WEIGHTS:
@@ -75,11 +75,10 @@ def make_data(size: int) -> Path:
         soundfile.write(folder / "audio" / f"{n}.wav", wave, 16_000)
     with progress_bar(f"writing {size} records", size) as advance:
         for source, share in WEIGHTS.items():
-            with (folder / SOURCES[source].file).open("w", encoding="utf-8") as file:
-                for n, record in enumerate(records(source, round(size * share))):
-                    file.write(("[\n" if n == 0 else ",\n") + json.dumps(record))
-                    advance()
-                file.write("\n]\n")
+            path = (folder / SOURCES[source].file).with_suffix(f".{container}")
+            count = round(size * share)
+            WRITERS[container](path, records(source, count))
+            advance(count)
     save_parts(folder)
     (folder / "done").touch()
     return folder
@@ -121,14 +120,22 @@ def save_parts(folder: Path) -> None:
 
 
 def settings(folder: Path) -> SftConfig:
-    """The run of a folder."""
+    """The run of a folder; samples of shards are none of the embedded layout."""
+    shards = {f"{name}_shards": folder / SOURCES[name].file for name in WEIGHTS}
+    shards = {name: path.with_suffix(".tar") for name, path in shards.items()}
+    own = {
+        name: {"path": str(path), "weight": WEIGHTS[name.removesuffix("_shards")]}
+        for name, path in shards.items()
+        if path.exists()
+    }
+    where: dict[str, Any] = {"sources": own} if own else {"data_mix": DataMix(**WEIGHTS)}
     return SftConfig(
+        **where,
         data_dir=folder,
         output_dir=folder / "run",
         thinker_ckpt=folder / "thinker.pt",
         vision_ckpt=folder / "image.pt",
         audio_ckpt=folder / "audio.pt",
-        data_mix=DataMix(**WEIGHTS),
         batch_size=BATCH_SIZE,
         epoch_questions=4,
         device="cpu",
@@ -214,9 +221,13 @@ class Start:
         self._process.join()
 
 
-def measure(sizes: list[int], rounds: int, steps: int) -> dict[str, Any]:
-    """All figures, by size."""
-    folders = {size: make_data(size) for size in sizes}
+def measure(
+    sizes: list[int], rounds: int, steps: int, containers: Sequence[str] = ("json",)
+) -> dict[str, Any]:
+    """All figures, by size and container."""
+    os.environ["OMNITUNE_CACHE"] = str(Path(tempfile.gettempdir()) / "omnitune-scale-cache")
+    shutil.rmtree(os.environ["OMNITUNE_CACHE"], ignore_errors=True)
+    folders = {f"{n} {kind}": make_data(n, kind) for n in sizes for kind in containers}
     indexing = {}
     for size, folder in folders.items():
         for kept in (INDEX_FOLDER, FEATURES_FOLDER):
@@ -225,7 +236,7 @@ def measure(sizes: list[int], rounds: int, steps: int) -> dict[str, Any]:
         indexing[size] = start.first
         start.end()
     running = {size: Start(folder) for size, folder in folders.items()}
-    told: dict[int, list[dict[str, Any]]] = {size: [] for size in sizes}
+    told: dict[str, list[dict[str, Any]]] = {size: [] for size in folders}
     for _ in range(rounds):
         for size, start in running.items():
             told[size].append(start.train(steps))
@@ -235,7 +246,7 @@ def measure(sizes: list[int], rounds: int, steps: int) -> dict[str, Any]:
         resumed = Start(folders[size], resume=True)
         resumed.end()
         seconds = [s for each in told[size] for s in each["step_seconds"]]
-        found[str(size)] = {
+        found[size] = {
             "first_start_seconds": indexing[size]["seconds"],
             "first_start_cpu_seconds": indexing[size]["cpu"],
             "start_seconds": start.first["seconds"],
@@ -269,7 +280,8 @@ def show(found: dict[str, Any]) -> None:
         table.add_column(title, justify="right")
     for size, row in found.items():
         cells = [f"{row[key]:,.1f}" if "." in str(row[key]) else f"{row[key]:,}" for key in COLUMNS]
-        table.add_row(f"{int(size):,}", *cells)
+        count, container = size.split()
+        table.add_row(f"{int(count):,} {container}", *cells)
     Console(width=140).print(table)
 
 
@@ -280,10 +292,16 @@ def main(arguments: Arguments) -> None:
     parser.add_argument("--sizes", default="10000,100000,1000000", help="numbers of records")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=20, help="timed steps a round")
+    parser.add_argument(
+        "--containers", default="json", help=f"some of {','.join(WRITERS)} [default: json]"
+    )
     parser.add_argument("--json", type=Path, help="write the numbers to this file too")
     options = parser.parse_args(arguments)
     sizes = numbers("--sizes", options.sizes)
-    found = measure(sizes, options.rounds, options.steps)
+    containers = options.containers.split(",")
+    if unknown := sorted({*containers} - {*WRITERS}):
+        raise UserError(f"--containers: {unknown[0]} is none of {', '.join(WRITERS)}")
+    found = measure(sizes, options.rounds, options.steps, containers)
     show(found)
     if options.json:
         write_json(options.json, {"sizes": found})

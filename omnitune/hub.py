@@ -197,6 +197,8 @@ def check_said(folder: Path, error: Exception) -> None:
 
 def said_by(error: Exception) -> str:
     """An error's own words, as far as they are one sentence."""
+    if isinstance(error, KeyError):  # its text is the key alone
+        return f"{error} is not known to it"
     text = str(error).strip() or type(error).__name__
     if "weights_only" in text:  # torch advises to execute what is there
         return "it is damaged, or holds other things than weights"

@@ -98,6 +98,9 @@ class Message:
 
     Attributes:
         weight: of an assistant turn in the loss and the scores: 0 is context only.
+        references: every right answer, repeated as often as it was given, the turn's own text
+            among them; empty where that is the only one.
+        choices: key and text of each option of the question.
     """
 
     role: str
@@ -105,6 +108,8 @@ class Message:
     kind: str = ""
     task: str = ""
     weight: int = 1
+    references: tuple[str, ...] = ()
+    choices: tuple[tuple[str, str], ...] = ()
 
     @property
     def learnt(self) -> bool:

@@ -11,13 +11,15 @@ from typing import Any
 
 from omnitune.sample import UserError
 
+CHOICE = "choice"  # the task of a question that has options, where the record names none
 ANY_QUESTION = "qa"  # what a record may call its task, whatever its media: a question about them
 
 # Keys of results.json that are no task's headline.
 _RESULT_KEYS = (
-    "loss", "token_acc", "exact_match", "wer", "tokens", "intervals", "tasks", "splits",
-    "scored_split", "warnings", "follow_ups", "reliance", "text_guard", "seconds", "truncation",
-    "mix", "blend", "precision", "compiled", "device", "cores",
+    "loss", "token_acc", "exact_match", "wer", "cer", "vqa", "anls", "choice", "chrf", "rouge_l",
+    "bleu", "tokens", "intervals", "tasks", "splits", "scored_split", "scored_with", "warnings",
+    "follow_ups", "reliance", "text_guard", "seconds", "truncation", "mix", "blend", "precision",
+    "compiled", "device", "cores", "receipt", "run_hash", "taught", "bad_samples",
 )  # fmt: skip
 RESULT_KEYS = frozenset(_RESULT_KEYS)
 
@@ -28,18 +30,20 @@ class Task:
 
     Attributes:
         name: as records and results name it.
-        media: those that a sample of it holds, no more and no fewer.
+        media: those that a sample of it holds, no more and no fewer; None: any, or none at all.
         metric: key of ``evaluation.metrics.METRICS``.
+        also: keys of further metrics that are told beside it.
         title: its questions in plain words, as a plural ("questions about an image").
         headline: key in the results under which its score stands for the whole; "" for none.
         console: what a line of the terminal calls the headline; "" if made of its key.
         answer_limit: tokens that an answer may have; None: as the references need.
         is_default: a record of these media that names no task has this one.
-        aliases: other words by which such a record may name it.
+        aliases: other words by which such a record may name it. They go before names.
+        question: of a record of another format that asks none; "" where none is needed.
     """
 
     name: str
-    media: frozenset[str]
+    media: frozenset[str] | None
     metric: str
     title: str
     headline: str = ""
@@ -47,6 +51,8 @@ class Task:
     answer_limit: int | None = None
     is_default: bool = True
     aliases: tuple[str, ...] = ()
+    question: str = ""
+    also: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
@@ -117,21 +123,27 @@ class Tasks(dict[str, Task]):
             self._check_metric(name, task)
 
     def _check_metric(self, name: str, task: Task) -> None:
-        if self.metrics is not None and task.metric not in self.metrics:
+        for metric in (task.metric, *task.also):
+            if self.metrics is None or metric in self.metrics:
+                continue
             raise UserError(
-                f"task {name}: its metric {task.metric!r} is none; known: "
+                f"task {name}: its metric {metric!r} is none; known: "
                 f"{', '.join(self.metrics)}; a new one is registered in METRICS before its task"
             )
 
 
 _TEXT, _IMAGE, _AUDIO = frozenset[str](), frozenset({"image"}), frozenset({"audio"})
+_OVERLAP = ("rouge_l", "bleu")
 _TASKS = (
     Task("text", _TEXT, "token_acc", "text conversations", "text_acc"),
     Task("image_qa", _IMAGE, "exact_match", "questions about an image", "image_qa_acc"),
-    Task("caption", _IMAGE, "exact_match", "captions of an image", is_default=False),
+    Task(
+        "caption", _IMAGE, "exact_match", "captions of an image", is_default=False,
+        question="Describe the picture.",
+    ),
     Task(
         "transcription", _AUDIO, "wer", "transcripts of speech", "audio_wer",
-        console="audio transcription WER", is_default=False,
+        console="audio transcription WER", is_default=False, question="Transcribe the speech.",
     ),
     # "qa" is a name of this one, so that it is none of a transcription of the same kind.
     Task("audio_qa", _AUDIO, "exact_match", "questions about a sound", aliases=(ANY_QUESTION,)),
@@ -139,6 +151,29 @@ _TASKS = (
     Task(
         "image_audio_qa", _IMAGE | _AUDIO, "exact_match", "questions about an image and a sound",
         aliases=("transcription",),
+    ),
+    # Those of any media follow, so that the tasks of certain ones are the defaults.
+    Task(
+        "vqa", None, "vqa", "questions that several people answered", "vqa_acc",
+        console="VQA accuracy", is_default=False,
+    ),
+    Task(
+        "anls", None, "anls", "questions about what is written", "anls_score",
+        console="ANLS", is_default=False,
+    ),
+    Task(
+        CHOICE, None, "choice", "multiple-choice questions", "choice_acc",
+        console="choice accuracy", is_default=False,
+    ),
+    # A record that names its task "caption" has this one: there are many right captions. Only a
+    # kind, as the embedded corpus gives, means the task of that name, of the one right caption.
+    Task(
+        "captioning", None, "chrf", "captions in free words", "caption_chrf",
+        console="caption chrF", is_default=False, aliases=("caption",), also=_OVERLAP,
+    ),
+    Task(
+        "translation", None, "chrf", "translations", "translation_chrf",
+        console="translation chrF", is_default=False, also=_OVERLAP,
     ),
 )  # fmt: skip
 TASKS = Tasks()
@@ -152,13 +187,15 @@ def get_task(name: str) -> Task:
 
 
 def tasks_of(media: Collection[str]) -> list[Task]:
-    """The tasks of a sample that holds these media, the default first.
+    """The tasks of a sample that holds these media, the default first, those of any media last.
 
     Where none is registered, one is made of the media's names, such as ``depth_thermal_qa``.
     """
-    found = [task for task in TASKS.values() if task.media == frozenset(media)]
+    held = frozenset(media)
+    found = [task for task in TASKS.values() if task.media == held]
     derived = [] if found else [get_task("_".join([*sorted(media), ANY_QUESTION]))]
-    return derived or sorted(found, key=lambda task: not task.is_default)
+    of_any = [task for task in TASKS.values() if task.media is None]
+    return [*derived, *sorted(found, key=lambda task: not task.is_default), *of_any]
 
 
 def task_names(media: Collection[str]) -> tuple[str, ...]:
@@ -177,11 +214,14 @@ def task_of(media: Collection[str], named: str = "", kind: str = "") -> str:
         kind: of the question.
     """
     tasks = tasks_of(media)
-    for word in filter(None, (named, kind)):
-        for task in tasks:
-            if word == task.name or (word == named and word in task.aliases):
-                return task.name
-    return tasks[0].name
+    if named:
+        meant = [task for task in tasks if named in task.aliases]
+        meant += [task for task in tasks if named == task.name]
+        if meant:
+            return meant[0].name
+    # A kind is a word of the user's own, and never means a task of any media.
+    of_kind = (task for task in tasks if kind == task.name and task.media is not None)
+    return next(of_kind, tasks[0]).name
 
 
 def headlines() -> dict[str, Task]:
@@ -190,5 +230,5 @@ def headlines() -> dict[str, Task]:
 
 
 def _as_words(name: str) -> str:
-    capitals = {"qa": "QA", "wer": "WER"}
+    capitals = {"qa": "QA", "wer": "WER", "vqa": "VQA", "anls": "ANLS"}
     return " ".join(capitals.get(word, word) for word in name.split("_"))

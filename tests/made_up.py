@@ -79,12 +79,29 @@ MORE: dict[str, Any] = {
             "asked": 0.6, "samples": 0.59, "tokens": 0.8, "supervised": 0.7, "loss": 0.9,
         },
     },
+    "bad_samples": {
+        "left_out": 2,
+        "sources": {"image_text": {"records": 90, "reasons": {"missing-media": 2}}},
+        "examples": {"missing-media": "data/images/7.png: no such image file"},
+    },
     "truncation": {
         "image": {
             "unit": "pixels", "whole": 4000, "lost": 1000, "samples": 2,
             "worst": [{"id": "i7", "file": "images/7.png", "lost": 900}],
         },
         "text": {"unit": "tokens", "whole": 5000, "lost": 0, "samples": 0, "worst": []},
+    },
+    "receipt": {
+        "total": {
+            "text_only": {"asked": 0.4, "samples": {"asked": 40, "got": 41, "share": 0.41}},
+        },
+    },
+    "run_hash": {"hash": "0123456789abcdef" * 2, "steps": 30, "left_out": [], "weights": []},
+    "taught": {
+        "text_only": {
+            "start": 2.0, "end": 0.5, "records": 9, "followed": 9, "seen": 9, "seen_twice": 4,
+            "not_falling": 1,
+        },
     },
 }  # fmt: skip
 

@@ -9,10 +9,12 @@ import pytest
 
 from omnitune import cli
 from omnitune.cli import fine_tune, main
+from omnitune.commands.making import PretrainOptions
 from omnitune.config.arguments import fields_of, option
 from omnitune.config.base import Config
 from omnitune.config.commands import (
     CompareConfig,
+    ConvertConfig,
     EvaluateConfig,
     InspectConfig,
     PlanOptions,
@@ -22,17 +24,19 @@ from omnitune.config.run import RunConfig, RunOptions
 from omnitune.config.sft import SftConfig
 from omnitune.reporting import report
 from omnitune.serving.options import chat_config
+from omnitune.tiny.options import CorpusConfig, PartsConfig
 from omnitune.training import sft
 
 ROOT = Path(__file__).resolve().parents[1]
 OPTIONS: dict[str, tuple[type[Config], ...]] = {
-    "corpus": (cli.CorpusConfig,),
-    "parts": (cli.PartsConfig,),
-    "pretrain": (cli.PretrainOptions, RunConfig),
+    "corpus": (CorpusConfig,),
+    "parts": (PartsConfig,),
+    "pretrain": (PretrainOptions, RunConfig),
     "sft": (RunOptions, SftConfig),
     "plan": (PlanOptions, SftConfig),
     "evaluate": (EvaluateConfig,),
     "inspect": (InspectConfig,),
+    "convert": (ConvertConfig,),
     "report": (ReportConfig,),
     "compare": (CompareConfig,),
     "chat": (chat_config(),),

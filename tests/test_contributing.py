@@ -1,4 +1,5 @@
-"""CONTRIBUTING's recipes, run as they stand there: a medium, an encoder, a task, a format."""
+"""CONTRIBUTING's recipes, run as they stand there: a medium, an encoder, a task, a container, a
+dialect."""
 
 import json
 import re
@@ -12,18 +13,19 @@ from helpers import sft_settings
 
 from omnitune.containers.registry import CONTAINERS
 from omnitune.data.reading import read_source
+from omnitune.data.sources.registry import DIALECTS
 from omnitune.encoders.registry import ENCODERS, build_encoder
 from omnitune.media.registry import MEDIA
 from omnitune.models.loading import save_encoder
 from omnitune.sample import UserError
-from omnitune.sources import SOURCES
+from omnitune.sources import SOURCES, Source
 from omnitune.tasks import TASKS
 from omnitune.training.sft import finetune
 
 GUIDE = (Path(__file__).parent.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
-TITLES = ("A medium", "An encoder", "A task", "A container")
+TITLES = ("A medium", "An encoder", "A task", "A container", "A dialect")
 MOST_LINES = 15
-REGISTRIES: tuple[dict[str, Any], ...] = (MEDIA, ENCODERS, SOURCES, TASKS, CONTAINERS)
+REGISTRIES: tuple[dict[str, Any], ...] = (MEDIA, ENCODERS, SOURCES, TASKS, CONTAINERS, DIALECTS)
 
 
 def section(title: str) -> str:
@@ -114,9 +116,21 @@ def test_the_format_gives_the_records_of_its_files(tmp_path: Path) -> None:
     pairs = [("what is 7 plus 5?", "12"), ("which color is grass?", "green")]
     path = tmp_path / SOURCES["text_only"].file
     path.parent.mkdir()
-    path.with_suffix(".tsv").write_text("".join("\t".join(pair) + "\n" for pair in pairs))
+    path.with_suffix(".pairs").write_text("".join("\t".join(pair) + "\n" for pair in pairs))
     samples = read_source(tmp_path, "text_only")
     assert [tuple(m.text for m in sample.messages) for sample in samples] == pairs
-    path.with_suffix(".tsv").write_text("what is this?\n")
+    path.with_suffix(".pairs").write_text("what is this?\n")
     with pytest.raises(UserError, match="record 1"):
         read_source(tmp_path, "text_only")
+
+
+@pytest.mark.usefixtures("recipes")
+def test_the_dialect_reads_the_records_of_an_own_source(tmp_path: Path) -> None:
+    path = tmp_path / "cards.json"
+    source = Source("mine", path=str(path))
+    path.write_text(json.dumps([{"front": "a", "back": "b"}]))
+    [sample] = read_source(None, source)
+    assert [message.text for message in sample.messages] == ["a", "b"]
+    path.write_text(json.dumps([{"front": "a", "back": ""}]))
+    with pytest.raises(UserError, match='record 1: "back" is empty'):
+        read_source(None, source)

@@ -87,6 +87,13 @@ def test_a_wrong_value_is_named_with_its_file(
             read(folder)
 
 
+def test_a_word_that_the_library_does_not_know_is_told_as_one(tmp_path: Path) -> None:
+    folder = save_thinker_folder(tmp_path)
+    edit(folder, hidden_act="foo")
+    with pytest.raises(UserError, match=r"cannot be loaded \('foo' is not known to it\)"):
+        families.load(folder)
+
+
 def test_layers_that_the_configuration_leaves_out_are_not_dropped(tmp_path: Path) -> None:
     folder = save_thinker_folder(tmp_path)
     edit(folder, num_hidden_layers=1)

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from omnitune.cli import main
+from omnitune.config.settings import load_config
+from omnitune.config.sft import SftConfig
 from omnitune.data.reading import read_available
 
 ROOT = Path(__file__).parent.parent
@@ -40,10 +42,16 @@ def arguments(line: str) -> list[str]:
 
 
 def test_every_record_of_the_documents_is_read(tmp_path: Path) -> None:
-    *records, settings = blocks("README.md", "Your own data", "json")
-    assert json.loads(settings)["data_mix"].keys() == {"image_text", "audio_text"}
-    records += blocks("docs/data.md", "Records", "json")
-    assert len(records) == 6
+    settings, record = blocks("README.md", "Your own data", "json")
+    (tmp_path / "my_run.json").write_text(settings)
+    config = load_config(SftConfig, tmp_path / "my_run.json", [])
+    assert config.source_names == ["pictures", "speech"]
+    own = tmp_path / "own.json"
+    own.write_text(record)
+    [samples] = read_available(own).values()
+    assert [sample.task for sample in samples] == ["image_qa", "transcription"]
+    records = blocks("docs/data.md", "Records", "json")
+    assert len(records) == 5
     for n, text in enumerate(records):
         name = "images/image_qa.json" if "image" in text else "audio/audio_qa.json"
         name = name if "image" in text or "audio" in text else "text/conversations.json"

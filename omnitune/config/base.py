@@ -107,6 +107,13 @@ def refuse_bool(value: Any) -> Any:
     return value
 
 
+def split_names(value: Any) -> Any:
+    """The names in a text with commas between them; anything else as it is."""
+    if not isinstance(value, str):
+        return value
+    return [name.strip() for name in value.split(",") if name.strip()]
+
+
 def check_language(code: str) -> str:
     """A language code, such as ``hi`` or ``pt-BR``.
 

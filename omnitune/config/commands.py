@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from omnitune.config.base import Config, Count, Language
+from omnitune.config.base import Config, Count, Language, split_names
 
 
 class EvaluateConfig(Config):
@@ -34,16 +34,81 @@ class EvaluateConfig(Config):
 class InspectConfig(Config):
     """Options of ``omnitune inspect``."""
 
-    data: Path = Path("data/multimodal")
-    """folder of the data"""
+    positional: ClassVar[str] = "data"
+
+    data: Path = Field(Path("data/multimodal"), title="DATA")
+    """folder or file of the data; --data DATA is the same"""
+    sample: str = Field("", title="N")
+    """show one sample as the model sees it: its number (from 0), its id, or SOURCE/N"""
+    html: Path | None = None
+    """file for a page of the sample, or of the histograms"""
     as_json: Path | None = Field(None, alias="json")
     """file for all that was found, as JSON"""
     ckpt_dir: Path | None = None
-    """folder or file of a model under which tokens and losses are counted too"""
+    """folder or file of a model under which tokens and losses are counted too; without it the
+    histograms and --sample count the tiny thinker's tokens, or words where there is none"""
     max_tokens: int = Field(1024, ge=1)
     """with --ckpt-dir: largest length of a sample in tokens"""
     strict: bool = False
     """exit with status 1 if media are broken or shared between splits"""
+
+
+class ValidateConfig(Config):
+    """Options of ``omnitune validate``."""
+
+    positional: ClassVar[str] = "data"
+
+    data: Path = Field(title="DATA")
+    """file or folder of records in any format, folder of the embedded layout, or configuration
+    file, whose sources are checked"""
+    ckpt_dir: Path | None = None
+    """folder or file of a model, for the checks that depend on one: length of media and samples,
+    its control tokens"""
+    max_tokens: int = Field(1024, ge=1)
+    """with --ckpt-dir: largest length of a sample in tokens"""
+    max_seconds: float = Field(30.0, gt=0)
+    """without --ckpt-dir: length of a medium above which there is a remark"""
+    as_json: Path | None = Field(None, alias="json")
+    """file for all that was found, as JSON"""
+    fix: Path | None = Field(None, title="OUT")
+    """new folder for a copy without the records that have errors; the original stays as it is"""
+    strict: bool = False
+    """let remarks count as errors do for the exit status"""
+    ignore: list[str] = Field([], title="CODE,CODE")
+    """codes of what is not to be told, such as unfilled, separated by commas"""
+    workers: Count | None = None
+    """threads that decode media [default: as many as there are cores]"""
+
+    @field_validator("ignore", mode="before")
+    @classmethod
+    def _split_codes(cls, value: Any) -> Any:
+        """On the command line: codes with commas between them."""
+        return split_names(value)
+
+
+class ConvertConfig(Config):
+    """Options of ``omnitune convert``."""
+
+    positional: ClassVar[str] = "paths"
+
+    paths: list[Path] = Field(title="DATA OUT", min_length=2, max_length=2)
+    """the data to read, and the file to write; without a suffix a folder, with a file a source"""
+    to: str = Field(title="FORMAT")
+    """format to write: native, llava, sharegpt, alpaca, openai, trl, swift or manifest"""
+    from_format: str = Field("", alias="from", title="FORMAT")
+    """format of the data [default: as its records look]"""
+    split: str = ""
+    """name of the only split to convert [default: all of them]"""
+    container: Literal["json", "jsonl", "csv", "parquet"] | None = None
+    """kind of file to write [default: as the suffix of OUT says; in a folder as is usual for the
+    format]"""
+    copy_media: bool = False
+    """copy media that lie elsewhere into a folder beside OUT"""
+    strict: bool = False
+    """exit with status 1 if records are left out, because the format cannot say them, or would be
+    read back as other samples"""
+    overwrite: bool = False
+    """replace the file if it is there"""
 
 
 class ReportConfig(Config):
@@ -53,6 +118,18 @@ class ReportConfig(Config):
     """output folder of the run"""
     data: Path | None = None
     """folder of the data [default: the data of the run]"""
+
+
+class ReplayConfig(Config):
+    """Options of ``omnitune replay``."""
+
+    ckpt_dir: Path
+    """output folder of the run"""
+    step: int | None = Field(None, ge=1)
+    """number of a step, counted from 1, whose records to list; the hash is proved up to it
+    [default: the hash of the whole run is proved]"""
+    as_json: Path | None = Field(None, alias="json")
+    """file for all that was found, as JSON"""
 
 
 class CompareConfig(Config):

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from omnitune.config.base import Config, Count, Rate, Seed, Share
+from omnitune.config.base import Config, Count, Rate, Seed, Share, split_names
 from omnitune.sample import UserError
 
 
@@ -96,9 +96,7 @@ class RunConfig(Config):
     @classmethod
     def _split_names(cls, value: Any) -> Any:
         """On the command line: names with commas between them; nothing for none."""
-        if not isinstance(value, str):
-            return value
-        return [name.strip() for name in value.split(",") if name.strip()]
+        return split_names(value)
 
     @property
     def out(self) -> Path:

@@ -152,6 +152,12 @@ def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
     return next(iter(difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)), "")
 
 
+def listed(name: object, known: Iterable[str]) -> str:
+    """The known names, and which of them an unknown one may have meant."""
+    near = nearest(str(name), known := list(known))
+    return f"{', '.join(known) or 'none'}{f'; did you mean {near}?' if near else ''}"
+
+
 def _assign(values: dict[str, Any], key: list[str], value: Any) -> None:
     for name in key[:-1]:
         inner = values.get(name)

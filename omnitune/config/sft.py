@@ -133,6 +133,11 @@ class SftConfig(RunConfig):
     """largest length of a sample in tokens, media included"""
     too_long: Literal["refuse", "leave_out"] = "refuse"
     """what happens to a sample above max_tokens; leave_out lists it in truncation.json"""
+    bad_samples: Literal["error", "skip"] = "error"
+    """what happens to a record that is wrong, or whose media cannot be used; skip leaves it out and
+    counts it in results.json"""
+    max_bad_samples: Share = 0.05
+    """with bad_samples skip: largest share of all records to leave out; above it the run stops"""
     encoder_settings: dict[MediumName, dict[SettingName, Any]] = Field({})
     """by medium, settings of its encoder in place of the checkpoint's own; for audio: max_seconds,
     the largest length of a clip, and long_audio, refuse or split (cut longer clips at pauses, keep

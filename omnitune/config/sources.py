@@ -59,8 +59,8 @@ class SourceSettings(Config):
     limit: Count | None = None
     """number of records to read, from the first on [default: all]"""
     split: str = ""
-    """split that all of these records are in, such as test [default: as they, or their files,
-    say; else five in a hundred are held out]"""
+    """split that all of these records are in, such as test; auto holds out five in a hundred
+    [default: as they, or their files, say, else auto]"""
     language: Language | None = None
     """language code of the answers of records that name none, such as hi"""
     media_dir: str = ""

@@ -10,16 +10,17 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import quote, unquote, unquote_to_bytes
+from urllib.parse import unquote, unquote_to_bytes
 
+from omnitune.containers.base import INSIDE as INSIDE
+from omnitune.containers.base import inside as inside
 from omnitune.containers.registry import known_container
+from omnitune.containers.remote import ensure
 from omnitune.sample import UserError
 
 MARK = "::"
-INSIDE = "::/"  # begins a medium's path that lies in the record that names it
 _ADDRESS = re.compile(r"(?s)(.+)::(\d+)\+(\d+)/(.+)")
 
 
@@ -30,11 +31,6 @@ class Address(NamedTuple):
     start: int
     length: int
     keys: list[str]
-
-
-def inside(keys: Iterable[str | int]) -> str:
-    """What a record calls a medium that it holds itself, under some keys."""
-    return INSIDE + "/".join(quote(str(key), safe="") for key in keys)
 
 
 def complete(path: str, file: Path, start: int, length: int) -> Path:
@@ -61,6 +57,7 @@ def read_stored(address: Address, kind: str) -> bytes:
         UserError: it is not there, or is nothing that holds bytes.
     """
     file, start, length, keys = address
+    ensure(file)
     where = f"{file}: {'.'.join(keys)} of the record at {start}"
     try:
         value = known_container(file).stored(file, start, length, keys)

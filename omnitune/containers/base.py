@@ -6,11 +6,14 @@ import codecs
 import json
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
+from urllib.parse import quote
 
 from omnitune.sample import UserError
+
+INSIDE = "::/"  # begins a medium's path that lies in the record that names it
 
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # UTF-32's begin alike or with zeros
 
@@ -24,10 +27,12 @@ class Container(ABC):
     Attributes:
         name: key in ``CONTAINERS``.
         suffixes: of its files' names, in lower case.
+        has_columns: a record has every key that the others have, empty where it has no value.
     """
 
     name: ClassVar[str]
     suffixes: ClassVar[tuple[str, ...]]
+    has_columns: ClassVar[bool] = False
 
     @abstractmethod
     def recognises(self, head: bytes) -> bool:
@@ -42,6 +47,12 @@ class Container(ABC):
             UserError: the file is not what it seems; names the line or place.
         """
 
+    def scan_contents(self, path: Path) -> Iterator[tuple[int, int, Any, bytes]]:
+        """:meth:`scan` with the :meth:`content` of each record."""
+        with path.open("rb", buffering=0) as file:
+            for start, length, value in self.scan(path):
+                yield start, length, value, os.pread(file.fileno(), length, start)
+
     def content(self, path: Path, start: int, length: int) -> bytes:
         """The bytes of the record at a place, by which a changed file is noticed.
 
@@ -52,6 +63,10 @@ class Container(ABC):
         """
         with path.open("rb", buffering=0) as file:
             return os.pread(file.fileno(), length, start)
+
+    def parts(self, path: Path) -> list[Path]:
+        """The files (or folder) whose change changes the records."""
+        return [path]
 
     def read_up_to(self, start: int, length: int) -> int:
         """Bytes of the file up to the end of a record, as far as the place tells them."""
@@ -67,10 +82,44 @@ class Container(ABC):
         Raises:
             OSError, LookupError: there is no such record, or nothing in it under these keys.
         """
-        value = self.value(self.content(path, start, length))
-        for key in keys:
-            value = value[int(key)] if isinstance(value, list) else value[key]
-        return value
+        return walk(self.value(self.content(path, start, length)), keys)
+
+
+class RowContainer(Container):
+    """Records that are no JSON in their file; their content is made of their values."""
+
+    @abstractmethod
+    def row(self, path: Path, start: int, length: int) -> Any:
+        """The value of the record at a place, as :meth:`scan` yields it.
+
+        Raises:
+            OSError: the file cannot be read.
+            LookupError, ValueError: no record is there.
+        """
+
+    def scan_contents(self, path: Path) -> Iterator[tuple[int, int, Any, bytes]]:
+        """:meth:`scan` with the :meth:`content` of each record."""
+        for start, length, value in self.scan(path):
+            yield start, length, value, to_json(value)
+
+    def content(self, path: Path, start: int, length: int) -> bytes:
+        """The record as JSON; nothing where none is any more."""
+        try:
+            return to_json(self.row(path, start, length))
+        except (LookupError, ValueError):
+            return b""
+
+
+def inside(keys: Iterable[str | int]) -> str:
+    """What a record calls a medium that it holds itself, under some keys."""
+    return INSIDE + "/".join(quote(str(key), safe="") for key in keys)
+
+
+def walk(value: Any, keys: Iterable[str]) -> Any:
+    """What stands under some keys, one below the other; raises LookupError, ValueError."""
+    for key in keys:
+        value = value[int(key)] if isinstance(value, list) else value[key]
+    return value
 
 
 def to_json(value: Any) -> bytes:

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from omnitune.sample import UserError
@@ -23,8 +26,11 @@ def cache_folder(name: str) -> Path:
     return (Path(given) if given else usual / "omnitune") / name
 
 
-def keep(folder: Path, name: str, write: Callable[[Path], None], limit: int = LIMIT) -> Path:
+def keep(folder: Path, name: str, write: Callable[[Path], None], limit: int | None = LIMIT) -> Path:
     """A file of the cache: as it is there, or as ``write`` makes it under a temporary name.
+
+    Args:
+        limit: bytes of the folder's files; None: somebody else looks after that.
 
     Raises:
         UserError: it cannot be written.
@@ -32,9 +38,10 @@ def keep(folder: Path, name: str, write: Callable[[Path], None], limit: int = LI
     """
     path = folder / name
     if path.exists():
-        os.utime(path)  # it was used just now
+        touch(path)
         return path
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    thread = threading.get_ident()
+    temporary = path.with_name(f"{path.name[-150:]}.{os.getpid()}-{thread}.tmp")
     try:
         temporary.parent.mkdir(parents=True, exist_ok=True)
         write(temporary)
@@ -48,13 +55,24 @@ def keep(folder: Path, name: str, write: Callable[[Path], None], limit: int = LI
         ) from None
     finally:
         temporary.unlink(missing_ok=True)
-    trim(folder, limit, path)
+    if limit is not None:
+        trim(folder, limit, path)
     return path
+
+
+def touch(path: Path) -> None:
+    """Notes that a file was used just now; the time of its last change stays as it was."""
+    with suppress(OSError):  # it is gone, or the cache may only be read
+        os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns))
 
 
 def trim(folder: Path, limit: int, spared: Path | None = None) -> None:
     """Deletes files of a folder, the longest unused first, until the rest has no more bytes."""
-    files = [(path.stat().st_atime_ns, path.stat().st_size, path) for path in _files(folder)]
+    files = []
+    for path in _files(folder):
+        with suppress(FileNotFoundError):  # another process trims too
+            stat = path.stat()
+            files.append((stat.st_atime_ns, stat.st_size, path))
     total = sum(size for _, size, _ in files)
     for _, size, path in sorted(files):
         if total <= limit:

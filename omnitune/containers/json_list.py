@@ -36,7 +36,7 @@ class JsonListContainer(Container):
     def scan(self, path: Path) -> Iterator[tuple[int, int, Any]]:
         """Yields first byte, number of bytes and value of each record of the list."""
         with path.open("rb") as file:
-            window = _Window(path, file)
+            window = Window(path, file)
             window.byte = skip_byte_order_mark(path, file)
             if window.next() != "[":
                 value = window.value()
@@ -65,7 +65,7 @@ class JsonListContainer(Container):
             window.expect_end()
 
 
-class _Window:
+class Window:
     """The piece of a file that is being read: grows at its end and is cut off at its start.
 
     Attributes:

@@ -5,14 +5,19 @@ from __future__ import annotations
 from functools import lru_cache
 from pathlib import Path
 
+from omnitune.containers.arrow import ArrowContainer
 from omnitune.containers.base import Container
+from omnitune.containers.compressed import COMPRESSIONS, CompressedContainer
+from omnitune.containers.delimited import CsvContainer, TsvContainer
 from omnitune.containers.json_list import JsonListContainer
 from omnitune.containers.jsonl import JsonLinesContainer
+from omnitune.containers.lines import LinesContainer
+from omnitune.containers.media_folder import MediaFolderContainer
+from omnitune.containers.parquet import ParquetContainer
+from omnitune.containers.tar import TarContainer
+from omnitune.containers.vqa_pair import VqaPairContainer
 from omnitune.sample import UserError
 
-CONTAINERS: dict[str, Container] = {
-    container.name: container for container in (JsonListContainer(), JsonLinesContainer())
-}
 HEAD = 1 << 16  # bytes that a container is recognised by
 
 
@@ -29,7 +34,7 @@ def container_of(path: Path) -> Container:
         if container.recognises(head):
             return container
     for container in CONTAINERS.values():
-        if path.suffix.lower() in container.suffixes:
+        if path.name.lower().endswith(container.suffixes):
             return container
     raise UserError(f"{path}: is in none of the known formats ({', '.join(CONTAINERS)})")
 
@@ -43,3 +48,27 @@ def known_container(path: Path) -> Container:
 def suffixes() -> list[str]:
     """Those of all containers' files."""
     return [suffix for container in CONTAINERS.values() for suffix in container.suffixes]
+
+
+def is_list(path: Path) -> bool:
+    """Whether the name of a file is that of a file of records."""
+    return path.name.lower().endswith(tuple(suffixes()))
+
+
+_PLAIN: tuple[Container, ...] = (
+    VqaPairContainer(),  # an object, which the next one would refuse
+    JsonListContainer(),
+    JsonLinesContainer(),
+    CsvContainer(),
+    TsvContainer(),
+    LinesContainer(),
+    ParquetContainer(),
+    ArrowContainer(),
+    TarContainer(),
+    MediaFolderContainer(),
+)
+_PACKED = tuple(
+    CompressedContainer(kind, container_of, [s for c in _PLAIN for s in c.suffixes])
+    for kind in COMPRESSIONS
+)
+CONTAINERS: dict[str, Container] = {c.name: c for c in (*_PLAIN, *_PACKED)}

@@ -32,12 +32,16 @@ class Faults:
         """Takes in a UserError, and lets any other pass."""
         if not isinstance(error, UserError):
             return False
+        self.take(error)
+        return True
+
+    def take(self, error: UserError) -> None:
+        """Takes in an error; raises all of them as one when there are very many."""
         self.count += 1
         if len(self.told) < NAMED:
             self.told.append(str(error).removeprefix(self.start))
         if self.count >= COUNTED:
             self.tell()
-        return True
 
     def tell(self) -> None:
         """Raises a UserError if anything was wrong."""

@@ -44,10 +44,14 @@ class FeatureStore:
         modality: how to read and encode.
         encoder: in evaluation mode; its weights are part of the key.
         root: folder of the stores, or None to keep the rows in memory only.
+        lenient: media that cannot be read are passed over until their rows are asked for.
     """
 
-    def __init__(self, modality: Encoder, encoder: nn.Module, root: Path | None) -> None:
+    def __init__(
+        self, modality: Encoder, encoder: nn.Module, root: Path | None, lenient: bool = False
+    ) -> None:
         self.modality, self.encoder = modality, encoder
+        self._broken: dict[Path, UserError] | None = {} if lenient else None
         self.folder = (
             root / f"{modality.medium.name}-{encoder_key(modality, encoder)}" if root else None
         )
@@ -66,6 +70,8 @@ class FeatureStore:
         rows = self._find(path)
         if rows is None:
             self.prepare([path])
+            if self._broken and path in self._broken:
+                raise self._broken[path]
             rows = self._find(path)
             assert rows is not None
         return torch.from_numpy(rows.astype(np.float32))
@@ -130,13 +136,24 @@ class FeatureStore:
         with ThreadPoolExecutor(min(READERS, usable_cores())) as pool:
             for start in range(0, len(paths), ENCODE_BATCH):
                 some = paths[start : start + ENCODE_BATCH]
-                inputs |= zip(some, pool.map(self.modality.read, some), strict=True)
+                read = zip(some, pool.map(self._read, some), strict=True)
+                inputs |= {path: tensor for path, tensor in read if tensor is not None}
                 numbers = sum(tensor.numel() for tensor in inputs.values())
                 if len(inputs) >= 16 * ENCODE_BATCH or numbers >= WINDOW_NUMBERS:
                     yield inputs
                     inputs = {}
         if inputs:
             yield inputs
+
+    def _read(self, path: Path) -> Tensor | None:
+        """The encoder's input; None for what cannot be read, where that is passed over."""
+        try:
+            return self.modality.read(path)
+        except UserError as error:
+            if self._broken is None:
+                raise
+            self._broken[path] = error
+            return None
 
     def _find(self, path: Path) -> np.ndarray | None:
         place = self._place(path)

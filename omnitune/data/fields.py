@@ -12,9 +12,9 @@ from omnitune.media.registry import MEDIA
 from omnitune.sample import UserError
 from omnitune.sources import Source, get_source
 
-PAIR_KEYS = ("question", "answer", "kind", "task")
+PAIR_KEYS = ("question", "answer", "answers", "choices", "kind", "task")
 TURN_KEYS = ("role", "content")
-ANSWER_KEYS = (*TURN_KEYS, "weight", "kind", "task")
+ANSWER_KEYS = (*TURN_KEYS, "answers", "choices", "weight", "kind", "task")
 TEXT_KEYS = ("type", "text")
 # Keys that are the user's own, as are those that begin with "_".
 FREE_KEYS = ("meta", "metadata")
@@ -25,6 +25,8 @@ MEANT = {
     "content": ("value", "text"),
     "question": ("instruction", "prompt", "query", "input"),
     "answer": ("output", "response", "completion", "target", "label"),
+    "answers": ("references", "targets", "labels"),
+    "choices": ("options", "candidates"),
     "path": ("url", "file"),
     "language": ("lang",),
     "transcript": ("transcription",),

@@ -16,24 +16,25 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from omnitune.console import progress_bar
 from omnitune.data.faults import Faults
 from omnitune.data.place import DataFile, Place
+from omnitune.data.reasons import reason_of
 from omnitune.data.splits import TRAIN, VALIDATION, likely, one_to_set_aside
 from omnitune.data.tally import Tally
 from omnitune.data.tally import difficulties as difficulties
 from omnitune.sample import Sample, UserError
 from omnitune.storage import sha256, write_json
 
-VERSION = 6
+VERSION = 7
 INDEX_FOLDER = ".index"  # within the data folder
 # Below so many bytes a file is read again sooner than its index is looked up and kept.
 KEEP_FROM = 2 << 20
@@ -44,9 +45,22 @@ WHOLE_UP_TO = 64 << 20  # bytes of files that are known by all of their content
 ENDS = 64 << 10  # bytes at both ends that larger ones are known by, beside size and time
 
 
+T = TypeVar("T")
 # Place of a record and its JSON value to its sample; raises UserError.
 Parse = Callable[[Place, Any], Sample]
 Advance = Callable[[int], None]
+
+
+class Lenient(NamedTuple):
+    """What is told of what is wrong with some files, in place of an error.
+
+    Attributes:
+        on_record: of a record, which is left out.
+        on_file: of a file that cannot be read on; None: that is an error all the same.
+    """
+
+    on_record: Callable[[Place, UserError], None]
+    on_file: Callable[[Path, UserError | OSError], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -69,6 +83,9 @@ class Index:
         shown_R: place in ``media_M3``.
         difficulty_N: from 0 to 1 (see :func:`difficulties`).
         aside_A: records without a split that were set aside as validation, where none is.
+        wrong_W2: of records that are left out because they are wrong, the place of the file and the
+            number in that.
+        wrong: the code of what is wrong with each of these. told: a sentence on each such code.
         name: stands for the file's content and the rules that it was read by.
     """
 
@@ -85,9 +102,12 @@ class Index:
     shown_R: np.ndarray
     difficulty_N: np.ndarray
     aside_A: np.ndarray
+    wrong_W2: np.ndarray
     splits: list[str]
     tasks: list[str]
     modalities: list[str]
+    wrong: list[str]
+    told: list[str]
     name: str
 
     def of_split(self, name: str) -> np.ndarray:
@@ -145,12 +165,27 @@ _ARRAYS = [field.name for field in fields(Index) if field.type == "np.ndarray"]
 _NAMES = [field.name for field in fields(Index) if field.type == "list[str]"]
 
 
+def _sound(
+    path: Path,
+    records: Iterator[T],
+    on_file: Callable[[Path, UserError | OSError], None] | None,
+) -> Iterator[T]:
+    """The records of a file up to where it is broken, if anybody wants to be told of that."""
+    try:
+        yield from records
+    except (UserError, OSError) as error:
+        if on_file is None:
+            raise
+        on_file(path, error)
+
+
 def build_index(
     files: Sequence[DataFile],
     name: str,
     parse: Parse,
     advance: Advance = lambda n: None,
     limit: int | None = None,
+    lenient: Lenient | None = None,
 ) -> Index:
     """Reads the records of some files one by one, checks them and notes what an index holds.
 
@@ -158,6 +193,7 @@ def build_index(
         name: stands for the files' content and the rules that they are read by.
         advance: called with the number of bytes just read.
         limit: so many records at most.
+        lenient: told of records that are wrong, which then are left out; None: they are an error.
 
     Raises:
         OSError: a file cannot be read.
@@ -165,17 +201,26 @@ def build_index(
     """
     tally, faults = Tally(), Faults(files[0].path if len(files) == 1 else None)
     free, numbers = 0, {file.path: n for n, file in enumerate(files)}
-    for place, content, values in islice(_records(files, advance), limit):
-        with faults:
-            sample = parse(place, values)
+    on_file = lenient.on_file if lenient else None
+    for place, content, values in islice(_records(files, advance, on_file), limit):
+        number = numbers[place.file]
+        try:
+            # Where some are left out, a record's number is its place among the others.
+            sample = parse(place._replace(number=len(tally.print_N)) if lenient else place, values)
+        except UserError as error:
+            if lenient is None:
+                faults.take(error)
+            else:
+                lenient.on_record(place, error)
+                tally.leave_out(number, place.within, reason_of(str(error)), str(error))
+            continue
         if faults:  # all that is told now is what else is wrong
             continue
-        number = numbers[place.file]
         tally.add(sample, (number, *place[2:]), content)
         free += "split" not in values
     faults.tell()
     enough = free > 0 and tally.split_N.count(tally.splits.get(TRAIN, -1)) > 1
-    aside = _set_aside(files, tally.splits, limit) if enough else []
+    aside = _set_aside(files, tally.splits, limit, tally.places_left_out) if enough else []
     for number in aside:
         tally.split_N[number] = tally.splits[VALIDATION]
     arrays: dict[str, Any] = {
@@ -183,6 +228,7 @@ def build_index(
     }
     arrays["place_N4"] = arrays["place_N4"].reshape(-1, 4)
     arrays["media_M3"] = arrays["media_M3"].reshape(-1, 3)
+    arrays["wrong_W2"] = arrays["wrong_W2"].reshape(-1, 2)
     names: dict[str, Any] = {name: list(getattr(tally, name)) for name in _NAMES}
     return Index(
         **arrays,
@@ -195,14 +241,16 @@ def build_index(
 
 
 def _records(
-    files: Sequence[DataFile], advance: Advance = lambda n: None
+    files: Sequence[DataFile],
+    advance: Advance = lambda n: None,
+    on_file: Callable[[Path, UserError | OSError], None] | None = None,
 ) -> Iterator[tuple[Place, bytes, Any]]:
     """Place, bytes and value of each record of some files; tells how many bytes were read."""
     number = 0
     for path, container in files:
         size, told = path.stat().st_size, 0
-        for within, (start, length, values) in enumerate(container.scan(path)):
-            content = container.content(path, start, length)
+        for within, found in enumerate(_sound(path, container.scan_contents(path), on_file)):
+            start, length, values, content = found
             yield Place(number, path, within, start, length), content, values
             number += 1
             now = min(size, container.read_up_to(start, length))
@@ -211,11 +259,21 @@ def _records(
         advance(size - told)
 
 
-def _set_aside(files: Sequence[DataFile], splits: Iterable[str], limit: int | None) -> list[int]:
+def _set_aside(
+    files: Sequence[DataFile],
+    splits: Iterable[str],
+    limit: int | None,
+    left_out: Container[tuple[int, int]],
+) -> list[int]:
     """The record to hold out where the share of those without a split gives none: one, or none."""
     if any(VALIDATION in (name, likely(name)) for name in splits):
         return []
-    number = one_to_set_aside(values for _, _, values in islice(_records(files), limit))
+    numbers = {file.path: n for n, file in enumerate(files)}
+    number = one_to_set_aside(
+        values
+        for place, _, values in islice(_records(files), limit)
+        if (numbers[place.file], place.within) not in left_out
+    )
     return [] if number is None else [number]
 
 
@@ -227,17 +285,28 @@ def content_key(paths: Sequence[Path]) -> str:
     """
     if sum(path.stat().st_size for path in paths) <= WHOLE_UP_TO:
         if len(paths) == 1:
-            return sha256(paths[0])
-        return hashlib.sha256("".join(map(sha256, paths)).encode()).hexdigest()
+            return _whole(paths[0])
+        return hashlib.sha256("".join(map(_whole, paths)).encode()).hexdigest()
     digest = hashlib.sha256()
     for path in paths:
         found = path.stat()
+        if path.is_dir():
+            digest.update(_whole(path).encode())
+            continue
         digest.update(f"{path.name}/{found.st_size}/{found.st_mtime_ns}".encode())
         with path.open("rb") as file:
             digest.update(file.read(ENDS))
             file.seek(max(0, found.st_size - ENDS))
             digest.update(file.read(ENDS))
     return digest.hexdigest()
+
+
+def _whole(path: Path) -> str:
+    """Stands for all that a file holds, or for the names that a folder holds."""
+    if not path.is_dir():
+        return sha256(path)
+    names = sorted(found.relative_to(path).as_posix() for found in path.rglob("*"))
+    return hashlib.sha256("\0".join(names).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def open_index(
@@ -247,6 +316,7 @@ def open_index(
     parse: Parse,
     rules: str = "",
     limit: int | None = None,
+    leave_out: bool = False,
 ) -> Index:
     """The index of a source's files: the one that is kept, or a new one, which is kept.
 
@@ -254,19 +324,24 @@ def open_index(
         root: folder of the indices; that of small files is not kept.
         rules: stands for what ``parse`` goes by, such as the tasks that are registered.
         limit: so many records at most.
+        leave_out: leave out records that are wrong; otherwise they are refused.
     """
     before = [path.stat() for path, _ in files]
     size = sum(found.st_size for found in before)
+    parts = [part for file in files for part in file.parts]
     kinds = " ".join(container.name for _, container in files)
-    read_by = hashlib.sha256(f"{kinds} {limit} {rules}".encode()).hexdigest()[:12]
-    folder = root / f"{source}-{VERSION}-{content_key([path for path, _ in files])[:24]}-{read_by}"
+    read_by = hashlib.sha256(f"{kinds} {limit} {leave_out} {rules}".encode()).hexdigest()[:12]
+    folder = root / f"{source}-{VERSION}-{content_key(parts)[:24]}-{read_by}"
     if size >= KEEP_FROM and (kept := Index.load(folder)):
         return kept
+    lenient = Lenient(lambda place, error: None) if leave_out else None
     if size < BAR_FROM:
-        index = build_index(files, folder.name, parse, limit=limit)
+        index = build_index(files, folder.name, parse, limit=limit, lenient=lenient)
     else:
         with progress_bar(f"indexing {source} (MB)", -(-size // 10**6)) as advance:
-            index = build_index(files, folder.name, parse, lambda n: advance(n / 1e6), limit)
+            index = build_index(
+                files, folder.name, parse, lambda n: advance(n / 1e6), limit, lenient
+            )
     for (path, _), then in zip(files, before, strict=True):
         after = path.stat()
         if any(getattr(after, name) != getattr(then, name) for name in IDENTITY):

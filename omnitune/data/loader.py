@@ -13,8 +13,10 @@ from pathlib import Path
 
 from torch import Tensor
 
+from omnitune.containers.remote import fetch_ahead
 from omnitune.data.mixture import Mixture
-from omnitune.data.packing import WHOLE, Batch, Item, Shard, pack, share_prefix
+from omnitune.data.packing import WHOLE, Batch, Item, Origin, Shard, pack, share_prefix
+from omnitune.data.samples import Samples
 from omnitune.data.schedule import SamplingSchedule
 from omnitune.data.template import ChatRenderer, Rendered
 from omnitune.encoders.base import Encoder
@@ -28,6 +30,10 @@ MEASURED = 256  # samples at the start of a run whose mean length stands for all
 
 # Feature rows of a medium (cached), by modality.
 FeatureSource = Callable[[Path], Tensor]
+
+
+class UnreadableError(UserError):
+    """A medium of a sample cannot be read."""
 
 
 class SampleReader:
@@ -83,7 +89,7 @@ class SampleReader:
         try:
             tensors = [self._tensor(medium) for medium in media]
         except UserError as error:
-            raise UserError(f"sample {id}: {error}") from None
+            raise UnreadableError(f"sample {id}: {error}") from None
         counts = []
         for m, t in zip(media, tensors, strict=True):
             modality = self.modalities[m.modality]
@@ -124,7 +130,14 @@ class BatchStream:
         fresh_questions: others in each pass.
         tokens_per_batch: in place of ``batch_size``: as many samples a batch as have about so many
             tokens, and batches of like length.
+        on_broken: told of a sample whose media cannot be read, which is then in no batch: the same
+            one whoever makes the batch. None: it is an error.
+
+    Attributes:
+        watch: called by rank 0 with the number and the samples of each batch that is made.
     """
+
+    watch: Callable[[int, list[list[Item]]], None] | None = None
 
     def __init__(
         self,
@@ -138,7 +151,9 @@ class BatchStream:
         max_questions_per_sample: int | None = None,
         fresh_questions: bool = True,
         tokens_per_batch: int | None = None,
+        on_broken: Callable[[Sample, UserError], None] | None = None,
     ) -> None:
+        self.on_broken = on_broken
         self.reader, self.samples = reader, samples
         self.mixture: Mixture | SamplingSchedule = mixture
         self.batch_size, self.prompt_weight = batch_size, prompt_weight
@@ -151,8 +166,10 @@ class BatchStream:
         self.balanced = tokens_per_batch is not None
         if tokens_per_batch is not None:
             mean = sum(_tokens(self.items_at(k)) for k in range(MEASURED)) / MEASURED
-            self.batch_size = max(1, round(tokens_per_batch / mean))
+            self.batch_size = max(1, round(tokens_per_batch / (mean or 1.0)))
         self._window = lru_cache(maxsize=2)(self._make_window)
+        pieces = [piece for s in samples.values() if isinstance(s, Samples) for piece in s.pieces]
+        self._fetches = any(source.is_remote for source, _ in pieces)
 
     def follow(
         self, schedule: SamplingSchedule, readers: Sequence[tuple[int, SampleReader]] = ()
@@ -164,6 +181,11 @@ class BatchStream:
         """
         self.mixture, self._later = schedule, list(readers)
 
+    @property
+    def most_samples(self) -> int:
+        """Samples that a batch has at most: one of few tokens has more of them."""
+        return self.batch_size * (WINDOW if self.balanced else 1)
+
     def __len__(self) -> int:
         """Batches in one epoch."""
         return max(1, -(-self.mixture.epoch_size // self.batch_size))
@@ -173,11 +195,25 @@ class BatchStream:
 
         The parts of a batch hold its samples once each, and are about as much work.
         """
-        samples = take(self._samples(number), part)
+        whole = self.read_batch(number)
+        if self.watch is not None:
+            self.watch(number, whole)
+        samples = take(whole, part)
         return self.pack(samples) if any(samples) else None
+
+    def read_batch(self, number: int) -> list[list[Item]]:
+        """The samples of batch ``number``, in the order in which they are packed."""
+        samples = [items for items in self._samples(number) if items]
+        for place, items in enumerate(samples):
+            for item in items:
+                item.place = place
+        return samples
 
     def _samples(self, number: int) -> list[list[Item]]:
         first = number * self.batch_size
+        if self._fetches:  # what this batch and the next one show, if the cache has lost it
+            records = map(self.record_at, range(first, first + 2 * self.batch_size))
+            fetch_ahead(medium.path for record in records for medium in record.media)
         if self.balanced:
             start, stop = self.window(first, WINDOW * self.batch_size)
             return self._window(start, stop)[(first - start) // self.batch_size]
@@ -206,8 +242,11 @@ class BatchStream:
 
     def shown_at(self, k: int) -> list[Sample]:
         """Sample ``k`` of the run as it is shown: a conversation, or question by question."""
-        return as_asked(
-            self.record_at(k),
+        return self._ask(self.record_at(k), k)[0]
+
+    def _ask(self, record: Sample, k: int) -> tuple[list[Sample], list[int]]:
+        return ask(
+            record,
             k,
             self.mixture.seed,
             self.multi_turn_prob,
@@ -216,12 +255,24 @@ class BatchStream:
         )
 
     def items_at(self, k: int, reader: SampleReader | None = None) -> list[Item]:
-        """Sample ``k`` of the run, read and rendered by the reader of its time, or by another."""
-        group = self.groups.index(self.mixture.sample_at(k)[0])
+        """Sample ``k`` of the run, read and rendered by the reader of its time, or by another.
+
+        Nothing if it cannot be read and somebody is told of that.
+        """
+        source, place = self.mixture.sample_at(k)
+        record, group = self.samples[source][place], self.groups.index(source)
+        shown, asked = self._ask(record, k)
         reader = reader or self._reader_at(k)
-        items = [reader.item(single, group) for single in self.shown_at(k)]
-        for item in items[1:]:
-            item.opens = False
+        try:
+            items = [reader.item(single, group) for single in shown]
+        except UnreadableError as error:
+            if self.on_broken is None:
+                raise
+            self.on_broken(record, error)
+            return []
+        origin = Origin(k, source, place, record.number, tuple(asked))
+        for n, item in enumerate(items):
+            item.opens, item.origin = n == 0, origin
         share_prefix(items)
         return items
 
@@ -291,10 +342,17 @@ def as_asked(
         at_most: of independent questions so many, of as many kinds as there are.
         fresh: others in each pass; else a record's are the same in all.
     """
+    return ask(sample, k, seed, multi_turn_prob, at_most, fresh)[0]
+
+
+def ask(
+    sample: Sample, k: int, seed: int, multi_turn_prob: float, at_most: int | None, fresh: bool
+) -> tuple[list[Sample], list[int]]:
+    """``as_asked``, and the numbers of the questions; none where the record is shown as it is."""
     draw = random.Random(f"{seed}/conversation/{k}")
     together = draw.random() < multi_turn_prob
     if not sample.independent_turns:
-        return [sample]
+        return [sample], []
     numbers = list(range(sample.num_questions))
     if at_most is not None and len(numbers) > at_most:
         chosen = draw if fresh else random.Random(f"{seed}/questions/{sample.id}")
@@ -302,12 +360,12 @@ def as_asked(
     if sample.shows_several_of_a_kind:
         # In a conversation tags would stand for nothing, and places be those of another order.
         alone = sample.split_turns()
-        return [alone[number] for number in numbers]
+        return [alone[number] for number in numbers], numbers
     if together:
         # A record ends with its description, but any question may follow any other.
         draw.shuffle(numbers)
-        return [sample.select_turns(numbers)]
-    return sample.select_turns(numbers).split_turns()
+        return [sample.select_turns(numbers)], numbers
+    return sample.select_turns(numbers).split_turns(), numbers
 
 
 def choose_questions(sample: Sample, count: int, draw: random.Random) -> list[int]:

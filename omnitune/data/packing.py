@@ -30,6 +30,23 @@ class Shard(NamedTuple):
 WHOLE = Shard(0, 1)
 
 
+class Origin(NamedTuple):
+    """Which sample of a run an item is of, and what of its record is asked.
+
+    Attributes:
+        k: number of the sample. source: that it is drawn from.
+        place: of the record among the source's training samples. number: of it in its file.
+        asked: numbers of the record's questions, in the order in which they are shown; empty where
+            the record is shown as it is.
+    """
+
+    k: int
+    source: str
+    place: int
+    number: int
+    asked: tuple[int, ...]
+
+
 @dataclass
 class MediaRows:
     """One modality's media of a batch.
@@ -58,6 +75,7 @@ class Batch:
         weight_N: how much each counts in the loss.
         group_N: score group (source) of each supervised token.
         turn_N: running number of the turn that each supervised token belongs to.
+        sample_N: place in the whole micro-batch of the sample that it belongs to.
         num_groups: number of groups. ids: the samples. media: by modality.
         shown_2G: number of samples and of tokens (media included), by group.
         added_M: ids that are heard along with those of the row, at the positions ``at_M``.
@@ -71,6 +89,7 @@ class Batch:
     weight_N: Tensor
     group_N: Tensor
     turn_N: Tensor
+    sample_N: Tensor
     num_groups: int
     ids: list[str]
     media: dict[str, MediaRows]
@@ -100,6 +119,7 @@ class Item:
             item before it that shares none (see ``share_prefix``).
         opens: whether a sample begins here: one whose questions are asked alone is several items.
         resampled: modalities whose projector gives a number of slots of its own.
+        origin: the sample of a run that it is of. place: of that in its micro-batch.
     """
 
     id: str
@@ -110,6 +130,8 @@ class Item:
     shared: int = 0
     opens: bool = True
     resampled: frozenset[str] = frozenset()
+    origin: Origin | None = None
+    place: int = 0
 
     @property
     def row_tokens(self) -> int:
@@ -152,6 +174,7 @@ def pack(
     opens_P[[start + first for start, i in opens for _, first, _ in i.rendered.turns]] = 1
     turn_N = torch.from_numpy(((opens_P * own_P).cumsum() - 1)[target_N])
     group_P = np.repeat([item.group for item in items], each_B)
+    sample_P = np.repeat([item.place for item in items], each_B)
     added = [
         (token, int(row[place]))
         for item, row in zip(items, rows, strict=True)
@@ -168,6 +191,7 @@ def pack(
         weight_N=_weigh(answer_N, turn_N, prompt_weight, loss_length_exponent),
         group_N=torch.from_numpy(group_P[target_N]),
         turn_N=turn_N,
+        sample_N=torch.from_numpy(sample_P[target_N]),
         num_groups=num_groups,
         ids=[item.id for item in items],
         media=_collect_media(items, rows),

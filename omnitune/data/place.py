@@ -14,6 +14,11 @@ class DataFile(NamedTuple):
     path: Path
     container: Container
 
+    @property
+    def parts(self) -> list[Path]:
+        """All files that its records are read from."""
+        return list(self.container.parts(self.path))
+
 
 class Place(NamedTuple):
     """Where a record lies: its number in the source, its file, its number and place in that."""

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from omnitune.config.settings import quoted
 from omnitune.containers.cache import cache_folder
+from omnitune.containers.notes import note
 from omnitune.containers.registry import container_of, suffixes
 from omnitune.data.faults import Faults
-from omnitune.data.index import INDEX_FOLDER, Parse, open_index
+from omnitune.data.index import INDEX_FOLDER, Index, Parse, content_key, open_index
 from omnitune.data.place import DataFile, Place
 from omnitune.data.samples import IndexedSource, Samples, first_shown
 from omnitune.data.schema import Record, rules
-from omnitune.data.sources.finding import find_files, is_pattern
+from omnitune.data.sources.finding import Found, find_files, is_pattern
 from omnitune.data.splits import VALIDATION_SHARE, clash, doubts
 from omnitune.media.base import counted
 from omnitune.media.registry import MEDIA
@@ -40,10 +42,12 @@ class DataPlace:
     Attributes:
         folder: of the embedded layout; None where there is none.
         own: a run's own sources, by name.
+        leave_out_wrong: leave out records that are wrong; otherwise they are refused.
     """
 
     folder: Path | None
     own: Mapping[str, Source] = field(default_factory=dict)
+    leave_out_wrong: bool = False
 
     @classmethod
     def of(cls, path: Path | DataPlace) -> DataPlace:
@@ -59,6 +63,11 @@ class DataPlace:
     def __str__(self) -> str:
         places = [str(self.folder)] * (self.folder is not None)
         return ", ".join([*places, *(source.path for source in self.own.values())])
+
+    def resolved(self) -> tuple[Path | None, frozenset[str]]:
+        """The places, wherever they are named from."""
+        own = frozenset(str(Path(source.path).resolve()) for source in self.own.values())
+        return self.folder and self.folder.resolve(), own
 
     @property
     def there(self) -> bool:
@@ -82,10 +91,25 @@ def source_file(data_dir: Path, source: str) -> Path:
     return there[0] if there else usual
 
 
-def read_source(
+class Located(NamedTuple):
+    """The files of a source, and how they are read.
+
+    Attributes:
+        root: folder of its indices.
+        found: of a run's own source.
+    """
+
+    files: list[DataFile]
+    source: Source
+    parse: Parse
+    root: Path
+    found: Found | None = None
+
+
+def locate_source(
     data_dir: Path | None, source: str | Source, given: str = "", language: str = ""
-) -> Samples:
-    """The samples of one source, in the order of its files; every record is checked.
+) -> Located:
+    """Where the records of a source are, and how they are read.
 
     Args:
         data_dir: folder of the embedded layout; of no use to a run's own source.
@@ -93,13 +117,16 @@ def read_source(
         language: of the answers of records that do not say.
 
     Raises:
-        UserError: a file is missing, empty or in no known format, or records are wrong.
+        UserError: a file is missing or in no known format.
     """
     of = get_source(source)
     of = replace(of, language=of.language or language)
     if of.path:
         found = find_files(of)
-        return _read(found.files, found.source, found.parse, cache_folder(INDEX_FOLDER))
+        # Sources of one name may lie in several places, and one place be read in several ways.
+        where = hashlib.sha256(str(Path(of.path).absolute()).encode()).hexdigest()[:12]
+        root = cache_folder(INDEX_FOLDER) / where
+        return Located(found.files, found.source, found.parse, root, found)
     assert data_dir is not None
     path = source_file(data_dir, of.name)
 
@@ -115,25 +142,56 @@ def read_source(
         raise UserError(_no_file(path, data_dir, of.name, given)) from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-    return _read(files, of, parse, data_dir / INDEX_FOLDER)
+    return Located(files, of, parse, data_dir / INDEX_FOLDER)
 
 
-def _read(files: list[DataFile], source: Source, parse: Parse, root: Path) -> Samples:
-    """Indexes files and looks whether there is anything in them; raises UserError."""
+def read_source(
+    data_dir: Path | None,
+    source: str | Source,
+    given: str = "",
+    language: str = "",
+    leave_out: bool = False,
+) -> Samples:
+    """The samples of one source, in the order of its files; every record is checked.
+
+    Args:
+        data_dir, given, language: as of :func:`locate_source`.
+        leave_out: leave out records that are wrong; otherwise they are refused.
+
+    Raises:
+        UserError: a file is missing, empty or in no known format, or records are wrong.
+    """
+    located = locate_source(data_dir, source, given, language)
+    files, of, parse, root, found = located
+    if found:
+        note(found.line)
+    read_by = rules(of) + (found.rules if found else "")
     try:
-        index = open_index(files, source.name, root, parse, rules(source), source.limit)
+        index = open_index(files, of.name, root, parse, read_by, of.limit, leave_out)
     except OSError as error:
         path = error.filename or files[0].path
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-    count, path = len(index.size_N), files[0].path
-    if not count:
-        raise UserError(f"{path}: is an empty list; the source {source.name} needs records")
+    check_index(index, located)
+    if found and found.note:
+        note(found.note)
+    return Samples([(IndexedSource(files, index, parse, root), range(len(index.size_N)))])
+
+
+def check_index(index: Index, located: Located) -> None:
+    """Raises a UserError if there is nothing in an index, or its splits are told by case alone."""
+    path = located.files[0].path
+    if not len(index.size_N) and index.wrong:
+        raise UserError(
+            f"{path}: every record of the source {located.source.name} is wrong; the first: "
+            f"{index.told[0]}"
+        )
+    if not len(index.size_N):
+        raise UserError(f"{path}: is an empty list; the source {located.source.name} needs records")
     if two := clash(index.splits):
         raise UserError(
             f"{path}: the splits {quoted(two[0])} and {quoted(two[1])} differ by case alone; "
             "give them one name"
         )
-    return Samples([(IndexedSource(files, index, parse, root), range(count))])
 
 
 def _no_file(path: Path, data_dir: Path, source: str, given: str) -> str:
@@ -178,7 +236,7 @@ def read_sources(
     for source, where in given.items():
         with faults:
             of, language = data.own.get(source, source), languages.get(source, "")
-            samples[source] = read_source(data.folder, of, where, language)
+            samples[source] = read_source(data.folder, of, where, language, data.leave_out_wrong)
     faults.tell()
     return samples
 
@@ -259,17 +317,19 @@ def remarks(samples: Iterable[Samples]) -> list[str]:
     return told
 
 
-def data_files(data: Path | DataPlace, sources: Iterable[str] | None = None) -> dict[str, Path]:
+def data_files(
+    data: Path | DataPlace, sources: Iterable[str] | None = None
+) -> dict[str, Path | str]:
     """The files of sources (of all if None), there or not, by their names within the folder.
 
-    Those of a run's own are named after it.
+    Of a run's own source it is a digest that stands for the content of all its files.
     """
     data = data if isinstance(data, DataPlace) else DataPlace(data)
-    files: dict[str, Path] = {}
+    files: dict[str, Path | str] = {}
     for name in SOURCES if sources is None else sources:
         if name in data.own:
             found = find_files(data.own[name]).files
-            files |= {f"{name}/{file.path.name}": file.path for file in found}
+            files[name] = content_key([part for file in found for part in file.parts])
         elif data.folder is not None:
             path = source_file(data.folder, name)
             files[path.relative_to(data.folder).as_posix()] = path

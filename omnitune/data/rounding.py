@@ -52,6 +52,7 @@ def round_up(batch: Batch, views: bool = True) -> Batch:
         weight_N=pad(batch.weight_N, (0, more)),
         group_N=_repeat_first(batch.group_N, more),
         turn_N=_repeat_first(batch.turn_N, more),
+        sample_N=_repeat_first(batch.sample_N, more),
         media={name: _round_rows(rows, last) for name, rows in batch.media.items()},
     )
 

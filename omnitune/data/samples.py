@@ -7,18 +7,20 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from itertools import accumulate
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import overload
 from zlib import crc32
 
 import numpy as np
 
+from omnitune.containers.remote import address_at, ensure, fetch_ahead
 from omnitune.data.index import Index, Parse
 from omnitune.data.place import DataFile, Place
 from omnitune.sample import Media, Sample, UserError
 
 KEPT_RECORDS = 1 << 14
+AHEAD = 64  # media of a remote source that are fetched at once
 # More distinct media than this are looked at once and not at every start.
 MANY_MEDIA = 20_000
 
@@ -47,6 +49,11 @@ class IndexedSource:
         self.sample = lru_cache(maxsize=KEPT_RECORDS)(self._sample)
 
     @property
+    def is_remote(self) -> bool:
+        """Whether its files were fetched, so that media beside them are too."""
+        return bool(address_at(self.files[0].path))
+
+    @property
     def folder(self) -> Path:
         """The folder of its index, there or not."""
         return self.root / self.index.name
@@ -72,8 +79,25 @@ class IndexedSource:
         return numbers[~np.isin(numbers, self.left_out)] if len(self.left_out) else numbers
 
     def without(self, numbers: Sequence[int] | np.ndarray) -> IndexedSource:
-        """The same file without some of its records."""
-        return IndexedSource(self.files, self.index, self.parse, self.root, numbers)
+        """The same file without some more of its records."""
+        left_out = np.union1d(self.left_out, numbers).astype(np.int64)
+        return IndexedSource(self.files, self.index, self.parse, self.root, left_out)
+
+    def showing(self, places: Sequence[int]) -> np.ndarray:
+        """Numbers of the records that show any of some media, in order."""
+        index = self.index
+        record_R = np.repeat(np.arange(len(index.size_N)), np.diff(index.show_N))
+        return np.unique(record_R[np.isin(index.shown_R, places)])
+
+    @property
+    def shown_media(self) -> Sequence[int] | np.ndarray:
+        """Places of the media that records show which are not left out."""
+        index = self.index
+        if not len(self.left_out):
+            return range(len(index.media_M3))
+        staying_N = np.ones(len(index.size_N), dtype=bool)
+        staying_N[self.left_out] = False
+        return np.unique(index.shown_R[np.repeat(staying_N, np.diff(index.show_N))])
 
     def medium(self, place: int) -> tuple[Media, Sample]:
         """A distinct medium, by its place in the index, with the first sample that shows it."""
@@ -86,7 +110,7 @@ class IndexedSource:
         place = self.place(number)
         path, container = self.files[int(self.index.place_N4[number, 0])]
         try:
-            content = container.content(path, place.start, place.length)
+            content = container.content(ensure(path), place.start, place.length)
         except OSError:
             content = b""
         if crc32(content) != int(self.index.print_N[number]):
@@ -168,7 +192,10 @@ class Samples(Sequence[Sample]):
             yield from first_shown(self)
             return
         for source, _ in self.pieces:
-            yield from map(source.medium, range(len(source.index.media_M3)))
+            found = (source.medium(int(place)) for place in source.shown_media)
+            while some := list(islice(found, AHEAD if source.is_remote else 1)):
+                fetch_ahead(medium.path for medium, _ in some if source.is_remote)
+                yield from some
 
     @property
     def media_key(self) -> str | None:
@@ -176,8 +203,11 @@ class Samples(Sequence[Sample]):
         count = sum(len(source.index.media_M3) for source, _ in self.pieces)
         if count <= MANY_MEDIA or not self.whole:
             return None
-        names = "/".join(source.index.name for source, _ in self.pieces)
-        return hashlib.sha256(names.encode()).hexdigest()[:32]
+        digest = hashlib.sha256()
+        for source, _ in self.pieces:
+            digest.update(f"{source.index.name}/".encode())
+            digest.update(np.asarray(source.left_out, dtype=np.int64).tobytes())
+        return digest.hexdigest()[:32]
 
 
 def first_shown(samples: Iterable[Sample]) -> Iterator[tuple[Media, Sample]]:

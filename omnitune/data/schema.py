@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import astuple
 from typing import Any
 
 from omnitune.config.settings import as_found, quoted
+from omnitune.data import right_answers
 from omnitune.data.content import Content
 from omnitune.data.fields import ANSWER_KEYS, PAIR_KEYS, TURN_KEYS, hint, record_keys
 from omnitune.data.splits import by_content, mistaken
-from omnitune.data.tags import Placing, Turn
+from omnitune.data.tags import Placing, Turn, Written
 from omnitune.media.base import with_article
 from omnitune.media.registry import MEDIA
-from omnitune.sample import LANGUAGE_CODE, ROLES, Described, Media, Sample
+from omnitune.sample import LANGUAGE_CODE, ROLES, Described, Media, Sample, join_texts
 from omnitune.sources import Source
-from omnitune.tasks import TASKS, task_names, task_of
+from omnitune.tasks import CHOICE, TASKS, task_names, task_of
 
 
 def rules(source: Source) -> str:
     """What a source's records are read by beside this code: it changes with what is registered."""
     media = [[medium.name, medium.caption_key] for medium in MEDIA.values()]
-    tasks = [[t.name, sorted(t.media), t.is_default, t.aliases] for t in TASKS.values()]
-    return json.dumps([media, tasks, record_keys(source), source.media])
+    tasks = [[t.name, sorted(t.media or ()), t.is_default, t.aliases] for t in TASKS.values()]
+    # Of a run's own source each setting changes what its records say.
+    settings = astuple(source) if source.path else source.media
+    return json.dumps([media, tasks, record_keys(source), settings])
 
 
 class Record(Content):
@@ -85,8 +89,11 @@ class Record(Content):
     def _turns(self) -> list[Turn]:
         """The record's conversation."""
         given = [str(key) for key in ("messages", "qa", "answer") if key in self.values]
-        if len(given) == 1 and given != ["answer"] and "question" in self.values:
-            given.append("question")
+        if "answers" in self.values and not given:
+            given = ["answer"]
+        if len(given) == 1 and given != ["answer"]:
+            right_answers.refuse_beside(self, given[0])
+            given += ["question"] * ("question" in self.values)
         if len(given) != 1:
             raise self.wrong(
                 f"has {' and '.join(given) or 'neither messages, qa nor answer'}; expected one of "
@@ -104,12 +111,25 @@ class Record(Content):
 
     def _pair(self, pair: Mapping[str, Any], at: str) -> list[Turn]:
         """A question and its answer."""
+        if "answer" not in pair and "answers" in pair:
+            pair = {**pair, "answer": right_answers.most_common(self, pair, at)}
         answer = self.required(pair, "answer", at)
         asked = self.written(pair.get("question", ""), f'{at}"question"')
         given = self.written(answer, f'{at}"answer"')
         if not answer.strip():
             raise self.wrong(f'{at}"answer" is {as_found(answer)}, expected text')
-        return [Turn("user", [asked], pair, at), Turn("assistant", [given], pair, at)]
+        return [Turn("user", [asked], pair, at), self._answer([given], pair, at)]
+
+    def _answer(
+        self, content: Sequence[Written | Media], values: Mapping[str, Any], at: str
+    ) -> Turn:
+        """An answer, with what else is said of the right one."""
+        turn = Turn("assistant", content, values, at, self._weight(values, at))
+        if "answers" in values or "choices" in values:
+            text = join_texts(part.text for part in content if isinstance(part, Written))
+            turn.references = right_answers.references(self, values, text, at)
+            turn.choices = right_answers.choices(self, values, text, at)
+        return turn
 
     def _group_answers(self, turns: Sequence[Turn], media: set[str], kind: str, task: str) -> None:
         """Enters kind and task of the answers: their own, else the record's."""
@@ -117,6 +137,7 @@ class Record(Content):
             if turn.role == "assistant":
                 turn.kind = self.text("kind", turn.values, turn.at) or kind
                 turn.task = self._task(turn.values, media, turn.at) or task
+                turn.task = turn.task or CHOICE * bool(turn.choices)
                 turn.task = task_of(media, turn.task, turn.kind)
 
     def _check_roles(self, messages: list[dict[str, Any]]) -> list[Turn]:
@@ -151,7 +172,9 @@ class Record(Content):
             raise self.wrong(f'{at}"role" is {as_found(role)}, expected {", ".join(ROLES)}{meant}')
         given = self.required(message, "content", at)
         content = self.message_parts(given, role, f'{at}"content"')
-        return Turn(role, content, message, at, self._weight(message, at))
+        if role == "assistant":
+            return self._answer(content, message, at)
+        return Turn(role, content, message, at)
 
     def _weight(self, turn: Mapping[str, Any], at: str) -> int:
         weight = turn.get("weight", 1)
@@ -174,7 +197,7 @@ class Record(Content):
 
     def _task(self, values: Mapping[str, Any], media: set[str], at: str = "") -> str:
         task = self.text("task", values, at)
-        known = task_names(media)
+        known = task_names(media) if task else ()
         if not task or task in known:
             return task
         held = " and ".join(sorted(media)) or "no medium"

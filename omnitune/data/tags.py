@@ -29,7 +29,7 @@ class Turn:
 
     Attributes:
         values: the object that it is from. at: what to call that in an error.
-        weight, kind, task: of an answer.
+        weight, kind, task, references, choices: of an answer, as of ``Message``.
     """
 
     role: str
@@ -39,6 +39,8 @@ class Turn:
     weight: int = 1
     kind: str = ""
     task: str = ""
+    references: tuple[str, ...] = ()
+    choices: tuple[tuple[str, str], ...] = ()
 
 
 @lru_cache(maxsize=8)
@@ -68,6 +70,11 @@ def cut(text: str) -> Iterator[tuple[str, str]]:
         plain = ""
     if plain or position < len(text):
         yield plain + text[position:], ""
+
+
+def escape(text: str) -> str:
+    """A text written so that :func:`cut` finds no tag in it, whatever its letters are."""
+    return _pattern(tuple(MEDIA)).sub(r"\\\g<0>", text) if "<" in text else text
 
 
 def plain(text: str, at: str, wrong: Wrong) -> str:
@@ -125,7 +132,8 @@ class Placing:
                 parts = self._user_parts(turn, {} if again else taken, again)
             else:
                 parts = self._text_parts(turn)
-            messages.append(Message(turn.role, parts, turn.kind, turn.task, turn.weight))
+            answers = (turn.references, turn.choices)
+            messages.append(Message(turn.role, parts, turn.kind, turn.task, turn.weight, *answers))
         opening = [
             part for name, parts in self.shown.items() for part in parts[taken.get(name, 0) :]
         ]

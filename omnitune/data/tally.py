@@ -31,6 +31,8 @@ class Tally:
         self.single_N, self.task_S, self.questions_S = array("q", [0]), array("h"), array("i")
         self.media_M3, self.show_N, self.shown_R = array("q"), array("q", [0]), array("i")
         self.given_N, self.effort_N = array("d"), array("d")
+        self.wrong_W2, self.wrong = array("q"), list[str]()
+        self._told: dict[str, str] = {}
         self._media: dict[int, int] = {}  # by hash: a million paths would not be small
 
     def add(self, sample: Sample, place: tuple[int, ...], content: bytes) -> None:
@@ -57,6 +59,22 @@ class Tally:
                 self.media_M3.extend((number, which, self.modalities[medium.modality]))
             self.shown_R.append(media)
         self.show_N.append(len(self.shown_R))
+
+    def leave_out(self, file: int, within: int, code: str, sentence: str) -> None:
+        """Takes in a record that is wrong: its place, a code and a sentence of what is wrong."""
+        self.wrong_W2.extend((file, within))
+        self.wrong.append(code)
+        self._told.setdefault(code, sentence)
+
+    @property
+    def told(self) -> list[str]:
+        """The first sentence of each code."""
+        return list(self._told.values())
+
+    @property
+    def places_left_out(self) -> set[tuple[int, int]]:
+        """Place of the file, and number in that, of each record that is wrong."""
+        return set(zip(self.wrong_W2[::2], self.wrong_W2[1::2], strict=True))
 
 
 def difficulties(given_N: np.ndarray, effort_N: np.ndarray) -> np.ndarray:

@@ -139,6 +139,14 @@ class Encoder(ABC):
         """
         raise ValueError(f"the encoder {self.type!r} cannot tell slots from a size")
 
+    @property
+    def largest_size(self) -> Sequence[int] | None:
+        """Size, as ``rows_of_size`` takes it, of the largest medium; None where all may be larger.
+
+        Engines make room for it before they have seen any.
+        """
+        return None
+
     def size(self, inputs: Tensor) -> int:
         """What to sort by so that media of like length share a batch."""
         return self.num_slots(inputs)

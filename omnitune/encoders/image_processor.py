@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -228,7 +229,10 @@ def build_processor(settings: Mapping[str, Any]) -> Any:
     }
     try:
         processor = PROCESSORS[plain].from_dict(known)
-        processor(Image.new("RGB", (32, 48)), return_tensors="pt")
+        with np.errstate(divide="ignore", invalid="ignore"):  # it is looked for below
+            found = processor(Image.new("RGB", (32, 48)), return_tensors="pt")["pixel_values"]
+        if not all(one.isfinite().all() for one in found):
+            raise ValueError("it gives numbers without end; image_std must be above 0")
     except Exception as error:  # the library raises anything over settings that it cannot use
         said = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"image processor: its settings cannot be used ({said})") from None

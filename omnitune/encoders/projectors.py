@@ -12,7 +12,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from omnitune.config.settings import nearest
+from omnitune.config.settings import listed
 from omnitune.encoders.attention import attend
 from omnitune.sample import UserError
 
@@ -313,7 +313,7 @@ def resolve(medium: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(name, str) or name not in PROJECTORS:
         raise UserError(
             f"projectors.{medium}.type: no projector is of the type {name!r}; known: "
-            f"{_listed(name, PROJECTORS)}"
+            f"{listed(name, PROJECTORS)}"
         )
     defaults = PROJECTORS[name].defaults
     given = {key: value for key, value in settings.items() if key != "type"}
@@ -322,18 +322,13 @@ def resolve(medium: str, settings: Mapping[str, Any]) -> dict[str, Any]:
         if key not in defaults:
             raise UserError(
                 f"{place}: projectors.{medium}.type {name!r} has no such setting; known: "
-                f"{_listed(key, defaults)}"
+                f"{listed(key, defaults)}"
             )
         if value is None and defaults[key] is None:
             continue
         if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MOST:
             raise UserError(f"{place} is {value!r}, not a whole number from 1 to {MOST}")
     return {"type": name, **defaults, **given}
-
-
-def _listed(name: object, known: Mapping[str, object]) -> str:
-    near = nearest(str(name), known)
-    return f"{', '.join(known) or 'none'}{f'; did you mean {near}?' if near else ''}"
 
 
 def _heads_of(width: int) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from omnitune.config.settings import nearest
+from omnitune.config.settings import listed
 from omnitune.encoders.base import Encoder, Pretrained
 from omnitune.encoders.fastconformer import FastConformerEncoder
 from omnitune.encoders.pretrained_audio import PretrainedAudioEncoder
@@ -44,11 +44,9 @@ def with_settings(
     known = kind.run_settings
     for name in settings:
         if name not in known:
-            near = nearest(name, known)
             raise UserError(
                 f"encoder_settings.{medium}.{name}: is no setting of this encoder that a run may "
-                f"change; known: {', '.join(known) or 'none'}"
-                f"{f'; did you mean {near}?' if near else ''}"
+                f"change; known: {listed(name, known)}"
             )
     changed = config | dict(settings)
     if changed != config and config.get("words"):
@@ -149,7 +147,6 @@ def _encoder_class(medium: str, config: dict[str, Any]) -> type[Encoder]:
     name = config.get("type", next(iter(known), None))
     if name not in known:
         raise UserError(
-            f"the {medium} encoder has the type {name!r}; known for {medium}: "
-            f"{', '.join(known) or 'none'}"
+            f"the {medium} encoder has the type {name!r}; known for {medium}: {listed(name, known)}"
         )
     return known[name]

@@ -106,6 +106,11 @@ class SpeechEncoder(Encoder):
     def _piece_seconds(self) -> float:
         return min(self.max_seconds, self.longest) if self.split else self.longest
 
+    @property
+    def largest_size(self) -> tuple[int]:
+        """Samples of a clip of ``max_seconds``."""
+        return (int(self.max_seconds * SAMPLE_RATE),)
+
     def num_slots(self, inputs: Tensor) -> int:
         """All rows of a clip's pieces, ``stack`` to a slot."""
         return math.ceil(sum(map(self.rows, pieces_of(inputs))) / self.stack)

@@ -15,6 +15,7 @@ from transformers import SiglipVisionConfig, SiglipVisionModel
 
 from omnitune.encoders import attention
 from omnitune.encoders.base import Encoder, MediaStats
+from omnitune.encoders.pretrained_vision import pixel_shuffle
 from omnitune.encoders.vocab_head import VocabHead
 from omnitune.media.image import decode, dimensions
 from omnitune.sample import UserError
@@ -116,10 +117,8 @@ class VitEncoder(Encoder):
         return list(normed_NPD.reshape(squares_BSD.shape))
 
     def _shuffle(self, patches_BPD: Tensor) -> Tensor:
-        batch, _, width = patches_BPD.shape
-        r, g = self.pixel_shuffle, self.grid
-        squares = patches_BPD.view(batch, g, r, g, r, width).permute(0, 1, 3, 2, 4, 5)
-        return squares.reshape(batch, g * g, r * r * width)
+        side = self.grid * self.pixel_shuffle
+        return pixel_shuffle(patches_BPD, (side, side), self.pixel_shuffle)
 
 
 class ConvStem(nn.Module):

@@ -1,13 +1,14 @@
 """How sure a score is: bootstrap confidence intervals over records.
 
-Every measure of the scoreboard is a sum over a sum (loss over tokens, hits over questions, edits
-over words), so one class serves them all. Shape suffixes: N singles or questions, G records.
+Nearly every measure of the scoreboard is a sum over a sum (loss over tokens, hits over questions,
+edits over words); ``Pooled`` is for the few that are another formula of sums. Shape suffixes: N
+singles or questions, G records, K counts.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 
@@ -62,22 +63,87 @@ class Ratio:
         Returns:
             low and high, or None of fewer than two records, which show no spread.
         """
+        above, below = self._record_sums(self.above_N, self.below_N)
+        drawn = _drawn_sums([above, below], seed)
+        return _percentiles([a[b > 0] / b[b > 0] for a, b in drawn])
+
+    def _record_sums(self, *columns_N: np.ndarray) -> list[np.ndarray]:
+        """Of each column the sums of the entries of a record ``[G]``."""
         _, group_N = np.unique(self.record_N, return_inverse=True)
-        above_G = np.bincount(group_N, self.above_N)
-        below_G = np.bincount(group_N, self.below_N)
-        records = len(above_G)
-        if records < 2:
-            return None
-        rng = np.random.default_rng(seed)
-        at_once = max(1, DRAWN // records)
-        values: list[np.ndarray] = []
-        for first in range(0, RESAMPLES, at_once):
-            drawn = rng.integers(records, size=(min(at_once, RESAMPLES - first), records))
-            above, below = above_G[drawn].sum(axis=1), below_G[drawn].sum(axis=1)
-            values.append(above[below > 0] / below[below > 0])
-        found = np.concatenate(values)
-        tail = (1 - CONFIDENCE) / 2
-        return np.quantile(found, [tail, 1 - tail]).tolist() if len(found) else None
+        return [np.bincount(group_N, column_N) for column_N in columns_N]
+
+
+@dataclass(frozen=True)
+class Pooled(Ratio):
+    """A measure that is a formula of sums over all entries, such as a BLEU score.
+
+    Attributes:
+        above_N, below_N: the measure of each entry by itself, and 1.
+        counts_NK: what is summed, float.
+        formula: of the sums of K counts the measure.
+    """
+
+    counts_NK: np.ndarray
+    formula: Callable[[Sequence[float]], float]
+
+    @classmethod
+    def of_counts(
+        cls,
+        counts_NK: np.ndarray,
+        record_N: np.ndarray,
+        formula: Callable[[Sequence[float]], float],
+    ) -> Pooled:
+        """The measure of some entries by their counts."""
+        alone_N = np.array([formula(counts) for counts in counts_NK.tolist()])
+        return cls(alone_N, np.ones(len(alone_N)), record_N, counts_NK, formula)
+
+    @property
+    def value(self) -> float:
+        """The measure of all entries together."""
+        return self.formula(self.counts_NK.sum(axis=0).tolist())
+
+    def of(self, places: Sequence[int]) -> Pooled:
+        """The measure of some of the entries."""
+        some = super().of(places)
+        return Pooled(
+            some.above_N, some.below_N, some.record_N, self.counts_NK[places], self.formula
+        )
+
+    def minus(self, other: Ratio) -> Pooled:
+        """The difference to another measure of the same kind and entries."""
+        assert isinstance(other, Pooled)
+        split, mine, theirs = self.counts_NK.shape[1], self.formula, other.formula
+        return Pooled(
+            self.above_N - other.above_N, self.below_N, self.record_N,
+            np.hstack([self.counts_NK, other.counts_NK]),
+            lambda sums: mine(sums[:split]) - theirs(sums[split:]),
+        )  # fmt: skip
+
+    def interval(self, seed: int = 0) -> list[float] | None:
+        """As of ``Ratio``: the formula is applied to the sums of each resample."""
+        drawn = _drawn_sums(self._record_sums(*self.counts_NK.T), seed)
+        return _percentiles(
+            [np.array([self.formula(sums) for sums in np.stack(some, 1).tolist()])
+             for some in drawn]
+        )  # fmt: skip
+
+
+def _drawn_sums(columns_G: Sequence[np.ndarray], seed: int) -> Iterator[list[np.ndarray]]:
+    """Of resamples of the records, some at a time, the sum of each column; none of one record."""
+    records = len(columns_G[0])
+    if records < 2:
+        return
+    rng = np.random.default_rng(seed)
+    at_once = max(1, DRAWN // records)
+    for first in range(0, RESAMPLES, at_once):
+        drawn = rng.integers(records, size=(min(at_once, RESAMPLES - first), records))
+        yield [column_G[drawn].sum(axis=1) for column_G in columns_G]
+
+
+def _percentiles(values: Sequence[np.ndarray]) -> list[float] | None:
+    found = np.concatenate([np.zeros(0), *values])
+    tail = (1 - CONFIDENCE) / 2
+    return np.quantile(found, [tail, 1 - tail]).tolist() if len(found) else None
 
 
 class Records:

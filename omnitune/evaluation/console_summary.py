@@ -6,7 +6,7 @@ from typing import Any
 
 from omnitune.evaluation.metrics import METRICS, Metric
 from omnitune.evaluation.reliance import in_words
-from omnitune.tasks import headlines
+from omnitune.tasks import Task, headlines
 
 
 def score_lines(step: int, entry: dict[str, Any]) -> list[str]:
@@ -22,8 +22,8 @@ def score_lines(step: int, entry: dict[str, Any]) -> list[str]:
     for name, task in headlines().items():
         if name in scores:
             value = write(name, METRICS[task.metric])
-            if task.media:
-                lines.append(f"→ {task.console_label}: {value}")
+            if task.media is None or task.media:
+                lines.append(f"→ {_label(task, scores)}: {value}")
             else:
                 lines[0] += f" {name}={value}"
     cut = {name: task for name, task in scores.get("tasks", {}).items() if task.get("at_limit")}
@@ -37,3 +37,10 @@ def score_lines(step: int, entry: dict[str, Any]) -> list[str]:
         now, start = scores["text_guard"]["loss"], scores["text_guard"]["start"]
         lines.append(f"→ Text loss: {now:.3f}, of the starting thinker {start:.3f}")
     return lines
+
+
+def _label(task: Task, scores: dict[str, Any]) -> str:
+    """What a line calls a task's score, which may depend on the references."""
+    metric = METRICS[task.metric]
+    used = scores.get("tasks", {}).get(task.name, {}).get("normalisers", ())
+    return task.console_label.replace(metric.label, metric.shown_as(used).label)

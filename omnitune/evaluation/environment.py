@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -21,7 +22,7 @@ def environment() -> dict[str, str]:
 
     facts = {
         "Python": platform.python_version(),
-        **{name: _version(name) for name in PACKAGES},
+        **versions(PACKAGES),
         "system": f"{platform.system()} {platform.machine()}",
         "processor": _processor(),
         "cores": str(usable_cores()),
@@ -41,6 +42,11 @@ def command() -> str:
     if program.name == "cli.py":
         start = ["python", "-m", "omnitune.cli"]
     return shlex.join([*start, *sys.argv[1:]])
+
+
+def versions(packages: Iterable[str]) -> dict[str, str]:
+    """The installed version of each package."""
+    return {name: _version(name) for name in packages}
 
 
 def _version(package: str) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from omnitune.console import progress_bar
+from omnitune.data.bad_samples import BadSamples, without_broken
 from omnitune.data.feature_cache import FeatureStore
 from omnitune.data.loader import SampleReader
 from omnitune.data.reading import (
@@ -30,8 +31,9 @@ from omnitune.data.samples import MANY_MEDIA, Samples
 from omnitune.evaluation.follow_ups import follow_ups, make_follow_ups
 from omnitune.evaluation.limits import cut_short
 from omnitune.evaluation.priors import answer_priors
+from omnitune.evaluation.provenance import whole_run
 from omnitune.evaluation.runs import as_object, config_of, data_of
-from omnitune.evaluation.scoring import Priors, scoreboard
+from omnitune.evaluation.scoring import Prediction, Priors, scoreboard
 from omnitune.models.loading import load_omni
 from omnitune.models.omni import OmniModel
 from omnitune.sample import Sample, UserError
@@ -66,11 +68,48 @@ def evaluate_checkpoint(
     data = DataPlace.of(data)
     sources = (*SOURCES, *data.own)
     languages = dict.fromkeys(sources, language) if language else as_object(run.get("languages"))
-    available = read_available(data, languages=languages)
-    available, left_out = leave_out_unreadable(available, model.modalities)
-    if not available:
-        raise UserError(f"{data}: every record shows media that the model has no encoder for")
+    available, left_out = _read_usable(data, languages, model, split)
     samples = join(available.values())
+    chosen = _choose_splits(samples, split, data)
+    limit = values.get("max_tokens", model.config.thinker["max_position_embeddings"])
+    if predictions:
+        _try_to_write(predictions, join(chosen.values()))
+    features = encode_once(model, join(chosen.values()), None)
+    reader = SampleReader(renderer, model.modalities, features, limit)
+    priors = answer_priors(split_of(samples, "train"))
+    results = score_splits(model, reader, chosen, predictions, priors)
+    results["warnings"] += left_out
+    if "train" in chosen:
+        here = data.resolved() == data_of(ckpt_dir).resolved()
+        if_so = "" if here else "if the model was trained on it, "
+        results["warnings"].append(
+            f"train is no held-out split: {if_so}its scores say what the model learnt by heart, "
+            "not how it does on what is new to it"
+        )
+    return results
+
+
+def _read_usable(
+    data: DataPlace, languages: Mapping[str, str], model: OmniModel, split: str
+) -> tuple[dict[str, Samples], list[str]]:
+    """The samples that a model can be scored on, and what is left out.
+
+    Raises:
+        UserError: there is nothing, or a record is wrong that no run has left out.
+    """
+    found, told = leave_out_unreadable(read_available(data, languages=languages), model.modalities)
+    if not found:
+        raise UserError(f"{data}: every record shows media that the model has no encoder for")
+    if not data.leave_out_wrong:
+        return found, [told] * bool(told)
+    bad = BadSamples(found, 1.0)
+    splits = {name for held in found.values() for name in held.splits if name != "train"}
+    found = without_broken(found, bad, sorted(splits | {split or "test"} - {"all"}))
+    return found, [told] * bool(told) + bad.lines()
+
+
+def _choose_splits(samples: Samples, split: str, data: DataPlace) -> dict[str, Samples]:
+    """The samples of the splits that are to be scored; raises UserError where there are none."""
     there = sorted(name for name in samples.splits if split_of(samples, name))
     usual = "test" if "test" in there else "validation"
     splits = [n for n in there if n != "train"] if split == "all" else [split or usual]
@@ -79,28 +118,13 @@ def evaluate_checkpoint(
             f"{data}: every sample is for training, none is held out; --split train scores "
             'those, or give some records another "split"'
         )
-    limit = values.get("max_tokens", model.config.thinker["max_position_embeddings"])
     chosen = {name: split_of(samples, name) for name in splits}
     for name, found in chosen.items():
         if not found:
             names = ", ".join(there)
             raise UserError(f"{data}: no samples in the split {name!r}; there are: {names}")
         check_media(found)
-    if predictions:
-        _try_to_write(predictions, join(chosen.values()))
-    features = encode_once(model, join(chosen.values()), None)
-    reader = SampleReader(renderer, model.modalities, features, limit)
-    priors = answer_priors(split_of(samples, "train"))
-    results = score_splits(model, reader, chosen, predictions, priors)
-    results["warnings"] += [left_out] * bool(left_out)
-    if "train" in chosen:
-        here = data == data_of(ckpt_dir)
-        if_so = "" if here else "if the model was trained on it, "
-        results["warnings"].append(
-            f"train is no held-out split: {if_so}its scores say what the model learnt by heart, "
-            "not how it does on what is new to it"
-        )
-    return results
+    return chosen
 
 
 def _try_to_write(path: Path, samples: Samples) -> None:
@@ -131,19 +155,21 @@ def encode_once(
     samples: Sequence[Sample],
     root: Path | None,
     modalities: Collection[str] | None = None,
+    lenient: bool = False,
 ) -> dict[str, FeatureStore]:
     """Encodes every medium of the samples once, with a bar; returns the rows by modality.
 
     Args:
         root: folder where the rows are kept for the next run, or None.
         modalities: whose media are encoded; all if None.
+        lenient: pass over media that cannot be read, until their rows are asked for.
     """
     model.eval()
     stores = {}
     key = media_key(samples)
     for name in model.modalities if modalities is None else modalities:
         modality = model.modalities[name]
-        store = stores[name] = FeatureStore(modality, model.encoders[name], root)
+        store = stores[name] = FeatureStore(modality, model.encoders[name], root, lenient)
         if key and store.holds(key):
             continue
         paths = (m.path for m, _ in media_of(samples) if m.modality == name)
@@ -176,7 +202,7 @@ def score_splits(
             by_split[split], found = scoreboard(
                 model, reader, samples, on_progress=advance, priors=priors
             )
-        answers += [{"split": split, **asdict(p)} for p in found]
+        answers += [{"split": split, **_as_line(p)} for p in found]
     if predictions:
         try:
             write_json_lines(predictions, answers)
@@ -185,12 +211,19 @@ def score_splits(
     top = top_split(by_split)
     warnings = [w for name, scores in by_split.items() for w in cut_short(scores["tasks"], name)]
     results = {**by_split[top], "scored_split": top, "splits": by_split, "warnings": warnings}
+    results["scored_with"] = whole_run(model)
     asked = make_follow_ups(reader, splits[top], FOLLOW_UPS)
     if asked:
         total = 2 * sum(map(len, asked.values()))
         with progress_bar("scoring follow-up questions", total) as advance:
             results["follow_ups"] = follow_ups(model, reader, asked, advance)
     return results
+
+
+def _as_line(prediction: Prediction) -> dict[str, Any]:
+    """A line of ``--predictions``, without other answers and options where there are none."""
+    values = asdict(prediction)
+    return {k: v for k, v in values.items() if v or k not in ("references", "choices")}
 
 
 def top_split(names: Iterable[str]) -> str:

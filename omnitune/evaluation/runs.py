@@ -123,7 +123,8 @@ def data_of(ckpt_dir: Path) -> DataPlace:
         )
         found[name] = replace(source, path=path, media_dir=media)
     needs_folder = not own or any(name not in own for name in as_object(config, "data_mix"))
-    return DataPlace(folder if needs_folder else None, found)
+    skip = config.get("bad_samples") == "skip"
+    return DataPlace(folder if needs_folder else None, found, leave_out_wrong=skip)
 
 
 def find_again(path: Path, folder: Path) -> Path:

@@ -18,10 +18,12 @@ from omnitune.config.dealing import dealt
 from omnitune.data.loader import SampleReader
 from omnitune.data.packing import Item, of_like_length, pack
 from omnitune.data.reading import all_task_counts
-from omnitune.evaluation.bootstrap import Ratio, Records
+from omnitune.evaluation.bootstrap import Pooled, Ratio, Records
 from omnitune.evaluation.limits import answer_limit
-from omnitune.evaluation.metrics import Metric, metric_of, normalise_answer
+from omnitune.evaluation.metrics import Metric, metric_of, metrics_of, normalise_answer
 from omnitune.evaluation.normalise import normaliser_of
+from omnitune.evaluation.provenance import Prompts, scored_with
+from omnitune.evaluation.truth import Truth
 from omnitune.generation import generate
 from omnitune.models.omni import OmniModel
 from omnitune.sample import Message, Sample
@@ -41,6 +43,7 @@ class Question:
 
     Attributes:
         language: of the answer; "" where it is not told.
+        references, choices: as of ``Message``.
         source, number: which record it is of, as ids may be shared; -1 where there is no file.
         limit: longest answer in tokens; None: as the references asked with it need.
     """
@@ -54,6 +57,18 @@ class Question:
     source: str = ""
     number: int = -1
     limit: int | None = None
+    references: tuple[str, ...] = ()
+    choices: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def truth(self) -> Truth:
+        """What an answer is held against."""
+        return Truth(self.reference, self.language, self.references, self.choices)
+
+    @property
+    def right_texts(self) -> tuple[str, ...]:
+        """All that may be said: the right answers and the options."""
+        return (self.reference, *self.references, *(text for _, text in self.choices))
 
 
 @dataclass(frozen=True)
@@ -64,7 +79,7 @@ class Prediction:
         reference_loss: of the reference, summed over its tokens: minus the logarithm of the
             probability that the model gave it; None where it was not asked for alone.
         at_limit: the answer did not end within the tokens that it might have.
-        language, source, number: those of the question.
+        language, source, number, references, choices: those of the question.
     """
 
     id: str
@@ -77,6 +92,13 @@ class Prediction:
     language: str = ""
     source: str = ""
     number: int = -1
+    references: tuple[str, ...] = ()
+    choices: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def truth(self) -> Truth:
+        """What the answer is held against."""
+        return Truth(self.reference, self.language, self.references, self.choices)
 
 
 def questions_of(sample: Sample) -> list[Question]:
@@ -91,8 +113,10 @@ def questions_of(sample: Sample) -> list[Question]:
                 asked = single.messages[:n]
                 where = (single.language, single.source, single.number)
                 limit = get_task(message.task).answer_limit
-                question = Question(name, message.task, kind, asked, message.text, *where, limit)
-                found.append(question)
+                right = (message.references, message.choices)
+                found.append(
+                    Question(name, message.task, kind, asked, message.text, *where, limit, *right)
+                )
     return found
 
 
@@ -147,7 +171,8 @@ def scoreboard(
         over all supervised tokens; the headlines of the tasks (``text_acc``, ...) stand beside
         them; ``tasks`` holds each task's own, ``kinds`` within it the finer groups, ``intervals``
         the 95 % bootstrap intervals, ``at_limit`` the answers that did not end within
-        ``answer_limit`` tokens, ``normalisers`` those of references that are not all English.
+        ``answer_limit`` tokens, ``normalisers`` those of references that are not all English,
+        ``scored_with`` what the answers' scores depend on beside the model.
     """
     scores: dict[str, dict[str, Any]] = {}
     predictions: list[Prediction] = []
@@ -156,6 +181,7 @@ def scoreboard(
     for task, chosen in _singles(samples).items():
         task_totals: list[tuple[float, float, int]] = []
         answered: list[Prediction] = []
+        prompts = Prompts()
         of_single, of_answer = [], []  # their records
         generated = metric_of(task).generated
         limit = _limit_of(task, reader, samples, chosen) if generated else None
@@ -167,6 +193,7 @@ def scoreboard(
             of_single += [number(s) for s in singles]
             asked = [replace(q, limit=limit) for s in singles for q in questions_of(s)]
             if generated:
+                prompts.add(q.messages[-1].text for q in asked)
                 counts = [single.num_questions for single in singles]
                 losses = _losses_of_answers(counts, window)
                 given = answer(model, reader, asked, on_progress)
@@ -181,7 +208,7 @@ def scoreboard(
         if answered:
             found = score_answers(task, answered, of_answer, priors)
             found["intervals"] |= scores[task]["intervals"]
-            scores[task] |= found | {"answer_limit": limit} | _account(answered)
+            scores[task] |= found | {"answer_limit": limit} | _account(task, answered, prompts)
             predictions += answered
         scores[task]["questions"] = int(chosen[:, 2].sum())
     return _summary(scores, _mean(totals, records)), predictions
@@ -234,7 +261,7 @@ def answer(
     on_progress: Callable[[int], None] = lambda n: None,
 ) -> list[Prediction]:
     """Answers questions by greedy generation, each within its limit and the thinker's positions."""
-    limit = answer_limit(reader, (q.reference for q in questions if q.limit is None))
+    limit = answer_limit(reader, (t for q in questions if q.limit is None for t in q.right_texts))
     positions = model.thinker.config.max_position_embeddings
     predictions = []
     for first in range(0, len(questions), ANSWER_WINDOW):
@@ -247,7 +274,7 @@ def answer(
         tokens = generate(model, prompts, reader.renderer.ends, most, on_progress=on_progress)
         for q, ids, room in zip(chunk, tokens, most, strict=True):
             text, cut = reader.renderer.decode(ids), len(ids) >= room
-            where = (q.language, q.source, q.number)
+            where = (q.language, q.source, q.number, q.references, q.choices)
             predictions.append(
                 Prediction(q.id, q.task, q.kind, q.reference, text, None, cut, *where)
             )
@@ -266,9 +293,18 @@ def answer_ratio(
         the task's metric and its value.
     """
     metric = metric_of(task)
-    pairs = [metric.compare(p.answer, p.reference, p.language) for p in predictions]
+    return metric, _ratio(metric, predictions, records)
+
+
+def _ratio(metric: Metric, predictions: Sequence[Prediction], records: Sequence[int]) -> Ratio:
+    answers = [(p.answer, p.truth) for p in predictions]
+    record_Q = np.array(records, dtype=int)
+    if metric.pool and answers:
+        counts = [metric.pool.count(*pair) for pair in answers]
+        return Pooled.of_counts(np.array(counts, dtype=float), record_Q, metric.pool.formula)
+    pairs = [metric.score(*pair) for pair in answers]
     above_Q, below_Q = np.array(pairs, dtype=float).reshape(-1, 2).T
-    return metric, Ratio(above_Q, below_Q, np.array(records, dtype=int))
+    return Ratio(above_Q, below_Q, record_Q)
 
 
 def score_answers(
@@ -278,9 +314,11 @@ def score_answers(
     priors: Priors | None = None,
 ) -> dict[str, Any]:
     """The score of some answers with its interval, also by kind, and that of the priors."""
-    metric, ratio = answer_ratio(task, predictions, records)
-    ratios = {metric.name: ratio}
-    scores: dict[str, Any] = {metric.name: ratio.value, "intervals": _intervals(ratios)}
+    ratios = {m.name: _ratio(m, predictions, records) for m in metrics_of(task)}
+    metric = metric_of(task)
+    ratio = ratios[metric.name]
+    scores: dict[str, Any] = {name: found.value for name, found in ratios.items()}
+    scores["intervals"] = _intervals(ratios)
     kinds: dict[str, list[int]] = {}
     for place, prediction in enumerate(predictions):
         kinds.setdefault(prediction.kind, []).append(place)
@@ -290,7 +328,7 @@ def score_answers(
         scores["kind_intervals"] = _intervals(by_kind)
         scores["kind_questions"] = {kind: len(kinds[kind]) for kind in by_kind}
     if priors and metric.whole_answers:
-        right = np.array([_is_prior(priors, p) for p in predictions], dtype=float)
+        right = np.array([_prior_score(metric, priors, p) for p in predictions], dtype=float)
         scores["prior"] = right.mean().item()
         if len(kinds) > 1:
             scores["kind_priors"] = {kind: right[kinds[kind]].mean().item() for kind in by_kind}
@@ -303,13 +341,15 @@ def _limit_of(
     if limit := get_task(task).answer_limit:
         return limit
     singles = _fetch(samples, chosen_K3)
-    return answer_limit(reader, (q.reference for single in singles for q in questions_of(single)))
+    asked = (question for single in singles for question in questions_of(single))
+    return answer_limit(reader, (text for question in asked for text in question.right_texts))
 
 
-def _account(answered: Sequence[Prediction]) -> dict[str, Any]:
-    """How many answers were cut, and under which normalisers they are compared."""
+def _account(task: str, answered: Sequence[Prediction], prompts: Prompts) -> dict[str, Any]:
+    """How many answers were cut, and how they are compared."""
     used = Counter(normaliser_of(p.reference, p.language) for p in answered)
     found: dict[str, Any] = {"at_limit": sum(p.at_limit for p in answered)}
+    found["scored_with"] = scored_with(task, [p.truth for p in answered], prompts)
     return found | ({"normalisers": dict(used)} if used.keys() - {"english"} else {})
 
 
@@ -349,7 +389,9 @@ def _losses_of_answers(
     ]
 
 
-def _is_prior(priors: Priors, prediction: Prediction) -> bool:
-    """Whether the most frequent answer of the question's kind, or else of its task, is right."""
+def _prior_score(metric: Metric, priors: Priors, prediction: Prediction) -> float:
+    """What the most frequent answer of the question's kind, or else of its task, gets."""
     prior = priors.get((prediction.task, prediction.kind), priors.get((prediction.task, "")))
-    return prior == normalise_answer(prediction.reference, prediction.language)
+    if metric.judge is None and not prediction.references:
+        return prior == normalise_answer(prediction.reference, prediction.language)
+    return 0.0 if prior is None else metric.score(prior, prediction.truth)[0]

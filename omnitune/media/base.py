@@ -12,11 +12,14 @@ from typing import Any, BinaryIO, cast
 from PIL import Image
 
 from omnitune.containers.address import parse, read_stored
+from omnitune.containers.remote import ensure
 from omnitune.sample import UserError
 
 
 def open_file(path: Path, kind: str) -> BinaryIO:
     """Opens a user's file if it is a regular file or a link to one, or lies inside a record.
+
+    A file beside a remote list of records is fetched first, if that has not been done yet.
 
     To open a pipe waits for who writes to it, and a device may never end: neither is opened.
 
@@ -32,7 +35,7 @@ def open_file(path: Path, kind: str) -> BinaryIO:
         file.seek(0)
         return cast(BinaryIO, file)
     try:
-        mode = path.stat().st_mode
+        mode = ensure(path).stat().st_mode
         if stat.S_ISDIR(mode):
             raise UserError(f"{path}: is a folder, expected {with_article(kind)}")
         if not stat.S_ISREG(mode):

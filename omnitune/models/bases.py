@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -110,3 +111,15 @@ def cast_(module: nn.Module, dtype: torch.dtype) -> None:
 def num_bytes(state: Mapping[str, Tensor]) -> int:
     """Bytes of weights; those that share their memory count once."""
     return sum({t.data_ptr(): t.numel() * t.element_size() for t in state.values()}.values())
+
+
+@contextmanager
+def made_at_once() -> Iterator[None]:
+    """On the CPU and in fp32, where the library, as it loads, has its own device and format."""
+    usual = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        with torch.device("cpu"):
+            yield
+    finally:
+        torch.set_default_dtype(usual)

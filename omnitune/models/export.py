@@ -1,13 +1,15 @@
 """Writes the standard model as a folder that transformers, PEFT and vLLM load.
 
-The thinker's weights lie in shards of their own under its own names. A second index, in the folder
-``thinker``, refers to the same shards: so the thinker loads by itself, without omnitune.
+The thinker's weights lie in shards of their own under its own names. The folder ``thinker`` holds
+the same shards once more, as further names of the same bytes (hard links), with an index: so the
+thinker loads by itself, without omnitune.
 """
 
 from __future__ import annotations
 
 import errno
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -128,8 +130,7 @@ def _write_weights(
         places[prefix] = _write_shards(out, prefix, tensors, shard_bytes) if tensors else {}
     every = {name: place for found in places.values() for name, place in found.items()}
     _write_index(out / INDEX, every, files)
-    up = {name: f"../{place}" for name, place in places["model-thinker"].items()}
-    _write_index(out / THINKER / INDEX, up, files)
+    _write_index(out / THINKER / INDEX, _share(out, places["model-thinker"]), files)
 
 
 def _write_shards(
@@ -143,6 +144,19 @@ def _write_shards(
         shard = {key: tensors[key].detach().cpu().contiguous() for key in names}
         _save(shard, out / name)
     return {key: name for name, names in plan.filename_to_tensors.items() for key in names}
+
+
+def _share(out: Path, places: Mapping[str, str]) -> dict[str, str]:
+    """Puts the thinker's shards into its own folder too; where each weight lies, seen from there.
+
+    On a disk without hard links they are referred to in the folder above.
+    """
+    try:
+        for place in sorted(set(places.values())):
+            os.link(out / place, out / THINKER / place)
+    except OSError:
+        return {name: f"../{place}" for name, place in places.items()}
+    return dict(places)
 
 
 def _save(state: dict[str, Tensor], path: Path) -> None:

@@ -5,10 +5,13 @@ Shape suffixes: M media, K dimensions of one medium.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from omnitune.encoders.base import Encoder
 
 # Of the tensor that tells each medium's own form, behind the name of the media's tensor.
 SIZES = "_sizes"
@@ -41,3 +44,20 @@ def unstack(stacked: Tensor, sizes_MK: Tensor | None) -> list[Tensor]:
         missing = sum(n == 0 for n in sizes)
         inputs.append(cut.reshape(cut.shape[missing:]))
     return inputs
+
+
+def require_media(
+    input_ids: Tensor, media: Container[str], encoders: Mapping[str, Encoder], config: Any
+) -> None:
+    """Refuses placeholders without their media, which would be read as words.
+
+    Args:
+        media: names of those that are given. encoders: by name of their medium.
+
+    Raises:
+        ValueError: names the argument that is missing.
+    """
+    for name, encoder in encoders.items():
+        if name not in media and (input_ids == config.placeholder_id(name)).any():
+            tensor = encoder.medium.tensor_name
+            raise ValueError(f"input_ids has placeholders of {name}, and {tensor} is missing")

@@ -32,6 +32,11 @@ class MediumProcessor:
         tensor = encoder.medium.tensor_name
         self.model_input_names = [tensor, tensor + SIZES]
 
+    @property
+    def chunk_length(self) -> int:
+        """Seconds of the longest sound, by which vLLM tries the model; pictures have none."""
+        return int(self.encoder.max_seconds)  # type: ignore[attr-defined]
+
     def read(self, given: Any) -> Tensor:
         """The encoder's input of a path, a ``file:`` address, or a medium that is decoded already.
 

@@ -8,7 +8,6 @@ Shape suffixes: B rows, T tokens, E embedding width, V vocabulary; R slots, D fe
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from typing import Any, cast
 
@@ -27,8 +26,8 @@ from transformers.modeling_outputs import (
 from omnitune.encoders.base import Encoder
 from omnitune.encoders.projectors import Projector
 from omnitune.models import families, fusion
-from omnitune.models.bases import cast_
-from omnitune.models.media_tensors import SIZES, unstack
+from omnitune.models.bases import cast_, made_at_once
+from omnitune.models.media_tensors import SIZES, require_media, unstack
 from omnitune.models.standard_config import MODEL_TYPE, OmniConfig
 
 # Files hold the thinker's weights under its own names, so that it loads by itself too.
@@ -37,6 +36,7 @@ RENAMED = WeightRenaming(
     target_patterns="model.language_model.",
 )
 register_checkpoint_conversion_mapping(MODEL_TYPE, [RENAMED], overwrite=True)
+GUESSING = ("assistant_model", "prompt_lookup_num_tokens")  # ahead of what is generated
 UNUSED = ("mm_token_type_ids", "token_type_ids")  # a processor may give them; nothing reads them
 
 
@@ -238,6 +238,8 @@ class OmniBackbone(OmniPreTrainedModel):
             raise ValueError("give either input_ids or inputs_embeds")
         media = self._media_of(kwargs)
         if inputs_embeds is None:
+            if past_key_values is None:  # else it may have read what was shown
+                require_media(cast(Tensor, input_ids), media, self.modalities, self.config)
             inputs_embeds = self.embed(cast(Tensor, input_ids), media)
         for name in UNUSED:
             kwargs.pop(name, None)
@@ -360,13 +362,22 @@ class OmniForConditionalGeneration(OmniPreTrainedModel, GenerationMixin):
 
         Media are encoded once and laid into the prompt's embeddings: beams and several answers to
         a prompt multiply rows, and media are not one a row.
+
+        Raises:
+            ValueError: placeholders lack their media, or another model is to guess answers.
         """
         media = self._media_of(kwargs)
         for name in UNUSED:
             kwargs.pop(name, None)
         ids = kwargs.pop("input_ids", inputs)
+        if media and any(kwargs.get(name) is not None for name in GUESSING):
+            raise ValueError(
+                f"{' and '.join(GUESSING)} read tokens only; leave them out with media"
+            )
         if media and ids is not None:
             kwargs["inputs_embeds"] = self.model.embed(ids.to(self.device), media)
+        elif not {"inputs_embeds", "past_key_values"} & kwargs.keys() and ids is not None:
+            require_media(ids, media, self.modalities, self.config)
         mixin: Any = super()
         return mixin.generate(ids, **kwargs)
 
@@ -384,15 +395,3 @@ class OmniForConditionalGeneration(OmniPreTrainedModel, GenerationMixin):
         options = {"inputs_embeds": inputs_embeds, "is_first_iteration": is_first_iteration}
         mixin: Any = super()
         return mixin.prepare_inputs_for_generation(input_ids, *args, **options, **kwargs)
-
-
-@contextmanager
-def made_at_once() -> Iterator[None]:
-    """On the CPU and in fp32, where the library, as it loads, has its own device and format."""
-    usual = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float32)
-    try:
-        with torch.device("cpu"):
-            yield
-    finally:
-        torch.set_default_dtype(usual)

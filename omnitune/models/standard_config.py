@@ -53,6 +53,18 @@ class EncoderConfig(PreTrainedConfig):
         return build_encoder(self.medium, self.settings, self.projector or None)
 
     @property
+    def max_source_positions(self) -> int:
+        """Slots of the largest medium, under the name by which vLLM asks for them.
+
+        Raises:
+            AttributeError: media of this kind have no largest size.
+        """
+        encoder = self.build()
+        if encoder.largest_size is None:
+            raise AttributeError(f"{self.medium} has no largest size")
+        return encoder.slots_for(encoder.rows_of_size(encoder.largest_size))
+
+    @property
     def dtypes(self) -> list[torch.dtype]:
         """Number formats of the encoder's weights and of the projector's."""
         return [getattr(torch, name) for name in self.precision]

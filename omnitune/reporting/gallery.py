@@ -13,6 +13,7 @@ from typing import Any
 from omnitune.data.reading import DataPlace, read_available
 from omnitune.data.samples import Samples
 from omnitune.evaluation.metrics import exact_match, metric_of
+from omnitune.evaluation.normalise import normaliser_of
 from omnitune.evaluation.runs import as_number, read_lines
 from omnitune.evaluation.scoring import Prediction, Question, questions_of
 from omnitune.media.registry import MEDIA
@@ -30,6 +31,7 @@ class Example:
     Attributes:
         question: in writing; may be empty.
         caption: what media say from one moment to the next, where it is known and not asked for.
+        place: file and number of its record, where they are known.
     """
 
     prediction: Prediction
@@ -38,29 +40,35 @@ class Example:
     caption: str = ""
     media: tuple[Media, ...] = ()
     split: str = ""
+    place: str = ""
 
 
 def is_right(prediction: Prediction) -> bool:
     """Whether an answer is all right by its task's metric."""
     metric = metric_of(prediction.task)
-    return metric.is_right(prediction.answer, prediction.reference, prediction.language)
+    return metric.is_right(prediction.answer, prediction.truth)
 
 
 def severity(prediction: Prediction) -> float:
     """How bad a mistake is, comparable within a task only.
 
-    Words that are wrong, of a transcription; of an answer that is right or wrong as a whole how
-    unlikely the model held the reference (its loss, summed over its tokens), 0 where that is not
-    known.
+    Words that are wrong, of a transcription; how far a graded answer is from the reference; of
+    one that is right or wrong as a whole how unlikely the model held the reference (its loss,
+    summed over its tokens), 0 where that is not known.
     """
-    if metric_of(prediction.task).part:
+    if not metric_of(prediction.task).whole_answers:
         return _errors(prediction)[0]
     return prediction.reference_loss or 0.0
 
 
 def error_reason(prediction: Prediction) -> str:
     """What makes a mistake a bad one, in words; "" where that is not known."""
-    if part := metric_of(prediction.task).part:
+    metric = metric_of(prediction.task)
+    if metric.graded:
+        value, _ = metric.score(prediction.answer, prediction.truth)
+        return f"{100 * value:.0f} % in {metric.label}"
+    rules = normaliser_of(prediction.reference, prediction.language)
+    if part := metric.shown_as([rules]).part:
         wrong, count = _errors(prediction)
         return f"{wrong:g} {part} error{'s' * (wrong != 1)} in {count:g} {part}{'s' * (count != 1)}"
     if prediction.reference_loss is None:
@@ -72,7 +80,7 @@ def error_reason(prediction: Prediction) -> str:
 def _errors(prediction: Prediction) -> tuple[float, float]:
     """Wrong parts of an answer, such as words, and the parts of its reference."""
     metric = metric_of(prediction.task)
-    found, count = metric.compare(prediction.answer, prediction.reference, prediction.language)
+    found, count = metric.score(prediction.answer, prediction.truth)
     return found if metric.lower_is_better else count - found, count
 
 
@@ -125,9 +133,14 @@ def _example(line: Mapping[str, Any], samples: Mapping[str, Samples]) -> Example
     texts: dict[str, Any] = {name: str(line.get(name, "")) for name in names}
     number = int(as_number(line.get("number", -1)) or 0)
     loss = as_number(line.get("reference_loss"))
-    prediction = Prediction(**texts, number=number, reference_loss=loss)
+    prediction = Prediction(
+        **texts, number=number, reference_loss=loss, references=_texts(line.get("references")),
+        choices=tuple((pair[0], pair[1]) for pair in map(_texts, _items(line.get("choices")))
+                      if len(pair) == 2),
+    )  # fmt: skip
     example = Example(prediction, is_right(prediction), split=str(line.get("split", "")))
-    question = _find_question(prediction, samples.get(prediction.source, ()))
+    of_source = samples.get(prediction.source)
+    question = _find_question(prediction, of_source or ())
     if question is None:
         return example
     media = tuple(p for m in question.messages for p in m.parts if isinstance(p, Media))
@@ -135,7 +148,17 @@ def _example(line: Mapping[str, Any], samples: Mapping[str, Samples]) -> Example
     if exact_match(caption, prediction.reference, prediction.language):
         caption = ""  # it is what was asked for
     text = question.messages[-1].text.strip()
-    return replace(example, question=text, caption=caption, media=media)
+    known = of_source is not None and 0 <= prediction.number < len(of_source)
+    place = of_source.pieces[0][0].where(prediction.number) if of_source and known else ""
+    return replace(example, question=text, caption=caption, media=media, place=place)
+
+
+def _items(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    return tuple(text for text in _items(value) if isinstance(text, str))
 
 
 def _find_question(prediction: Prediction, samples: Sequence[Sample]) -> Question | None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from omnitune.config.settings import read_json_object
 from omnitune.evaluation.runs import as_object, flatten, splits_of, top_split
+from omnitune.reporting.data_sections import receipt_rows
 from omnitune.reporting.tables import headline, write_interval, write_score
 from omnitune.sample import UserError
 
@@ -59,7 +60,7 @@ def write_card(
     lines += ["## Parts", "", "| part | from | licence |", "| --- | --- | --- |"]
     for part, base in {**given, **bases}.items():
         lines.append(f"| {part} | {_name(base)} | {licences.get(part, UNKNOWN)} |")
-    lines += ["", *_mix(config), *_recipe(config), *_certified(certificate)]
+    lines += ["", *_mix(config, results), *_recipe(config), *_certified(certificate)]
     path.write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
 
 
@@ -91,12 +92,33 @@ def _scores(results: dict[str, Any]) -> list[str]:
     return [*lines, ""]
 
 
-def _mix(config: dict[str, Any]) -> list[str]:
+def _mix(config: dict[str, Any], results: dict[str, Any]) -> list[str]:
     mix = as_object(config, "data_mix")
-    if not mix:
+    rows = receipt_rows(as_object(results, "receipt", "total"))
+    if not mix and not rows:
         return []
-    lines = ["## Data", "", "| source | weight |", "| --- | --- |"]
-    return [*lines, *(f"| {source} | {weight} |" for source, weight in mix.items()), ""]
+    lines = ["## Data", ""]
+    if rows:
+        lines += ["| source | asked | samples | tokens | supervised tokens |"]
+        lines += ["| --- | --- | --- | --- | --- |"]
+        for source, asked, *cells in rows:
+            pairs = zip(cells[::2], cells[1::2], strict=True)
+            got = (f"{count} ({write_score(share, 'percent')})" for count, share in pairs)
+            lines.append(f"| {source} | {write_score(asked, 'percent')} | {' | '.join(got)} |")
+    else:
+        lines += ["| source | weight |", "| --- | --- |"]
+        lines += [f"| {source} | {weight} |" for source, weight in mix.items()]
+    return [*lines, "", *_run_hash(as_object(results, "run_hash"))]
+
+
+def _run_hash(proof: dict[str, Any]) -> list[str]:
+    if not proof:
+        return []
+    return [
+        f"Run hash: `{proof.get('hash')}` after {proof.get('steps')} steps. It stands for every "
+        "record that was read, in order; `omnitune replay` computes it again from the data.",
+        "",
+    ]
 
 
 def _recipe(config: dict[str, Any]) -> list[str]:

@@ -40,9 +40,15 @@ class Preview:
         return bool(self.sound or self.left_out)
 
 
-def show_media(examples: Sequence[tuple[Media, ...]]) -> list[list[Preview]]:
-    """Previews the media of each example; leaves sound out once ``SOUND_BUDGET`` is spent."""
-    left = SOUND_BUDGET
+def show_media(
+    examples: Sequence[tuple[Media, ...]], budget: int | None = None
+) -> list[list[Preview]]:
+    """Previews the media of each example; leaves sound out once the budget is spent.
+
+    Args:
+        budget: characters of base64; ``SOUND_BUDGET`` if None.
+    """
+    left = SOUND_BUDGET if budget is None else budget
     shown = []
     for media in examples:
         previews = [preview(medium, PICTURE_SIDE) for medium in media]

@@ -10,6 +10,7 @@ from omnitune.evaluation.environment import command, environment
 from omnitune.evaluation.metrics import METRICS
 from omnitune.evaluation.runs import RunFolder, as_number, as_object, flatten, top_split
 from omnitune.reporting import curves
+from omnitune.reporting.data_sections import left_out_section, receipt_section, taught_section
 from omnitune.reporting.diagrams import PHASE, Diagram
 from omnitune.reporting.gallery import Example, choose_gallery, error_reason
 from omnitune.reporting.page import Block, Section
@@ -18,6 +19,7 @@ from omnitune.reporting.tables import (
     follow_up_scores,
     headline,
     score_rows,
+    ways_of_scoring,
     write_interval,
     write_score,
 )
@@ -124,10 +126,15 @@ def build_scoreboard(data: ReportData) -> Section:
     if any(row.key == "at_limit" for row in rows):
         note += " “Cut at limit” counts the answers that reached the length limit."
     note += (
-        " Lower is better for loss and word error rate (WER). A dash means that the split has no "
+        " Lower is better for loss and error rates (WER, CER). A dash means that the split has no "
         "such question."
     )
-    return Section("Scoreboard", note, [("score_table", {"columns": [*splits], "rows": rows})])
+    blocks: list[Block] = [("score_table", {"columns": [*splits], "rows": rows})]
+    if ways := ways_of_scoring(splits):
+        heads = ["task", "score", "rules of comparison", "prompts", "versions"]
+        summary = "how answers are compared with their references"
+        blocks.append(("folded_table", {"summary": summary, "heads": heads, "rows": ways}))
+    return Section("Scoreboard", note, blocks)
 
 
 def build_reliance(data: ReportData) -> Section | None:
@@ -223,6 +230,21 @@ def build_mix(data: ReportData) -> Section | None:
     return Section("Realised mix", note, [table])
 
 
+def build_left_out(data: ReportData) -> Section | None:
+    """What was left out as wrong, by reason."""
+    return left_out_section(data.run.results)
+
+
+def build_receipt(data: ReportData) -> Section | None:
+    """What was asked of each source and what was got, and the run hash."""
+    return receipt_section(data.run.results, data.run.path)
+
+
+def build_taught(data: ReportData) -> Section | None:
+    """Which data taught the model, and which did not."""
+    return taught_section(data.run.results)
+
+
 def build_truncation(data: ReportData) -> Section | None:
     """What limits took away, by modality; None where it was not noted."""
     rows, details = [], []
@@ -312,7 +334,10 @@ SECTIONS: tuple[Callable[[ReportData], Section | None], ...] = (
     build_follow_ups,
     build_text_guard,
     build_mix,
+    build_receipt,
+    build_taught,
     build_truncation,
+    build_left_out,
     build_gallery,
     build_configuration,
     build_environment,

@@ -85,7 +85,8 @@ def headline(scores: dict[str, Any]) -> list[tuple[str, Score, str]]:
     for key, task in headlines().items():
         metric = METRICS[task.metric]
         score = _score(scores, key, prior=look_up(scores, "tasks", task.name, "prior"))
-        found.append((f"{task.label} {metric.label}", score, metric.unit))
+        label = _label(metric, as_object(scores, "tasks", task.name))
+        found.append((f"{task.label} {label}", score, metric.unit))
     return [(label, score, unit) for label, score, unit in found if score is not None]
 
 
@@ -99,11 +100,13 @@ def score_rows(columns: Mapping[str, dict[str, Any]]) -> list[ScoreRow]:
     rows = []
     for task in dict.fromkeys(name for scores in splits for name in as_object(scores, "tasks")):
         scores = [as_object(split, "tasks", task) for split in splits]
+        leading = True  # the first of the task's metrics; only that one is told by kind
         for metric in ranked_metrics():
             found = _row(task, metric, scores)
             rows += found
-            if found and metric.generated:
+            if found and metric.generated and leading:
                 rows += _kind_rows(task, metric, scores)
+                leading = False
         for key, name in COUNTS.items():
             counts = tuple(_score(column, key) for column in scores)
             # That no answer was cut is not worth a row.
@@ -146,8 +149,16 @@ def _row(task: str, metric: Metric, columns: list[dict[str, Any]]) -> list[Score
         _score(column, metric.name, prior=column.get("prior") if metric.whole_answers else None)
         for column in columns
     )
-    row = ScoreRow(task, metric.name, metric.label, metric.unit, scores)
+    pairs = zip(columns, scores, strict=True)
+    labels = {_label(metric, column) for column, score in pairs if score}
+    label = labels.pop() if len(labels) == 1 else metric.label
+    row = ScoreRow(task, metric.name, label, metric.unit, scores)
     return [row] if any(scores) else []
+
+
+def _label(metric: Metric, scores: Mapping[str, Any]) -> str:
+    """What a metric is called, which may depend on the references of a task's scores."""
+    return metric.shown_as(as_object(scores, "normalisers")).label
 
 
 def _kind_rows(task: str, metric: Metric, columns: list[dict[str, Any]]) -> Iterator[ScoreRow]:
@@ -198,3 +209,22 @@ def other_rules(columns: Mapping[str, dict[str, Any]]) -> list[str]:
             ]
             found += [f"{split} {task}: " + ", ".join(told)] if told else []
     return found
+
+
+def ways_of_scoring(columns: Mapping[str, dict[str, Any]]) -> list[list[str]]:
+    """Of each score of generated answers: task, score, rules, prompts and versions, in words."""
+    rows = []
+    for scores in columns.values():
+        for task in as_object(scores, "tasks"):
+            with_ = as_object(scores, "tasks", task, "scored_with")
+            prompts, prompt = as_number(with_, "prompts"), with_.get("prompt")
+            asked = f"“{prompt}”" if prompt else write_score(prompts, "count")
+            packages = as_object(with_, "versions")
+            versions = ", ".join(f"{name} {packages[name]}" for name in sorted(packages))
+            for name in as_object(with_, "metrics"):
+                rules = as_object(with_, "metrics", name)
+                words = rules.get("signature") or rules.get("rules")
+                words = words or ", ".join(sorted(as_object(rules, "normalisers")))
+                label = METRICS[name].label if name in METRICS else name
+                rows.append([task, label, str(words), asked, versions or "–"])
+    return [list(row) for row in dict.fromkeys(map(tuple, rows))]

@@ -189,7 +189,8 @@ def _task(task: str, scores: Mapping[str, Any]) -> _Answers | None:
     questions, tokens = as_number(scores, "questions"), as_number(scores, "tokens")
     guess, interval = as_number(scores, "prior"), as_interval(scores, "intervals", metric.name)
     guess_words = f" ({write_score(guess, metric.unit)})"
-    guessing, words = "guessing the most common answer", _words(metric, value, task)
+    guessing = "guessing the most common answer"
+    words = _words(metric.shown_as(as_object(scores, "normalisers")), value, task)
     if metric.lower_is_better:
         value, interval = 1 - value, interval and (1 - interval[1], 1 - interval[0])
         guess = None if guess is None else 1 - guess

@@ -57,8 +57,9 @@ def encode_media(
     ranks = ranks or SingleProcess()
     chosen, why = ranks.share((chosen, why))  # room on the disk changes from moment to moment
     print(f"feature cache: {', '.join(chosen) or 'off'} ({why})", flush=True)
+    lenient = config.bad_samples == "skip"
     with ranks.in_turn():
-        return encode_once(model, samples, root, chosen) if chosen else {}
+        return encode_once(model, samples, root, chosen, lenient) if chosen else {}
 
 
 def frozen_passes(config: SftConfig, model: OmniModel) -> dict[str, float]:

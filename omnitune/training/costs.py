@@ -85,6 +85,8 @@ def measure_samples(stream: BatchStream, each: int = EACH, first: int = 0) -> Me
         if kind.samples >= each:
             continue
         items = stream.items_at(k)
+        if not items:  # it cannot be read, and is left out
+            continue
         tokens = sum(item.row_tokens for item in items)
         supervised = sum(sum(item.rendered.supervised) for item in items)
         kind.samples += 1

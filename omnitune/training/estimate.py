@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from omnitune.config.sft import SftConfig
-from omnitune.data.audit.truncation import ReadLimits, audit_truncation
+from omnitune.data.audit.truncation import ReadLimits
 from omnitune.data.chat_template import renderer_of
 from omnitune.data.loader import BatchStream, SampleReader
 from omnitune.data.template import ChatRenderer
@@ -43,7 +43,7 @@ from omnitune.training.phases import Phases
 from omnitune.training.precision import BF16_SAMPLES, SMALL_MODEL, has_bf16_units
 from omnitune.training.rank_costs import share_out
 from omnitune.training.run import Plan
-from omnitune.training.sources import build_stream, read_samples, require_splits
+from omnitune.training.sources import audit_samples, build_stream, read_samples
 
 SPREAD = 2.5  # standard deviations above the mean: about the longest of a run's batches
 
@@ -67,9 +67,7 @@ def plan_run(
         positions = model.thinker.config.get_text_config().max_position_embeddings
         longest = min(config.max_tokens, positions)
         reading = ReadLimits(renderer, model.modalities, longest, config.multi_turn_prob > 0)
-        leave_out = config.too_long == "leave_out"
-        samples, ledger = audit_truncation(samples, reading, leave_out)
-        require_splits(config, samples)
+        samples, ledger, _ = audit_samples(config, samples, reading)
         stream = build_stream(
             config, SampleReader(renderer, model.modalities, None, longest), samples
         )

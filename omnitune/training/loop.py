@@ -8,12 +8,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from typing import cast
 
 import torch
+from torch import Tensor
 
 from omnitune.data.packing import Batch
-from omnitune.distributed.protocol import Share
+from omnitune.distributed.protocol import Share, Sums
 from omnitune.training import checkpoint, precision
 from omnitune.training.mix import AMOUNTS
 from omnitune.training.optim import rate_factor, scale, set_rate, total_norm
@@ -102,14 +104,15 @@ def _one_step(run: Run, fed: Callable[[int], Share]) -> None:
     if run.ranks.rank:
         # What dropout draws must differ by rank, and not depend on where the run was started.
         torch.manual_seed(hash((run.config.seed, run.step, run.ranks.rank)))
-    amounts, norm = update(run, fed)
+    amounts, norm, each = update(run, fed)
     run.step += 1
+    finite = math.isfinite(norm)
+    if run.strategy:
+        run.strategy.count(run.step, amounts if finite else None, each)
     run.updating, run.rng = False, None
-    if not math.isfinite(norm):  # left out of the record too: a NaN would spoil every mean
+    if not finite:  # left out of the record too: a NaN would spoil every mean
         run.log.warn(f"step {run.step}: the gradient is not finite; the update is left out")
         amounts, norm = {name: [0.0] * len(run.groups) for name in AMOUNTS}, 0.0
-    elif run.strategy:
-        run.strategy.count(run.step, amounts)
     seconds = time.perf_counter() - started
     run.log.step(
         amounts["loss"],
@@ -122,13 +125,17 @@ def _one_step(run: Run, fed: Callable[[int], Share]) -> None:
         run.log.say(line)
 
 
-def update(run: Run, fed: Callable[[int], Share]) -> tuple[dict[str, list[float]], float]:
+Each = list[tuple[list[float], list[float]]]
+
+
+def update(run: Run, fed: Callable[[int], Share]) -> tuple[dict[str, list[float]], float, Each]:
     """Gradients of this rank's share, their sum over the ranks, the update.
 
     Returns:
         what the step was made of on all ranks, by measure of ``AMOUNTS`` and group (samples and
-        tokens are 0 without a strategy), and the norm of the gradient of the mean loss: if that is
-        not finite, nothing was updated.
+        tokens are 0 without a strategy); the norm of the gradient of the mean loss: if that is
+        not finite, nothing was updated; and of each micro-batch the losses and the weights of its
+        samples (without a strategy nothing).
     """
     config, ranks = run.config, run.ranks
     first = run.step * config.gradient_accumulation
@@ -138,37 +145,73 @@ def update(run: Run, fed: Callable[[int], Share]) -> tuple[dict[str, list[float]
             run.log.say(started)
     set_rate(run.optimizer, _rate_factor(run))
     amounts_4G = torch.zeros(len(AMOUNTS), len(run.groups), device=run.device)
-    shown_2G, counts_G, losses_G = amounts_4G[:2], amounts_4G[2], amounts_4G[3]
+    shown_2G, learnt_2G = amounts_4G[:2], amounts_4G[2:]
+    most = run.strategy.stream.most_samples if run.strategy else 0
+    each_A2S = torch.zeros(config.gradient_accumulation, 2, most, device=run.device)
     targets = 0.0
     for n in range(config.gradient_accumulation):
         found = fed(first + n)
         last = n == config.gradient_accumulation - 1
-        if (sums_G := ranks.accumulate(run.model, found, last, run.autocast)) is None:
+        share = _by_sample(found, most) if run.strategy else found
+        if (sums_G := ranks.accumulate(run.model, share, last, run.autocast)) is None:
             continue
-        losses_G += sums_G[0]
-        counts_G += sums_G[1]
         targets += found.targets
         if run.strategy:
             shown_2G += cast(Batch, found.batch).shown_2G
-    targets, *sums = ranks.sum([targets, *amounts_4G.flatten().tolist()])
-    targets = max(1.0, targets)  # of the whole step, which only now are known
+            learnt_2G += _by_group(run, cast(Batch, found.batch), sums_G, each_A2S[n])
+        else:
+            learnt_2G += torch.stack([sums_G[1], sums_G[0]])
+    values = torch.cat([amounts_4G.flatten(), each_A2S.flatten()]).tolist()
+    targets, *sums = ranks.sum([targets, *values])
+    norm = _apply(run, max(1.0, targets))  # of the whole step, which only now are known
+    size = len(run.groups)
+    amounts = {name: sums[n * size : (n + 1) * size] for n, name in enumerate(AMOUNTS)}
+    rest = sums[len(AMOUNTS) * size :]
+    starts = range(0, len(rest), 2 * most or 1)
+    each = [(rest[k : k + most], rest[k + most : k + 2 * most]) for k in starts]
+    return amounts, norm, each
+
+
+def _by_sample(share: Share, most: int) -> Share:
+    """A share whose losses are told by sample of the whole micro-batch, not by group."""
+    if share.batch is None:
+        return share
+    batch = cast(Batch, share.batch)
+    return share._replace(batch=replace(batch, group_N=batch.sample_N, num_groups=most))
+
+
+def _by_group(run: Run, batch: Batch, sums_S: Sums, each_2S: Tensor) -> Tensor:
+    """A micro-batch's weights and losses by group.
+
+    Args:
+        sums_S: its losses and weights by sample.
+        each_2S: losses and weights of the samples of the whole micro-batch; added to.
+    """
+    found_2S = torch.stack(sums_S)
+    each_2S += found_2S
+    group_S = batch.sample_N.new_zeros(each_2S.shape[1])
+    group_S.scatter_(0, batch.sample_N, batch.group_N)
+    sums_2G = found_2S.new_zeros(2, len(run.groups)).index_add_(1, group_S, found_2S)
+    return sums_2G.flip(0)
+
+
+def _apply(run: Run, targets: float) -> float:
+    """Updates the weights by the gradients, divided once and clipped; returns their norm."""
     gradients = [
         p.grad
         for group in run.optimizer.param_groups
         for p in group["params"]
         if p.grad is not None
     ]
-    each = ranks.world_size / targets  # gradients are means over the ranks
+    each = run.ranks.world_size / targets  # gradients are means over the ranks
     norm = total_norm(gradients) * each
     run.updating = True
     if gradients and math.isfinite(norm):
-        clip = min(1.0, config.max_grad_norm / (norm + 1e-6))
+        clip = min(1.0, run.config.max_grad_norm / (norm + 1e-6))
         scale(gradients, clip * each)
         run.optimizer.step()
     run.optimizer.zero_grad(set_to_none=True)
-    size = len(run.groups)
-    amounts = {name: sums[n * size : (n + 1) * size] for n, name in enumerate(AMOUNTS)}
-    return amounts, norm
+    return norm
 
 
 def _rate_factor(run: Run) -> float:

@@ -89,7 +89,7 @@ def prepare_output_dir(
     result: Path,
     resume: bool,
     overwrite: bool,
-    inputs: Mapping[str, Path] = MappingProxyType({}),
+    inputs: Mapping[str, Path | str] = MappingProxyType({}),
 ) -> OutputDir | None:
     """Whether a run may write to its output folder; None if it is there already, and finished.
 
@@ -97,7 +97,7 @@ def prepare_output_dir(
 
     Args:
         result: the file that a finished run leaves.
-        inputs: files that the run is made from, by name. Another place is no other input;
+        inputs: files that the run is made from, or digests, by name. Another place is no other;
             other content is.
 
     Raises:
@@ -196,8 +196,10 @@ def _clear(folder: Path, result: Path, keep: bool) -> None:
             path.unlink(missing_ok=True)
 
 
-def _digest(given: Path) -> str:
+def _digest(given: Path | str) -> str:
     """SHA-256 of an input's content: of a pretrained folder that of its settings and weights."""
+    if isinstance(given, str):
+        return given
     path = find_part(given)
     if path.is_file():
         return content_key([path])

@@ -57,6 +57,8 @@ def preflight(run: Run, reader: SampleReader) -> list[str]:
     answers = Answers(reader.renderer)
     for k in range(first, first + count):
         record, items = stream.record_at(k), stream.items_at(k)
+        if not items:  # it cannot be read, and is left out
+            continue
         for item in items:
             check_media(record, item, model, reader.renderer)
         shown = [m for single in stream.shown_at(k) for m in single.messages if m.learnt]
@@ -276,7 +278,10 @@ def check_gradients(run: Run, reader: SampleReader, numbers: range) -> tuple[lis
             f"shows a medium ({media}); give a source that does a weight in data_mix, or train "
             "other parts (phases, freeze_encoders)"
         )
-    batch = stream.pack([stream.items_at(k, reader) for k in sorted(probes)])
+    rendered = [items for k in sorted(probes) if (items := stream.items_at(k, reader))]
+    if not rendered:
+        return [], [*unseen, "warning: none of the run's first samples can be read"]
+    batch = stream.pack(rendered)
     where = "samples " + ", ".join(dict.fromkeys(stream.record_at(k).id for k in sorted(probes)))
 
     def compute() -> dict[str, float]:

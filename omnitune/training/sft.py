@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from omnitune.config.parallel import restarted
 from omnitune.config.sft import SftConfig
-from omnitune.data.audit.truncation import TRUNCATION_FILE, ReadLimits, audit_truncation, summary
+from omnitune.data.audit.truncation import TRUNCATION_FILE, ReadLimits, summary
+from omnitune.data.bad_samples import BadSamples
 from omnitune.data.loader import SampleReader
 from omnitune.data.reading import data_files, join, split_of
 from omnitune.data.rounding import round_up
@@ -47,8 +48,15 @@ from omnitune.training.plan_lines import resident
 from omnitune.training.preflight import preflight
 from omnitune.training.progress import RunLog
 from omnitune.training.run import Plan, Run
-from omnitune.training.sources import build_stream, data_place, read_samples, require_splits
+from omnitune.training.sources import (
+    audit_samples,
+    build_stream,
+    data_place,
+    read_samples,
+    sound_held_out,
+)
 from omnitune.training.strategy import Strategy, plan_strategy
+from omnitune.training.taught import what_taught
 
 
 def finetune(
@@ -123,12 +131,21 @@ def _conclude(config: SftConfig, setup: TrainingSetup, started: float) -> dict[s
         run.log.warn(warning)
     results["seconds"] = round(time.monotonic() - started, 1)
     results["truncation"] = setup.truncation
-    results["mix"] = setup.strategy.mix
+    if setup.bad:
+        results["bad_samples"] = setup.bad.as_json()
+        run.log.say(setup.bad.summary)
+    results["mix"], results["receipt"] = setup.strategy.mix, setup.strategy.receipt
+    results["run_hash"] = setup.strategy.proof(run.step)
+    losses = setup.strategy.losses
+    results["taught"] = what_taught(setup.model, setup.reader, setup.samples, losses)
     if interpolation:
         results["blend"] = interpolation
     results["precision"], results["compiled"] = run.state["precision"], run.state.get("compile")
     results["device"], results["cores"] = str(run.device), usable_cores()
     write_json(config.out / "results.json", results)
+    run.log.say(
+        f"run hash after {counted(run.step, 'step')}: {setup.strategy.hash.value or 'none'}"
+    )
     finish(config)
     return results
 
@@ -141,6 +158,7 @@ class TrainingSetup:
         start: ``starting_weights``, to interpolate with; else empty.
         truncation: the ledger of ``audit_truncation``.
         cached: modalities whose media were encoded once, before the first step.
+        bad: counts what is left out; None where it would be an error.
     """
 
     model: OmniModel
@@ -152,6 +170,7 @@ class TrainingSetup:
     strategy: Strategy
     truncation: dict[str, Any]
     cached: list[str]
+    bad: BadSamples | None = None
 
 
 def build_training(
@@ -177,7 +196,7 @@ def build_training(
     describe_parts(model)
     config = within_context(config, model)
     with ranks.in_turn():
-        samples, truncation = log_truncation(config, samples, renderer, model)
+        samples, truncation, bad = log_truncation(config, samples, renderer, model)
     nn.Module.to(model, precision.pick_device(config.device))
     Phases(config, model.parts(), model.modalities).set_trainable()
     precision.set_formats(config, model)
@@ -189,13 +208,16 @@ def build_training(
     features = encode_media(config, model, join(samples.values()), rows, resume, ranks)
     ranks.prepare(model)
     reader = SampleReader(renderer, model.modalities, features, config.max_tokens)
-    run = build_run(config, model, reader, samples, ranks)
+    run = build_run(config, model, reader, samples, bad, ranks)
     if resume and checkpoint.restore(run):
         print(f"going on from step {run.step} of {run.plan.total_steps}")
+    if bad:
+        bad.go_on(run.state)
     assert run.strategy is not None
     reader = run.strategy.reader_at(run.plan.total_steps)
+    cached = list(features)
     return TrainingSetup(
-        model, start, renderer, reader, samples, run, run.strategy, truncation, list(features)
+        model, start, renderer, reader, samples, run, run.strategy, truncation, cached, bad
     )
 
 
@@ -253,18 +275,17 @@ def interpolate(config: SftConfig, setup: TrainingSetup) -> dict[str, Any]:
 
 def log_truncation(
     config: SftConfig, samples: Mapping[str, Samples], renderer: ChatRenderer, model: OmniModel
-) -> tuple[dict[str, Samples], dict[str, Any]]:
+) -> tuple[dict[str, Samples], dict[str, Any], BadSamples | None]:
     """Checks media and lengths before anything is trained; says what is lost."""
     print("checking every medium and the length of every sample", flush=True)
     reading = ReadLimits(
         renderer, model.modalities, config.max_tokens, conversations=config.multi_turn_prob > 0
     )
-    leave_out = config.too_long == "leave_out"
-    kept, ledger = audit_truncation(samples, reading, leave_out)
-    require_splits(config, kept)
+    kept, ledger, bad = audit_samples(config, samples, reading)
+    kept = sound_held_out(config, kept, bad) if bad else kept
     if lost := summary(ledger):
         print(lost, flush=True)
-    return kept, ledger
+    return kept, ledger, bad
 
 
 def build_run(
@@ -272,11 +293,12 @@ def build_run(
     model: OmniModel,
     reader: SampleReader,
     samples: Mapping[str, Samples],
+    bad: BadSamples | None = None,
     ranks: Distributed | None = None,
 ) -> Run:
     """Puts together what the loop needs."""
     ranks = ranks or SingleProcess()
-    stream = build_stream(config, reader, samples)
+    stream = build_stream(config, reader, samples, bad)
     plan = Plan.of(config, len(stream))
     strategy = plan_strategy(config, model, reader, samples, stream, plan.total_steps)
     evaluator = Evaluator(config, model, strategy, samples, plan, ranks)

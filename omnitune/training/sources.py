@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from omnitune.config.sft import SftConfig
+from omnitune.data.audit.truncation import ReadLimits, audit_truncation
+from omnitune.data.bad_samples import BadSamples, without_broken
 from omnitune.data.faults import Faults
 from omnitune.data.loader import BatchStream, SampleReader
 from omnitune.data.mixture import Mixture
 from omnitune.data.reading import DataPlace, join, read_sources, remarks, split_of
 from omnitune.data.samples import Samples
-from omnitune.data.sources.finding import find_files
 from omnitune.data.splits import doubts
 from omnitune.sample import UserError
 
@@ -18,10 +20,9 @@ from omnitune.sample import UserError
 def read_samples(config: SftConfig) -> dict[str, Samples]:
     """Every split of the sources with weight; says how many there are, and what is odd."""
     given = {source: weight_of(config, source) for source in config.source_names}
-    for name in config.source_names:
-        if name in config.sources:
-            print(find_files(config.own_sources[name]).line, flush=True)
     samples = read_sources(data_place(config), given, config.languages)
+    if bad := bad_samples(config, samples):
+        bad.check()
     require_encoders(config, samples)
     require_splits(config, samples)
     for source, found in samples.items():
@@ -34,7 +35,47 @@ def read_samples(config: SftConfig) -> dict[str, Samples]:
 
 def data_place(config: SftConfig) -> DataPlace:
     """Where a run's records are."""
-    return DataPlace(config.data_dir, config.own_sources)
+    embedded = any(name not in config.sources for name in config.source_names)
+    folder, skip = config.data_dir if embedded else None, config.bad_samples == "skip"
+    return DataPlace(folder, config.own_sources, leave_out_wrong=skip)
+
+
+def bad_samples(config: SftConfig, samples: Mapping[str, Samples]) -> BadSamples | None:
+    """What counts the samples that are left out; None where they are errors."""
+    return BadSamples(samples, config.max_bad_samples) if config.bad_samples == "skip" else None
+
+
+def audit_samples(
+    config: SftConfig, samples: Mapping[str, Samples], reading: ReadLimits
+) -> tuple[dict[str, Samples], dict[str, Any], BadSamples | None]:
+    """What of the samples is trained on, the ledger of what is not shown, and what was wrong.
+
+    Raises:
+        UserError: a medium or sample is refused, or too many are left out.
+    """
+    bad = bad_samples(config, samples)
+    leave_out = config.too_long == "leave_out"
+    on_broken = bad.on_broken if bad else None
+    kept, ledger = audit_truncation(samples, reading, leave_out, on_broken)
+    if bad:
+        bad.check()
+    require_splits(config, kept)
+    return kept, ledger, bad
+
+
+def sound_held_out(
+    config: SftConfig, samples: Mapping[str, Samples], bad: BadSamples
+) -> dict[str, Samples]:
+    """The samples without held-out ones that break when they are read; says what is left out.
+
+    What is trained on is read soon enough; scores must not meet a broken file at the end.
+    """
+    held_out = {name for held in samples.values() for name in held.splits} - {"train"}
+    kept = without_broken(samples, bad, sorted(held_out))
+    bad.check()
+    require_splits(config, kept)
+    print(bad.summary, flush=True)
+    return kept
 
 
 def weight_of(config: SftConfig, source: str) -> str:
@@ -70,6 +111,8 @@ def require_splits(config: SftConfig, samples: Mapping[str, Samples]) -> None:
             raise UserError(
                 f"{data_place(config)}: the source {source} has no training samples"
                 f'{its_splits(found)}; give some of its records "split": "train"'
+                + ', or the source "split": "auto"'
+                * (source in config.sources)
             )
     everything = join(samples.values())
     if not split_of(everything, "validation"):
@@ -88,9 +131,17 @@ def its_splits(samples: Samples) -> str:
 
 
 def build_stream(
-    config: SftConfig, reader: SampleReader, samples: Mapping[str, Samples]
+    config: SftConfig,
+    reader: SampleReader,
+    samples: Mapping[str, Samples],
+    bad: BadSamples | None = None,
 ) -> BatchStream:
-    """The batches of a run's training samples."""
+    """The batches of a run's training samples.
+
+    Args:
+        bad: counts the samples that cannot be read, in place of an error.
+    """
+    bad = bad or bad_samples(config, samples)
     training = {source: split_of(found, "train") for source, found in samples.items()}
     sizes = {source: len(found) for source, found in training.items()}
     # Of the whole run: batches are sized by it.
@@ -106,4 +157,5 @@ def build_stream(
         fresh_questions=config.fresh_questions,
         loss_length_exponent=config.loss_length_exponent,
         tokens_per_batch=config.tokens_per_batch,
+        on_broken=bad.drop if bad else None,
     )

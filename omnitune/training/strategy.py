@@ -16,6 +16,9 @@ from omnitune.tasks import headlines
 from omnitune.training import mix
 from omnitune.training.adaptive_mix import AdaptiveMix
 from omnitune.training.phases import Phases
+from omnitune.training.receipt import add_reads, receipt_of
+from omnitune.training.record_losses import RecordLosses
+from omnitune.training.run_hash import RunHash
 
 
 @dataclass
@@ -25,8 +28,11 @@ class Strategy:
     Attributes:
         readers: first step before which each takes over, and the reader, in order.
         samples_per_step: of the whole step.
-        state: the run's: ``mix`` (sums), ``weights`` (decisions) and ``adaptive_mix``.
+        state: the run's: ``mix`` (sums), ``receipt`` (sums by phase), ``weights`` (decisions),
+            ``left_out`` (steps) and ``adaptive_mix``.
         probed: tasks that are scored between epochs.
+        hash: of what the run reads.
+        losses: of its records.
     """
 
     phases: Phases
@@ -37,15 +43,52 @@ class Strategy:
     adaptive_mix: AdaptiveMix | None
     state: dict[str, Any]
     probed: tuple[str, ...]
+    hash: RunHash
+    losses: RecordLosses
 
-    def count(self, step: int, amounts: Mapping[str, Sequence[float]]) -> None:
-        """Takes in what step ``step`` (counted from 1) was made of, by measure and group."""
+    def count(
+        self,
+        step: int,
+        amounts: Mapping[str, Sequence[float]] | None,
+        each: Sequence[tuple[Sequence[float], Sequence[float]]] = (),
+    ) -> None:
+        """Takes in what step ``step`` (counted from 1) was made of, by measure and group.
+
+        Args:
+            amounts: None where the update was left out.
+            each: of each micro-batch the losses of its samples, and their weights.
+        """
+        batches = self.hash.end_step(step)
+        reads = [read for batch in batches for read in batch]
+        if amounts is None:
+            self.state.setdefault("left_out", []).append(step)
+            return
         asked = self.schedule.asked_at((step - 1) * self.samples_per_step)
         mix.add_step(self.state.setdefault("mix", {}), asked, self.schedule.names, amounts)
+        phase = self.phases.at(step - 1)
+        add_reads(self.state.setdefault("receipt", {}), phase, asked, reads)
+        for batch, (losses, weights) in zip(batches, each, strict=False):
+            self.losses.add(step, batch, losses[: len(batch)], weights[: len(batch)])
+
+    def proof(self, steps: int) -> dict[str, Any]:
+        """What ``results.json`` says of the run's order: its hash, and what replaying it needs."""
+        if not self.hash.value:
+            return {}
+        return {
+            "hash": self.hash.value,
+            "steps": steps,
+            "left_out": self.state.get("left_out", []),
+            "weights": self.state.get("weights", []),
+        }
+
+    @property
+    def receipt(self) -> dict[str, Any]:
+        """What was asked of each source, and what was got."""
+        return receipt_of(self.state.get("receipt", {}), self.schedule.names)
 
     def notes(self, step: int, scores: Mapping[str, Any]) -> dict[str, Any]:
         """What a moment's log says beside the scores; decides on the mix where it adapts."""
-        notes: dict[str, Any] = {"mix": self.mix}
+        notes: dict[str, Any] = {"mix": self.mix, **self.hash.notes()}
         if self.phases.named:
             notes["phase"] = self.phases.at(max(0, step - 1)) + 1
         if self.adaptive_mix:
@@ -82,15 +125,17 @@ def plan_strategy(
     samples: Mapping[str, Samples],
     stream: BatchStream,
     total_steps: int,
+    state: dict[str, Any] | None = None,
 ) -> Strategy:
     """Makes the strategy of a configuration and lets the stream follow it.
 
     Args:
         samples: of every split, by source.
         stream: of the training samples; its mixture is replaced.
+        state: of a run that is gone on with.
     """
     phases = Phases(config, model.parts(), model.modalities, total_steps)
-    state: dict[str, Any] = {}
+    state = {} if state is None else state
     training = {source: split_of(found, "train") for source, found in samples.items()}
     per_step = stream.batch_size * config.gradient_accumulation
     sizes = {source: len(found) for source, found in training.items()}
@@ -108,10 +153,15 @@ def plan_strategy(
     if config.adaptive_mix != "none":
         adaptive_mix = AdaptiveMix(config.adaptive_mix, tasks, state)
     # Where a source has none of the usual tasks, the others stand for it: else the loss between
-    # epochs would be that of the other sources alone.
-    probed = headline_tasks()
+    # epochs would be that of the other sources alone. Tasks of any media are probed where they are.
+    probed = tuple(task.name for task in headlines().values() if task.media is not None)
     probed += tuple(sorted(set[str]().union(*tasks.values()) - set(probed)))
-    return Strategy(phases, schedule, stream, readers, per_step, adaptive_mix, state, probed)
+    chain = RunHash(training, state, config.gradient_accumulation)
+    stream.watch = chain.note
+    losses = RecordLosses(sizes, state, total_steps)
+    return Strategy(
+        phases, schedule, stream, readers, per_step, adaptive_mix, state, probed, chain, losses
+    )
 
 
 def held_out_tasks(samples: Mapping[str, Samples]) -> dict[str, set[str]]:

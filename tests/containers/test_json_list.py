@@ -121,13 +121,13 @@ def test_a_key_that_is_given_twice_is_marked(tmp_path: Path) -> None:
 def test_never_holds_the_whole_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scanning, "CHUNK", 100)
     longest = 0
-    take = scanning._Window.take
+    take = scanning.Window.take
 
-    def watched(window: scanning._Window, end: int) -> None:
+    def watched(window: scanning.Window, end: int) -> None:
         nonlocal longest
         longest = max(longest, len(window.text))
         take(window, end)
 
-    monkeypatch.setattr(scanning._Window, "take", watched)
+    monkeypatch.setattr(scanning.Window, "take", watched)
     assert len(list(scan(write(tmp_path, json.dumps(["x" * 40] * 1000))))) == 1000
     assert longest < 300

@@ -30,7 +30,7 @@ def test_each_record_is_found_again_at_its_place(
     path = write(tmp_path, mark + lines[0], *(f"  {line}" for line in lines[1:]), end=end)
     found = list(JSONL.scan(path))
     assert [value for _, _, value in found] == RECORDS
-    contents = [JSONL.content(path, *place) for *place, _ in reversed(found)]
+    contents = [JSONL.content(path, start, length) for start, length, _ in reversed(found)]
     assert [JSONL.value(content) for content in contents] == RECORDS[::-1]
 
 

@@ -228,7 +228,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("image_text", GOOD | PICTURE | {"task": "transcription"}, "not fit a record with image"),
     ("image_text", GOOD | PICTURE | {"task": "captoin"}, '(did you mean "caption"?)'),
     ("image_text", PICTURE | {"qa": [GOOD, GOOD | {"task": "text"}]}, 'pair 2: "task" is "text"'),
-    ("audio_text", GOOD | {"audio": "a.wav", "task": "caption"}, "not fit a record with audio"),
+    ("audio_text", GOOD | {"audio": "a.wav", "task": "image_qa"}, "not fit a record with audio"),
     # keys that nothing reads
     ("text_only", {"question": "a?", "ansewr": "b"}, '"ansewr" (did you mean "answer"?)'),
     ("text_only", GOOD | {"source_url": "x"}, 'unknown key "source_url"; known here: id, image'),

@@ -320,5 +320,5 @@ def test_configuration_that_is_none_is_named(folders: dict[str, Path], tmp_path:
     values = json.loads((folders["wav2vec2 base"] / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(values | {"hidden_size": "wide"}))
     Wav2Vec2FeatureExtractor().save_pretrained(tmp_path)
-    with pytest.raises(UserError, match=r"config\.json: is no pretrained_audio configuration"):
+    with pytest.raises(UserError, match=r"config\.json: 'hidden_size' expected int, got str"):
         read_pretrained("audio", tmp_path)

@@ -629,6 +629,7 @@ VIT = "ViTImageProcessor"
         ),
         (with_processor(image_processor_type=VIT, image_mean="grey"), "settings cannot be used"),
         (with_processor(image_processor_type=VIT, image_mean=[0.5]), "settings cannot be used"),
+        (with_processor(image_processor_type=VIT, image_std=[0, 0, 0]), "image_std must be above"),
     ],
 )
 def test_folders_that_are_not_whole(

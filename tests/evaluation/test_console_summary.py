@@ -40,3 +40,13 @@ def test_cut_answers_are_said() -> None:
     tasks = {"caption": {"at_limit": 3, "questions": 16}, "image_qa": {"at_limit": 0}, "text": {}}
     _, line = score_lines(1, {"validation": {"loss": 1.0, "tasks": tasks}})
     assert line == "→ Answers cut at their limit: caption 3 of 16"
+
+
+def test_an_error_rate_of_characters_is_called_cer() -> None:
+    def line(normalisers: dict[str, int]) -> str:
+        tasks = {"transcription": {"normalisers": normalisers}}
+        scores = {"loss": 1.0, "audio_wer": 0.123, "tasks": tasks}
+        return score_lines(1, {"validation": scores})[1]
+
+    assert line({"characters": 9}) == "→ Audio transcription CER: 12.3%"
+    assert line({"characters": 9, "english": 1}) == "→ Audio transcription WER: 12.3%"

@@ -257,6 +257,16 @@ class TestEngines:
         # Media that nothing is given for stay as they are: texts and media are encoded apart.
         assert processor.get_text_with_replacements(["<|audio|>"])[0] == ["<|audio|>"]
 
+    def test_room_for_the_longest_sound(self, processor: OmniProcessor) -> None:
+        """Before any is seen: the model is tried with a sound of ``chunk_length`` seconds."""
+        config, sub = tiny_config(), processor.feature_extractor
+        samples = int(sub.chunk_length * 16_000)
+        told = processor._get_num_multimodal_tokens(audio_sizes=[(samples,)])
+        assert told["num_audio_tokens"] == [config.audio_config.max_source_positions]
+        assert not hasattr(processor.image_processor, "chunk_length")
+        assert not hasattr(config.vision_config, "max_source_positions")
+        assert "max_source_positions" not in config.audio_config.to_dict()
+
     def test_sub_processors(self, processor: OmniProcessor) -> None:
         assert "pixel_values" in processor.image_processor.model_input_names
         assert "input_features" in processor.feature_extractor.model_input_names

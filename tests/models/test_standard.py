@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from transformers import (
     AutoConfig,
     AutoModel,
+    AutoModelForCausalLM,
     AutoModelForImageTextToText,
     AutoModelForMultimodalLM,
     AutoProcessor,
@@ -170,6 +171,19 @@ def test_greedy_answers_are_those_of_training(
     assert [[token for token in row if token not in rest] for row in rows] == expected
 
 
+def test_what_would_be_answered_without_the_media_is_refused(
+    standard: Any, processor: Any, samples: list[Sample]
+) -> None:
+    shown = [sample for sample in samples if sample.media][:1]
+    asked = prompts(processor, shown)
+    with pytest.raises(ValueError, match="prompt_lookup_num_tokens read tokens only"):
+        standard.generate(**asked, prompt_lookup_num_tokens=2)
+    text = {name: asked[name] for name in ("input_ids", "attention_mask")}
+    for call in (standard, standard.model, standard.generate):
+        with pytest.raises(ValueError, match=r"has placeholders of \w+, and \w+ is missing"):
+            call(**text)
+
+
 def test_beams_read_the_media_of_their_own_prompt(
     standard: Any, processor: Any, tmp_path: Path
 ) -> None:
@@ -251,10 +265,32 @@ def test_the_thinker_loads_without_omnitune(folder: Path, model: OmniModel) -> N
 
 
 def test_no_weight_is_written_twice(folder: Path) -> None:
-    assert not list((folder / "thinker").glob("*.safetensors"))
-    total = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    """What the thinker's folder holds are further names of the same bytes."""
     index = json.loads((folder / "model.safetensors.index.json").read_text())
+    files = {path.stat().st_ino: path for path in folder.rglob("*.safetensors")}
+    total = sum(path.stat().st_size for path in files.values())
     assert total < 1.2 * index["metadata"]["total_size"]
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_the_thinkers_folder_can_be_taken_away(
+    model: OmniModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    """On a disk without hard links, with the shards above it."""
+
+    def none(*_: Any) -> None:
+        raise OSError("this disk has no links")
+
+    if not links:
+        monkeypatch.setattr("os.link", none)
+    write_standard(tmp_path / "out", model, tiny_renderer(), shard_bytes=30_000)
+    folder = tmp_path / "out" / "thinker"
+    if links:
+        folder = folder.rename(tmp_path / "alone")
+    thinker = AutoModelForCausalLM.from_pretrained(folder)
+    state = thinker.state_dict()
+    assert all(torch.equal(state[name], t) for name, t in model.thinker.state_dict().items())
+    assert len(list((tmp_path / "out").glob("model-thinker-*.safetensors"))) > 1
 
 
 def test_small_shards(model: OmniModel, tmp_path: Path) -> None:

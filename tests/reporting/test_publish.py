@@ -291,4 +291,16 @@ def test_the_card(home: Path, tmp_path: Path) -> None:
     for words in ("75.0 %", "| image_text | 0.5 |", "`learning_rate` | 0.001", "apache-2.0"):
         assert words in text, words
     assert "somebody" not in text
+    got = {"got": 1200, "share": 0.25, "asked": 1210}
+    row = {"asked": 0.26, "samples": got, "tokens": got, "supervised": got}
+    results |= {
+        "receipt": {"total": {"image_text": row}},
+        "run_hash": {"hash": "00ff", "steps": 12},
+    }
+    (run / "results.json").write_text(json.dumps(results))
+    told = {"probes": {"image": 2}, "answers_equal": 2}
+    write_card(tmp_path / "README.md", "model", run, {}, told)
+    text = (tmp_path / "README.md").read_text()
+    assert f"| image_text | 26.0 % {'| 1,200 (25.0 %) ' * 3}|" in text
+    assert "Run hash: `00ff` after 12 steps." in text
     assert licence_of(run) == UNKNOWN

@@ -87,7 +87,8 @@ def test_sections_are_there_if_the_run_tells_of_them(run_dir: Path, data_dir: Pa
     (run_dir / "results.json").write_text(json.dumps(rich_results()), encoding="utf-8")
     write_lines(run_dir / "metrics.jsonl", [rich_entry(10), rich_entry(20, phase=2)])
     html = read_page(run_dir, data_dir)
-    more = ["modality-reliance", "follow-up-questions", "text-guard", "realised-mix", "truncation"]
+    more = ["modality-reliance", "follow-up-questions", "text-guard", "realised-mix"]
+    more += ["mixture-receipt", "which-data-taught-it", "truncation", "left-out"]
     task_counts = Outline(html)
     assert task_counts.sections == always[:2] + more + always[2:]
     assert task_counts.open == []

@@ -151,3 +151,12 @@ def test_every_section_says_how_to_read_it() -> None:
     notes = {section.heading: section.note for section in found if section}
     assert len(notes) == len(sections.SECTIONS)
     assert all(note.endswith(".") for heading, note in notes.items() if heading[:4] != "Held")
+
+
+def test_the_scoreboard_says_how_answers_are_compared() -> None:
+    made = {"prompts": 12, "metrics": {"anls": {"rules": "<b> & blanks"}}}
+    task = {"anls": 0.5, "questions": 12, "scored_with": made}
+    html = show(sections.build_scoreboard(data_of({"tasks": {"anls": task}})))
+    assert "how answers are compared with their references" in html
+    assert "&lt;b&gt; &amp; blanks" in html
+    assert "compared with their references" not in show(sections.build_scoreboard(data_of(RESULTS)))

@@ -1,5 +1,7 @@
 """The scoreboard's rows: their order, their intervals and priors, and which score is best."""
 
+from typing import Any
+
 import pytest
 from made_up import RESULTS, rich_results
 
@@ -11,8 +13,10 @@ from omnitune.reporting.tables import (
     compare_scores,
     headline,
     score_rows,
+    ways_of_scoring,
     write_interval,
 )
+from omnitune.reporting.verdict import judge
 
 
 def test_kinds_follow_their_task() -> None:
@@ -84,3 +88,40 @@ def test_cut_answers_and_other_normalisers_are_shown_where_there_are_any() -> No
     table = "\n".join(scores_table(columns["test"]))
     assert "cut at limit" in table
     assert "test caption: basic 39, english 1" in table
+
+
+def spoken(**normalisers: int) -> dict[str, Any]:
+    task = {"wer": 0.5, "questions": 40, **({"normalisers": normalisers} if normalisers else {})}
+    return {"audio_wer": 0.5, "tasks": {"transcription": task}}
+
+
+def test_a_word_error_rate_of_characters_is_called_cer() -> None:
+    def names(**columns: dict[str, Any]) -> list[str]:
+        return [row.name for row in score_rows(columns) if row.key == "wer"]
+
+    characters, english = spoken(characters=40), spoken()
+    assert names(test=characters) == ["CER"]
+    assert names(test=english) == names(test=spoken(characters=39, basic=1)) == ["WER"]
+    assert names(test=characters, other=english) == ["WER"]
+    assert [label for label, _, _ in headline(characters)] == ["transcription CER"]
+    assert "50.0 % of the characters wrong" in judge(characters).sentence
+    assert "50.0 % of the words wrong" in judge(english).sentence
+
+
+def test_only_the_main_score_of_a_task_is_told_by_kind() -> None:
+    kinds = {"kinds": {"a": 0.1, "b": 0.3}}
+    task = {"chrf": 0.2, "rouge_l": 0.4, "bleu": 0.3, **kinds}
+    rows = score_rows({"test": {"tasks": {"captioning": task}}})
+    assert [row.name for row in rows] == ["chrF", "a", "b", "ROUGE-L", "BLEU"]
+
+
+def test_ways_of_scoring_are_told_once() -> None:
+    made = {
+        "prompts": 1, "prompt": "what?", "versions": {"sacrebleu": "2"},
+        "metrics": {"chrf": {"signature": "nc:6"}, "wer": {"normalisers": {"b": 1, "a": 2}}},
+    }  # fmt: skip
+    scores = {"tasks": {"x": {"scored_with": made}, "y": {"scored_with": None}, "z": 4}}
+    assert ways_of_scoring({"test": scores, "other": scores}) == [
+        ["x", "chrF", "nc:6", "“what?”", "sacrebleu 2"],
+        ["x", "WER", "a, b", "“what?”", "sacrebleu 2"],
+    ]

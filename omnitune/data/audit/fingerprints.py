@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import tee
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ import numpy as np
 
 from omnitune.console import progress_bar
 from omnitune.data.audit.contamination import alike
+from omnitune.data.audit.looking import Looker
 from omnitune.data.samples import IndexedSource, Samples
 from omnitune.media.base import Fingerprint
 from omnitune.media.registry import MEDIA
@@ -24,11 +26,16 @@ NOTHING = 0.0  # the amount of a broken medium
 
 
 class Finding(NamedTuple):
-    """A medium, the first sample that shows it, and what is wrong with it or odd about it."""
+    """A medium, the first sample that shows it, and what is wrong with it or odd about it.
+
+    Attributes:
+        place: of the medium in its source's index.
+    """
 
     medium: Media
     sample: Sample
     what: str
+    place: int
 
 
 class Shared(NamedTuple):
@@ -84,9 +91,12 @@ class Fingerprints:
 
 
 def decode(
-    samples: Mapping[str, Samples],
+    samples: Mapping[str, Samples], look: Looker | None = None
 ) -> tuple[dict[str, Fingerprints], list[Finding], list[Finding]]:
     """Decodes every distinct medium once, with a bar.
+
+    Args:
+        look: what decodes them; it may know some already.
 
     Returns:
         the fingerprints by modality; the broken media; remarks on those that can be used.
@@ -96,16 +106,18 @@ def decode(
     broken: list[Finding] = []
     remarks: list[Finding] = []
     rows: dict[str, list[tuple[int, int, Fingerprint]]] = {name: [] for name in MEDIA}
+    look = look or Looker()
     with progress_bar("decoding media", total) as advance:
-        for number, held in enumerate(samples.values()):
-            for place, (medium, sample) in enumerate(held.media()):
-                modality = MEDIA[medium.modality]
-                try:
-                    found = modality.fingerprint(medium.path)
-                except UserError as error:
-                    found = Fingerprint(0, NOTHING, (0,) * modality.hash_words)
-                    broken.append(Finding(medium, sample, str(error)))
-                remarks += [Finding(medium, sample, told) for told in found.remarks]
+        for number, source in enumerate(sources):
+            places = range(len(source.index.media_M3))
+            media, again = tee(map(source.medium, places))
+            seen = look(medium for medium, _ in again)
+            for place, (medium, sample), found in zip(places, media, seen, strict=True):
+                if isinstance(found, UserError):
+                    broken.append(Finding(medium, sample, str(found), place))
+                    words = MEDIA[medium.modality].hash_words
+                    found = Fingerprint(0, NOTHING, (0,) * words)
+                remarks += [Finding(medium, sample, told, place) for told in found.remarks]
                 rows[medium.modality].append((number, place, found))
                 advance()
     fingerprints = {

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from omnitune.console import progress_bar
 from omnitune.data.audit.contamination import NEAR_TEXT, HeldOutText, overlap
 from omnitune.data.audit.fingerprints import NOTHING, Finding, Fingerprints, Shared, decode, shared
+from omnitune.data.audit.histograms import Spread, histograms_of
 from omnitune.data.audit.truncation import ReadLimits, audit_truncation, count_tokens, summary
 from omnitune.data.reading import DataPlace, join, read_available, remarks
 from omnitune.data.samples import Samples
@@ -26,11 +28,17 @@ LEAKS = ("same file", "same content", "changed copy", "same text", "near text")
 ALIKE = "same words, another picture"
 
 
-def inspect_folder(data_dir: Path | DataPlace, reading: ReadLimits | None = None) -> dict[str, Any]:
+def inspect_folder(
+    data_dir: Path | DataPlace,
+    reading: ReadLimits | None = None,
+    counting: ReadLimits | None = None,
+) -> dict[str, Any]:
     """Reads every record and decodes every medium of a folder, with progress bars.
 
     Args:
         reading: of a model, to count tokens and what would be lost.
+        counting: what the histograms count tokens and slots by, where there is no ``reading``;
+            None: words.
 
     Returns:
         ``sources``: by source and split ``records``, ``questions``, ``kinds``, ``media``,
@@ -41,14 +49,16 @@ def inspect_folder(data_dir: Path | DataPlace, reading: ReadLimits | None = None
         (``text`` too) how many were ``compared`` and are found in training samples, by way (and of
         texts ``phrases``, the mean share of their word groups that any training sample holds);
         ``notes``: what was set aside as validation, and split names that may be slips;
-        ``pairs``: the worst by name; ``leaking``: whether there are any. With a reading also
+        ``pairs``: the worst by name; ``leaking``: whether there are any; ``histograms`` by source
+        and by what they count (see ``histograms.histogram``). With a reading also
         ``truncation``, as a run would write it, or ``refused``: why a run would not begin.
 
     Raises:
         UserError: there is no such folder, or a record of it is wrong.
     """
     samples = read_available(data_dir)
-    sources, pairs, leaks = _read_texts(samples, reading)
+    spreads = {name: Spread(reading or counting) for name in samples}
+    sources, pairs, leaks = read_texts(samples, reading, spreads)
     fingerprints, broken, remarked = decode(samples)
     for name, source in sources.items():
         for split, entry in source.items():
@@ -69,6 +79,7 @@ def inspect_folder(data_dir: Path | DataPlace, reading: ReadLimits | None = None
         "leaks": leaks,
         "pairs": _worst(pairs),
         "leaking": any(one.how in LEAKS for found in pairs.values() for one in found),
+        "histograms": histograms_of(spreads, fingerprints),
     }
     if reading and not broken:
         try:
@@ -78,8 +89,10 @@ def inspect_folder(data_dir: Path | DataPlace, reading: ReadLimits | None = None
     return result
 
 
-def _read_texts(
-    samples: Mapping[str, Samples], reading: ReadLimits | None
+def read_texts(
+    samples: Mapping[str, Samples],
+    reading: ReadLimits | None = None,
+    spreads: Mapping[str, Spread] = MappingProxyType({}),
 ) -> tuple[dict[str, Any], dict[str, list[Shared]], dict[str, Any]]:
     """Account of each source, and what the held-out samples' texts share with training samples."""
     everything = join(samples.values())
@@ -88,6 +101,8 @@ def _read_texts(
     with progress_bar("reading records", len(everything)) as advance:
         for number, sample in enumerate(everything):
             _count(sources[sample.source].setdefault(sample.split, {}), sample, reading)
+            if sample.source in spreads:
+                spreads[sample.source].add(sample)
             if sample.split != "train" and text.add(sample):
                 compared.append(number)
             advance()

@@ -14,7 +14,6 @@ import os
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,7 +21,15 @@ from typing import Any
 
 import numpy as np
 
-from omnitune.console import progress_bar
+from omnitune.data.audit.extents import (
+    LOST,
+    MOST,
+    WHOLE,
+    bar_of_many,
+    measure_media,
+    set_aside_broken,
+    slots_of,
+)
 from omnitune.data.samples import MANY_MEDIA, IndexedSource, Samples
 from omnitune.data.template import ChatRenderer
 from omnitune.encoders.base import Encoder
@@ -36,7 +43,8 @@ PROBED = 200  # records of a source from which the number of all its tokens is e
 # Bytes of text that a tokenizer with a normaliser may see in place of one (NFC: at most 3).
 NORMALISED = 3
 
-WHOLE, LOST, LEAST, MOST = range(4)  # columns of extents: those of modalities.base.Extent
+# Told of a medium that cannot be used: its source, its place in the index, what is wrong.
+OnBroken = Callable[[IndexedSource, int, UserError], None]
 
 
 @dataclass(frozen=True)
@@ -79,6 +87,7 @@ class SourceAudit:
         samples: all of the source's.
         extents_M4: of each medium: whole, lost, least and most feature rows.
         long_K2: numbers and tokens of the records that are too long.
+        broken_B: numbers of the records that show a medium which cannot be used.
         tokens: of all records, to within one or two a clip of sound; ``estimated`` says whether
             they are counted in some records only.
     """
@@ -86,6 +95,7 @@ class SourceAudit:
     samples: Samples
     extents_M4: np.ndarray
     long_K2: np.ndarray
+    broken_B: np.ndarray
     tokens: int
     estimated: bool
 
@@ -96,20 +106,26 @@ class SourceAudit:
 
     @property
     def kept(self) -> Samples:
-        """The samples, those that are too long in no split."""
-        if not len(self.long_K2):
+        """The samples, those that are too long or show a broken medium in no split."""
+        out = np.union1d(self.long_K2[:, 0], self.broken_B)
+        if not len(out):
             return self.samples
-        return Samples([(self.source.without(self.long_K2[:, 0]), self.samples.pieces[0][1])])
+        return Samples([(self.source.without(out), self.samples.pieces[0][1])])
 
 
 def audit_truncation(
-    samples: Mapping[str, Samples], reading: ReadLimits, leave_out: bool = False
+    samples: Mapping[str, Samples],
+    reading: ReadLimits,
+    leave_out: bool = False,
+    on_broken: OnBroken | None = None,
 ) -> tuple[dict[str, Samples], dict[str, Any]]:
     """Checks every medium by its header and every sample's length before anything is trained.
 
     Args:
         samples: by source, all of each.
         leave_out: take samples that are too long out of their splits; otherwise they are refused.
+        on_broken: told of each medium that cannot be used, whose samples are then left out; None:
+            such a medium is an error.
 
     Returns:
         the samples, and the ledger by modality (``text`` for tokens): ``unit``, ``whole``,
@@ -119,7 +135,7 @@ def audit_truncation(
     Raises:
         UserError: a medium cannot be used, or a sample is too long; names it.
     """
-    found = [_hold(held, reading) for held in samples.values()]
+    found = [audit_source(held, reading, on_broken) for held in samples.values()]
     long = [(held.source, *row) for held in found for row in held.long_K2.tolist()]
     long.sort(key=lambda row: -row[2])
     if long and not leave_out:
@@ -159,15 +175,19 @@ def count_tokens(sample: Sample, renderer: ChatRenderer) -> int:
     return len(renderer.render(sample.messages, [0] * len(sample.media)).tokens)
 
 
-def _hold(samples: Samples, reading: ReadLimits) -> SourceAudit:
+def audit_source(
+    samples: Samples, reading: ReadLimits, on_broken: OnBroken | None = None
+) -> SourceAudit:
+    """What a model is not shown of one source; the arguments are those of audit_truncation."""
     [(source, numbers)] = samples.pieces
     index = source.index
     folder = source.folder
-    measure = partial(_measure_media, samples, reading.modalities)
+    measure = partial(measure_media, source, reading.modalities, on_broken is not None)
     many = len(index.media_M3) > MANY_MEDIA
     extents = folder / f"extents-{reading.media_key}.npy"
     extents_M4 = _kept(extents, measure) if many else measure()
-    slots_M2 = _slots(source, reading.modalities, extents_M4)
+    extents_M4, broken = set_aside_broken(source, reading.modalities, extents_M4)
+    slots_M2 = slots_of(source, reading.modalities, extents_M4)
     least_N, most_N = (_per_record(source, slots_M) for slots_M in slots_M2.T)
     slots_N = (least_N + most_N) / 2
     factor = 1 if reading.renderer.tokenizer.normalizer is None else NORMALISED
@@ -179,42 +199,19 @@ def _hold(samples: Samples, reading: ReadLimits) -> SourceAudit:
     )
     candidates = np.flatnonzero(bound_N > reading.max_tokens)
     find = partial(_find_long, source, reading, slots_M2, candidates)
+    long_K2 = _kept(folder / f"long-{reading.key}.npy", find) if folder.is_dir() else find()
+    for place, error in broken.items():
+        if on_broken is None:
+            raise error
+        on_broken(source, place, error)
     return SourceAudit(
         samples,
         extents_M4,
-        _kept(folder / f"long-{reading.key}.npy", find) if folder.is_dir() else find(),
+        long_K2,
+        source.showing(list(broken)),
         tokens=round(probed * float(bound_N.sum()) / float(bound_N[some].sum())),
         estimated=len(some) < len(numbers),
     )
-
-
-def _measure_media(samples: Samples, modalities: Mapping[str, Encoder]) -> np.ndarray:
-    """Extents of the media of one source: ``[M, 4]``; a UserError names one that is unusable."""
-    rows = array("d")
-    with _bar("looking at media", len(samples.pieces[0][0].index.media_M3)) as advance:
-        for medium, sample in samples.media():
-            try:
-                if medium.modality not in modalities:
-                    raise UserError(f"this model has no encoder for {medium.modality}")
-                extent = modalities[medium.modality].measure(medium.path)
-            except UserError as error:
-                raise UserError(f"sample {sample.id} ({sample.source}): {error}") from None
-            rows.extend((extent.whole, extent.lost, extent.least, extent.most))
-            advance()
-    return np.array(rows).reshape(-1, 4)
-
-
-def _slots(
-    source: IndexedSource, modalities: Mapping[str, Encoder], extents_M4: np.ndarray
-) -> np.ndarray:
-    """Least and most slots of each medium, behind its projector: ``[M, 2]``."""
-    slots_M2 = np.array(extents_M4[:, [LEAST, MOST]])
-    for code, name in enumerate(source.index.modalities):
-        if name in modalities and not modalities[name].keeps_rows:
-            own_M = source.index.media_M3[:, 2] == code
-            slots = [modalities[name].slots_for(int(rows)) for rows in slots_M2[own_M].flat]
-            slots_M2[own_M] = np.array(slots).reshape(-1, 2)
-    return slots_M2
 
 
 def _per_record(source: IndexedSource, values_M: np.ndarray) -> np.ndarray:
@@ -230,7 +227,7 @@ def _find_long(
     """Of records that may be too long, number and tokens of those that are: ``[K, 2]``."""
     index = source.index
     found = array("q")
-    with _bar("measuring samples", len(candidates)) as advance:
+    with bar_of_many("measuring samples", len(candidates)) as advance:
         for number in candidates.tolist():
             shown = index.shown_R[index.show_N[number] : index.show_N[number + 1]]
             slots = slots_M2[shown].sum(axis=0)
@@ -266,7 +263,7 @@ def _media_entry(found: Iterable[SourceAudit], name: str, modality: Encoder) -> 
         totals["lost"] += lost_M.sum()
         totals["samples"] += (_per_record(held.source, lost_M > 0) > 0).sum()
         totals["rows"] += held.extents_M4[own_M, MOST].sum()
-        totals["slots"] += _slots(held.source, {name: modality}, held.extents_M4)[own_M, 1].sum()
+        totals["slots"] += slots_of(held.source, {name: modality}, held.extents_M4)[own_M, 1].sum()
         most = np.argsort(-lost_M, kind="stable")[:NAMED].tolist()
         losses += [(float(lost_M[n]), held.source, n) for n in most if lost_M[n]]
     worst = []
@@ -313,10 +310,6 @@ def _text_entry(
             for source, n, tokens in long[:NAMED]
         ],
     }
-
-
-def _bar(title: str, count: int) -> AbstractContextManager[Callable[..., None]]:
-    return progress_bar(title, count) if count > MANY_MEDIA else nullcontext(lambda: None)
 
 
 def _key(values: Any) -> str:

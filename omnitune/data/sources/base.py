@@ -39,10 +39,12 @@ class Dialect(ABC):
     Attributes:
         name: key in ``DIALECTS``.
         title: as people call it.
+        container: of its files, where neither their content nor their name tells; "" if it does.
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
+    container: ClassVar[str] = ""
 
     @abstractmethod
     def recognises(self, records: Sequence[Values], file: Path) -> bool:
@@ -69,6 +71,10 @@ class Dialect(ABC):
             UserError: the dialect cannot say it.
         """
         raise UserError(f"records cannot be written as {self.title}; docs/data.md says what can")
+
+    def passes_over(self, record: Any) -> bool:
+        """Whether this is no record at all, such as a comment."""
+        return False
 
     def unread(self, record: Values) -> list[str]:
         """Names of keys that are not read and may hold what a model should see or learn."""

@@ -3,25 +3,39 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from itertools import islice
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 from omnitune.config.settings import nearest, quoted
-from omnitune.containers.registry import container_of
+from omnitune.containers.address import INSIDE, parse
+from omnitune.containers.chosen import ChosenContainer
+from omnitune.containers.media_folder import MediaFolderContainer, media_below
+from omnitune.containers.registry import CONTAINERS, container_of
 from omnitune.data.place import DataFile, Place
 from omnitune.data.schema import Record
 from omnitune.data.sources.base import Dialect, Origin, Values
 from omnitune.data.sources.columns import ColumnsDialect
 from omnitune.data.sources.layouts import Layout, layout_of
+from omnitune.data.sources.media_dir import find_media_dir
+from omnitune.data.sources.native import NativeDialect
+from omnitune.data.sources.patterns import is_pattern as is_pattern
+from omnitune.data.sources.readdressed import RenamedDialect
 from omnitune.data.sources.registry import DIALECTS, dialect_of
+from omnitune.data.sources.speech_sets import LINES
+from omnitune.data.splits import by_content
+from omnitune.media.base import counted
 from omnitune.sample import Sample, UserError
 from omnitune.sources import Source
+from omnitune.tasks import TASKS
 
+AUTO = "auto"  # a split that is chosen for each record, whatever it says
 LOOKED_AT = 20  # records by which a dialect is recognised
-TRANSCRIPTION = "transcription"
+MEDIA_LOOKED_AT = 100  # records whose media are looked for
 
 
 @dataclass(frozen=True)
@@ -33,34 +47,93 @@ class Found:
         dialect: of their records.
         source: with the folder of its media.
         splits: by file, where the layout says.
+        unread: by key that the dialect does not read, how many records have something under it.
     """
 
     files: list[DataFile]
     dialect: Dialect
     source: Source
     splits: Mapping[Path, str]
+    unread: Counter[str] = field(default_factory=Counter)
 
     def parse(self, place: Place, values: Any) -> Sample:
         """A record as a sample; raises UserError."""
-        record = Record(place.file, self.source, place.number, values, place)
-        origin = Origin(place.file, self.source, record.wrong)
-        native = self.settled(self.dialect.native(record.values, origin), place)
+        self.unread.update(self.dialect.unread(values) if isinstance(values, dict) else ())
+        native = self.native(place, values)
         sample = Record(place.file, self.source, place.number, native, place).sample()
         return sample if sample.language else replace(sample, language=self.source.language)
 
-    def settled(self, native: Values, place: Place) -> Values:
-        """A record in our keys with what the source's settings say of it."""
+    def native(self, place: Place, values: Any) -> Values:
+        """A record in our keys; raises UserError."""
+        record = Record(place.file, self.source, place.number, values, place)
+        origin = Origin(place.file, self.source, record.wrong)
+        own = "task" in record.values
+        native = self.dialect.native(record.values, origin)
+        if self.files[0].container.has_columns:
+            native = without_empty(native)
+        return self.settled(native, place, own)
+
+    def settled(self, native: Values, place: Place, own_task: bool = True) -> Values:
+        """A record in our keys with what the source's settings say of it.
+
+        Args:
+            own_task: the record itself names its task; else the source's goes before the dialect's.
+        """
         source, found = self.source, dict(native)
-        if source.task:
-            found.setdefault("task", source.task)
-        split = source.split or self.splits.get(place.file, "")
-        if source.split or (split and "split" not in found):
+        if source.task and not (own_task and "task" in found):
+            found["task"] = source.task
+        split = source.split or self._split_by_name(place)
+        if source.split == AUTO:
+            found.pop("split", None)
+        elif source.split or (split and "split" not in found):
             found["split"] = split
         asked = "messages" in found or "qa" in found or found.get("question")
-        if not asked and (prompts := source.prompts):
+        if not asked and (prompts := source.prompts or self._usual_question(found)):
             draw = random.Random(f"{source.seed}/{source.name}/{place.number}")
             found["question"] = draw.choice(prompts)
+        if "split" not in found and INSIDE in str(native):
+            # Records whose media lie in them may be alike but for these.
+            found["split"] = by_content({"record": native, "place": place[2:]})
         return found
+
+    def first_media(self) -> list[Path]:
+        """Paths of media of the first file's first records, as far as these can be read."""
+        path, container = self.files[0]
+        paths: dict[Path, None] = {}
+        scan = container.scan(path)
+        # What is wrong with a file or record is told when all of them are read.
+        with suppress(OSError, UserError):
+            for number, (start, length, values) in enumerate(islice(scan, MEDIA_LOOKED_AT)):
+                with suppress(UserError):
+                    sample = self.parse(Place(number, path, number, start, length), values)
+                    own = (medium.path for medium in sample.media if not parse(medium.path))
+                    paths |= dict.fromkeys(own)
+        return list(paths)
+
+    def _split_by_name(self, place: Place) -> str:
+        """The split that the name of a record's file stands for, or of the folder of its medium."""
+        file, container = place.file, self.files[0].container
+        if self.splits and container.name == MediaFolderContainer.name:
+            file = file / media_below(file)[place.start].partition("/")[0]
+        return self.splits.get(file, "")
+
+    def _usual_question(self, found: Values) -> tuple[str, ...]:
+        """What a record of another format is asked where nobody says."""
+        task = TASKS.get(str(found.get("task")))
+        is_own = self.dialect.name == NativeDialect.name
+        return (task.question,) if task and task.question and not is_own else ()
+
+    @property
+    def note(self) -> str:
+        """What the dialect did not read, for the log; "" if it has read all."""
+        told = [f"{quoted(key)} ({counted(n, 'record')})" for key, n in self.unread.items()]
+        return f"{self.source.name}: not read: {', '.join(told)}" if told else ""
+
+    @property
+    def rules(self) -> str:
+        """Stands for what records are read by: the source's settings, dialect and splits."""
+        splits = sorted((str(path), split) for path, split in self.splits.items())
+        return repr((self.source, self.dialect.name, self.dialect.title, splits))
 
     @property
     def line(self) -> str:
@@ -70,9 +143,21 @@ class Found:
         return f"{self.source.name}: {self.dialect.title} ({many}, {', '.join(kinds)})"
 
 
-def is_pattern(path: Path) -> bool:
-    """Whether a path stands for several files."""
-    return any(sign in str(path) for sign in "*?[{")
+def without_empty(native: Values) -> Values:
+    """A record of a table without the keys that have no value in its row.
+
+    A row has all columns of its table. An empty answer stays: it is one that is missing.
+    """
+    found = {key: _without_none(value) for key, value in native.items()}
+    return {k: v for k, v in found.items() if k == "answer" or (v is not None and v != "")}
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_without_none(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _without_none(item) for key, item in value.items() if item is not None}
+    return value
 
 
 def find_files(source: Source) -> Found:
@@ -83,18 +168,46 @@ def find_files(source: Source) -> Found:
     """
     layout = layout_of(source)
     try:
-        files = [DataFile(path, layout.container or container_of(path)) for path in layout.files]
+        files = [_data_file(path, source, layout) for path in layout.files]
     except OSError as error:
         raise UserError(f"{error.filename}: cannot be read ({error.strerror})") from None
     dialect = _dialect(source, files, layout)
+    if type(dialect).passes_over is not Dialect.passes_over:
+        chosen = dialect.passes_over
+        files = [DataFile(path, ChosenContainer(inner, chosen)) for path, inner in files]
     media_dir = source.media_dir or layout.media_dir
-    return Found(files, dialect, replace(source, media_dir=media_dir), layout.splits)
+    found = Found(files, dialect, replace(source, media_dir=media_dir), layout.splits)
+    if media_dir:
+        return found
+    media_dir = find_media_dir(files[0].path, found.first_media(), source.name)
+    source = replace(source, media_dir=media_dir)
+    return replace(found, source=source, unread=Counter())
+
+
+def _data_file(path: Path, source: Source, layout: Layout) -> DataFile:
+    """A file with its container: what the layout says, else the format, else the file itself."""
+    try:
+        return DataFile(path, layout.container or container_of(path))
+    except UserError:
+        if source.format in DIALECTS and DIALECTS[source.format].container:
+            return DataFile(path, CONTAINERS[DIALECTS[source.format].container])
+        # A text is made of lines: it is a list of records if a dialect knows them.
+        lines = CONTAINERS[LINES]
+        if path.suffix.lower() != ".txt":
+            raise
+        first = [values for _, _, values in islice(lines.scan(path), LOOKED_AT)]
+        known = dialect_of(first, path) if first else None
+        if known is None or known.container != LINES:
+            raise
+        return DataFile(path, lines)
 
 
 def _dialect(source: Source, files: list[DataFile], layout: Layout) -> Dialect:
-    if source.columns:
-        return ColumnsDialect()
+    if isinstance(layout.dialect, Dialect):
+        return layout.dialect
     name = source.format or layout.dialect
+    if source.columns and not name:
+        return ColumnsDialect()
     if name and name not in DIALECTS:
         close = nearest(name, DIALECTS)
         meant = f" (did you mean {quoted(close)}?)" if close else ""
@@ -104,12 +217,18 @@ def _dialect(source: Source, files: list[DataFile], layout: Layout) -> Dialect:
             f"known: {known}"
         )
     if name:
-        return DIALECTS[name]
-    path, container = files[0]
+        inner = DIALECTS[name]
+        return RenamedDialect(inner, dict(source.columns)) if source.columns else inner
+    path, first = files[0].path, list[Any]()
+    scans = (container.scan(path) for path, container in files)
     try:
-        first = [values for _, _, values in islice(container.scan(path), LOOKED_AT)]
+        for _, _, values in islice(chain.from_iterable(scans), LOOKED_AT):
+            first.append(values)
+    except UserError:
+        if not first:  # else it is told when all of the file is read
+            raise
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+        raise UserError(f"{error.filename or path}: cannot be read ({error.strerror})") from None
     if not first:
         raise UserError(f"{path}: is empty; the source {source.name} needs records")
     records = [record for record in first if isinstance(record, dict)]

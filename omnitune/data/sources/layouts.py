@@ -1,55 +1,55 @@
-"""From the path of a source to its files: one file, a pattern, a folder."""
+"""From the path of a source to its files: one file, a pattern, a folder, an address."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from glob import glob
 from pathlib import Path
 
-from omnitune.containers.base import Container
-from omnitune.containers.registry import suffixes
+from omnitune.containers.registry import is_list
+from omnitune.containers.remote import address_of, fetch_all, find, place_of
+from omnitune.data.sources.file_splits import splits_of
+from omnitune.data.sources.folders import INFO, STATE, layout_of_entry, layout_of_folder
+from omnitune.data.sources.hub_sets import layout_of_set, set_name
+from omnitune.data.sources.layout import Layout as Layout
+from omnitune.data.sources.patterns import (
+    expand_braces,
+    is_pattern,
+    layout_of_pattern,
+    no_such,
+)
 from omnitune.sample import UserError
 from omnitune.sources import Source
-
-
-@dataclass(frozen=True)
-class Layout:
-    """The files of a source, and what their names say.
-
-    Attributes:
-        files: in order.
-        dialect: of their records; "" where their records tell.
-        container: of all of them; None where each one tells.
-        media_dir: that media's paths are relative to; "": each to its file's folder.
-        splits: by file, where its name says.
-    """
-
-    files: list[Path]
-    dialect: str = ""
-    container: Container | None = None
-    media_dir: str = ""
-    splits: Mapping[Path, str] = field(default_factory=dict)
 
 
 def layout_of(source: Source) -> Layout:
     """The files of a run's own source.
 
     Raises:
-        UserError: there are none.
+        UserError: there are none, or it has to be said which.
     """
     path = Path(source.path)
-    if path.is_file():
-        return Layout([path])
+    file, _, entry = source.path.partition("::")
+    if Path(file).name == INFO and Path(file).is_file() and not path.with_name(STATE).exists():
+        return layout_of_entry(Path(file), entry)
     if path.is_dir():
-        files = sorted(p for p in path.rglob("*") if p.suffix.lower() in suffixes())
-        if not files:
-            raise UserError(f"{path}: holds no file of records ({', '.join(suffixes())})")
-        return Layout(files)
-    files = sorted(Path(found) for found in glob(source.path, recursive=True))
-    if not files:
-        raise UserError(
-            f"{path}: no such file or folder (the path of the source {source.name}); check the "
-            "name, or the folder that the command is started in"
-        )
-    return Layout(files)
+        return layout_of_folder(path, source.name)
+    if path.exists():
+        return Layout([path])
+    if asked := set_name(source.path):
+        return layout_of_set(source.path, asked, source.name)
+    if address := address_of(source.path):
+        return _remote(address, source.name)
+    if is_pattern(path):
+        return layout_of_pattern(source.path, source.name)
+    raise UserError(no_such(path, source.name))
+
+
+def _remote(address: str, source: str) -> Layout:
+    """Remote files, fetched into the cache."""
+    given = list(expand_braces(address))
+    found = [file for each in given for file in find(each, is_list)]
+    if not found:
+        raise UserError(f"{address}: no file of records is there; the source {source} needs some")
+    paths = fetch_all(found)
+    if len(given) == 1 and place_of(address).is_dir():
+        return layout_of_folder(place_of(address), source)
+    return Layout(paths, splits=splits_of(paths, paths[0].parent) if len(paths) > 1 else {})

@@ -1,0 +1,76 @@
+"""Containers that are read through a copy in another form, which the cache keeps."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from omnitune.containers.base import Container
+from omnitune.containers.cache import cache_folder, keep
+from omnitune.sample import UserError
+
+FOLDER = "copies"  # in the cache
+
+
+class DerivedContainer(Container):
+    """Records of a copy that is made once; every error names the user's own file."""
+
+    @abstractmethod
+    def write(self, path: Path, copy: Path) -> None:
+        """Makes the copy of a file; raises OSError, UserError."""
+
+    @abstractmethod
+    def inner(self, copy: Path) -> Container:
+        """What the copy is; raises OSError, UserError."""
+
+    def copy_name(self, path: Path) -> str:
+        """What the copy is called; its end tells what it is."""
+        return path.name
+
+    def copy(self, path: Path) -> Path:
+        """The copy of a file, made now if there is none; raises OSError, UserError."""
+        found = [(part.resolve(), part.stat()) for part in self.parts(path)]
+        says = [f"{part}/{stat.st_size}/{stat.st_mtime_ns}" for part, stat in found]
+        name = hashlib.sha256("/".join([self.name, *says]).encode(errors="replace")).hexdigest()
+        return keep(
+            cache_folder(FOLDER),
+            f"{name[:24]}-{self.copy_name(path)[-100:]}",
+            lambda temporary: self.write(path, temporary),
+        )
+
+    def scan(self, path: Path) -> Iterator[tuple[int, int, Any]]:
+        """Yields the place in the copy and the value of each record."""
+        with self._own_words(path) as (copy, inner):
+            yield from inner.scan(copy)
+
+    def scan_contents(self, path: Path) -> Iterator[tuple[int, int, Any, bytes]]:
+        """:meth:`scan` with the :meth:`content` of each record."""
+        with self._own_words(path) as (copy, inner):
+            yield from inner.scan_contents(copy)
+
+    def content(self, path: Path, start: int, length: int) -> bytes:
+        """As the copy's container has it."""
+        with self._own_words(path) as (copy, inner):
+            return inner.content(copy, start, length)
+
+    def stored(self, path: Path, start: int, length: int, keys: list[str]) -> Any:
+        """As the copy's container has it."""
+        with self._own_words(path) as (copy, inner):
+            return inner.stored(copy, start, length, keys)
+
+    def read_up_to(self, start: int, length: int) -> int:
+        """Nothing is known: a place is one of the copy."""
+        return 0
+
+    @contextmanager
+    def _own_words(self, path: Path) -> Iterator[tuple[Path, Container]]:
+        """The copy and its container; what is wrong with it is said of the user's file."""
+        copy = self.copy(path)
+        try:
+            yield copy, self.inner(copy)
+        except UserError as error:
+            raise UserError(str(error).replace(str(copy), str(path))) from None

@@ -1,0 +1,253 @@
+"""Flat rows: Hugging Face data sets, folders with metadata, folders by class, VQAv2."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from omnitune.config.settings import as_found, quoted
+from omnitune.data.choices import MOST_CHOICES, lettered
+from omnitune.data.sources.base import Origin, Values
+from omnitune.data.sources.conversation import ASSISTANT, SYSTEM, USER, Reader
+from omnitune.data.sources.kinds import modality_of
+from omnitune.data.sources.native import is_ours
+from omnitune.data.sources.parts import (
+    ForeignDialect,
+    as_text,
+    first_filled,
+    is_blank,
+    kept,
+    located_all,
+    media_in,
+    media_key,
+    one_of,
+    refuse_videos,
+)
+from omnitune.media.registry import MEDIA
+
+QUESTIONS = ("question", "prompt", "problem", "query")
+ANSWERS = ("answer", "multiple_choice_answer", "answers", "response", "solution", "target")
+CHOICES = ("choices", "options")
+LABELS = ("label", "class", "category", "cls")
+# By kind of medium, what its words are called, and the task that they make.
+WORDS = {
+    "image": (("caption", "text", "captions", "txt", "alt_text"), "caption"),
+    "audio": (
+        ("text", "sentence", "transcription", "transcript", "normalized_text", "txt"),
+        "transcription",
+    ),
+}
+TEXTS = "texts"  # pairs of user and assistant, as The Cauldron has them
+VQA = "vqa"  # the task, too
+FILE_NAME, FILE, LABEL = "file_name", "file", "label"
+# Keys by which the records of other dialects are known.
+_OTHERS = frozenset(
+    ("messages", "conversations", "conversation", "instruction", "completion", "chosen")
+    + ("audio_filepath", "line", "question_type", "__key__")
+)
+
+
+class RowsDialect(ForeignDialect):
+    """Columns as most data sets on the Hub call them."""
+
+    name = "hf_dataset"
+    title = "rows of a data set"
+    reads = (
+        *(*QUESTIONS, *ANSWERS, *CHOICES, *LABELS, TEXTS, *WORDS["image"][0], *WORDS["audio"][0]),
+        "path",  # Common Voice repeats where the sound was
+    )
+
+    def recognises(self, records: Sequence[Values], file: Path) -> bool:
+        """Whether all have media or a question, with something to answer, and no other's keys."""
+        return all(map(_is_row, records))
+
+    def native(self, record: Values, origin: Origin) -> Values:
+        """A question, a caption, a transcription or a label."""
+        media = media_in(record, origin)
+        if isinstance(record.get(TEXTS), list) and record[TEXTS]:
+            return _pairs(record, media, origin)
+        return of_row(record, media, origin)
+
+
+class FolderDialect(ForeignDialect):
+    """Metadata beside a folder of media: ``file_name`` and any columns."""
+
+    name = "folder"
+    title = "a folder of media with metadata"
+    reads = RowsDialect.reads
+
+    def recognises(self, records: Sequence[Values], file: Path) -> bool:
+        """Whether all name a file."""
+        return all(any(map(_names_file, record)) for record in records)
+
+    def native(self, record: Values, origin: Origin) -> Values:
+        """The other columns are read as those of a row."""
+        refuse_videos(record, origin)
+        media: dict[str, list[str]] = {}
+        for key in sorted(filter(_names_file, record), key=lambda key: key not in _FILE_NAMES):
+            for path in located_all(record[key], [key], origin):
+                if not (kind := modality_of(path)):
+                    raise origin.wrong(
+                        f"{quoted(key)} is {quoted(path)}, whose suffix is of no known medium"
+                    )
+                media.setdefault(kind, []).append(path)
+        rest = {key: value for key, value in record.items() if not _names_file(key)}
+        return of_row(rest, media, origin)
+
+    def unread(self, record: Values) -> list[str]:
+        """All that is not read, but for the files."""
+        return [key for key in super().unread(record) if not _names_file(key)]
+
+
+class LabelledDialect(ForeignDialect):
+    """A folder of media whose names, or whose folders' names, are the answers."""
+
+    name = "labelled"
+    title = "a folder of media by class"
+    reads = (FILE, LABEL)
+
+    def recognises(self, records: Sequence[Values], file: Path) -> bool:
+        """Whether all are a file with its folder, and nothing else."""
+        return all(set(record) == {FILE, LABEL} for record in records)
+
+    def native(self, record: Values, origin: Origin) -> Values:
+        """The class as answer: the folder's name, or the beginning of the file's own."""
+        file, label = record.get(FILE), record.get(LABEL)
+        if not isinstance(file, str) or not (kind := modality_of(file)):
+            raise origin.wrong(f'"{FILE}" is {as_found(file)}, expected the path of a medium')
+        path = Path(file)
+        first, *others = path.stem.replace("-", "_").split("_")
+        if len(path.parts) == 1 and others and others[-1].isdigit():  # 3_jackson_0.wav
+            label = first
+        if not isinstance(label, str) or is_blank(label):
+            raise origin.wrong(
+                f"{file} lies in no folder of a class; expected one folder a class, such as "
+                f"red/{path.name}, or names such as red_1{path.suffix}"
+            )
+        return {kind: file, "answer": label}
+
+
+class VqaDialect(ForeignDialect):
+    """Questions joined with their annotations, as VQAv2 has them."""
+
+    name = VQA
+    title = "VQAv2 questions with annotations"
+    reads = (*RowsDialect.reads, "image_id")
+
+    def recognises(self, records: Sequence[Values], file: Path) -> bool:
+        """Whether all have a type of question, and answers."""
+        return all(map(_is_vqa, records))
+
+    def native(self, record: Values, origin: Origin) -> Values:
+        """The question with the answer that most people gave."""
+        media = media_in(record, origin)
+        if not media:
+            number = quoted(record.get("image_id"))
+            raise origin.wrong(f'has no "image", and none was found for "image_id" {number}')
+        found = of_row(record, media, origin)
+        found.setdefault("task", VQA)
+        if "id" not in found and "question_id" in record:
+            found["id"] = str(record["question_id"])
+        return found
+
+
+_FILE_NAMES = (FILE_NAME, f"{FILE_NAME}s")
+
+
+def _names_file(key: str) -> bool:
+    return key.endswith(_FILE_NAMES)
+
+
+def _is_vqa(record: Values) -> bool:
+    given = "answers" in record or "multiple_choice_answer" in record
+    return "question" in record and given and ("question_type" in record or "image_id" in record)
+
+
+def _is_row(record: Values) -> bool:
+    others = not _OTHERS.isdisjoint(record) or any(map(_names_file, record)) or _is_vqa(record)
+    of_sound = {"path", "sentence"} <= set(record) or "duration" in record
+    if others or is_ours(record) or (of_sound and isinstance(record.get("audio", ""), str)):
+        return False
+    if "query" in record and "response" in record:
+        return False
+    if "prompt" in record and "response" in record:
+        return False
+    media = any(media_key(record, medium) for medium in MEDIA.values())
+    asked = any(key in record for key in QUESTIONS) and any(key in record for key in ANSWERS)
+    told = any(key in record for key in RowsDialect.reads if key != "path")
+    return asked or TEXTS in record or (media and told)
+
+
+def of_row(record: Values, media: dict[str, list[str]], origin: Origin) -> Values:
+    """A flat record: question and answer, else words of its medium, else a label."""
+    found: Values = {**media, **kept(record)}
+    question, answer = first_filled(record, QUESTIONS), first_filled(record, ANSWERS)
+    if question:
+        found["question"] = as_text(record[question])
+    if answer:
+        return {**found, **_answered(record, found.get("question"), answer, origin)}
+    words, task = WORDS.get(next(iter(media)), ((), "")) if len(media) == 1 else (("text",), "")
+    if key := first_filled(record, words):
+        if task and not question:
+            found.setdefault("task", task)
+        return {**found, **_answer(record[key])}
+    if key := first_filled(record, LABELS):
+        return {**found, "answer": as_text(record[key])}
+    known = one_of(dict.fromkeys([*ANSWERS, *words, *LABELS]))
+    raise origin.wrong(
+        f"has the fields {one_of(record)}, and none that holds an answer ({known}); say which "
+        "does with columns"
+    )
+
+
+def _answered(record: Values, question: Any, key: str, origin: Origin) -> Values:
+    """The answer, as one of several choices where they are given.
+
+    The model is asked the question alone, so that choices are written below it if it lacks them.
+    """
+    value, choices = record[key], record.get(first_filled(record, CHOICES))
+    if isinstance(choices, dict):  # Arrow's: {"text": [...], "label": [...]}
+        choices = choices.get("text")
+    if not isinstance(choices, list) or not 1 < len(choices) <= MOST_CHOICES:
+        return _answer(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        if not 0 <= value < len(choices):
+            raise origin.wrong(f'"{key}" is {value}, but there are {len(choices)} choices')
+        value = choices[value]
+    texts = [as_text(choice) for choice in choices]
+    found = {"answer": as_text(value), "choices": texts}
+    if isinstance(question, str) and not all(str(text) in question for text in texts):
+        lines = (f"({letter}) {text}" for letter, text in lettered(texts))
+        found["question"] = "\n".join([question, *lines])
+    return found
+
+
+def _answer(value: Any) -> Values:
+    """One answer; of several, the one that most gave, and all of them as right."""
+    if isinstance(value, dict) and isinstance(value.get("text"), list):
+        value = value["text"]
+    if not isinstance(value, list):
+        return {"answer": as_text(value)}
+    given = [item.get("answer") if isinstance(item, dict) else item for item in value]
+    texts = [text for item in given if isinstance(text := as_text(item), str) and text.strip()]
+    if not texts:
+        return {"answer": ""}
+    [(most, _)] = Counter(texts).most_common(1)
+    return {"answer": most, **({"answers": texts} if len(texts) > 1 else {})}
+
+
+def _pairs(record: Values, media: dict[str, list[str]], origin: Origin) -> Values:
+    """A conversation of pairs of user and assistant."""
+    reader = Reader(record, origin, media, once=True)
+    for n, pair in enumerate(record[TEXTS]):
+        if not isinstance(pair, dict) or not {USER, ASSISTANT} <= set(pair):
+            raise origin.wrong(
+                f'"{TEXTS}" item {n + 1} is {as_found(pair)}, expected an object with "{USER}" '
+                f'and "{ASSISTANT}"'
+            )
+        for role in (SYSTEM, USER, ASSISTANT):
+            if role in pair:
+                reader.add(role, pair[role], [TEXTS, str(n), role])
+    return {**kept(record), **reader.native()}
