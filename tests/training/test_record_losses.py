@@ -1,5 +1,6 @@
 """Losses by record: what is kept of each, which stand out, and the sums of a step."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -7,8 +8,10 @@ import pytest
 import torch
 from helpers import MIX, shorten_answers
 from helpers import sft_settings as settings
+from rank_helpers import needs_fork, on_ranks, whole
 
 from omnitune.data.packing import Batch, Origin
+from omnitune.distributed.opening import open_ranks
 from omnitune.models.omni import OmniModel
 from omnitune.training import record_losses
 from omnitune.training.loop import train
@@ -73,24 +76,27 @@ def test_a_table_that_a_checkpoint_replaced_is_gone_on_with() -> None:
     assert state["records"][0].tolist()[:3] == [2, 1, 3]
 
 
-def test_samples_losses_add_up_to_those_of_their_sources(home: Path) -> None:
-    """And are those of the samples that the batches hold, in their order."""
+def record(rank: int, home: Path, mode: str) -> torch.Tensor:
+    """Trains three steps, holding what each was made of against its batches."""
     values: dict[str, Any] = {
         "max_steps": 3,
         "gradient_accumulation": 2,
         "probe_questions": 1,
         "epoch_questions": 1,
+        "parallel": {"mode": mode},
     }
-    made = build_training(settings(home, "each", **values))
+    config = settings(home, f"each {mode}", **values)
     seen: list[Any] = []
-    count = made.strategy.count
+    with open_ranks(config.parallel, torch.device("cpu")) as ranks:
+        made = build_training(config, ranks=ranks)
+        count = made.strategy.count
 
-    def note(step: int, amounts: Any, each: Any) -> Any:
-        seen.append((amounts, each))
-        return count(step, amounts, each)
+        def note(step: int, amounts: Any, each: Any) -> Any:
+            seen.append((amounts, each))
+            return count(step, amounts, each)
 
-    made.strategy.count = note  # type: ignore[method-assign]
-    train(made.run)
+        made.strategy.count = note  # type: ignore[method-assign]
+        train(made.run)
     for step, (amounts, each) in enumerate(seen):
         sums = [sum(sum(pair[k]) for pair in each) for k in range(2)]
         assert sums == pytest.approx([sum(amounts["loss"]), sum(amounts["supervised"])])
@@ -99,6 +105,16 @@ def test_samples_losses_add_up_to_those_of_their_sources(home: Path) -> None:
             assert isinstance(batch, Batch)
             places = torch.arange(len(weights))[:, None]
             assert weights == (batch.sample_N == places).sum(1).tolist()
+    return made.run.state["records"]
+
+
+@needs_fork
+@pytest.mark.parametrize("mode", ["ddp", "fsdp"])
+def test_samples_losses_add_up_to_those_of_their_sources(home: Path, mode: str) -> None:
+    """And are what the model gives for each sample, whatever the number of processes."""
+    alone = record(0, home, "auto")
+    for shared in whole(on_ranks(2, partial(record, home=home, mode=mode))):
+        torch.testing.assert_close(alone, shared, rtol=3e-3, atol=3e-3)
 
 
 def test_a_resumed_run_keeps_the_losses_of_its_records(home: Path) -> None:
