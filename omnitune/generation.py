@@ -33,7 +33,7 @@ def stream(
         max_new_tokens: longest answer, of all or of each.
     """
     limits = _of_each(max_new_tokens, prompts)
-    embeds_BPE, valid_BP = _left_pad(model, prompts)
+    embeds_BPE, valid_BP = left_pad(model, prompts)
     device = embeds_BPE.device
     rows = torch.arange(len(prompts), device=device)
     limit_B = torch.tensor(limits, device=device)
@@ -93,7 +93,7 @@ def _of_each(max_new_tokens: int | Sequence[int], prompts: Sequence[Item]) -> li
     return list(max_new_tokens)
 
 
-def _left_pad(model: OmniModel, prompts: Sequence[Item]) -> tuple[Tensor, Tensor]:
+def left_pad(model: OmniModel, prompts: Sequence[Item]) -> tuple[Tensor, Tensor]:
     """Embeds the prompts as one packed row, then lines up their ends: ``[B, P, E]``, ``[B, P]``."""
     batch = pack(prompts).to(model.device)
     embeds_TE = model.embed_batch(batch)

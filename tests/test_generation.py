@@ -7,7 +7,7 @@ import torch
 from helpers import mixed_samples, tiny_model, tiny_reader
 
 from omnitune.data.packing import Item, pack
-from omnitune.generation import _left_pad, generate, stream
+from omnitune.generation import generate, left_pad, stream
 from omnitune.models.omni import OmniModel
 from omnitune.sample import Message, Text
 from omnitune.tiny.pseudo_features import PseudoFeatures
@@ -61,7 +61,7 @@ def test_every_word_of_a_slot_is_heard(model: OmniModel) -> None:
     seen = []
     for words in ("red circle", "red square"):
         message = Message("user", (PseudoFeatures("image", (words,)), Text("what?")))
-        embeds_BPE, _ = _left_pad(model, [reader.prompt("g", [message])])
+        embeds_BPE, _ = left_pad(model, [reader.prompt("g", [message])])
         seen.append(embeds_BPE)
     assert not torch.equal(*seen)
 

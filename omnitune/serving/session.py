@@ -26,6 +26,7 @@ from omnitune.media.registry import MEDIA
 from omnitune.models.omni import OmniModel
 from omnitune.sample import ContentPart, Media, Message, Text, UserError
 from omnitune.serving.options import MAX_NEW_TOKENS
+from omnitune.serving.wording import settled
 
 
 class ChatSession:
@@ -179,7 +180,7 @@ class ChatSession:
         try:
             for step in stream(self.model, [item], self.renderer.ends, self.room):
                 tokens += [token for _, token in step]
-                whole = _settled(self.renderer.decode(tokens))
+                whole = settled(self.renderer.decode(tokens))
                 if whole != said and whole.startswith(said):
                     piece, said = whole[len(said) :], whole
                     yield piece
@@ -206,8 +207,3 @@ def named_in_errors(path: Path) -> Iterator[None]:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"{path}: cannot be read ({reason})") from None
-
-
-def _settled(text: str) -> str:
-    """A text without a last character of which bytes may still be missing."""
-    return text.rstrip("\N{REPLACEMENT CHARACTER}").rstrip()
