@@ -216,7 +216,8 @@ class AttentionWatch:
     ) -> None:
         """Takes one layer's queries and keys, of one sequence."""
         mask = None if mask is None else mask[..., -self.count :, :]
-        shares = _shares(q_BHLD[:, :, -self.count :], k_BKLD, mask, scaling, softcap, s_aux)
+        last_BHQD = q_BHLD[:, :, -self.count :].float()
+        shares = _shares(last_BHQD, k_BKLD.float(), mask, scaling, softcap, s_aux)
         mean_QK = shares[0].mean(dim=0)
         self._sum_QK = mean_QK if self._sum_QK is None else self._sum_QK + mean_QK
         self._layers += 1

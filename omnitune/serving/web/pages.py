@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI, HTTPException, Response
-from fastapi.responses import JSONResponse
+from fastapi import FastAPI, Response
 from fastapi.staticfiles import StaticFiles
+from pydantic import BaseModel
 
 from omnitune.media.registry import MEDIA
 from omnitune.sample import UserError
+from omnitune.serving.api.errors import UnknownModelError
+from omnitune.serving.api.requests import ChatMessage, turns_of
 from omnitune.serving.prompts import Turn
-from omnitune.serving.python import TRANSCRIPTION, ChatModel, task_of_model
+from omnitune.serving.python import TRANSCRIPTION, task_of_model
+from omnitune.serving.served import Served
 from omnitune.serving.web.card import card_of
 from omnitune.serving.web.held_out import examples_of
 from omnitune.serving.web.saw import look_back
@@ -26,54 +29,47 @@ POLICY = (
     "default-src 'self'; img-src 'self' data: blob:; media-src 'self' data: blob:; "
     "style-src 'self' 'unsafe-inline'; object-src 'none'; base-uri 'none'; frame-ancestors 'none'"
 )
-ReadTurns = Callable[[Mapping[str, Any]], Sequence[Turn]]
 
 
 @dataclass
-class ServedModel:
+class PageModel:
     """A model on the page.
 
     Attributes:
-        name: in requests. path: of its folder or file. base: where its API is ("/v1").
+        served: as the API offers it. path: of its folder or file.
     """
 
-    name: str
+    served: Served
     path: Path
-    chat: ChatModel
-    base: str = "/v1"
-    title: str = field(default="")
-
-    def __post_init__(self) -> None:
-        self.title = self.title or self.name
 
     def about(self, number: int) -> dict[str, Any]:
         """What the page has to know of it."""
-        taught = self.chat.taught
+        model = self.served.model
         return {
             "number": number,
-            "name": self.name,
-            "title": self.title,
-            "base": self.base,
+            "name": self.served.name,
+            "title": self.served.name,
+            "base": "/v1",
             "about": self._sentence(),
             "media": [
-                {"name": kind, "noun": MEDIA[kind].noun, "most": taught.most(kind)}
-                for kind in self.chat.media
+                {"name": kind, "noun": MEDIA[kind].noun, "most": model.taught.most(kind)}
+                for kind in model.media
             ],
             "transcribes": self._transcribes,
-            "max_tokens": self.chat.prompts.context // 2,
+            "max_tokens": self.served.prompts.context // 2,
         }
 
     def _sentence(self) -> str:
-        nouns = [f"{MEDIA[kind].noun}s" for kind in self.chat.media]
+        nouns = [f"{MEDIA[kind].noun}s" for kind in self.served.model.media]
         if not nouns:
-            return f"{self.title} reads text."
+            return f"{self.served.name} reads text."
         kinds = " and ".join(filter(None, [", ".join(nouns[:-1]), nouns[-1]]))
-        return f"{self.title} reads text, {kinds}. Drop, paste or choose a file, or try one:"
+        return f"{self.served.name} reads text, {kinds}. Drop, paste or choose a file."
 
     @property
     def _transcribes(self) -> bool:
         try:
-            task_of_model(TRANSCRIPTION, self.chat.media)
+            task_of_model(TRANSCRIPTION, self.served.model.media)
         except UserError:
             return False
         return True
@@ -86,9 +82,9 @@ class ServedModel:
     @cached_property
     def card(self) -> dict[str, Any]:
         """Of its run, as that is now."""
-        return card_of(self.title, self.path, self.chat.model).values()
+        return card_of(self.served.name, self.path, self.served.model.model).values()
 
-    def saw(self, turns: Sequence[Turn]) -> dict[str, object]:
+    def saw(self, turns: Sequence[Turn]) -> dict[str, Any]:
         """What it saw of a conversation, whose last turn is its answer.
 
         Raises:
@@ -103,42 +99,40 @@ class ServedModel:
             named = (replace(m, label=n) for m, n in zip(turn.media, names, strict=True))
             labelled.append(replace(turn, media=tuple(named)))
             labels += names
-        prompt = self.chat.prompts.prompt(labelled)
-        saw = look_back(self.chat.model, self.chat.renderer, prompt, answer.text, labels)
+        prompt, model = self.served.prompts.prompt(labelled), self.served.model
+        saw = look_back(model.model, model.renderer, prompt, answer.text, labels)
         return saw.values()
 
 
-def add_pages(app: FastAPI, models: Sequence[ServedModel], read_turns: ReadTurns) -> None:
-    """Adds the page and its routes to an app. They come last: the page takes all other paths.
+class Conversation(BaseModel):
+    """A conversation that ends with an answer, in the form of a chat request's messages."""
 
-    Args:
-        read_turns: makes the turns of the body of a chat request.
-    """
+    messages: list[ChatMessage]
 
-    def model_of(number: int) -> ServedModel:
+
+def add_pages(app: FastAPI, models: Sequence[PageModel]) -> None:
+    """Adds the page and its routes to an app. They come last: the page takes all other paths."""
+
+    def model_of(number: int) -> PageModel:
         if not 0 <= number < len(models):
-            raise HTTPException(404, f"there is no model {number}")
+            raise UnknownModelError(f"there is no model {number}; there are {len(models)}")
         return models[number]
 
-    @app.get("/web/models")
+    @app.get("/web/models", include_in_schema=False)
     def list_models() -> dict[str, Any]:
         return {"models": [model.about(n) for n, model in enumerate(models)]}
 
-    @app.get("/web/models/{number}/card")
+    @app.get("/web/models/{number}/card", include_in_schema=False)
     def show_card(number: int) -> dict[str, Any]:
         return model_of(number).card
 
-    @app.get("/web/models/{number}/examples")
+    @app.get("/web/models/{number}/examples", include_in_schema=False)
     def show_examples(number: int) -> dict[str, Any]:
         return {"examples": model_of(number).examples}
 
-    @app.post("/web/models/{number}/saw", response_model=None)
-    def show_saw(number: int, body: dict[str, Any]) -> dict[str, object] | Response:
-        model = model_of(number)
-        try:
-            return model.saw(read_turns(body))
-        except UserError as error:
-            return JSONResponse({"error": {"message": str(error)}}, 400)
+    @app.post("/web/models/{number}/saw", include_in_schema=False)
+    def show_saw(number: int, body: Conversation) -> dict[str, Any]:
+        return model_of(number).saw(turns_of(body.messages))
 
     app.mount("/", _Page(directory=STATIC, html=True))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -67,11 +68,11 @@ class Saw:
     """
 
     tokens: int
-    pieces: list[dict[str, str | int]]
+    pieces: list[dict[str, Any]]
     steps: list[Token]
     media: list[Looked]
 
-    def values(self) -> dict[str, object]:
+    def values(self) -> dict[str, Any]:
         """For JSON."""
         return asdict(self)
 

@@ -85,8 +85,9 @@ async function drawExamples(model) {
   $("examples").replaceChildren(...found.map((example) => make("li", {}, make("button", {
     type: "button", onclick: () => ask(example.question, example.media, example.reference),
   }, make("span", { class: "shown" }, example.media.map((m) => (m.kind === "image" ? make("img", { src: m.uri, alt: `Picture: ${m.name}` }) : waveform(m)))),
-  make("b", {}, example.question || `(a ${nounOf(example.media[0]?.kind)}, without words)`)))));
+  make("b", {}, example.question || `(${[...new Set(example.media.map((m) => nounOf(m.kind)))].join(" and ")}, without words)`)))));
   $("examples-note").hidden = !found.length;
+  if (found.length) $("about").textContent = `${model.about} Or try one of these:`;
   $("examples-note").textContent = "Kept from training: the model has never seen these.";
 }
 
