@@ -11,6 +11,7 @@ from typing import Any
 from fastapi import FastAPI, Response
 from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from omnitune.media.registry import MEDIA
 from omnitune.sample import UserError
@@ -111,7 +112,7 @@ class Conversation(BaseModel):
 
 
 def add_pages(app: FastAPI, models: Sequence[PageModel]) -> None:
-    """Adds the page and its routes to an app. They come last: the page takes all other paths."""
+    """Adds the page and what it asks to an app. The page's own files need no API key."""
 
     def model_of(number: int) -> PageModel:
         if not 0 <= number < len(models):
@@ -134,7 +135,19 @@ def add_pages(app: FastAPI, models: Sequence[PageModel]) -> None:
     def show_saw(number: int, body: Conversation) -> dict[str, Any]:
         return model_of(number).saw(turns_of(body.messages))
 
-    app.mount("/", _Page(directory=STATIC, html=True))
+    app.add_middleware(_PageFiles)
+
+
+class _PageFiles:
+    """Gives out the files of the page, before anything else looks at the request."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app, self.page = app, _Page(directory=STATIC, html=True)
+        self.paths = {"/", *(f"/{file.name}" for file in STATIC.iterdir())}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        is_file = scope["type"] == "http" and scope["path"] in self.paths
+        await (self.page if is_file else self.app)(scope, receive, send)
 
 
 class _Page(StaticFiles):

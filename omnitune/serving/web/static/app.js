@@ -151,23 +151,27 @@ async function toggleRecording() {
 
 // Asking and answering
 
+const answerOf = (turn, model) => turn.answers.find((a) => a.model === model.name) ?? turn.answers[0];
+const readBy = (model, media) => media.filter((medium) => model.media.some((m) => m.name === medium.kind));
+
+/** The turns up to one, without those that a model could not answer: it would fail at them again. */
+const turnsUntil = (model, last) => state.turns.slice(0, state.turns.indexOf(last) + 1)
+  .filter((turn) => turn === last || answerOf(turn, model)?.text);
+
 /** The conversation up to a turn as the API takes it, with the answers of one model. */
 function messagesFor(model, last) {
   const messages = state.settings.system.trim() ? [{ role: "system", content: state.settings.system }] : [];
-  for (const turn of state.turns) {
-    const media = turn.media.filter((medium) => model.media.some((m) => m.name === medium.kind));
-    const parts = media.map(asPart);
+  for (const turn of turnsUntil(model, last)) {
+    const parts = readBy(model, turn.media).map(asPart);
     if (turn.text) parts.push({ type: "text", text: turn.text });
-    messages.push({ role: "user", content: media.length ? parts : turn.text });
-    if (turn === last) break;
-    const answer = turn.answers.find((a) => a.model === model.name) ?? turn.answers[0];
-    messages.push({ role: "assistant", content: answer?.text ?? "" });
+    messages.push({ role: "user", content: parts });
+    if (turn !== last) messages.push({ role: "assistant", content: answerOf(turn, model).text });
   }
   return messages;
 }
 
 function ask(text, media, reference) {
-  if (state.running || (!text && !media.length)) return;
+  if (state.running || !state.models.length || (!text && !media.length)) return;
   refuse("");
   const turn = { text, media, answers: [], ...(reference === undefined ? {} : { reference }) };
   state.turns.push(turn);
@@ -232,8 +236,7 @@ const actions = (turn) => ({
       const model = state.models.find((m) => m.name === one.model);
       if (!model) throw new Error(`${one.title} is not among the models here.`);
       const messages = [...messagesFor(model, which), { role: "assistant", content: one.text }];
-      const until = state.turns.slice(0, state.turns.indexOf(which) + 1);
-      const media = until.flatMap((t) => t.media).filter((medium) => model.media.some((m) => m.name === medium.kind));
+      const media = turnsUntil(model, which).flatMap((turn) => readBy(model, turn.media));
       showSaw(await postJson(`/web/models/${model.number}/saw`, { messages }), media);
     } catch (error) { refuse(error.message); }
   },
@@ -288,6 +291,8 @@ async function open(file) {
 }
 
 // Wiring
+
+function start() { refuse(""); loadModels().catch((error) => refuse(error.message)); }
 
 function wire() {
   const text = $("text");
@@ -348,6 +353,8 @@ function wire() {
   });
   document.querySelectorAll("dialog").forEach(closeOnBackdrop);
   bindSettings(state.settings, () => { useKey(state.settings.key); store("omnitune-settings", { ...state.settings, key: "" }); });
+  // A key that was missing: the models are asked for again.
+  $("settings-panel").addEventListener("close", () => { if (!state.models.length) start(); });
   wireMenu();
 }
 
@@ -372,6 +379,6 @@ function wireMenu() {
 
 setTheme(localStorage.getItem("omnitune-theme"));
 wire();
-loadModels().catch((error) => refuse(error.message));
+start();
 draw();
 focusText();
