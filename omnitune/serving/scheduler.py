@@ -128,11 +128,15 @@ class Scheduler:
             BusyError: the line would be too long.
         """
         with self.lock:
-            most, waiting = self.most_waiting, len(self.waiting)
-            room = self.most_rows - len(self.running)
-            if most is not None and waiting + len(jobs) > most + max(0, room):
-                raise BusyError(waiting, self._seconds_to_wait(waiting))
+            self.check_room(len(jobs))
             self.waiting.extend(jobs)
+
+    def check_room(self, count: int) -> None:
+        """Raises a BusyError if so many more jobs would make the line too long."""
+        most, waiting = self.most_waiting, len(self.waiting)
+        room = max(0, self.most_rows - len(self.running))
+        if most is not None and waiting + count > most + room:
+            raise BusyError(waiting, self._seconds_to_wait(waiting))
 
     def _seconds_to_wait(self, waiting: int) -> int:
         rounds = 1 + waiting // self.most_rows

@@ -1,0 +1,99 @@
+"""Errors as OpenAI's API says them: a status, and a sentence that says what to do."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from omnitune.sample import UserError
+from omnitune.serving.encoded_media import TooLargeError
+from omnitune.serving.prompts import ContextError
+from omnitune.serving.scheduler import BusyError
+
+LOG = logging.getLogger("omnitune.serving")
+
+
+class UnknownModelError(UserError):
+    """The server has no model of this name."""
+
+
+# Status, type and code of each kind of mistake; the first that fits counts.
+KINDS: tuple[tuple[type[UserError], int, str, str | None], ...] = (
+    (TooLargeError, 413, "invalid_request_error", "request_too_large"),
+    (BusyError, 429, "rate_limit_error", "queue_full"),
+    (UnknownModelError, 404, "invalid_request_error", "model_not_found"),
+    (ContextError, 400, "invalid_request_error", "context_length_exceeded"),
+    (UserError, 400, "invalid_request_error", None),
+)
+OF_STATUS = {401: "authentication_error", 413: "invalid_request_error", 500: "server_error"}
+
+
+def body_of(message: str, kind: str, code: str | None = None, param: str | None = None) -> Any:
+    """The object that an error is told in."""
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+def error_body(error: BaseException) -> tuple[int, Any, dict[str, str]]:
+    """Status, body and headers of what went wrong; a fault of ours goes to the log."""
+    for kind, status, name, code in KINDS:
+        if isinstance(error, kind):
+            headers = {"Retry-After": str(error.seconds)} if isinstance(error, BusyError) else {}
+            return status, body_of(str(error), name, code), headers
+    LOG.error("a request failed", exc_info=error)
+    message = (
+        "something that omnitune did not expect; the server's log says what, and the other "
+        "requests go on"
+    )
+    return 500, body_of(message, "server_error"), {}
+
+
+def response_of(error: BaseException) -> JSONResponse:
+    """The answer to a request that went wrong."""
+    status, body, headers = error_body(error)
+    return JSONResponse(body, status, headers)
+
+
+def _said_wrong(errors: Sequence[Mapping[str, Any]]) -> tuple[str, str | None]:
+    """The first thing that is wrong with a request, and where."""
+    first = errors[0]
+    place = [str(part) for part in first["loc"] if part not in ("body", "query", "path")]
+    where = ".".join(place)
+    message = str(first["msg"])
+    reason = message.removeprefix("Value error, ")
+    given = first.get("input")
+    found = f" (found {given!r})"[:200] if isinstance(given, str | int | float | bool) else ""
+    return f"{where}: {reason}{found}" if where else reason, where or None
+
+
+def install(app: FastAPI) -> None:
+    """Makes an application answer every error in this shape."""
+
+    @app.exception_handler(UserError)
+    async def _mistake(request: Request, error: UserError) -> JSONResponse:
+        return response_of(error)
+
+    @app.exception_handler(RequestValidationError)
+    async def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        message, param = _said_wrong(error.errors())
+        return JSONResponse(body_of(message, "invalid_request_error", None, param), 400)
+
+    @app.exception_handler(HTTPException)
+    async def _http(request: Request, error: HTTPException) -> JSONResponse:
+        message = str(error.detail)
+        if error.status_code in (404, 405):
+            message = (
+                f"{request.method} {request.url.path}: there is nothing of this kind here; "
+                "/openapi.json lists what there is"
+            )
+        kind = OF_STATUS.get(error.status_code, "invalid_request_error")
+        return JSONResponse(body_of(message, kind), error.status_code, error.headers)
+
+    @app.exception_handler(Exception)
+    async def _fault(request: Request, error: Exception) -> JSONResponse:
+        return response_of(error)

@@ -1,0 +1,209 @@
+"""What the server answers, in the form of OpenAI's API."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing, suppress
+from typing import Any, Literal
+
+from pydantic import BaseModel
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from omnitune.data.template import ChatRenderer
+from omnitune.serving.decoding import Drawn
+from omnitune.serving.scheduler import Job
+
+
+class Usage(BaseModel):
+    """Tokens of a request, media included, and of its answers."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class TokenChance(BaseModel):
+    """A token with its logarithmic probability."""
+
+    token: str
+    logprob: float
+    bytes: list[int] | None
+
+
+class TokenLogprob(TokenChance):
+    """A token of the answer with its likely rivals."""
+
+    top_logprobs: list[TokenChance]
+
+
+class Logprobs(BaseModel):
+    """Of each token of an answer."""
+
+    content: list[TokenLogprob]
+
+
+class AnswerMessage(BaseModel):
+    """An answer."""
+
+    role: Literal["assistant"] = "assistant"
+    content: str
+
+
+class Choice(BaseModel):
+    """One of the answers."""
+
+    index: int
+    message: AnswerMessage
+    logprobs: Logprobs | None
+    finish_reason: Literal["stop", "length"]
+
+
+class ChatCompletion(BaseModel):
+    """Body of the answer of ``/v1/chat/completions``."""
+
+    id: str
+    object: Literal["chat.completion"] = "chat.completion"
+    created: int
+    model: str
+    choices: list[Choice]
+    usage: Usage
+
+
+class ModelCard(BaseModel):
+    """A model that is served, with the kinds of media that it reads."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: str = "omnitune"
+    media: list[str]
+    context: int
+
+
+class ModelList(BaseModel):
+    """All models that are served."""
+
+    object: Literal["list"] = "list"
+    data: list[ModelCard]
+
+
+class TranscriptUsage(BaseModel):
+    """Tokens of a sound and of its transcript."""
+
+    type: Literal["tokens"] = "tokens"
+    input_tokens: int
+    output_tokens: int
+    total_tokens: int
+
+
+class Transcript(BaseModel):
+    """Body of the answer of ``/v1/audio/transcriptions``."""
+
+    text: str
+    usage: TranscriptUsage
+
+
+class ErrorObject(BaseModel):
+    """What went wrong, as a sentence that says what to do."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorBody(BaseModel):
+    """Body of every answer to a request that failed."""
+
+    error: ErrorObject
+
+
+def new_id(kind: str) -> str:
+    """A name for an answer."""
+    return f"{kind}-{uuid.uuid4().hex[:24]}"
+
+
+def now() -> int:
+    """Seconds since 1970."""
+    return int(time.time())
+
+
+def usage_of(jobs: Sequence[Job]) -> Usage:
+    """Tokens of some answers to one prompt."""
+    prompt = len(jobs[0].item.rendered.tokens)
+    answers = sum(len(job.told) for job in jobs)
+    return Usage(prompt_tokens=prompt, completion_tokens=answers, total_tokens=prompt + answers)
+
+
+def logprobs_of(renderer: ChatRenderer, drawn: Sequence[Drawn]) -> Logprobs:
+    """Of some tokens of an answer."""
+    return Logprobs(
+        content=[
+            TokenLogprob(
+                **_chance(renderer, one.token, one.logprob),
+                top_logprobs=[
+                    TokenChance(**_chance(renderer, token, value)) for token, value in one.others
+                ],
+            )
+            for one in drawn
+        ]
+    )
+
+
+def _chance(renderer: ChatRenderer, token: int, logprob: float) -> dict[str, Any]:
+    text = renderer.tokenizer.decode([token], skip_special_tokens=False)
+    # A token may be a part of a character: its bytes are not known then.
+    whole = "\N{REPLACEMENT CHARACTER}" not in text
+    found = list(text.encode()) if whole else None
+    return {"token": text, "logprob": max(logprob, -9999.0), "bytes": found}
+
+
+class EventStream(Response):
+    """Server-sent events; when the client hangs up, what makes them is closed at once.
+
+    Args:
+        events: objects to send as JSON, and texts to send as they are.
+    """
+
+    media_type = "text/event-stream"
+
+    def __init__(self, events: AsyncIterator[Any]) -> None:
+        super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
+        del self.headers["content-length"]
+        self.events = events
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        sending = asyncio.ensure_future(self._send(send))
+        leaving = asyncio.ensure_future(disconnected(receive))
+        try:
+            await asyncio.wait([sending, leaving], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            leaving.cancel()
+            if not sending.done():
+                sending.cancel()
+        with suppress(asyncio.CancelledError, OSError):
+            await sending
+
+    async def _send(self, send: Send) -> None:
+        start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
+        await send(start)
+        async with aclosing(self.events) as events:  # type: ignore[type-var]
+            async for event in events:
+                text = event if isinstance(event, str) else json.dumps(event, ensure_ascii=False)
+                await send(_body(f"data: {text}\n\n".encode(), more=True))
+        await send(_body(b"", more=False))
+
+
+def _body(content: bytes, more: bool) -> dict[str, Any]:
+    return {"type": "http.response.body", "body": content, "more_body": more}
+
+
+async def disconnected(receive: Receive) -> None:
+    """Returns when the client has hung up; its request has been read before."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
