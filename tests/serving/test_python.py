@@ -66,7 +66,8 @@ def test_media_as_programs_hold_them(model: ChatModel, folder: Path) -> None:
         forms = [path, str(path), path.read_bytes(), image.copy(), np.asarray(image), [path, None]]
     answers = {model.chat("what?", image=form, max_new_tokens=9) for form in forms[:-1]}
     assert len(answers) == 1
-    assert model.chat("what?", image=None, audio=None) == model.chat("what?")
+    nothing = model.chat("what?", image=None, audio=[], max_new_tokens=9)
+    assert nothing == model.chat("what?", max_new_tokens=9)
 
 
 def test_pieces_add_up(model: ChatModel, folder: Path) -> None:
@@ -100,9 +101,9 @@ def test_settings(model: ChatModel) -> None:
 
 
 def test_transcripts(model: ChatModel, folder: Path) -> None:
-    asked = model.chat("Transcribe the speech.", audio=folder / "a.wav")
-    assert model.transcribe(folder / "a.wav") == asked
-    assert model.transcribe((folder / "a.wav").read_bytes()) == asked
+    asked = model.chat("Transcribe the speech.", audio=folder / "a.wav", max_new_tokens=9)
+    assert model.transcribe(folder / "a.wav", max_new_tokens=9) == asked
+    assert model.transcribe((folder / "a.wav").read_bytes(), max_new_tokens=9) == asked
     silent = ChatModel(tiny_model(media=["image"]), tiny_renderer())
     with pytest.raises(UserError, match="no encoder for audio"):
         silent.transcribe(folder / "a.wav")

@@ -89,6 +89,7 @@ def build_app(
         separate_input_output_schemas=False,
     )
     errors.install(app)
+    app.add_middleware(errors.Faults)
     app.add_middleware(
         Guard, body_bytes=models.first.limits.body_bytes, api_key=api_key, hosts=hosts
     )

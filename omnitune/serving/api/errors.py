@@ -10,6 +10,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from omnitune.sample import UserError
 from omnitune.serving.encoded_media import TooLargeError
@@ -94,6 +95,27 @@ def install(app: FastAPI) -> None:
         kind = OF_STATUS.get(error.status_code, "invalid_request_error")
         return JSONResponse(body_of(message, kind), error.status_code, error.headers)
 
-    @app.exception_handler(Exception)
-    async def _fault(request: Request, error: Exception) -> JSONResponse:
-        return response_of(error)
+
+class Faults:
+    """Answers a request in which something unexpected happened.
+
+    The library's own answer to that would also close the connection, before a client has read it.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        begun = False
+
+        async def noted(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self.app(scope, receive, noted)
+        except Exception as error:
+            if begun or scope["type"] != "http":
+                raise
+            await response_of(error)(scope, receive, send)

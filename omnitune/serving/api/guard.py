@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import re
 from collections.abc import Collection
 from typing import Any
 
@@ -13,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from omnitune.serving.api.errors import body_of
 
+_PORT = re.compile(r":\d*$")
 OPEN = frozenset({"/health"})  # what is told without a key
 
 
@@ -57,7 +59,7 @@ class Guard:
 
     def _refusal(self, scope: Scope) -> JSONResponse | None:
         headers = Headers(scope=scope)
-        name = headers.get("host", "").rsplit(":", 1)[0] if self.hosts else ""
+        name = _PORT.sub("", headers.get("host", "")).lower()
         if self.hosts is not None and name not in self.hosts:
             return _refuse(
                 403,
