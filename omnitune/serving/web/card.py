@@ -12,7 +12,7 @@ from omnitune.config.settings import read_json_object
 from omnitune.evaluation.runs import as_number, as_object, flatten, splits_of, top_split
 from omnitune.models.omni import OmniModel
 from omnitune.reporting.data_sections import receipt_rows
-from omnitune.reporting.model_card import LEFT_OUT, PARTS
+from omnitune.reporting.model_card import LEFT_OUT, PARTS, name_of
 from omnitune.reporting.tables import headline, write_interval, write_score
 from omnitune.sample import UserError
 
@@ -71,7 +71,7 @@ def card_of(title: str, path: Path, model: OmniModel) -> Card:
     if not mix:
         mix = [[name, str(weight)] for name, weight in as_object(config, "data_mix").items()]
     given = {key: value for key, value in flatten(config) if PARTS.fullmatch(key)}
-    given |= {name: base.name for name, base in model.bases.items()}
+    given |= {name: base.path for name, base in model.bases.items()}
     return Card(
         title,
         _facts(path, model, results, run),
@@ -79,7 +79,7 @@ def card_of(title: str, path: Path, model: OmniModel) -> Card:
         [_line(*row) for row in headline(splits_of(results).get(split, {}))],
         mix,
         MIX_COLUMNS if rows else ("source", "weight"),
-        [(part, Path(value).name) for part, value in given.items() if value != "null"],
+        [(part, name_of(value)) for part, value in given.items() if value != "null"],
         _recipe(config),
     )
 

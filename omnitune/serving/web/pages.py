@@ -13,10 +13,12 @@ from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from omnitune.config.serving import WebConfig
 from omnitune.media.registry import MEDIA
 from omnitune.sample import UserError
 from omnitune.serving.api.errors import UnknownModelError
 from omnitune.serving.api.requests import ChatMessage, turns_of
+from omnitune.serving.api.server import serve
 from omnitune.serving.prompts import Turn
 from omnitune.serving.python import TRANSCRIPTION, task_of_model
 from omnitune.serving.served import Served
@@ -94,7 +96,8 @@ class PageModel:
         if not turns or turns[-1].role != "assistant":
             raise UserError("expected a conversation that ends with the assistant's answer")
         *asked, answer = turns
-        labelled, labels = [], []
+        labelled: list[Turn] = []
+        labels: list[str] = []
         for turn in asked:
             names = [f"medium {len(labels) + n}" for n in range(1, len(turn.media) + 1)]
             named = (replace(m, label=n) for m, n in zip(turn.media, names, strict=True))
@@ -103,6 +106,15 @@ class PageModel:
         prompt, model = self.served.prompts.prompt(labelled), self.served.model
         saw = look_back(model.model, model.renderer, prompt, answer.text, labels)
         return saw.values()
+
+
+def serve_page(config: WebConfig) -> int:
+    """Serves models with their page until it is told to stop; returns the exit status."""
+
+    def complete(app: FastAPI, served: Sequence[Served]) -> None:
+        add_pages(app, [PageModel(*pair) for pair in zip(served, config.ckpt_dir, strict=True)])
+
+    return serve(config, complete, "/")
 
 
 class Conversation(BaseModel):
