@@ -270,6 +270,7 @@ def test_the_keyboard_is_enough(page: Page) -> None:
     assert {"What it saw", "Copy", "Regenerate", "Edit"} <= set(names)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dark", [False, True])
 def test_nothing_serious_for_axe(page: Page, files: Path, dark: bool) -> None:
     page.look(dark)

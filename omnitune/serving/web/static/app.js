@@ -118,6 +118,7 @@ function attach(medium) {
   }
   state.attached.push(medium);
   drawAttached();
+  followDown(240);
   announce(`${medium.name} is attached`);
   focusText();
 }
@@ -212,9 +213,9 @@ async function answerOne(turn, one, model, view, signal) {
   view.finish();
 }
 
-function followDown() {
+function followDown(within = 160) {
   const main = $("main");
-  if (main.scrollHeight - main.scrollTop - main.clientHeight < 160) main.scrollTop = main.scrollHeight;
+  if (main.scrollHeight - main.scrollTop - main.clientHeight < within) main.scrollTop = main.scrollHeight;
 }
 
 const actions = (turn) => ({
