@@ -35,6 +35,7 @@ class Engine:
 
     def __init__(self, scheduler: Scheduler) -> None:
         self.scheduler = scheduler
+        scheduler.on_drawn = self._wake_loop
         self._wake = threading.Event()
         self._stopping = False
         self._thread: threading.Thread | None = None
@@ -121,9 +122,13 @@ class Engine:
                 self._wake.wait()
                 continue
             self.scheduler.turn()
-            if self._changes and self._loop is not None:
-                changes, self._changes = self._changes, []
-                self._loop.call_soon_threadsafe(self._hand_over, changes)
+            self._wake_loop()  # of what went wrong
+
+    def _wake_loop(self) -> None:
+        """Hands over what is new, while the next tokens are computed."""
+        if self._changes and self._loop is not None:
+            changes, self._changes = self._changes, []
+            self._loop.call_soon_threadsafe(self._hand_over, changes)
 
     def _hand_over(self, changes: Sequence[Change]) -> None:
         for change in changes:

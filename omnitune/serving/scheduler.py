@@ -106,6 +106,8 @@ class Scheduler:
         self.lock = threading.Lock()  # of the line
         self.waiting: deque[Job] = deque()
         self.running: dict[Row, Job] = {}
+        # Called when tokens are told, before the next ones are computed.
+        self.on_drawn: Callable[[], None] = lambda: None
         self.recent_seconds = 1.0  # that an answer took of late
         self._turn = threading.Lock()
         self._batch = RunningBatch(model, renderer.ends)
@@ -159,6 +161,7 @@ class Scheduler:
             try:
                 for row, drawn in self._batch.draw():
                     self._tell(self.running[row], drawn)
+                self.on_drawn()
                 self._batch.advance()
             except BaseException as error:
                 self._fail(list(self.running.values()), error)

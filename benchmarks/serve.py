@@ -1,0 +1,194 @@
+"""How fast a server answers, from 1 client to 32 at once.
+
+    python -m benchmarks.serve [--clients 1,2,4,8,16,32] [--requests 4] [--tokens 48] [--json FILE]
+
+The tiny model with random weights; every answer has the same number of tokens. Half of the
+questions are about a picture, no picture twice. Beside `omnitune serve` the same requests are sent
+to a plain loop of the library's `generate` behind FastAPI. Each server is a process of its own, and
+the clients another. Every client asks again when it has its answer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import base64
+import io
+import json
+import multiprocessing
+import socket
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import httpx
+import numpy as np
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.command import Arguments, command, numbers
+from benchmarks.workload import WORKLOADS, corpus_folder, make
+from omnitune.models.export import write_standard
+from omnitune.models.loading import save_omni
+from omnitune.storage import write_json
+
+SERVERS = ("omnitune", "plain")
+TEXTS = ("which color is the circle?", "how many objects are there?", "describe the picture.")
+
+
+class Timing(NamedTuple):
+    """Of one answer: seconds to its first token, seconds between two tokens after it."""
+
+    first: float
+    token: float
+
+
+def run_server(kind: str, folder: Path, tokens: int, listener: socket.socket) -> None:
+    """Serves until it is killed; in a process of its own."""
+    import uvicorn
+
+    if kind == "plain":
+        from benchmarks.plain_server import plain_app
+
+        app = plain_app(folder / "hf", tokens)
+    else:
+        from omnitune import load_model
+        from omnitune.serving.api.app import build_app
+        from omnitune.serving.served import Served
+
+        model = load_model(folder / "omni.pt")
+        model.renderer.ends = frozenset()  # how long an answer is does not depend on chance
+        app = build_app([Served("tiny", model)])
+    uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listener])
+
+
+@contextmanager
+def started(kind: str, folder: Path, tokens: int) -> Iterator[str]:
+    """A server in a process of its own; yields its address."""
+    spawn = multiprocessing.get_context("spawn")
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        process = spawn.Process(target=run_server, args=(kind, folder, tokens, listener))
+        process.start()
+        try:
+            while True:
+                try:
+                    httpx.get(f"{address}/health", timeout=5).raise_for_status()
+                    break
+                except httpx.HTTPError:
+                    time.sleep(0.2)
+            yield address
+        finally:
+            process.terminate()
+            process.join(10)
+            process.kill()
+
+
+def question(number: int) -> dict[str, Any]:
+    """A question; every second one is about a picture of its own."""
+    content: list[dict[str, Any]] = [{"type": "text", "text": TEXTS[number % len(TEXTS)]}]
+    if number % 2:
+        pixels = np.random.default_rng(number).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+        file = io.BytesIO()
+        Image.fromarray(pixels).save(file, "png")
+        url = f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+        content.append({"type": "image_url", "image_url": {"url": url}})
+    return {"role": "user", "content": content}
+
+
+async def ask(client: httpx.AsyncClient, number: int, tokens: int) -> Timing:
+    """One answer, streamed."""
+    body = {"messages": [question(number)], "max_tokens": tokens, "stream": True}
+    begun = time.perf_counter()
+    moments: list[float] = []
+    async with client.stream("POST", "/v1/chat/completions", json=body) as response:
+        response.raise_for_status()
+        async for line in response.aiter_lines():
+            if line.startswith("data: {"):
+                choices = json.loads(line[6:])["choices"]
+                if choices and choices[0]["delta"].get("content"):
+                    moments.append(time.perf_counter())
+    return Timing(moments[0] - begun, (moments[-1] - moments[0]) / max(1, tokens - 1))
+
+
+async def load(address: str, clients: int, requests: int, tokens: int, first: int) -> Any:
+    """Latencies and throughput of so many clients at once."""
+    timings: list[Timing] = []
+
+    async def client_of(place: int) -> None:
+        for turn in range(requests):
+            timings.append(await ask(http, first + turn * clients + place, tokens))
+
+    limits = httpx.Limits(max_connections=clients)
+    async with httpx.AsyncClient(base_url=address, timeout=600, limits=limits) as http:
+        begun = time.perf_counter()
+        await asyncio.gather(*(client_of(place) for place in range(clients)))
+        seconds = time.perf_counter() - begun
+    found = {"tokens_per_second": clients * requests * tokens / seconds}
+    for name in Timing._fields:
+        values = [1e3 * getattr(timing, name) for timing in timings]
+        found[f"{name}_ms"] = statistics.median(values)
+        found[f"{name}_ms_p95"] = float(np.percentile(values, 95))
+    return found
+
+
+def measure(
+    folder: Path, clients: Sequence[int], requests: int, tokens: int
+) -> dict[str, dict[str, dict[str, float]]]:
+    """By server, by number of clients, what was measured."""
+    results: dict[str, dict[str, dict[str, float]]] = {}
+    for kind in SERVERS:
+        results[kind] = {}
+        with started(kind, folder, tokens) as address:
+            asyncio.run(load(address, 2, 2, tokens, 0))  # warms up
+            first = 100
+            for count in clients:
+                found = asyncio.run(load(address, count, requests, tokens, first))
+                results[kind][str(count)] = found
+                first += count * requests
+    return results
+
+
+def show(results: dict[str, dict[str, dict[str, float]]]) -> None:
+    """Prints the table."""
+    table = Table(title="latency in ms: median (95th percentile)")
+    for name in ("server", "clients", "first token", "per token", "tokens/s"):
+        table.add_column(name, justify="left" if name == "server" else "right", no_wrap=True)
+    for kind, rows in results.items():
+        for clients, row in rows.items():
+            cells = [f"{row[f'{n}_ms']:.1f} ({row[f'{n}_ms_p95']:.1f})" for n in Timing._fields]
+            table.add_row(kind, clients, *cells, f"{row['tokens_per_second']:.0f}")
+    Console(width=100).print(table)
+
+
+@command
+def main(arguments: Arguments) -> None:
+    """Reads the options, runs, prints, writes."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--clients", default="1,2,4,8,16,32", help="at once, in turn")
+    parser.add_argument("--requests", type=int, default=4, help="of each client")
+    parser.add_argument("--tokens", type=int, default=48, help="length of every answer")
+    parser.add_argument("--data", type=Path, help="folder of a corpus [a small one is made]")
+    parser.add_argument("--json", type=Path, help="write the numbers to this file too")
+    options = parser.parse_args(arguments)
+    clients = numbers("--clients", options.clients)
+    bench = make(WORKLOADS["tiny"], options.data or corpus_folder())
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        save_omni(folder / "omni.pt", bench.model, bench.renderer)
+        write_standard(folder / "hf", bench.model.eval(), bench.renderer)
+        results = measure(folder, clients, options.requests, options.tokens)
+    show(results)
+    if options.json:
+        write_json(options.json, {"serve": results})
+
+
+if __name__ == "__main__":
+    sys.exit(main())
