@@ -58,6 +58,8 @@ class PageModel:
                 {"name": kind, "noun": MEDIA[kind].noun, "most": model.taught.most(kind)}
                 for kind in model.media
             ],
+            "media_after_text": model.taught.media_after_text,
+            "media_together": model.taught.media_together,
             "transcribes": self._transcribes,
             "max_tokens": self.served.prompts.context // 2,
         }

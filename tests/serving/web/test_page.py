@@ -91,6 +91,11 @@ def test_a_picture_a_sound_and_both(page: Page, models: list[PageModel], files: 
     ]
     # The picture moves along to the sound; a second one begins a new conversation.
     assert plain([one for [one] in answers]) == right
+    notes = [note.text for note in page.all(".answer .note")]
+    assert [note.partition(":")[0] for note in notes] == [
+        "The model reads from here on, with a.png",
+        "A new conversation for the model",
+    ]
     assert len(page.all(".mine img")) == 2
     assert len(page.all(".mine .sound canvas")) == 2
 

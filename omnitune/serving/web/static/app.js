@@ -159,6 +159,28 @@ const readBy = (model, media) => media.filter((medium) => model.media.some((m) =
 const turnsUntil = (model, last) => state.turns.slice(0, state.turns.indexOf(last) + 1)
   .filter((turn) => turn === last || answerOf(turn, model)?.text);
 
+/** What the model is shown of the turns before, in words, where that is less than all: see `as_taught`. */
+function shownOfBefore(model, last) {
+  let read = [], note = "";
+  for (const turn of turnsUntil(model, last)) {
+    const media = readBy(model, turn.media), before = read.flatMap((t) => t.media);
+    const most = (kind) => model.media.find((m) => m.name === kind).most;
+    const count = (list, kind) => list.filter((m) => m.kind === kind).length;
+    let kept = [];
+    note = "";
+    if (media.some((m) => count(before, m.kind) + count(media, m.kind) > most(m.kind))) {
+      if (read.length) note = "A new conversation for the model: it was taught with no more media at a time.";
+      read = [];
+    } else if (media.length && read.length && !model.media_after_text) {
+      kept = before.filter((m) => model.media_together || media.some((other) => other.kind === m.kind));
+      note = `The model reads from here on${kept.length ? `, with ${kept.map((m) => m.name).join(", ")}` : ""}: it was not taught with media after other turns.`;
+      read = [];
+    }
+    read.push({ media: [...kept, ...media] });
+  }
+  return note;
+}
+
 /** The conversation up to a turn as the API takes it, with the answers of one model. */
 function messagesFor(model, last) {
   const messages = state.settings.system.trim() ? [{ role: "system", content: state.settings.system }] : [];
@@ -193,6 +215,7 @@ async function answer(turn) {
 }
 
 async function answerOne(turn, one, model, view, signal) {
+  one.note = shownOfBefore(model, turn);
   const start = performance.now(), { max_tokens, temperature, top_p, seed } = state.settings;
   const request = { model: model.name, messages: messagesFor(model, turn), max_tokens: Math.min(max_tokens, model.max_tokens ?? max_tokens), temperature, top_p, ...(seed === "" ? {} : { seed: Number(seed) }) };
   try {
@@ -267,7 +290,7 @@ function draw() {
 
 function save() {
   const turns = state.turns.map(({ text, media, reference, answers }) => ({ text, media, reference,
-    answers: answers.map(({ model, title, text: said, finish, tokens, seconds, state: how }) => ({ model, title, text: said, finish, tokens, seconds, state: how })) }));
+    answers: answers.map(({ model, title, text: said, note, finish, tokens, seconds, state: how }) => ({ model, title, text: said, note, finish, tokens, seconds, state: how })) }));
   const file = new Blob([JSON.stringify({ format: FORMAT, saved: new Date().toISOString(), settings: { ...state.settings, key: undefined }, turns }, null, 1)], { type: "application/json" });
   const link = make("a", { href: URL.createObjectURL(file), download: `conversation-${new Date().toISOString().slice(0, 16).replace(/[:T]/g, "-")}.json` });
   link.click();

@@ -122,12 +122,16 @@ export function showAnswer(turn, answer, actions, named) {
   const box = make("section", { class: "answer", "aria-label": `Answer of ${answer.title}` },
     named ? make("h3", {}, answer.title) : null, said);
   if (turn.reference !== undefined) box.append(make("p", { class: "reference" }, "Reference: ", make("b", {}, turn.reference)));
+  const note = make("p", { class: "note" });
+  box.append(note);
   const problem = make("p", { class: "problem", role: "alert", hidden: true });
   box.append(problem, row);
   const update = () => {
     said.textContent = answer.text;
     box.classList.toggle("running", answer.state === "running");
     said.hidden = answer.state !== "running" && !answer.text && Boolean(answer.problem);
+    note.hidden = !answer.note;
+    note.textContent = answer.note ?? "";
     problem.hidden = !answer.problem;
     problem.textContent = answer.problem ?? "";
   };
