@@ -19,7 +19,7 @@ from omnitune.commands.looking import (
     validate,
 )
 from omnitune.commands.making import consolidate, corpus, fine_tune, parts, plan, pretrain, sft
-from omnitune.commands.talking import answer, serve
+from omnitune.commands.talking import answer, serve, web
 from omnitune.commands.wiring import Command, about
 from omnitune.config.help import aligned, asks_for_help
 from omnitune.config.parallel import OfFirstRank, rank_prefix
@@ -150,7 +150,7 @@ GROUPS: dict[str, tuple[Command, ...]] = {
     "Score": (evaluate,),
     "Look": (validate, inspect, replay, report, compare),
     "Export": (export,),
-    "Talk": (chat, serve, answer),
+    "Talk": (chat, web, serve, answer),
 }
 
 __all__ = ["fine_tune", "main"]

@@ -172,12 +172,3 @@ def _places(config: SftConfig) -> str:
     embedded = any(name not in config.sources for name in config.source_names)
     own = [held.path for held in config.sources.values()]
     return ", ".join([str(config.data_dir)] * embedded + own)
-
-
-@takes(ConsolidateConfig)
-def consolidate(config: ConsolidateConfig) -> int:
-    """Writes the newest checkpoint of a divided model as one file."""
-    from omnitune.training.sharded_checkpoint import consolidate_newest
-
-    print(f"{consolidate_newest(config.ckpt_dir)}: written")
-    return 0

@@ -43,6 +43,15 @@ class ServeConfig(Config):
     """after SIGTERM: how long answers that were begun may take to end"""
 
 
+class WebConfig(ServeConfig):
+    """Options of ``omnitune web``."""
+
+    ckpt_dir: list[Path] = Field([Path("checkpoints/omni_sft_tiny")], title="DIR ...", min_length=1)
+    """folders or files of the models; of several, two can answer side by side"""
+    port: Port = 8080
+    """port to listen on; 0 takes a free one"""
+
+
 class AnswerConfig(Config):
     """Options of ``omnitune answer``."""
 

@@ -16,7 +16,9 @@ P tokens of all segments, D head width.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -81,6 +83,8 @@ def segment_attention(
     plain = softcap is None and s_aux is None
     if segments is None:
         mask = _windowed(attention_mask, q_1HTD, k_1KTD, sliding_window)
+        if (watch := _WATCH.get()) is not None:
+            watch.add(q_1HTD, k_1KTD, mask, scaling, softcap, s_aux)
         if plain:
             options = {"scaling": scaling, "dropout": dropout, **kwargs}
             return sdpa_attention_forward(module, q_1HTD, k_1KTD, v_1KTD, mask, **options)
@@ -154,26 +158,93 @@ def _attend_plainly(
     Args:
         mask: true or 0 where a query sees a key; None for causal.
     """
-    queries, keys = q_BHLD.shape[2], k_BKLD.shape[2]
     groups = q_BHLD.shape[1] // k_BKLD.shape[1]
     dtype = torch.float32 if q_BHLD.device.type == "cpu" else v_BKLD.dtype
+    with torch.autocast(q_BHLD.device.type, enabled=False):
+        shares = _shares(q_BHLD.to(dtype), k_BKLD.to(dtype), mask, scaling, softcap, s_aux)
+        shares = nn.functional.dropout(shares, dropout)
+        v = v_BKLD.to(dtype).repeat_interleave(groups, dim=1)
+        return (shares.to(dtype) @ v).to(v_BKLD.dtype)
+
+
+def _shares(
+    q_BHLD: Tensor,
+    k_BKLD: Tensor,
+    mask: Tensor | None,
+    scaling: float | None,
+    softcap: float | None,
+    s_aux: Tensor | None,
+) -> Tensor:
+    """What part of its attention each query gives each key, in fp32: ``[B, H, queries, keys]``."""
+    queries, keys = q_BHLD.shape[2], k_BKLD.shape[2]
     scale = q_BHLD.shape[-1] ** -0.5 if scaling is None else scaling
     if mask is None:
         mask = q_BHLD.new_ones(queries, keys, dtype=torch.bool).tril(keys - queries)
     if mask.dtype == torch.bool:
         mask = torch.zeros_like(mask, dtype=torch.float32).masked_fill(~mask, -torch.inf)
-    with torch.autocast(q_BHLD.device.type, enabled=False):
-        k, v = (x.to(dtype).repeat_interleave(groups, dim=1) for x in (k_BKLD, v_BKLD))
-        scores = (q_BHLD.to(dtype) @ k.mT).float() * scale
-        if softcap is not None:
-            scores = (scores / softcap).tanh() * softcap
-        scores = scores + mask
-        if s_aux is not None:
-            sinks = s_aux.float().view(1, -1, 1, 1).expand(*scores.shape[:3], 1)
-            scores = torch.cat([scores, sinks], dim=-1)
-        shares = scores.softmax(dim=-1)[..., :keys]
-        shares = nn.functional.dropout(shares, dropout)
-        return (shares.to(dtype) @ v).to(v_BKLD.dtype)
+    k = k_BKLD.repeat_interleave(q_BHLD.shape[1] // k_BKLD.shape[1], dim=1)
+    scores = (q_BHLD @ k.mT).float() * scale
+    if softcap is not None:
+        scores = (scores / softcap).tanh() * softcap
+    scores = scores + mask
+    if s_aux is not None:
+        sinks = s_aux.float().view(1, -1, 1, 1).expand(*scores.shape[:3], 1)
+        scores = torch.cat([scores, sinks], dim=-1)
+    return scores.softmax(dim=-1)[..., :keys]
+
+
+class AttentionWatch:
+    """Adds up where the attention of the last queries lies.
+
+    Args:
+        count: how many queries, from the end, are watched.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self._sum_QK: Tensor | None = None
+        self._layers = 0
+
+    def add(
+        self,
+        q_BHLD: Tensor,
+        k_BKLD: Tensor,
+        mask: Tensor | None,
+        scaling: float | None,
+        softcap: float | None,
+        s_aux: Tensor | None,
+    ) -> None:
+        """Takes one layer's queries and keys, of one sequence."""
+        mask = None if mask is None else mask[..., -self.count :, :]
+        last_BHQD = q_BHLD[:, :, -self.count :].float()
+        shares = _shares(last_BHQD, k_BKLD.float(), mask, scaling, softcap, s_aux)
+        mean_QK = shares[0].mean(dim=0)
+        self._sum_QK = mean_QK if self._sum_QK is None else self._sum_QK + mean_QK
+        self._layers += 1
+
+    @property
+    def mean_QK(self) -> Tensor:
+        """What part each of the last queries gave each key, mean over heads and layers."""
+        assert self._sum_QK is not None, "nothing was watched"
+        return self._sum_QK / self._layers
+
+
+_WATCH: ContextVar[AttentionWatch | None] = ContextVar("attention_watch", default=None)
+
+
+@contextmanager
+def watched_attention(count: int) -> Iterator[AttentionWatch]:
+    """Watches the attention of what this thread computes over one unpacked sequence.
+
+    Args:
+        count: how many queries, from the end, are watched.
+    """
+    watch = AttentionWatch(count)
+    token = _WATCH.set(watch)
+    try:
+        yield watch
+    finally:
+        _WATCH.reset(token)
 
 
 def _suits_varlen(v_1KTD: Tensor) -> bool:

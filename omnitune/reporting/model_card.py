@@ -59,7 +59,7 @@ def write_card(
     lines += [USAGE.format(folder=json.dumps(name)), *_scores(results)]
     lines += ["## Parts", "", "| part | from | licence |", "| --- | --- | --- |"]
     for part, base in {**given, **bases}.items():
-        lines.append(f"| {part} | {_name(base)} | {licences.get(part, UNKNOWN)} |")
+        lines.append(f"| {part} | {name_of(base)} | {licences.get(part, UNKNOWN)} |")
     lines += ["", *_mix(config, results), *_recipe(config), *_certified(certificate)]
     path.write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
 
@@ -73,7 +73,7 @@ def licence_of(folder: Path) -> str:
     return found[1] if found else UNKNOWN
 
 
-def _name(base: str) -> str:
+def name_of(base: str) -> str:
     """A Hub id, or the last part of a path: where it lay says nothing to others."""
     is_id = not Path(base).is_absolute() and base.count("/") == 1 and not base.endswith(".pt")
     return base if is_id else Path(base).name

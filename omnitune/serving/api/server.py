@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -23,14 +23,22 @@ API_KEY = "OMNITUNE_API_KEY"
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
 
-def serve(config: ServeConfig) -> int:
+Complete = Callable[[FastAPI, Sequence[Served]], None]
+
+
+def serve(
+    config: ServeConfig, complete: Complete = lambda app, served: None, path: str = "/v1"
+) -> int:
     """Serves until it is told to stop (Ctrl-C, SIGTERM); what was begun is answered first.
+
+    Args:
+        complete: adds to the application what else it offers. path: to tell people.
 
     Raises:
         UserError: a model is missing, or the address cannot be listened on.
     """
-    for path in config.ckpt_dir:
-        require_model(path)
+    for folder in config.ckpt_dir:
+        require_model(folder)
     listener = listen(config.host, config.port)
     with listener:
         served = load_all(config)
@@ -44,10 +52,11 @@ def serve(config: ServeConfig) -> int:
             )
         listener.listen()  # who reads the next line may ask at once
         app = build_app(served, key, {config.host, *LOOPBACK} if local else None)
+        complete(app, served)
         host, port = listener.getsockname()[:2]
         address = f"[{host}]" if ":" in host else host
         names = ", ".join(one.name for one in served)
-        print(f"serving {names} on http://{address}:{port}/v1 (Ctrl-C ends it)", flush=True)
+        print(f"serving {names} on http://{address}:{port}{path} (Ctrl-C ends it)", flush=True)
         run(app, listener, config.drain_seconds)
     print("stopped; every answer that was begun has ended", flush=True)
     return 0
