@@ -52,6 +52,24 @@ def test_a_late_one_gets_its_first_token_at_once(model: ChatModel) -> None:
     assert {len(job.told) for job in scheduler.running.values() if job is not late} == {6}
 
 
+def test_eight_together_take_the_steps_of_one(model: ChatModel) -> None:
+    """So throughput grows with the clients as far as a step takes no longer for more of them."""
+    steps: list[int] = []
+    hook = model.model.thinker.get_decoder().register_forward_hook(lambda *_: steps.append(1))
+    taken = []
+    try:
+        for count in (1, 8):
+            scheduler = scheduler_of(model)
+            scheduler.submit(jobs_of(scheduler, model, [20] * count))
+            while not scheduler.idle:
+                scheduler.turn()
+            taken.append(len(steps))
+            steps.clear()
+    finally:
+        hook.remove()
+    assert taken == [20, 20]
+
+
 def test_first_come_first_served(model: ChatModel) -> None:
     scheduler = scheduler_of(model, most_rows=2)
     jobs = jobs_of(scheduler, model, [4, 2, 3, 1, 2])
