@@ -22,7 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -143,16 +143,18 @@ def measure(
     folder: Path, clients: Sequence[int], requests: int, tokens: int
 ) -> dict[str, dict[str, dict[str, float]]]:
     """By server, by number of clients, what was measured."""
-    results: dict[str, dict[str, dict[str, float]]] = {}
-    for kind in SERVERS:
-        results[kind] = {}
-        with started(kind, folder, tokens) as address:
+    results: dict[str, dict[str, dict[str, float]]] = {kind: {} for kind in SERVERS}
+    with ExitStack() as stack:
+        # In turn, so that what else the machine does concerns both alike.
+        there = {kind: stack.enter_context(started(kind, folder, tokens)) for kind in SERVERS}
+        for address in there.values():
             asyncio.run(load(address, 2, 2, tokens, 0))  # warms up
-            first = 100
-            for count in clients:
+        first = 100
+        for count in clients:
+            for kind, address in there.items():
                 found = asyncio.run(load(address, count, requests, tokens, first))
                 results[kind][str(count)] = found
-                first += count * requests
+            first += count * requests
     return results
 
 
