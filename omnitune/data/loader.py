@@ -134,7 +134,7 @@ class BatchStream:
             one whoever makes the batch. None: it is an error.
 
     Attributes:
-        watch: called by rank 0 with the number and the samples of each batch that is made.
+        watch: called with the number and the samples of each batch that is made, on every rank.
     """
 
     watch: Callable[[int, list[list[Item]]], None] | None = None
