@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from omnitune.serving.served import Served
 from omnitune.serving.web.pages import PageModel, add_pages
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-AXE = Path(__file__).with_name("axe.min.js")
+AXE = Path(str(files("axe_core_python"))) / "axe.min.js"
 FLAGS = (
     "--headless=new",
     "--no-sandbox",
