@@ -8,6 +8,7 @@ of it is there. One process and any number of ranks can read it.
 from __future__ import annotations
 
 import shutil
+import warnings
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from pathlib import Path
@@ -115,7 +116,9 @@ def read(path: Path) -> dict[str, Any]:
         name: torch.empty(cast(Any, found).size, dtype=cast(Any, found).properties.dtype)
         for name, found in reader.read_metadata().state_dict_metadata.items()
     }
-    dcp.load(tensors, storage_reader=reader, no_dist=True)
+    with warnings.catch_warnings():  # that there is no process group is as it should be
+        warnings.simplefilter("ignore", UserWarning)
+        dcp.load(tensors, storage_reader=reader, no_dist=True)
     names = rest.pop("optimizer_names")
     state: dict[int, dict[str, Tensor]] = {}
     for full, tensor in tensors.items():
