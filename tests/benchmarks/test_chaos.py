@@ -46,6 +46,7 @@ def test_runs_that_anything_happens_to_end_as_an_undisturbed_one() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif("OMNITUNE_LONG" not in os.environ, reason="takes up to an hour: OMNITUNE_LONG")
 def test_a_hundred_kills() -> None:
     chaos("--kills-only", "--faults", "100", "--seed", "2", seconds=3000)
 
