@@ -23,9 +23,9 @@ from omnitune.training.run_hash import Read, file_of
 
 REMEMBERED = 64  # newest losses, whose median a step's is compared with
 ENOUGH = 20  # losses from which on there is a usual one
-# A leap lies above the median by half of it, and by so many times the usual distance from it:
-# losses of small batches differ by much, and small losses by many times.
-LEAP, DISTANCES = 1.5, 8.0
+# A leap lies so many times above all of them but one, which may be a leap itself: losses of small
+# batches differ by much, and small losses by many times.
+LEAP = 2.0
 
 Each = Sequence[tuple[Sequence[float], Sequence[float]]]
 
@@ -69,8 +69,7 @@ def _leapt(state: dict[str, Any], loss: float) -> float:
     """The median that a loss lies far above, else 0; remembers the loss."""
     losses = state.setdefault("newest_losses", [])
     usual = median(losses) if len(losses) >= ENOUGH else math.inf
-    distance = median(abs(x - usual) for x in losses) if len(losses) >= ENOUGH else math.inf
-    leapt = loss > LEAP * usual and loss - usual > DISTANCES * distance
+    leapt = usual < math.inf and loss > LEAP * sorted(losses)[-2]
     losses.append(loss)
     del losses[:-REMEMBERED]
     return usual if leapt else 0.0
