@@ -15,6 +15,7 @@ from omnitune.sample import UserError
 
 INSIDE = "::/"  # begins a medium's path that lies in the record that names it
 
+BLANK = b" \t\r\n"  # around a line's content
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # UTF-32's begin alike or with zeros
 
 
@@ -133,6 +134,21 @@ def _as_text(value: Any) -> Any:
     if hasattr(value, "tolist"):
         return value.tolist()
     return str(value)
+
+
+def lines_of(path: Path) -> Iterator[tuple[int, int, bytes]]:
+    """Number (from 1), first byte and content of each line of a file that is not blank.
+
+    Raises:
+        OSError: the file cannot be read.
+        UserError: it is UTF-16 or UTF-32.
+    """
+    with path.open("rb") as file:
+        start = skip_byte_order_mark(path, file)
+        for number, line in enumerate(file, 1):
+            if content := line.strip(BLANK):
+                yield number, start + line.index(content), content
+            start += len(line)
 
 
 def skip_byte_order_mark(path: Path, file: BinaryIO) -> int:

@@ -7,7 +7,6 @@ beside a user's own data.
 from __future__ import annotations
 
 import os
-import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -87,8 +86,3 @@ def trim(folder: Path, limit: int, spared: Path | None = None) -> None:
 
 def _files(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".tmp"]
-
-
-def clear(name: str) -> None:
-    """Deletes a folder of the cache."""
-    shutil.rmtree(cache_folder(name), ignore_errors=True)

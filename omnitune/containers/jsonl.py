@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from omnitune.config.settings import object_of_pairs
-from omnitune.containers.base import Container, skip_byte_order_mark
+from omnitune.containers.base import BLANK, Container, lines_of
 from omnitune.sample import UserError
 
 _DECODER = json.JSONDecoder(object_pairs_hook=object_of_pairs)
-_BLANK = b" \t\r\n"
 
 
 class JsonLinesContainer(Container):
@@ -24,8 +23,8 @@ class JsonLinesContainer(Container):
 
     def recognises(self, head: bytes) -> bool:
         """Whether the first line is a whole object, and another one begins on the next line."""
-        first, _, rest = head.removeprefix(codecs.BOM_UTF8).lstrip(_BLANK).partition(b"\n")
-        if not first.startswith(b"{") or not rest.lstrip(_BLANK).startswith(b"{"):
+        first, _, rest = head.removeprefix(codecs.BOM_UTF8).lstrip(BLANK).partition(b"\n")
+        if not first.startswith(b"{") or not rest.lstrip(BLANK).startswith(b"{"):
             return False
         try:
             return isinstance(json.loads(first), dict)
@@ -34,14 +33,8 @@ class JsonLinesContainer(Container):
 
     def scan(self, path: Path) -> Iterator[tuple[int, int, Any]]:
         """Yields first byte, number of bytes and value of each line that is not blank."""
-        with path.open("rb") as file:
-            start = skip_byte_order_mark(path, file)
-            for number, line in enumerate(file, 1):
-                content = line.strip(_BLANK)
-                if content:
-                    value = _decode(path, number, content)
-                    yield start + line.index(content), len(content), value
-                start += len(line)
+        for number, start, content in lines_of(path):
+            yield start, len(content), _decode(path, number, content)
 
 
 def _decode(path: Path, line: int, content: bytes) -> Any:

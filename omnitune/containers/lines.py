@@ -6,11 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from omnitune.containers.base import Container, skip_byte_order_mark
+from omnitune.containers.base import Container, lines_of
 from omnitune.sample import UserError
 
 LINE = "line"  # key of a record
-_BLANK = b" \t\r\n"
 
 
 class LinesContainer(Container):
@@ -28,20 +27,14 @@ class LinesContainer(Container):
 
     def scan(self, path: Path) -> Iterator[tuple[int, int, Any]]:
         """Yields first byte, number of bytes and value of each line."""
-        with path.open("rb") as file:
-            start = skip_byte_order_mark(path, file)
-            for number, line in enumerate(file, 1):
-                content = line.strip(_BLANK)
-                if content:
-                    try:
-                        value = self.value(content)
-                    except UnicodeDecodeError as error:
-                        raise UserError(
-                            f"{path}: line {number} is not UTF-8 text ({error.reason}); save it "
-                            "as UTF-8"
-                        ) from None
-                    yield start + line.index(content), len(content), value
-                start += len(line)
+        for number, start, content in lines_of(path):
+            try:
+                value = self.value(content)
+            except UnicodeDecodeError as error:
+                raise UserError(
+                    f"{path}: line {number} is not UTF-8 text ({error.reason}); save it as UTF-8"
+                ) from None
+            yield start, len(content), value
 
     def value(self, content: bytes) -> Any:
         """The line under its key."""
