@@ -388,3 +388,8 @@ def test_save_whole_may_be_left_to_the_size_of_parts(tmp_path: Path, value: bool
     if value is not None:
         arguments = ["--save-whole" if value else "--no-save-whole"]
         assert load_config(SftConfig, None, arguments).save_whole is value
+
+
+def test_a_key_that_a_source_lacks_is_told_in_its_own_words(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"sources\.x\.path is required: file, folder or pattern"):
+        load(tmp_path, {"sources": {"x": {"weight": 2}}})

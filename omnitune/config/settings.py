@@ -183,7 +183,7 @@ def _explain(cls: type[Config], problem: Any, origin: dict[str, str], file: Path
         return option(path) if typed else ".".join(path)
 
     if kind == "missing":
-        field = fields_of(cls)[path[0]]
+        field = fields_of(_inner_model(cls, path[:-1]))[path[-1]]
         name = field.title if key == cls.positional else named(path)
         return f"{name} is required: {field.description}"
     if kind in ("extra_forbidden", UNKNOWN_NAME):

@@ -151,9 +151,11 @@ def _read(config: ConvertConfig) -> tuple[DataPlace, dict[str, Samples]]:
 def _dialect(name: str, option: str) -> Dialect:
     if name in DIALECTS:
         return DIALECTS[name]
-    close = nearest(name, DIALECTS)
+    written = [n for n, d in DIALECTS.items() if type(d).foreign is not Dialect.foreign]
+    known = written if option == "--to" else list(DIALECTS)
+    close = nearest(name, known)
     meant = f" (did you mean {close}?)" if close else ""
-    raise UserError(f"{option} {name}: is no known format{meant}; known: {', '.join(DIALECTS)}")
+    raise UserError(f"{option} {name}: is no known format{meant}; known: {', '.join(known)}")
 
 
 def _targets(
