@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
-import resource
 import statistics
 import sys
 from collections import defaultdict
@@ -40,6 +39,7 @@ from omnitune.config.sft import SftConfig
 from omnitune.data.packing import pack, share_prefix
 from omnitune.sample import UserError
 from omnitune.storage import write_json
+from omnitune.training.plan_lines import peak_resident
 
 Version = tuple[str, bool]  # its name, and whether in bf16
 Turns = tuple[
@@ -127,15 +127,8 @@ def peak_memory() -> float:
     """
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**20
-    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return own + sum(_peak_of(child.pid) for child in multiprocessing.active_children())
-
-
-def _peak_of(pid: int | None) -> float:
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) / 1024
-    return 0.0
+    processes = ["self", *(child.pid or 0 for child in multiprocessing.active_children())]
+    return sum(peak_resident(process) for process in processes) / 2**20
 
 
 def compare(

@@ -69,6 +69,25 @@ def resident() -> int:
     return int(pages) * resource.getpagesize()
 
 
+def peak_resident(process: int | str = "self") -> int:
+    """Most bytes that a process has held in memory so far.
+
+    Linux's `ru_maxrss` begins at what the parent held when it started the process, so a small
+    process of a large one would look large: its own high-water mark is read where there is one.
+    """
+    try:
+        status = Path(f"/proc/{process}/status").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        status = ""
+    for line in status.splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    if process != "self":
+        return 0
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
 class Comparison:
     """Compares the first steps of a run with its plan.
 
@@ -98,5 +117,4 @@ class Comparison:
         """Most bytes so far: on a GPU those of tensors, on a CPU the growth of the process."""
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device)
-        unit = 1 if sys.platform == "darwin" else 1024
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit - self.before
+        return peak_resident() - self.before

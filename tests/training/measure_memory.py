@@ -4,7 +4,6 @@ Run as a process of its own: what a process has held at most cannot be reset.
 """
 
 import json
-import resource
 import sys
 
 import torch
@@ -17,7 +16,7 @@ from omnitune.models.omni import OmniConfig, OmniModel
 from omnitune.tiny.pretrain_lm import ThinkerConfig
 from omnitune.training.memory import estimate_memory
 from omnitune.training.optim import trainable
-from omnitune.training.plan_lines import resident
+from omnitune.training.plan_lines import peak_resident, resident
 
 SAMPLES = 6
 STEPS = 4
@@ -44,7 +43,7 @@ def main(frozen: bool, words: int) -> None:
         model(batch)[0].sum().backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
+    peak = peak_resident() - before
     tokens, targets = len(batch.tokens_T), len(batch.labels_N)
     terms = estimate_memory(model, tokens, targets, bf16=False, on_cpu=True)
     print(json.dumps({"measured": peak, "estimated": sum(terms.values())}))
