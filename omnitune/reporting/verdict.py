@@ -157,9 +157,9 @@ def _verdict(found: Sequence[Finding]) -> Verdict:
     if ranked[BAD] or (ranked[WEAK] and not good):
         grade, said = BAD, ranked[BAD] or ranked[WEAK]
     elif ranked[WEAK]:
-        grade, said, but = WEAK, ranked[FINE], ranked[WEAK][:1]
+        grade, said, but = WEAK, ranked[FINE], [*ranked[WEAK][:1], *ranked[FEW][:1]]
     elif good:
-        grade, said = FINE, ranked[FINE]
+        grade, said, but = FINE, ranked[FINE], ranked[FEW][:1]  # not hidden behind what is good
     else:
         grade = UNKNOWN if ranked[UNKNOWN] or not ranked[FEW] else FEW
         said = ranked[UNKNOWN] + ranked[FEW]

@@ -230,6 +230,14 @@ def test_nothing_is_claimed_of_little() -> None:
     assert judge(rich_results()).grade == "bad"  # 50 % where guessing gets 30 %
 
 
+def test_what_is_good_does_not_hide_a_task_of_few_questions() -> None:
+    results = run()
+    results["tasks"]["transcription"] = heard(1.48, 1.2, 1.9, questions=10)
+    verdict = judge(results)
+    assert verdict.grade == "fine"
+    assert "; but the score for transcripts of speech rests on 10 questions" in verdict.sentence
+
+
 def test_odd_values_are_left_out() -> None:
     odd = {"reliance": {"image": 3}, "text_guard": [1], "follow_ups": {"a": None}}
     splits = {"x": {"tasks": {"image_qa": {"at_limit": "many"}}}, "y": None}
