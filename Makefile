@@ -77,8 +77,9 @@ scores: $(STAMP) ## train everything with three seeds and write docs/results.md
 	$(VENV)/bin/omnitune corpus
 	$(PY) -m benchmarks.scores
 
+# A file's tests stay together: they share what they made. More processes would want more memory.
 test: $(STAMP) ## run all tests
-	$(PY) -m pytest
+	$(PY) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 test-fast: $(STAMP) ## run the tests that are not marked slow
 	$(PY) -m pytest -m "not slow"
