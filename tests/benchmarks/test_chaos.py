@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.chaos import damage, same
+from benchmarks.chaos_outcome import damage, same
 from omnitune.sample import UserError
 from omnitune.storage import read_checkpoint, write_checkpoint
 
