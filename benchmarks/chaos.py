@@ -83,7 +83,7 @@ class Chaos:
     steps: int = STEPS
     kills_only: bool = False
     ranks: int = 1
-    modes: tuple[str, ...] = ("auto",)
+    modes: tuple[Mode, ...] = ("auto",)
     torchrun: float = 0.0
     survived: Counter[str] = field(default_factory=Counter)
     finished: Counter[str] = field(default_factory=Counter)
@@ -108,7 +108,7 @@ class Chaos:
         """Where the cached features lie."""
         return self.home / "data" / FEATURES_FOLDER
 
-    def run(self, name: str, mode: str) -> Disturbed:
+    def run(self, name: str, mode: Mode) -> Disturbed:
         """A run with a folder of its own."""
         run = Disturbed(name, mode, self.home / name)
         if self.mounts:
@@ -162,8 +162,7 @@ class Chaos:
             return [of_torchrun]
         if self.kills_only:
             return [of_signal]
-        late = [of_a_long_pause] if self.ranks > 1 else []
-        return [of_signal, of_signal, of_signal, of_a_pause, *late, of_no_room, of_damage, of_junk]
+        return [of_signal, of_signal, of_signal, of_a_pause, of_no_room, of_damage, of_junk]
 
     def until_a_moment(self, job: Job, folder: Path) -> bool:
         """Waits for any time of a command, or for a file that is just being written.
@@ -228,30 +227,18 @@ def of_signal(chaos: Chaos, run: Disturbed) -> tuple[str, Job]:
 
 
 def of_a_pause(chaos: Chaos, run: Disturbed) -> tuple[str, Job]:
-    """A rank does nothing for a moment."""
-    job = chaos.start(run)
+    """A rank does nothing for a moment, or for longer than the others wait."""
+    too_long = chaos.ranks > 1 and chaos.rng.random() < 0.4
+    job = chaos.start(run, timeout=TIMEOUT if too_long else 60)
     if not chaos.until_a_moment(job, run.out):
         return "", job
-    pause(job, chaos.rng.randrange(chaos.ranks), 0.3)
+    rank = [chaos.rng.randrange(chaos.ranks)]
+    job.send(signal.SIGSTOP, rank)
+    time.sleep(TIMEOUT + 1.5 if too_long else 0.3)
+    job.send(signal.SIGCONT, rank)
     job.end()
-    return "paused (SIGSTOP)", job
-
-
-def of_a_long_pause(chaos: Chaos, run: Disturbed) -> tuple[str, Job]:
-    """A rank does nothing for longer than the others wait."""
-    job = chaos.start(run, timeout=TIMEOUT)
-    if not chaos.until_a_moment(job, run.out):
-        return "", job
-    pause(job, chaos.rng.randrange(chaos.ranks), TIMEOUT + 1.5)
-    job.end()
-    return "one rank paused for longer than parallel.timeout", job
-
-
-def pause(job: Job, rank: int, seconds: float) -> None:
-    """Holds a process up."""
-    job.send(signal.SIGSTOP, [rank])
-    time.sleep(seconds)
-    job.send(signal.SIGCONT, [rank])
+    whom = "one rank " if chaos.ranks > 1 else ""
+    return f"{whom}paused{' for longer than parallel.timeout' if too_long else ''} (SIGSTOP)", job
 
 
 def of_no_room(chaos: Chaos, run: Disturbed) -> tuple[str, Job]:
@@ -287,7 +274,9 @@ def of_damage(chaos: Chaos, run: Disturbed) -> tuple[str, Job]:
 
 
 def of_junk(chaos: Chaos, run: Disturbed) -> tuple[str, Job]:
-    """Records that are none come into the data, are refused, and go again."""
+    """A run that has begun refuses data that are others now, here with records that are none."""
+    if not step_files(run.out):
+        return of_signal(chaos, run)
     file = (
         chaos.home
         / "data"
@@ -301,8 +290,7 @@ def of_junk(chaos: Chaos, run: Disturbed) -> tuple[str, Job]:
         job.end()
     finally:
         file.write_bytes(before)
-    finished = (run.out / "results.json").exists()
-    if any(status not in ((0, 2) if finished else (2,)) for status in job.ended.values()):
+    if any(status != 2 for status in job.ended.values()):
         raise ChaosError(f"junk among the records: the statuses are {job.ended}\n{job.last_lines}")
     return "junk among the records", job
 
@@ -359,15 +347,17 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, help="how long [default: 10, unless --faults]")
     parser.add_argument("--faults", type=int, help="so many faults instead")
     parser.add_argument("--ranks", type=int, default=2, help="processes of a run [default: 2]")
-    parser.add_argument("--modes", help="of several ranks, in turn [default: ddp,fsdp]")
-    parser.add_argument("--torchrun", type=float, default=0.2, help="share of commands under it")
+    parser.add_argument(
+        "--modes", nargs="+", choices=["ddp", "fsdp"], default=["ddp", "fsdp"], help="in turn"
+    )
+    parser.add_argument("--torchrun", type=float, default=0.1, help="share of commands under it")
     parser.add_argument("--kills-only", action="store_true", help="no fault but SIGKILL")
     parser.add_argument("--seed", type=int, default=0, help="of the faults and their moments")
     parser.add_argument("--steps", type=int, default=STEPS, help="optimiser steps of a run")
     options = parser.parse_args(arguments)
     minutes = options.minutes if options.minutes or options.faults else 10.0
     several = options.ranks > 1
-    modes = tuple((options.modes or "ddp,fsdp").split(",")) if several else ("auto",)
+    modes: tuple[Mode, ...] = tuple(options.modes) if several else ("auto",)
     torch.set_num_threads(1)
     index.KEEP_FROM = 0  # of the small data too an index is kept
     with tempfile.TemporaryDirectory(prefix="omnitune-chaos-") as folder:
