@@ -3,19 +3,20 @@
     python -m benchmarks.chaos --minutes 10
 
 Random faults hit a small run at random moments, in indexing, caching, training, saving and scoring:
-killed, politely stopped, paused, no room for a file, a damaged checkpoint, a junk manifest, caches
-deleted. Broken media are among the data all the time. After each fault the newest checkpoint must
-be whole, and the same command with --resume goes on. Each run that reaches its end is compared,
-bit for bit, with one that was never disturbed: weights, scores, answers, the log, the run hash.
+a rank or all of them killed, politely stopped or paused; a small file system that is full; a
+damaged checkpoint, a junk manifest; records that are no records; caches deleted. Broken media are
+among the data all the time. Whole and divided models (DDP, FSDP) take turns, and so do ranks that
+were started one by one and torchrun, which starts lost ones anew. After each fault the newest
+checkpoint must be whole, and the same command with --resume goes on. Each run that reaches its end
+is compared, bit for bit, with one of as many ranks that was never disturbed: weights, scores,
+answers, the log, the run hash.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import random
-import resource
 import shutil
 import signal
 import sys
@@ -23,24 +24,26 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 
+from benchmarks import chaos_disk
 from benchmarks.chaos_home import config_of, make_home
-from omnitune import cli
-from omnitune.config.sft import SftConfig
+from benchmarks.chaos_outcome import damage, newest_step, outcome, read_step, same
+from benchmarks.chaos_ranks import TORCHRUN, ChaosError, Job, start
+from omnitune.config.parallel import Mode
 from omnitune.data import index
+from omnitune.data.feature_cache import FEATURES_FOLDER
 from omnitune.reporting import report as report  # here, so that no process need import them again
-from omnitune.storage import MANIFEST, read_checkpoint
+from omnitune.sources import SOURCES
 from omnitune.training import sft as sft
 from omnitune.training.checkpoint import step_files
 
-PATIENCE = 300.0  # seconds after which a command hangs
 STEPS = 24
-LIMITS = (30_000, 1_000_000)  # bytes of a file, at most: from none of the checkpoints to all
+ROOM = (0, 1_000_000)  # bytes that are left: of none of the checkpoints to all
 SIGNALS = {
     "killed (SIGKILL)": signal.SIGKILL,
     "stopped (SIGTERM)": signal.SIGTERM,
@@ -48,289 +51,340 @@ SIGNALS = {
     "interrupted (SIGINT)": signal.SIGINT,
 }
 STATUS = {signal.SIGTERM: 143, signal.SIGUSR1: 75, signal.SIGINT: 130, signal.SIGKILL: -9}
-CLOCKS = ("seconds", "scoring_seconds")
+TIMEOUT = 2  # seconds that ranks wait for one that is paused for longer
+OTHERS = (0, 2, 75)  # how ranks end of which another one was hit
+Fault = Callable[["Chaos", "Disturbed"], tuple[str, Job]]
 
 
-class ChaosError(Exception):
-    """A promise was broken."""
+@dataclass
+class Disturbed:
+    """A run that is disturbed: its name, and how its ranks share the model."""
+
+    name: str
+    mode: Mode
+    out: Path
 
 
 @dataclass
 class Chaos:
     """A folder in which runs are disturbed.
 
+    Args:
+        ranks: processes of a run. modes: of ``parallel``, which runs take in turn.
+        torchrun: share of the commands that it starts.
+
     Attributes:
         survived: how often, by fault. finished: runs that ended as the undisturbed one.
+        duration: seconds of an undisturbed command, by how it is started.
     """
 
     home: Path
     rng: random.Random
     steps: int = STEPS
     kills_only: bool = False
+    ranks: int = 1
+    modes: tuple[Mode, ...] = ("auto",)
+    torchrun: float = 0.0
     survived: Counter[str] = field(default_factory=Counter)
-    finished: int = 0
-    duration: float = 0.0
+    finished: Counter[str] = field(default_factory=Counter)
+    duration: dict[bool, float] = field(default_factory=dict)
+    mounts: bool = False
 
     def begin(self) -> None:
-        """Makes the data and the undisturbed run."""
+        """Makes the data and the undisturbed runs."""
+        self.mounts = chaos_disk.can_mount()
         make_home(self.home)
-        self.ended(self.start(self.config("warm")))  # what is read for the first time takes longer
-        started = time.monotonic()
-        status = self.wait(self.start(self.config("straight")))
-        self.duration = 0.7 * (time.monotonic() - started)
-        if status:
-            raise ChaosError(f"the undisturbed run ended with status {status}\n{self.log}")
-        print(f"undisturbed run: {time.monotonic() - started:.1f} s", flush=True)
-
-    def config(self, name: str) -> SftConfig:
-        return config_of(self.home, name, self.steps)
+        if self.mounts:
+            chaos_disk.mount(self.features)
+        self.go_on(self.run("warm", self.modes[0]))  # what is read for the first time takes longer
+        for mode in self.modes:
+            took = self.go_on(self.run(f"straight-{mode}", mode))
+            self.duration[False] = max(self.duration.get(False, 0.0), 0.7 * took)
+            print(f"undisturbed run, {mode}: {took:.1f} s", flush=True)
+        self.duration[True] = 3 * self.duration[False]
 
     @property
-    def log(self) -> str:
-        """The last lines that the newest command printed."""
-        lines = (self.home / "log.txt").read_text(encoding="utf-8", errors="replace").splitlines()
-        return "\n".join(lines[-30:])
+    def features(self) -> Path:
+        """Where the cached features lie."""
+        return self.home / "data" / FEATURES_FOLDER
 
-    def start(self, config: SftConfig, limit: int | None = None) -> int:
-        """Starts the command in a process of its own; returns its number."""
-        file = self.home / f"{config.out.name}.json"
+    def run(self, name: str, mode: Mode) -> Disturbed:
+        """A run with a folder of its own."""
+        run = Disturbed(name, mode, self.home / name)
+        if self.mounts:
+            chaos_disk.mount(run.out)
+        return run
+
+    def forget(self, run: Disturbed) -> None:
+        """Removes a run's folder."""
+        if self.mounts:
+            chaos_disk.unmount(run.out)
+        shutil.rmtree(run.out)
+
+    def start(
+        self, run: Disturbed, torchrun: bool = False, limit: int | None = None, timeout: float = 60
+    ) -> Job:
+        """Starts the command with --resume."""
+        config = config_of(self.home, run.name, self.steps, run.mode, timeout)
+        file = self.home / f"{run.name}.json"
         file.write_text(config.model_dump_json(exclude_unset=True), encoding="utf-8")
-        sys.stdout.flush()
-        if process := os.fork():
-            return process
-        status = 1
-        try:
-            log = os.open(self.home / "log.txt", os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
-            os.dup2(log, 1)
-            os.dup2(log, 2)
-            # Before threads do it at once, which in a fresh copy of a process torch cannot bear.
-            torch.set_num_threads(1)
-            if limit:
-                hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
-                resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
-            status = cli.main(["sft", "--config", str(file), "--resume"])
-        except BaseException as error:
-            print(f"{type(error).__name__} outside of the command: {error}", file=sys.stderr)
-        finally:
-            sys.stdout.flush()
-            os._exit(status)
+        arguments = ["sft", "--config", str(file), "--resume"]
+        return start(arguments, self.home / "log.txt", self.ranks, torchrun, limit)
 
-    def wait(self, process: int, seconds: float = PATIENCE) -> int | None:
-        """Exit status of a process; None if it runs on after so many seconds."""
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            done, status = os.waitpid(process, os.WNOHANG)
-            if done:
-                return os.waitstatus_to_exitcode(status)
-            time.sleep(0.001)
-        return None
+    def go_on(self, run: Disturbed) -> float:
+        """Goes on to the end without a fault; returns the seconds that it took."""
+        started = time.monotonic()
+        job = self.start(run)
+        job.end()
+        if not job.finished:
+            raise ChaosError(f"without a fault: the statuses are {job.ended}\n{job.last_lines}")
+        return time.monotonic() - started
 
-    def ended(self, process: int) -> int:
-        """Exit status of a process that must end now."""
-        status = self.wait(process)
-        if status is None:
-            os.kill(process, signal.SIGKILL)
-            self.wait(process)
-            raise ChaosError(f"a command hangs\n{self.log}")
-        return status
-
-    def disturb(self, name: str) -> bool:
+    def disturb(self, run: Disturbed) -> bool:
         """One command with one fault; returns whether the run is finished."""
-        config = self.config(name)
-        faults: list[Callable[[SftConfig], tuple[str, int]]] = [self._signal] * 3
-        if not self.kills_only:
-            faults += [self._pause, self._no_room, self._damage]
         if self.rng.random() < 0.3:
-            shutil.rmtree(self.home / "data" / ".features", ignore_errors=True)
+            for path in self.features.glob("*"):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
             self.survived["caches deleted"] += 1
-        what, status = self.rng.choice(faults)(config)
-        if not what:  # a moment too late: this machine has become faster
-            self.duration = max(0.5, 0.8 * self.duration)
-        self._check_folder(config.out, what, status)
+        started = time.monotonic()
+        what, job = self.rng.choice(self.faults())(self, run)
+        self._check(run, what, job)
         if what:
             self.survived[what] += 1
-        at = newest_step(config.out)
-        print(f"{name}: {what or 'ended before the fault'}, newest checkpoint {at}", flush=True)
-        return status == 0
+        seconds = time.monotonic() - started
+        told = f"{what or 'ended before the fault'}, newest checkpoint {newest_step(run.out)}"
+        print(f"{run.name}: {told} ({seconds:.0f} s)", flush=True)
+        return job.finished
 
-    def _until_a_moment(self, process: int, folder: Path) -> int | None:
-        """Waits for any time of the command, or for a file that is just being written."""
+    def faults(self) -> list[Fault]:
+        """What may happen to the next command."""
+        if self.torchrun and self.rng.random() < self.torchrun:
+            return [of_torchrun]
+        if self.kills_only:
+            return [of_signal]
+        return [of_signal, of_signal, of_signal, of_a_pause, of_no_room, of_damage, of_junk]
+
+    def until_a_moment(self, job: Job, folder: Path) -> bool:
+        """Waits for any time of a command, or for a file that is just being written.
+
+        Returns:
+            whether anything of it still runs.
+        """
+        duration = self.duration[TORCHRUN in job.running]
         if self.rng.random() < 0.4:
-            return self.wait(process, self.rng.uniform(0.1, self.duration))
-        waited = time.monotonic() + self.rng.uniform(0.3, self.duration)
-        while time.monotonic() < waited or not list(folder.glob("*.tmp")):
-            if (status := self.wait(process, 0.001)) is not None:
-                return status
-        return None
+            job.wait(self.rng.uniform(0.1, duration))
+        else:
+            moment = time.monotonic() + self.rng.uniform(0.3, duration)
+            while time.monotonic() < moment or not list(folder.glob("*.tmp")):
+                if job.wait(0.001):
+                    break
+        if not job.running:  # a moment too late: this machine has become faster
+            self.duration[TORCHRUN in job.ended] = max(0.5, 0.8 * duration)
+        return bool(job.running)
 
-    def _signal(self, config: SftConfig) -> tuple[str, int]:
-        names = ["killed (SIGKILL)"] if self.kills_only else list(SIGNALS)
-        what = self.rng.choice(names)
-        number = SIGNALS[what]
-        process = self.start(config)
-        status = self._until_a_moment(process, config.out)
-        if status is not None:
-            return "", status
-        os.kill(process, number)
-        status = self.ended(process)
-        if status not in (STATUS[number], 0):
-            raise ChaosError(f"{what}, but the status is {status}\n{self.log}")
-        return what, status
-
-    def _pause(self, config: SftConfig) -> tuple[str, int]:
-        process = self.start(config)
-        status = self._until_a_moment(process, config.out)
-        if status is not None:
-            return "", status
-        os.kill(process, signal.SIGSTOP)
-        time.sleep(0.3)
-        os.kill(process, signal.SIGCONT)
-        return "paused (SIGSTOP)", self.ended(process)
-
-    def _no_room(self, config: SftConfig) -> tuple[str, int]:
-        limit = int(self.rng.uniform(*LIMITS))
-        status = self.ended(self.start(config, limit))
-        if status not in (0, 2):
-            raise ChaosError(f"no file above {limit} bytes: the status is {status}\n{self.log}")
-        if left := [path.name for path in config.out.glob("*.tmp")]:
-            raise ChaosError(f"no file above {limit} bytes: {left} are left")
-        return "no room for a file", status
-
-    def _damage(self, config: SftConfig) -> tuple[str, int]:
-        files = step_files(config.out)
-        if files:
-            damage(self.rng, self.rng.choice(files))
-        status = self.ended(self.start(config))
-        if status:
-            raise ChaosError(f"a damaged checkpoint: the status is {status}\n{self.log}")
-        return ("damaged checkpoint" if files else ""), status
-
-    def _check_folder(self, folder: Path, what: str, status: int) -> None:
-        """The newest checkpoint loads, whatever came before."""
+    def _check(self, run: Disturbed, what: str, job: Job) -> None:
+        """The newest checkpoint loads, whatever came before, and every process has a say."""
         try:
-            for path in step_files(folder)[-1:]:
-                read_checkpoint(path)
+            for path in step_files(run.out)[-1:]:
+                read_step(path)
         except Exception as error:
             raise ChaosError(f"after {what}: {error}") from error
-        if status not in (0, 2, *STATUS.values()):
-            raise ChaosError(f"after {what}: the command ended with {status}\n{self.log}")
+        known = {0, 2, *STATUS.values()} | ({1} if TORCHRUN in job.ended else set())
+        if wrong := {r: s for r, s in job.ended.items() if s not in known}:
+            raise ChaosError(f"after {what}: the statuses are {wrong}\n{job.last_lines}")
 
-    def go_on(self, name: str) -> None:
-        """Goes on to the end without a fault."""
-        status = self.ended(self.start(self.config(name)))
-        if status:
-            raise ChaosError(f"going on to the end: the status is {status}\n{self.log}")
-
-    def compare(self, name: str) -> None:
+    def compare(self, run: Disturbed) -> None:
         """Raises a ChaosError where a run's end differs from the undisturbed one's."""
-        one, other = outcome(self.home / "straight"), outcome(self.home / name)
+        one, other = outcome(self.home / f"straight-{run.mode}"), outcome(run.out)
         for key, value in one.items():
             if not same(value, other[key]):
-                raise ChaosError(f"{name}: {key} differs from the undisturbed run's")
-        self.finished += 1
-        print(f"{name}: ended bit for bit as the undisturbed run", flush=True)
+                raise ChaosError(f"{run.name}: {key} differs from the undisturbed run's")
+        self.finished[run.mode] += 1
+        print(f"{run.name}: ended bit for bit as the undisturbed run", flush=True)
 
 
-def damage(rng: random.Random, path: Path) -> None:
-    """Flips a bit of a file or cuts it short, with its manifest there, gone or junk."""
-    data = bytearray(path.read_bytes())
-    if rng.random() < 0.5:
-        data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+def of_signal(chaos: Chaos, run: Disturbed) -> tuple[str, Job]:
+    """A signal to one rank or all."""
+    names = ["killed (SIGKILL)"] if chaos.kills_only else list(SIGNALS)
+    what = chaos.rng.choice(names)
+    number, everyone = SIGNALS[what], list(range(chaos.ranks))
+    hit = everyone if chaos.rng.random() < 0.4 else [chaos.rng.choice(everyone)]
+    job = chaos.start(run)
+    if not chaos.until_a_moment(job, run.out):
+        return "", job
+    job.send(number, hit)
+    job.end()
+    for rank, status in job.ended.items():
+        allowed = (
+            (STATUS[number], 0) if rank in hit else (*OTHERS, *([143, -9] if job.forced else []))
+        )
+        if status not in allowed:
+            raise ChaosError(
+                f"{what}, ranks {hit}: rank {rank} ends with {status}\n{job.last_lines}"
+            )
+    whom = "" if chaos.ranks == 1 else "all ranks " if len(hit) > 1 else "one rank "
+    return whom + what, job
+
+
+def of_a_pause(chaos: Chaos, run: Disturbed) -> tuple[str, Job]:
+    """A rank does nothing for a moment, or for longer than the others wait."""
+    too_long = chaos.ranks > 1 and chaos.rng.random() < 0.4
+    job = chaos.start(run, timeout=TIMEOUT if too_long else 60)
+    if not chaos.until_a_moment(job, run.out):
+        return "", job
+    rank = [chaos.rng.randrange(chaos.ranks)]
+    job.send(signal.SIGSTOP, rank)
+    time.sleep(TIMEOUT + 1.5 if too_long else 0.3)
+    job.send(signal.SIGCONT, rank)
+    job.end()
+    whom = "one rank " if chaos.ranks > 1 else ""
+    return f"{whom}paused{' for longer than parallel.timeout' if too_long else ''} (SIGSTOP)", job
+
+
+def of_no_room(chaos: Chaos, run: Disturbed) -> tuple[str, Job]:
+    """The disk is full: that of the run's folder or that of the cache."""
+    size = int(chaos.rng.uniform(*ROOM))
+    full = chaos.features if chaos.mounts and chaos.rng.random() < 0.2 else run.out
+    if chaos.mounts:
+        if full == chaos.features:
+            size //= 20
+        chaos_disk.set_room(full, size)
+        job = chaos.start(run)
     else:
-        del data[rng.randrange(len(data)) :]
-    path.write_bytes(data)
-    manifest = path.parent / MANIFEST
-    change = rng.randrange(3)
-    if change == 1:
-        manifest.unlink(missing_ok=True)
-    elif change == 2:
-        manifest.write_bytes(b'{"omni')
+        job = chaos.start(run, limit=30_000 + size)
+    job.end()
+    if chaos.mounts:
+        chaos_disk.set_room(full, None)
+    what = f"no room for {'features' if full == chaos.features else 'files'}"
+    if wrong := {rank: status for rank, status in job.ended.items() if status not in (0, 2)}:
+        raise ChaosError(f"{what} ({size} bytes): the statuses are {wrong}\n{job.last_lines}")
+    if left := [path.name for path in run.out.glob("*.tmp")]:
+        raise ChaosError(f"{what} ({size} bytes): {left} are left\n{job.last_lines}")
+    return what, job
 
 
-def newest_step(folder: Path) -> str:
-    """Name of the newest checkpoint of a run."""
-    files = step_files(folder)
-    return files[-1].stem if files else "none"
+def of_damage(chaos: Chaos, run: Disturbed) -> tuple[str, Job]:
+    """A checkpoint is not what it was."""
+    files = step_files(run.out)
+    if files:
+        damage(chaos.rng, chaos.rng.choice(files))
+    chaos.go_on(run)
+    job = Job(chaos.home / "log.txt", ended={0: 0})
+    return ("damaged checkpoint" if files else ""), job
 
 
-def outcome(folder: Path) -> dict[str, Any]:
-    """All that a finished run leaves but the clock's share."""
-    model = read_checkpoint(folder / "omni.pt")
-    last = read_checkpoint(step_files(folder)[-1])
-    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-    return {
-        "weights": {key: model[key] for key in ("thinker", "proj_v", "proj_a")},
-        "optimiser": last["optimizer"],
-        "random numbers": last["torch_rng"],
-        "run hash": results["run_hash"],
-        "scores": without_clock(results),
-        "log": [without_clock(json.loads(line)) for line in lines],
-        "answers": (folder / "predictions.jsonl").read_bytes(),
-        "best": read_checkpoint(folder / "omni_best.pt")["model"],
-    }
+def of_junk(chaos: Chaos, run: Disturbed) -> tuple[str, Job]:
+    """A run that has begun refuses data that are others now, here with records that are none."""
+    if not step_files(run.out):
+        return of_signal(chaos, run)
+    file = (
+        chaos.home
+        / "data"
+        / chaos.rng.choice([SOURCES[n].file for n in ("text_only", "image_text")])
+    )
+    before = file.read_bytes()
+    junk = chaos.rng.choice([b', {"question": 7}]', b', "', b"]]", b"\xff\xfe"])
+    file.write_bytes(before.rstrip()[:-1] + junk)
+    try:
+        job = chaos.start(run)
+        job.end()
+    finally:
+        file.write_bytes(before)
+    if any(status != 2 for status in job.ended.values()):
+        raise ChaosError(f"junk among the records: the statuses are {job.ended}\n{job.last_lines}")
+    return "junk among the records", job
 
 
-def without_clock(value: Any) -> Any:
-    """Values without the seconds that something took."""
-    if isinstance(value, dict):
-        return {k: without_clock(v) for k, v in value.items() if k not in CLOCKS}
-    return [without_clock(v) for v in value] if isinstance(value, list) else value
-
-
-def same(one: Any, other: Any) -> bool:
-    """Whether nested values are equal, tensors bit for bit."""
-    if isinstance(one, torch.Tensor):
-        return isinstance(other, torch.Tensor) and torch.equal(one, other)
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(same(v, other[k]) for k, v in one.items())
-    if isinstance(one, list | tuple):
-        return len(one) == len(other) and all(map(same, one, other))
-    return bool(one == other)
+def of_torchrun(chaos: Chaos, run: Disturbed) -> tuple[str, Job]:
+    """Something happens to a rank that torchrun has started, or to torchrun itself."""
+    job = chaos.start(run, torchrun=True)
+    if not chaos.until_a_moment(job, run.out):
+        return "", job
+    what = chaos.rng.choice(list(SIGNALS))
+    workers = job.workers()
+    if workers and chaos.rng.random() < 0.6:
+        whom = "a rank of torchrun"
+        with suppress(ProcessLookupError):
+            os.kill(chaos.rng.choice(workers), SIGNALS[what])
+    else:
+        whom = "torchrun"
+        job.send(SIGNALS[what])
+        if SIGNALS[what] in (signal.SIGKILL, signal.SIGUSR1):  # it leaves its ranks alone
+            job.kill()
+            for process in workers:
+                with suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGKILL)
+    job.end()
+    return f"{whom} {what}", job
 
 
 def run_chaos(chaos: Chaos, faults: int | None, seconds: float | None) -> None:
     """Disturbs runs, one after the other, so often or so long; ends with whole ones only."""
     chaos.begin()
     deadline = None if seconds is None else time.monotonic() + seconds
-    number, done = 0, 0
+    number, done, run = 0, 0, None
     while (faults is None or done < faults) and (not deadline or time.monotonic() < deadline):
-        name = f"run{number}"
-        finished = chaos.disturb(name)
-        trained = newest_step(chaos.home / name).endswith(f"_{chaos.steps}")
+        mode = chaos.modes[number % len(chaos.modes)]
+        run = run or chaos.run(f"run{number}-{mode}", mode)
+        finished = chaos.disturb(run)
+        trained = newest_step(run.out).endswith(f"_{chaos.steps}")
         if not finished and trained and chaos.rng.random() < 0.5:
-            chaos.go_on(name)  # the next fault shall hit a run that is not trained yet
+            chaos.go_on(run)  # the next fault shall hit a run that is not trained yet
             finished = True
         if finished:
-            chaos.compare(name)
-            shutil.rmtree(chaos.home / name)
-            number += 1
+            chaos.compare(run)
+            chaos.forget(run)
+            number, run = number + 1, None
         done += 1
-    chaos.go_on(f"run{number}")
-    chaos.compare(f"run{number}")
+    if run:
+        chaos.go_on(run)
+        chaos.compare(run)
+        chaos.forget(run)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--minutes", type=float, help="how long [default: 10, unless --faults]")
     parser.add_argument("--faults", type=int, help="so many faults instead")
+    parser.add_argument("--ranks", type=int, default=2, help="processes of a run [default: 2]")
+    parser.add_argument(
+        "--modes", nargs="+", choices=["ddp", "fsdp"], default=["ddp", "fsdp"], help="in turn"
+    )
+    parser.add_argument("--torchrun", type=float, default=0.1, help="share of commands under it")
     parser.add_argument("--kills-only", action="store_true", help="no fault but SIGKILL")
     parser.add_argument("--seed", type=int, default=0, help="of the faults and their moments")
     parser.add_argument("--steps", type=int, default=STEPS, help="optimiser steps of a run")
     options = parser.parse_args(arguments)
     minutes = options.minutes if options.minutes or options.faults else 10.0
+    several = options.ranks > 1
+    modes: tuple[Mode, ...] = tuple(options.modes) if several else ("auto",)
     torch.set_num_threads(1)
     index.KEEP_FROM = 0  # of the small data too an index is kept
     with tempfile.TemporaryDirectory(prefix="omnitune-chaos-") as folder:
-        chaos = Chaos(Path(folder), random.Random(options.seed), options.steps, options.kills_only)
+        chaos = Chaos(
+            Path(folder),
+            random.Random(options.seed),
+            options.steps,
+            options.kills_only,
+            options.ranks,
+            modes,
+            options.torchrun if several else 0.0,
+        )
         try:
             run_chaos(chaos, options.faults, minutes and 60 * minutes)
         except ChaosError as error:
             print(f"broken promise: {error}")
             return 1
+        finally:
+            for place in Path(folder).iterdir() if chaos.mounts else ():
+                chaos_disk.unmount(place)
+            if chaos.mounts:
+                chaos_disk.unmount(chaos.features)
     for what, times in chaos.survived.most_common():
         print(f"survived {times:4d}  {what}")
-    print(f"{chaos.finished} runs ended bit for bit as the undisturbed one")
+    for mode, times in chaos.finished.items():
+        of = f" ({mode}, {options.ranks} ranks)" if several else ""
+        print(f"{times} runs ended bit for bit as the undisturbed one{of}")
     return 0
 
 

@@ -11,6 +11,7 @@ import soundfile
 import torch
 from PIL import Image
 
+from omnitune.config.parallel import Mode
 from omnitune.config.sft import SftConfig
 from omnitune.models.loading import save_encoder, save_thinker
 from omnitune.models.omni import OmniConfig, OmniModel
@@ -92,8 +93,14 @@ def _write_parts(home: Path) -> None:
         save_encoder(home / f"{name}.pt", name, settings, state)
 
 
-def config_of(home: Path, name: str, steps: int) -> SftConfig:
-    """Settings that touch what can be lost: phases, an adaptive mix, accumulation, a best score."""
+def config_of(
+    home: Path, name: str, steps: int, mode: Mode = "auto", timeout: float = 60
+) -> SftConfig:
+    """Settings that touch what can be lost: phases, an adaptive mix, accumulation, a best score.
+
+    Args:
+        mode, timeout: of ``parallel``.
+    """
     return SftConfig(
         data_dir=home / "data",
         output_dir=home / name,
@@ -117,7 +124,8 @@ def config_of(home: Path, name: str, steps: int) -> SftConfig:
         phases=[{"until": 0.4}, {"train": ["thinker", "proj_v", "proj_a"]}],
         bad_samples="skip",
         max_bad_samples=0.5,
-        keep_best="loss",
+        keep_best=None if mode == "fsdp" else "loss",
         probe_questions=1,
         epoch_questions=2,
+        parallel={"mode": mode, "timeout": timeout},
     )

@@ -1,10 +1,11 @@
-"""The progress bar that all long work shows."""
+"""The progress bar that all long work shows, and lines that may be lost."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TextIO
 
 from rich.console import Console
 from rich.progress import (
@@ -15,6 +16,17 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+
+from omnitune.storage import NO_ROOM
+
+
+def print_line(text: str, file: TextIO | None = None) -> None:
+    """Prints a line at once; one that goes to a full disk is lost, and the work goes on."""
+    try:
+        print(text, file=file, flush=True)
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
 
 
 @contextmanager
@@ -47,6 +59,6 @@ def progress_bar(title: str, total: int, done: int = 0) -> Iterator[Callable[...
             bars.update(task.id, advance=n, note=note)
             if not console.is_terminal and 10 * task.completed // max(1, total) > tenth:
                 told = f"{title}: {task.completed:.0f}/{total:.0f}, {task.time_remaining or 0:.0f}"
-                print(f"{told} s left {note}", file=sys.stderr, flush=True)
+                print_line(f"{told} s left {note}", sys.stderr)
 
         yield advance

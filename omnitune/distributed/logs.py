@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -24,13 +24,20 @@ class RankLog(io.TextIOBase):
         self._beside = beside
         self._file: TextIO | None = None
         self._waiting: list[str] = []
+        self._lost = False
 
     def open(self, folder: Path, rank: int) -> None:
-        """Goes on in a file of a run's folder."""
+        """Goes on in a file of a run's folder; a full disk costs what is in it, not the run."""
         path = folder / LOGS / f"rank_{rank}.log"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("a", encoding="utf-8", errors="replace", buffering=1)
-        self._file.writelines(self._waiting)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = path.open("a", encoding="utf-8", errors="replace", buffering=1)
+        except OSError as error:
+            self.write(f"warning: {path}: cannot be written ({error.strerror}); it is left out\n")
+            self._lost = True
+        else:
+            with suppress(OSError):
+                self._file.writelines(self._waiting)
         self._waiting.clear()
 
     def writable(self) -> bool:
@@ -41,10 +48,11 @@ class RankLog(io.TextIOBase):
         """Writes to the file, or keeps the text for it."""
         if self._beside is not None:
             self._beside.write(text)
-        if self._file is None:
+        if self._file is not None:
+            with suppress(OSError):
+                self._file.write(text)
+        elif not self._lost:
             self._waiting.append(text)
-        else:
-            self._file.write(text)
         return len(text)
 
     def flush(self) -> None:
@@ -55,7 +63,8 @@ class RankLog(io.TextIOBase):
     def close(self) -> None:
         """Closes the file, not what is written beside it."""
         if self._file is not None:
-            self._file.close()
+            with suppress(OSError):
+                self._file.close()
             self._file = None
         super().close()
 

@@ -65,6 +65,7 @@ def open_ranks(settings: ParallelSettings, device: torch.device) -> Iterator[Dis
 
     ranks = TorchRanks(settings, device)
     try:
-        yield ranks
+        with ranks.watch.explaining():  # a divided model calls the others where nobody sees it
+            yield ranks
     finally:
         ranks.close()

@@ -61,6 +61,19 @@ class Watch:
         """
         self.call, self._since = call, None if patient else time.monotonic()
         try:
+            with self.explaining():
+                yield
+        finally:
+            self._since = None
+
+    @contextmanager
+    def explaining(self) -> Iterator[None]:
+        """Says what it means when torch fails to reach the others, in a named call or any other.
+
+        Raises:
+            HangError: it waits too long for others. LostRankError: one of them has ended.
+        """
+        try:
             yield
         except RuntimeError as error:
             told = str(error).lower()
@@ -69,11 +82,10 @@ class Watch:
             if any(words in told for words in _SPEAKS_OF_LOSS):
                 raise LostRankError(
                     f"rank {self.rank} lost another rank in step {self.step + 1}, as it waited for "
-                    f"{call}: that one ended, or was killed (is there enough memory?); see its log"
+                    f"{self.call}: that one ended, or was killed (is there enough memory?); see "
+                    "its log"
                 ) from error
             raise
-        finally:
-            self._since = None
 
     def describe(self) -> str:
         """Where this rank waits, and where the others were last."""

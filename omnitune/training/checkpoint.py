@@ -55,6 +55,8 @@ def save(run: Run) -> None:
     # the last good checkpoint must not give way to theirs.
     keep = run.config.keep_checkpoints + run.state.get("bad_in_a_row", 0)
     if run.ranks.sharded:
+        if run.ranks.rank == 0:
+            make_room(path.parent)
         finish = sharded_checkpoint.begin_save(run, path, trained_state(run), copied(values, None))
         run.saving = _WRITER.submit(_finish_sharded, finish, path, keep, run.ranks.rank == 0)
     else:
@@ -144,6 +146,17 @@ def _write(path: Path, values: dict[str, Any], keep: int) -> None:
             _remove(older[0])
     for old in step_files(path.parent)[:-keep]:
         _remove(old)
+
+
+def make_room(folder: Path) -> None:
+    """Removes older checkpoints, the newest excepted, until one of its size has room.
+
+    Before a divided model is written: to write it once more would take all ranks.
+    """
+    *older, newest = step_files(folder) or [folder]
+    size = sum(file.stat().st_size for file in newest.glob("*"))
+    while older and shutil.disk_usage(folder).free < size:
+        _remove(older.pop(0))
 
 
 def _finish_sharded(finish: Callable[[], None], path: Path, keep: int, removes: bool) -> None:

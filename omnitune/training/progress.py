@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from omnitune.config.run import RunConfig
-from omnitune.console import progress_bar
+from omnitune.console import print_line, progress_bar
 from omnitune.storage import write_lines
 from omnitune.training.trackers import Trackers
 
@@ -141,7 +141,7 @@ class RunLog:
 
     def say(self, message: str) -> None:
         """Prints a line without disturbing the bar."""
-        print(message, flush=True)
+        print_line(message)
 
     def warn(self, message: str) -> None:
         """Prints a warning without disturbing the bar."""

@@ -7,6 +7,7 @@ of it is there. One process and any number of ranks can read it.
 
 from __future__ import annotations
 
+import os
 import shutil
 import warnings
 from collections.abc import Callable, Mapping
@@ -18,10 +19,13 @@ import torch
 import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
 from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.api import CheckpointException
 
 from omnitune.sample import UserError
 from omnitune.storage import (
     MANIFEST,
+    NO_ROOM,
+    NoRoomError,
     edit_manifest,
     read_checkpoint,
     read_manifest,
@@ -50,10 +54,19 @@ def begin_save(
     """
     ranks = cast(Any, run.ranks)
     temporary = path.with_name(path.name + ".tmp")
+    problem = None
     if ranks.rank == 0:
         shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-    ranks.share(None)  # the folder is there
+        try:
+            temporary.mkdir(parents=True)
+        except OSError as error:
+            problem = str(error.strerror)
+    if problem := ranks.share(problem):  # the folder is there, or it is not
+
+        def refuse() -> None:
+            raise _unwritten(path, problem)
+
+        return refuse
     tensors: dict[str, Any] = {MODEL + name: tensor for name, tensor in model.items()}
     names = _optimised(run)
     for name, parameter in names.items():
@@ -69,13 +82,22 @@ def begin_save(
             cast("Future[Any]", saving).result()
             if ranks.rank == 0:
                 _finish(temporary, path, rest)
-        except Exception as error:  # it tells of a full disk in many ways
+        except (Exception, CheckpointException) as error:  # which is no Exception
             shutil.rmtree(temporary, ignore_errors=True)
             if isinstance(error, UserError):
                 raise
-            raise UserError(f"{path}: cannot be written ({error}); make room and go on") from None
+            raise _unwritten(path, str(error)) from None
 
     return finish
+
+
+def _unwritten(path: Path, told: str) -> UserError:
+    """What kept a folder from being written, of what torch or the system tells of it."""
+    for number in NO_ROOM:
+        if (reason := os.strerror(number)) in told:
+            return NoRoomError(f"{path}: cannot be written ({reason}); make room and go on")
+    reason = told.strip().rpartition("\n")[2]  # of a traceback
+    return UserError(f"{path}: cannot be written ({reason})")
 
 
 def _optimised(run: Run) -> dict[str, nn.Parameter]:

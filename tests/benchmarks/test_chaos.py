@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.chaos import damage, same
+from benchmarks.chaos_outcome import damage, same
 from omnitune.sample import UserError
 from omnitune.storage import read_checkpoint, write_checkpoint
 
@@ -34,21 +34,29 @@ def chaos(*arguments: str, seconds: float = 600) -> str:
 
 def test_runs_that_are_killed_at_random_moments_end_as_an_undisturbed_one() -> None:
     """In indexing, caching, training, saving, scoring or reporting."""
-    said = chaos("--kills-only", "--faults", "12", "--steps", "12", "--seed", "1")
+    said = chaos("--ranks=1", "--kills-only", "--faults=10", "--steps=12", "--seed=1")
     assert "killed (SIGKILL)" in said
     assert re.search(r"[1-9]\d* runs ended bit for bit as the undisturbed one", said)
 
 
 def test_runs_that_anything_happens_to_end_as_an_undisturbed_one() -> None:
-    said = chaos("--faults", "8", "--steps", "12", "--seed", "5")
+    said = chaos("--ranks=1", "--faults=8", "--steps=12", "--seed=5")
     assert len(re.findall(r"^survived", said, re.M)) >= 3
     assert re.search(r"[1-9]\d* runs ended bit for bit as the undisturbed one", said)
 
 
 @pytest.mark.slow
+def test_ranks_that_anything_happens_to_end_as_undisturbed_ones() -> None:
+    """Whole models on two ranks, then divided ones; torchrun has tests/distributed/."""
+    said = chaos("--ranks=2", "--torchrun=0", "--faults=4", "--steps=4", "--seed=SEED")
+    assert re.search(r"^survived", said, re.M)
+    assert re.search(r"[1-9]\d* runs ended bit for bit .*\(\w+, 2 ranks\)", said)
+
+
+@pytest.mark.slow
 @pytest.mark.skipif("OMNITUNE_LONG" not in os.environ, reason="takes up to an hour: OMNITUNE_LONG")
 def test_a_hundred_kills() -> None:
-    chaos("--kills-only", "--faults", "100", "--seed", "2", seconds=3000)
+    chaos("--ranks=1", "--kills-only", "--faults=100", "--seed=2", seconds=3000)
 
 
 @pytest.mark.parametrize("seed", range(12))

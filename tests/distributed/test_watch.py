@@ -5,6 +5,7 @@ import signal
 import time
 
 import torch
+import torch.distributed as dist
 from rank_helpers import needs_fork, on_ranks
 
 from omnitune.config.parallel import ParallelSettings
@@ -40,6 +41,26 @@ def lose_the_other(rank: int) -> str:
         except LostRankError as error:
             return f"said: {error}"
         return "no error"
+
+
+def lose_the_other_unseen(rank: int) -> str:
+    """In a call that is torch's own affair, such as the gathering of a divided weight."""
+    settings = ParallelSettings(mode="ddp", timeout=20)
+    try:
+        with open_ranks(settings, torch.device("cpu")) as ranks:
+            ranks.sum([1.0])
+            if rank:
+                os.kill(os.getpid(), signal.SIGKILL)
+            dist.all_reduce(torch.ones(1))
+    except LostRankError as error:
+        return f"said: {error}"
+    return "no error"
+
+
+def test_a_rank_that_is_lost_in_any_call_is_told_of() -> None:
+    said, nothing = on_ranks(2, lose_the_other_unseen)
+    assert nothing is None
+    assert "rank 0 lost another rank" in said
 
 
 def test_a_lost_rank_is_told_of() -> None:

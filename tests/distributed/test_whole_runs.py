@@ -1,6 +1,9 @@
 """Whole runs of stage E on two ranks: results, checkpoints, logs."""
 
 import json
+import resource
+import shutil
+from collections import namedtuple
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -14,7 +17,7 @@ from rank_helpers import needs_fork, on_ranks, whole
 from omnitune.distributed.opening import open_ranks
 from omnitune.models.loading import load_omni
 from omnitune.sample import UserError
-from omnitune.storage import read_checkpoint
+from omnitune.storage import NoRoomError, read_checkpoint
 from omnitune.training import checkpoint, sharded_checkpoint
 from omnitune.training.loop import train
 from omnitune.training.sft import build_training, finetune
@@ -101,6 +104,53 @@ def steps_on(
         with suppress(StoppedError):
             train(run)
         return ranks.whole_state(run.model)
+
+
+def train_without_room(rank: int, home: Path, name: str, on_full_disk: str) -> dict[str, Any]:
+    """Trains a divided model where no file may have more than a few bytes."""
+    config = sft_settings(
+        home, name, parallel={"mode": "fsdp"}, max_steps=8, save_every=2, on_full_disk=on_full_disk
+    )
+    with open_ranks(config.parallel, torch.device("cpu")) as ranks:
+        run = build_training(config, False, ranks).run
+        run.score = lambda step, ended: {"loss": float(step)}
+        limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, limit[1]))
+        try:
+            train(run)
+        except NoRoomError as error:
+            return {"said": str(error), "step": run.step}
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    return {}
+
+
+@pytest.mark.parametrize(("on_full_disk", "until"), [("go_on", 8), ("stop", 4)])
+def test_a_full_disk_is_told_of_and_stops_a_divided_run_if_that_was_asked_for(
+    home: Path, on_full_disk: str, until: int
+) -> None:
+    work = partial(train_without_room, home=home, name=on_full_disk, on_full_disk=on_full_disk)
+    for found in whole(on_ranks(2, work)):
+        assert found["step"] == until
+        assert "make room" in found["said"]
+        assert "Traceback" not in found["said"]
+    assert not list((home / on_full_disk).glob("*step_*"))
+
+
+def test_older_folders_give_way_where_there_is_no_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before a divided model is written: to write it once more would take all ranks."""
+    for step in (2, 4, 6):
+        (tmp_path / f"omni_step_{step}.dcp").mkdir()
+        (tmp_path / f"omni_step_{step}.dcp" / "part").write_bytes(bytes(1_000))
+    free = namedtuple("free", "free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: free(1_000))
+    checkpoint.make_room(tmp_path)
+    assert len(checkpoint.step_files(tmp_path)) == 3
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: free(999))
+    checkpoint.make_room(tmp_path)
+    assert [path.name for path in checkpoint.step_files(tmp_path)] == ["omni_step_6.dcp"]
 
 
 @pytest.mark.parametrize(

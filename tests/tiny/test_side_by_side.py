@@ -149,11 +149,15 @@ def test_a_job_whose_time_is_up_stops_all_as_itself(tmp_path: Path) -> None:
     assert stopped.value.status == 75
 
 
+@pytest.mark.parametrize("count", [2], indirect=True)
+@pytest.mark.usefixtures("count")
 def test_ctrl_c_ends_all_once_and_waits_for_them(tmp_path: Path) -> None:
     def interrupt() -> None:
-        for name in "ab":
-            wait_for(tmp_path / name)
-        signal.raise_signal(signal.SIGINT)
+        try:
+            for name in "ab":
+                wait_for(tmp_path / name)
+        finally:  # else the jobs would go on for ever
+            signal.raise_signal(signal.SIGINT)
 
     threading.Thread(target=interrupt).start()
     with pytest.raises(KeyboardInterrupt):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from helpers import sft_settings, shorten_answers
 
-from benchmarks.chaos import same
+from benchmarks.chaos_outcome import same
 from omnitune.training.loop import train
 from omnitune.training.sft import TrainingSetup, build_training
 

@@ -1,11 +1,13 @@
 """The log of a run: whole lines, also where there is no room or a run is resumed."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 
 from omnitune.config.sft import SftConfig
+from omnitune.console import progress_bar
 from omnitune.training.progress import RunLog
 
 
@@ -56,3 +58,18 @@ def test_resuming_without_room_keeps_the_log(
     log.truncate(2)
     assert steps(tmp_path) == [1, 2]
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no device that is always full")
+def test_output_that_goes_to_a_full_disk_does_not_end_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = open("/dev/full", "w", encoding="utf-8")  # noqa: SIM115
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", full)
+        patch.setattr(sys, "stderr", full)
+        log_of(tmp_path).say("a line")
+        with progress_bar("training", 10) as advance:
+            advance(5)
+    with pytest.raises(OSError, match="No space"):
+        full.close()
