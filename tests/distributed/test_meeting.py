@@ -1,7 +1,7 @@
 """Ranks that were started together meet, whatever a store remembers of earlier ones."""
 
+import itertools
 import os
-import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -42,7 +42,7 @@ def test_all_ranks_meet_once_and_again() -> None:
         begun = [coming(rank) for rank in (2, 0, 1)]
         met.append([each.result(30) for each in begun])
         assert is_one(met[-1])
-    for earlier, later in zip(met, met[1:], strict=False):
+    for earlier, later in itertools.pairwise(met):
         earlier[0].set("of before", "x")
         assert not later[0].check(["of before"])
 
@@ -62,12 +62,10 @@ def test_ranks_that_were_lost_at_any_moment_keep_no_later_one() -> None:
 
 
 def test_who_does_not_come_is_named() -> None:
+    store, limit = dist.HashStore(), timedelta(seconds=0.5)
+    come(store, 4, limit)(1)
     with pytest.raises(NoMeetingError, match=r"2 of 4 ranks to start \(2, 3\)"):
-        store = dist.HashStore()
-        threading.Thread(target=lambda: store.wait(["omnitune/meeting"])).start()
-        coming = come(store, 4, timedelta(seconds=0.5))
-        coming(1)
-        meet(store, 0, 4, timedelta(seconds=0.5))
+        meet(store, 0, 4, limit)
     with pytest.raises(NoMeetingError, match="rank 3 waited in vain for rank 0"):
         meet(dist.HashStore(), 3, 4, timedelta(seconds=0.1))
 
