@@ -121,11 +121,7 @@ def clear_left_ones() -> None:
 
 @dataclass
 class Cluster:
-    """Two hosts, the data and parts that they share, and what runs on them.
-
-    Attributes:
-        tries: how often the script of a host begins torchrun.
-    """
+    """Two hosts, the data and parts that they share, and what runs on them."""
 
     home: Path
     network: Network
@@ -282,7 +278,7 @@ FAULTS: dict[str, Callable[[Cluster, str], None]] = {
 
 
 def stop(*_: object) -> None:
-    """SIGTERM ends as Ctrl-C does: what was made is removed."""
+    """Whatever stops the benchmark, what it made is removed."""
     raise KeyboardInterrupt
 
 
@@ -295,7 +291,8 @@ def main(arguments: list[str] | None = None) -> int:
     if sys.platform != "linux" or os.geteuid() != 0 or not shutil.which("ip"):
         print("two hosts need Linux, root and the command ip (iproute2)")
         return 2
-    signal.signal(signal.SIGTERM, stop)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
     with tempfile.TemporaryDirectory(prefix="omnitune-hosts-") as folder, Network() as network:
         cluster = Cluster(make_home(Path(folder)), network, options.steps, options.mode)
         try:
