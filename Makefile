@@ -18,7 +18,7 @@ export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo scratch parts bench scores test test-fast lint format hooks audit clean distclean
+.PHONY: help install demo scratch parts bench scores test test-fast lint format hooks audit lock clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -99,10 +99,26 @@ hooks: $(STAMP) ## run the lint checks before every commit
 # In an environment of its own, so that the auditor's packages are not among ours.
 AUDIT := build/audit
 audit: ## report known vulnerabilities of the pinned versions; needs a network, never fails
-	@{ [ -x $(AUDIT)/bin/pip-audit ] \
-	  || { $(PYTHON) -m venv $(AUDIT) && $(AUDIT)/bin/python -m pip install $(PIP_FLAGS) -q pip-audit; }; } \
-	  && $(AUDIT)/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip --progress-spinner off \
-	  || echo "audit: there is something above to look at, or no network to ask"
+	@mkdir -p $(AUDIT); [ -x $(AUDIT)/bin/pip-audit ] \
+	  || { $(PYTHON) -m venv $(AUDIT) && $(AUDIT)/bin/python -m pip install $(PIP_FLAGS) -q pip-audit; } \
+	  || echo "audit: pip-audit could not be installed; is there a network?"
+	@$(AUDIT)/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip --progress-spinner off \
+	  >$(AUDIT)/report.txt 2>&1 || echo "audit: there is something to look at, or no network to ask" \
+	  >>$(AUDIT)/report.txt
+	@cat $(AUDIT)/report.txt; n=$$(grep -c 'could not be audited' $(AUDIT)/report.txt); [ "$$n" = 0 ] \
+	  || echo "audit: nothing is known of $$n packages: the index that was asked does not tell of them"
+
+# For an index with another build of torch: make lock LOCK=FILE LOCK_FLAGS='...'
+LOCK := requirements.lock
+LOCK_FLAGS ?=
+LOCKER := build/lock
+lock: ## renew requirements.lock, the pinned versions with the hashes of their files
+	@[ -x $(LOCKER)/bin/uv ] \
+	  || { $(PYTHON) -m venv $(LOCKER) && $(LOCKER)/bin/python -m pip install $(PIP_FLAGS) -q uv; }
+	$(LOCKER)/bin/uv pip compile pyproject.toml --extra corpus --extra data --extra media --extra onnx \
+	  --extra serve --constraints constraints.txt --generate-hashes --universal --python-version 3.11 \
+	  --no-header --no-annotate --no-emit-index-url --no-emit-find-links $(LOCK_FLAGS) \
+	  --upgrade --quiet --output-file $(LOCK)
 
 clean: ## remove caches and build leftovers; data, checkpoints and .venv stay
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

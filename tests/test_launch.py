@@ -1,8 +1,12 @@
 """The examples of starting a run on several processes can be read by their tools."""
 
+import importlib
 import json
+import os
 import re
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -73,3 +77,104 @@ def test_settings_in_the_scripts_are_settings() -> None:
     (given,) = re.findall(r"--parallel '(.*)'", text)
     config = SftConfig(output_dir=Path("out"), parallel=json.loads(given))
     assert config.parallel.replicate == 2
+
+
+def test_every_file_goes_on_with_a_run_that_was_broken_off() -> None:
+    """Schedulers start them again; the run would else be refused."""
+    for path in FOLDER.iterdir():
+        if path.name != "README.md":
+            assert "--resume" in path.read_text(encoding="utf-8"), path.name
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.s*")), ids=lambda path: path.name)
+def test_shellcheck_finds_nothing(path: Path) -> None:
+    checker = shutil.which("shellcheck", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    if not checker:
+        pytest.skip("shellcheck is not installed")
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".yaml":
+        text = "#!/usr/bin/env bash\n" + yaml.safe_load(text)["run"]
+    done = subprocess.run([checker, "-"], input=text, text=True, capture_output=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_slurm_knows_the_options_of_the_job() -> None:
+    """Those of sbatch's manual; Slurm ignores none that it does not know."""
+    text = (FOLDER / "slurm.sbatch").read_text(encoding="utf-8")
+    first = text.index("set -euo")
+    options = re.findall(r"^#SBATCH (\S+)", text, re.M)
+    assert {option.partition("=")[0] for option in options} <= {
+        *("--job-name", "--nodes", "--ntasks-per-node", "--gpus-per-node", "--cpus-per-task"),
+        *("--time", "--requeue", "--open-mode", "--output"),
+    }
+    assert "#SBATCH" not in text[first:], "sbatch reads them up to the first command only"
+
+
+@pytest.mark.parametrize(
+    ("status", "restarts", "queued"), [(0, "0", False), (1, "0", True), (1, "3", False)]
+)
+def test_slurm_queues_a_job_again_that_broke_off(
+    tmp_path: Path, status: int, restarts: str, queued: bool
+) -> None:
+    """With stand-ins for Slurm's commands."""
+    for name, does in {
+        "scontrol": 'if [ "$1" = show ]; then echo node1; else echo "$@" >"$SEEN"; fi',
+        "srun": f"exit {status}",
+    }.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{does}\n", encoding="utf-8")
+        (tmp_path / name).chmod(0o755)
+    given = {"SLURM_JOB_ID": "7", "SLURM_NNODES": "2", "SLURM_JOB_NODELIST": "node[1-2]"}
+    given |= {"SLURM_RESTART_COUNT": restarts, "SEEN": str(tmp_path / "seen")}
+    given["PATH"] = f"{tmp_path}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", str(FOLDER / "slurm.sbatch"), "x.json"], env=given, check=False, timeout=30
+    )
+    assert done.returncode == status
+    assert (tmp_path / "seen").is_file() == queued
+    if queued:
+        assert (tmp_path / "seen").read_text(encoding="utf-8") == "requeue 7\n"
+
+
+def unknown(model: Any, given: Any, place: str = "") -> list[str]:
+    """Keys of a file that its schema has no place for; such models keep silent about them."""
+    wrong: list[str] = []
+    if isinstance(given, dict) and hasattr(type(model), "model_fields"):
+        fields = type(model).model_fields.items()
+        known = {field.alias or name: getattr(model, name) for name, field in fields}
+        for key, value in given.items():
+            where = f"{place}.{key}"
+            wrong += unknown(known[key], value, where) if key in known else [where]
+    elif isinstance(given, list) and isinstance(model, list):
+        for n, (one, two) in enumerate(zip(model, given, strict=True)):
+            wrong += unknown(one, two, f"{place}[{n}]")
+    return wrong
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("jobset.yaml", "jobset_v1alpha2_job_set.JobsetV1alpha2JobSet"),
+        ("trainjob.yaml", "trainer_v1alpha1_train_job.TrainerV1alpha1TrainJob"),
+    ],
+)
+def test_kubeflow_has_a_place_for_each_key(name: str, kind: str) -> None:
+    pytest.importorskip("kubeflow_trainer_api")
+    file, _, model = kind.partition(".")
+    kinds = importlib.import_module(f"kubeflow_trainer_api.models.{file}")
+    found = read(name)
+    assert not unknown(getattr(kinds, model).from_dict(found), found)
+
+
+def test_kubernetes_takes_the_job_of_the_jobset() -> None:
+    checker = pytest.importorskip("kubernetes_validate")
+    (job,) = read("jobset.yaml")["spec"]["replicatedJobs"]
+    found = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "x"}}
+    checker.validate(found | {"spec": job["template"]["spec"]}, "1.30", strict=True)
+
+
+def test_skypilot_takes_the_task(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("SKYPILOT_DISABLE_USAGE_COLLECTION", "1")
+    sky = pytest.importorskip("sky")
+    task = sky.Task.from_yaml(str(FOLDER / "skypilot.yaml"))
+    assert task.num_nodes == 2

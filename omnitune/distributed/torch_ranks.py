@@ -20,9 +20,10 @@ from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from omnitune.config.dealing import dealing
-from omnitune.config.parallel import RESTARTS, OfFirstRank, ParallelSettings
+from omnitune.config.parallel import OfFirstRank, ParallelSettings
 from omnitune.data.packing import Shard
 from omnitune.distributed import sharding
+from omnitune.distributed.meeting import meet
 from omnitune.distributed.protocol import Share, Sums
 from omnitune.distributed.watch import Watch
 
@@ -50,7 +51,7 @@ class TorchRanks:
         first = max(limit, timedelta(minutes=5))
         store, rank, size = next(rendezvous("env://", timeout=first))
         # The store outlives ranks that are started anew, and holds addresses of the lost ones.
-        store = dist.PrefixStore(f"start/{os.environ.get(RESTARTS, 0)}", store)
+        store = meet(store, rank, size, first)
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=first)
         self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
         self._control = dist.new_group(backend="gloo", timeout=limit)

@@ -17,6 +17,9 @@ from omnitune.sample import UserError
 # GPU's queue raises nothing where it waits.
 GRACE = 30.0
 EXIT_HANG = 75  # the system's "try again"
+# Seconds within which the others' places have to be told. The store may be behind a cable that was
+# cut, and its own calls then wait for many minutes.
+ASKING = 5.0
 _SPEAKS_OF_TIME = ("timed out", "timeout", "time out")
 _SPEAKS_OF_LOSS = ("closed by peer", "reset by peer", "broken pipe", "remote process exited")
 
@@ -97,6 +100,13 @@ class Watch:
 
     def _others(self) -> str:
         places: list[str] = []
+        asking = threading.Thread(target=self._ask, args=(places,), daemon=True, name="ask")
+        asking.start()
+        asking.join(ASKING)
+        return ", ".join(places.copy()) or "nothing is heard of the others"
+
+    def _ask(self, places: list[str]) -> None:
+        """Adds where each of the others was last."""
         for other in range(self.world_size):
             key = f"omnitune/step/{other}"
             if other == self.rank or len(places) > 8:
@@ -106,7 +116,6 @@ class Watch:
             except (RuntimeError, ValueError):
                 found = "an unknown step"
             places.append(f"rank {other} was last in {found}")
-        return ", ".join(places)
 
     def _look(self) -> None:
         """Ends the process where a call neither returns nor raises."""

@@ -71,13 +71,15 @@ def finetune(
     Raises:
         UserError: the configuration, the data or the output folder does not allow it.
     """
-    if restarted():  # after the loss of a rank: the run goes on, whatever it was begun with
-        resume, overwrite = True, False
     device = precision.pick_device(config.device)
     with (
         open_ranks(config.parallel, device) as ranks,
         logging(ranks.rank, ranks.world_size) as log,
     ):
+        # After the loss of a rank the run goes on, whatever it was begun with. A machine that came
+        # back counts no restart of its own.
+        if ranks.any(restarted()):
+            resume, overwrite = True, False
         return _finetune(config, ranks, log, resume, overwrite)
 
 

@@ -4,15 +4,15 @@ import os
 import signal
 import time
 
+import pytest
 import torch
 import torch.distributed as dist
 from rank_helpers import needs_fork, on_ranks
 
 from omnitune.config.parallel import ParallelSettings
+from omnitune.distributed import watch
 from omnitune.distributed.opening import open_ranks
 from omnitune.distributed.watch import HangError, LostRankError
-
-pytestmark = needs_fork
 
 
 def wait_in_vain(rank: int) -> str:
@@ -57,19 +57,45 @@ def lose_the_other_unseen(rank: int) -> str:
     return "no error"
 
 
+@needs_fork
 def test_a_rank_that_is_lost_in_any_call_is_told_of() -> None:
     said, nothing = on_ranks(2, lose_the_other_unseen)
     assert nothing is None
     assert "rank 0 lost another rank" in said
 
 
+@needs_fork
 def test_a_lost_rank_is_told_of() -> None:
     said, nothing = on_ranks(2, lose_the_other)
     assert nothing is None
     assert "rank 0 lost another rank in step 4, as it waited for a sum of numbers" in said
 
 
+@needs_fork
 def test_a_hang_names_rank_step_and_call() -> None:
     said = on_ranks(2, wait_in_vain)[0]
     assert "rank 0 waited more than 2 s in step 8 for a sum of numbers" in said
     assert "rank 1 was last in step 7" in said
+
+
+class Deaf:
+    """A store behind a cable that was cut: its calls do not return."""
+
+    def check(self, _: list[str]) -> bool:
+        time.sleep(60)
+        return True
+
+    def set(self, *_: str) -> None:
+        """Sends without waiting for an answer."""
+
+
+def test_a_store_that_does_not_answer_keeps_no_error_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "_store", Deaf)
+    monkeypatch.setattr(watch, "ASKING", 0.2)
+    watching, began = watch.Watch(0, 2, limit=3), time.monotonic()
+    watching.begin(6)
+    told = "in step 7 for a sum; nothing is heard of the others"
+    with pytest.raises(HangError, match=told), watching("a sum"):
+        raise RuntimeError("Timed out waiting 3000ms for recv operation to complete")
+    watching.close()
+    assert time.monotonic() - began < 10
