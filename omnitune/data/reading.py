@@ -16,14 +16,16 @@ from omnitune.config.settings import quoted
 from omnitune.containers.cache import cache_folder
 from omnitune.containers.notes import note
 from omnitune.containers.registry import container_of, suffixes
+from omnitune.data.content_key import content_key
 from omnitune.data.faults import Faults
-from omnitune.data.index import INDEX_FOLDER, Index, Parse, content_key, open_index
+from omnitune.data.index import INDEX_FOLDER, Index, Indexing
+from omnitune.data.parts import Parse
 from omnitune.data.place import DataFile, Place
 from omnitune.data.samples import IndexedSource, Samples, first_shown
 from omnitune.data.schema import Record, rules
 from omnitune.data.sources.finding import Found, find_files, is_pattern
 from omnitune.data.sources.patterns import alike, no_such
-from omnitune.data.splits import VALIDATION_SHARE, clash, doubts
+from omnitune.data.splits import clash
 from omnitune.media.base import counted
 from omnitune.media.registry import MEDIA
 from omnitune.sample import Media, Sample, UserError
@@ -163,21 +165,28 @@ def read_source(
         UserError: a file is missing, empty or in no known format, or records are wrong.
     """
     located = locate_source(data_dir, source, given, language)
-    files, of, parse, root, found = located
+    files, found = located.files, located.found
     if found:
         note(found.line)
-    read_by = rules(of) + (found.rules if found else "")
     try:
-        index = open_index(
-            files, of.name, root, parse, read_by, of.limit, leave_out, may_set_aside(of)
-        )
+        indexing = indexing_of(located, leave_out)
+        index = indexing.kept() or indexing.made()
     except OSError as error:
         path = error.filename or files[0].path
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     check_index(index, located)
     if found and found.note:
         note(found.note)
-    return Samples([(IndexedSource(files, index, parse, root), range(len(index.size_N)))])
+    held = IndexedSource(files, index, located.parse, located.root)
+    return Samples([(held, range(len(index.size_N)))])
+
+
+def indexing_of(located: Located, leave_out: bool) -> Indexing:
+    """The index of a source, kept or to be made; raises OSError."""
+    files, of, parse, root, found = located
+    read_by, unread = rules(of) + (found.rules if found else ""), found.unread if found else None
+    aside = may_set_aside(of)
+    return Indexing(files, of.name, root, parse, read_by, of.limit, leave_out, aside, unread)
 
 
 def check_index(index: Index, located: Located) -> None:
@@ -308,35 +317,6 @@ def leave_out_unreadable(
             told.append(f"{len(out):,} of {counted(len(found), 'record')} of {source}")
     why = f"left out, as the model has no encoder for {', '.join(sorted(kinds))}"
     return kept, f"{why}: {', '.join(told)}" if told else ""
-
-
-def remarks(samples: Iterable[Samples]) -> list[str]:
-    """What is to be said of the splits of some files: what was set aside, and names like slips."""
-    told = []
-    for source, _ in join(samples).pieces:
-        for number in source.index.aside_A.tolist():
-            place = source.place(number)
-            told.append(
-                f"{place.file}: names no validation records, and is too small for a share of "
-                f"{VALIDATION_SHARE:.0%} to hold one: record {place.within + 1} "
-                f"({source.sample(number).id}) was set aside from train as validation"
-            )
-        told += without_media(source)
-        told += [f"{source.files[0].path}: {doubt}" for doubt in doubts(source.index.splits)]
-    return told
-
-
-def without_media(source: IndexedSource) -> list[str]:
-    """A line on records that show no medium where others of the source do: some may be lost."""
-    shown_N = np.diff(source.index.show_N)
-    bare = int((shown_N == 0).sum())
-    if not bare or bare == len(shown_N):
-        return []
-    first = source.where(int(np.argmin(shown_N)))
-    return [
-        f"{bare:,} of {counted(len(shown_N), 'record')} show no medium, though others beside them "
-        f"do; the first: {first}"
-    ]
 
 
 def data_files(

@@ -15,7 +15,8 @@ from zlib import crc32
 import numpy as np
 
 from omnitune.containers.remote import address_at, ensure, fetch_ahead
-from omnitune.data.index import Index, Parse
+from omnitune.data.index import Index
+from omnitune.data.parts import Parse
 from omnitune.data.place import DataFile, Place
 from omnitune.sample import Media, Sample, UserError
 
