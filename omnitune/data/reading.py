@@ -46,11 +46,22 @@ class DataPlace:
         folder: of the embedded layout; None where there is none.
         own: a run's own sources, by name.
         leave_out_wrong: leave out records that are wrong; otherwise they are refused.
+        known: what own sources were found to be, so that each is looked up once.
     """
 
     folder: Path | None
     own: Mapping[str, Source] = field(default_factory=dict)
     leave_out_wrong: bool = False
+    known: dict[str, tuple[Source, Found]] = field(default_factory=dict, compare=False, repr=False)
+
+    def look_up(self, source: Source) -> Found:
+        """What an own source is; raises UserError."""
+        # The language of its answers is what a run may say beside it.
+        asked, found = self.known.get(source.name, (None, None))
+        if found is None or asked != replace(source, language=""):
+            found = find_files(source)
+            self.known[source.name] = replace(source, language=""), found
+        return replace(found, source=replace(found.source, language=source.language))
 
     @classmethod
     def of(cls, path: Path | DataPlace) -> DataPlace:
@@ -110,12 +121,13 @@ class Located(NamedTuple):
 
 
 def locate_source(
-    data_dir: Path | None, source: str | Source, given: str = "", language: str = ""
+    data: Path | DataPlace | None, source: str | Source, given: str = "", language: str = ""
 ) -> Located:
     """Where the records of a source are, and how they are read.
 
     Args:
-        data_dir: folder of the embedded layout; of no use to a run's own source.
+        data: folder of the embedded layout, or what is known of it; of no use to a run's own
+            source.
         given: what gave the source its weight, for the error where there is no file.
         language: of the answers of records that do not say.
 
@@ -124,12 +136,14 @@ def locate_source(
     """
     of = get_source(source)
     of = replace(of, language=of.language or language)
+    place = data if isinstance(data, DataPlace) else DataPlace(data)
     if of.path:
-        found = find_files(of)
+        found = place.look_up(of)
         # Sources of one name may lie in several places, and one place be read in several ways.
         where = hashlib.sha256(str(Path(of.path).absolute()).encode()).hexdigest()[:12]
         root = cache_folder(INDEX_FOLDER) / where
         return Located(found.files, found.source, found.parse, root, found)
+    data_dir = place.folder
     assert data_dir is not None
     path = source_file(data_dir, of.name)
 
@@ -149,7 +163,7 @@ def locate_source(
 
 
 def read_source(
-    data_dir: Path | None,
+    data: Path | DataPlace | None,
     source: str | Source,
     given: str = "",
     language: str = "",
@@ -158,13 +172,13 @@ def read_source(
     """The samples of one source, in the order of its files; every record is checked.
 
     Args:
-        data_dir, given, language: as of :func:`locate_source`.
+        data, given, language: as of :func:`locate_source`.
         leave_out: leave out records that are wrong; otherwise they are refused.
 
     Raises:
         UserError: a file is missing, empty or in no known format, or records are wrong.
     """
-    located = locate_source(data_dir, source, given, language)
+    located = locate_source(data, source, given, language)
     files, found = located.files, located.found
     if found:
         note(found.line)
@@ -252,7 +266,7 @@ def read_sources(
     for source, where in given.items():
         with faults:
             of, language = data.own.get(source, source), languages.get(source, "")
-            samples[source] = read_source(data.folder, of, where, language, data.leave_out_wrong)
+            samples[source] = read_source(data, of, where, language, data.leave_out_wrong)
     faults.tell()
     return samples
 
@@ -330,7 +344,7 @@ def data_files(
     files: dict[str, Path | str] = {}
     for name in SOURCES if sources is None else sources:
         if name in data.own:
-            found = find_files(data.own[name]).files
+            found = data.look_up(data.own[name]).files
             files[name] = content_key([part for file in found for part in file.parts])
         elif data.folder is not None:
             path = source_file(data.folder, name)

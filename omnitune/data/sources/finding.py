@@ -115,6 +115,8 @@ class Found:
         with suppress(OSError, UserError):
             for number, (start, length, values, _) in enumerate(islice(scan, MEDIA_LOOKED_AT)):
                 with suppress(UserError):
+                    if isinstance(values, Unreadable):
+                        raise values.error
                     sample = self.parse(Place(number, path, number, start, length), values)
                     own = (medium.path for medium in sample.media if not parse(medium.path))
                     paths |= dict.fromkeys(own)
