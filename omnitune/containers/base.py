@@ -8,7 +8,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar
+from typing import Any, BinaryIO, ClassVar, NamedTuple
 from urllib.parse import quote
 
 from omnitune.sample import UserError
@@ -17,6 +17,29 @@ INSIDE = "::/"  # begins a medium's path that lies in the record that names it
 
 BLANK = b" \t\r\n"  # around a line's content
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # UTF-32's begin alike or with zeros
+
+
+class Stretch(NamedTuple):
+    """A part of a file that can be read alone.
+
+    Attributes:
+        start, stop: where it begins and ends, as its container counts; of a whole file both are 0.
+        records, lines: how many come before it in the file.
+    """
+
+    start: int = 0
+    stop: int = 0
+    records: int = 0
+    lines: int = 0
+
+
+WHOLE_FILE = Stretch()
+
+
+class Unreadable(NamedTuple):
+    """In place of a record's value, where it has none: what is wrong with it."""
+
+    error: UserError
 
 
 class Container(ABC):
@@ -53,6 +76,25 @@ class Container(ABC):
         with path.open("rb", buffering=0) as file:
             for start, length, value in self.scan(path):
                 yield start, length, value, os.pread(file.fileno(), length, start)
+
+    def stretches(self, path: Path, size: int) -> list[Stretch]:
+        """Parts of a file in order, each of about so many bytes; all of it where it has none.
+
+        Raises:
+            OSError, UserError: as of :meth:`scan`.
+        """
+        return [WHOLE_FILE]
+
+    def scan_stretch(
+        self, path: Path, stretch: Stretch = WHOLE_FILE, lenient: bool = False
+    ) -> Iterator[tuple[int, int, Any, bytes]]:
+        """:meth:`scan_contents` of a part.
+
+        Args:
+            lenient: a record that is no value, and ends before others begin, is yielded as
+                :class:`Unreadable`; otherwise it is an error.
+        """
+        return self.scan_contents(path)
 
     def content(self, path: Path, start: int, length: int) -> bytes:
         """The bytes of the record at a place, by which a changed file is noticed.
@@ -136,8 +178,11 @@ def _as_text(value: Any) -> Any:
     return str(value)
 
 
-def lines_of(path: Path) -> Iterator[tuple[int, int, bytes]]:
+def lines_of(path: Path, stretch: Stretch = WHOLE_FILE) -> Iterator[tuple[int, int, bytes]]:
     """Number (from 1), first byte and content of each line of a file that is not blank.
+
+    Args:
+        stretch: of bytes, from the beginning of a line to the end of one.
 
     Raises:
         OSError: the file cannot be read.
@@ -145,10 +190,13 @@ def lines_of(path: Path) -> Iterator[tuple[int, int, bytes]]:
     """
     with path.open("rb") as file:
         start = skip_byte_order_mark(path, file)
-        for number, line in enumerate(file, 1):
+        start = file.seek(stretch.start) if stretch.start else start
+        for number, line in enumerate(file, stretch.lines + 1):
             if content := line.strip(BLANK):
                 yield number, start + line.index(content), content
             start += len(line)
+            if start >= stretch.stop > 0:
+                return
 
 
 def skip_byte_order_mark(path: Path, file: BinaryIO) -> int:

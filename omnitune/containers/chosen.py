@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from omnitune.containers.base import Container
+from omnitune.containers.base import WHOLE_FILE, Container, Stretch, Unreadable
 
 
 class ChosenContainer(Container):
@@ -36,6 +36,14 @@ class ChosenContainer(Container):
         """:meth:`scan` with the :meth:`content` of each record."""
         found = self.inner.scan_contents(path)
         return (record for record in found if not self.passes_over(record[2]))
+
+    def scan_stretch(
+        self, path: Path, stretch: Stretch = WHOLE_FILE, lenient: bool = False
+    ) -> Iterator[tuple[int, int, Any, bytes]]:
+        """Of the whole file: how many records are passed over before a part, nobody knows."""
+        for record in self.inner.scan_stretch(path, stretch, lenient):
+            if isinstance(record[2], Unreadable) or not self.passes_over(record[2]):
+                yield record
 
     def content(self, path: Path, start: int, length: int) -> bytes:
         """As the other one has it."""

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from omnitune.containers.base import Container
+from omnitune.containers.base import WHOLE_FILE, Container, Stretch, Unreadable
 from omnitune.containers.cache import cache_folder, keep
 from omnitune.sample import UserError
 
@@ -52,6 +52,21 @@ class DerivedContainer(Container):
         with self._own_words(path) as (copy, inner):
             yield from inner.scan_contents(copy)
 
+    def stretches(self, path: Path, size: int) -> list[Stretch]:
+        """Parts of the copy."""
+        with self._own_words(path) as (copy, inner):
+            return inner.stretches(copy, size)
+
+    def scan_stretch(
+        self, path: Path, stretch: Stretch = WHOLE_FILE, lenient: bool = False
+    ) -> Iterator[tuple[int, int, Any, bytes]]:
+        """A part of the copy."""
+        with self._own_words(path) as (copy, inner):
+            for start, length, value, content in inner.scan_stretch(copy, stretch, lenient):
+                if isinstance(value, Unreadable):
+                    value = Unreadable(_renamed(value.error, copy, path))
+                yield start, length, value, content
+
     def content(self, path: Path, start: int, length: int) -> bytes:
         """As the copy's container has it."""
         with self._own_words(path) as (copy, inner):
@@ -73,4 +88,8 @@ class DerivedContainer(Container):
         try:
             yield copy, self.inner(copy)
         except UserError as error:
-            raise UserError(str(error).replace(str(copy), str(path))) from None
+            raise _renamed(error, copy, path) from None
+
+
+def _renamed(error: UserError, copy: Path, path: Path) -> UserError:
+    return UserError(str(error).replace(str(copy), str(path)))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from omnitune.config.settings import object_of_pairs
-from omnitune.containers.base import BLANK, Container, lines_of
+from omnitune.containers.base import BLANK, WHOLE_FILE, Container, Stretch, Unreadable, lines_of
 from omnitune.sample import UserError
 
 _DECODER = json.JSONDecoder(object_pairs_hook=object_of_pairs)
@@ -35,6 +35,33 @@ class JsonLinesContainer(Container):
         """Yields first byte, number of bytes and value of each line that is not blank."""
         for number, start, content in lines_of(path):
             yield start, len(content), _decode(path, number, content)
+
+    def scan_contents(self, path: Path) -> Iterator[tuple[int, int, Any, bytes]]:
+        """:meth:`scan` with each line."""
+        return self.scan_stretch(path)
+
+    def stretches(self, path: Path, size: int) -> list[Stretch]:
+        """Whole lines, found by a look at each."""
+        found: list[Stretch] = []
+        records = 0
+        for records, (number, start, _) in enumerate(lines_of(path), 1):
+            if not found or start - found[-1].start >= size:
+                found.append(Stretch(start, 0, records - 1, number - 1))
+        ends = [stretch.start for stretch in found[1:]] + [path.stat().st_size]
+        return [s._replace(stop=end) for s, end in zip(found, ends, strict=bool(found))]
+
+    def scan_stretch(
+        self, path: Path, stretch: Stretch = WHOLE_FILE, lenient: bool = False
+    ) -> Iterator[tuple[int, int, Any, bytes]]:
+        """The lines of a part; one that is no JSON costs no other."""
+        for number, start, content in lines_of(path, stretch):
+            try:
+                value = _decode(path, number, content)
+            except UserError as error:
+                if not lenient:
+                    raise
+                value = Unreadable(error)
+            yield start, len(content), value, content
 
 
 def _decode(path: Path, line: int, content: bytes) -> Any:

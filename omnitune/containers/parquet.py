@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from omnitune.containers.arrow_rows import plain_rows, reading, row_of, stored_in
-from omnitune.containers.base import RowContainer
+from omnitune.containers.base import WHOLE_FILE, RowContainer, Stretch, to_json
 from omnitune.containers.kept import Kept
 from omnitune.containers.needs import optional
 from omnitune.containers.parquet_bytes import marked_batches
@@ -36,8 +36,32 @@ class ParquetContainer(RowContainer):
 
     def scan(self, path: Path) -> Iterator[tuple[int, int, Any]]:
         """Yields row group, row and value of each row."""
+        return self._rows(path, 0, None)
+
+    def stretches(self, path: Path, size: int) -> list[Stretch]:
+        """Row groups, as many as have about so many bytes before they are compressed."""
+        found, held, rows = [Stretch()], 0, 0
         with reading(path, "a Parquet"), _opened(path) as file:
-            for group in range(file.num_row_groups):
+            groups = file.num_row_groups
+            for group in range(groups):
+                if held >= size:
+                    found.append(Stretch(group, 0, rows))
+                    held = 0
+                held += file.metadata.row_group(group).total_byte_size
+                rows += file.metadata.row_group(group).num_rows
+        ends = [stretch.start for stretch in found[1:]] + [groups]
+        return [s._replace(stop=end) for s, end in zip(found, ends, strict=True)]
+
+    def scan_stretch(
+        self, path: Path, stretch: Stretch = WHOLE_FILE, lenient: bool = False
+    ) -> Iterator[tuple[int, int, Any, bytes]]:
+        """The rows of some row groups."""
+        for group, row, value in self._rows(path, stretch.start, stretch.stop or None):
+            yield group, row, value, to_json(value)
+
+    def _rows(self, path: Path, first: int, stop: int | None) -> Iterator[tuple[int, int, Any]]:
+        with reading(path, "a Parquet"), _opened(path) as file:
+            for group in range(first, file.num_row_groups if stop is None else stop):
                 row = 0
                 for batch in marked_batches(file, group):
                     for value in plain_rows(batch):

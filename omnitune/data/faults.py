@@ -43,6 +43,13 @@ class Faults:
         if self.count >= COUNTED:
             self.tell()
 
+    def join(self, others: Faults) -> None:
+        """Takes in what others have collected since; raises all as one when they are very many."""
+        self.told += others.told[: NAMED - len(self.told)]
+        self.count = min(COUNTED, self.count + others.count)
+        if self.count >= COUNTED:
+            self.tell()
+
     def tell(self) -> None:
         """Raises a UserError if anything was wrong."""
         if not self.count:

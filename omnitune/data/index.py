@@ -16,51 +16,47 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any
 
 import numpy as np
 
 from omnitune.console import progress_bar
-from omnitune.data.faults import Faults
-from omnitune.data.place import DataFile, Place
-from omnitune.data.reasons import reason_of
-from omnitune.data.splits import SPLIT, TRAIN, VALIDATION, likely, one_to_set_aside
+from omnitune.data.content_key import content_key
+from omnitune.data.forks import forked
+from omnitune.data.parts import (
+    SILENT,
+    Advance,
+    Lenient,
+    Parse,
+    Part,
+    Piece,
+    cut,
+    faults_of,
+    joined,
+    read_piece,
+    read_records,
+    scan_files,
+    set_aside,
+)
+from omnitune.data.place import DataFile
+from omnitune.data.splits import VALIDATION
 from omnitune.data.tally import Tally
 from omnitune.data.tally import difficulties as difficulties
-from omnitune.sample import Sample, UserError
-from omnitune.storage import sha256, write_json
+from omnitune.sample import UserError
+from omnitune.storage import write_json
 
-VERSION = 8
+VERSION = 9
 INDEX_FOLDER = ".index"  # within the data folder
 # Below so many bytes a file is read again sooner than its index is looked up and kept.
 KEEP_FROM = 2 << 20
 BAR_FROM = 32 << 20
 IDENTITY = ("st_size", "st_mtime_ns", "st_ino")  # what changes with a file's content
-
-WHOLE_UP_TO = 64 << 20  # bytes of files that are known by all of their content
-ENDS = 64 << 10  # bytes at both ends that larger ones are known by, beside size and time
-
-
-T = TypeVar("T")
-# Place of a record and its JSON value to its sample; raises UserError.
-Parse = Callable[[Place, Any], Sample]
-Advance = Callable[[int], None]
-
-
-class Lenient(NamedTuple):
-    """What is told of what is wrong with some files, in place of an error.
-
-    Attributes:
-        on_record: of a record, which is left out.
-        on_file: of a file that cannot be read on; None: that is an error all the same.
-    """
-
-    on_record: Callable[[Place, UserError], None]
-    on_file: Callable[[Path, UserError | OSError], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -86,6 +82,7 @@ class Index:
         wrong_W2: of records that are left out because they are wrong, the place of the file and the
             number in that.
         wrong: the code of what is wrong with each of these. told: a sentence on each such code.
+        wrong_splits: the splits that such records name.
         name: stands for the file's content and the rules that it was read by.
     """
 
@@ -108,6 +105,7 @@ class Index:
     modalities: list[str]
     wrong: list[str]
     told: list[str]
+    wrong_splits: list[str]
     name: str
 
     def of_split(self, name: str) -> np.ndarray:
@@ -165,20 +163,6 @@ _ARRAYS = [field.name for field in fields(Index) if field.type == "np.ndarray"]
 _NAMES = [field.name for field in fields(Index) if field.type == "list[str]"]
 
 
-def _sound(
-    path: Path,
-    records: Iterator[T],
-    on_file: Callable[[Path, UserError | OSError], None] | None,
-) -> Iterator[T]:
-    """The records of a file up to where it is broken, if anybody wants to be told of that."""
-    try:
-        yield from records
-    except (UserError, OSError) as error:
-        if on_file is None:
-            raise
-        on_file(path, error)
-
-
 def build_index(
     files: Sequence[DataFile],
     name: str,
@@ -201,31 +185,26 @@ def build_index(
         OSError: a file cannot be read.
         UserError: a file is not what it seems, or a record of it is wrong.
     """
-    tally, faults = Tally(), Faults(files[0].path if len(files) == 1 else None)
-    free, numbers = 0, {file.path: n for n, file in enumerate(files)}
-    on_file = lenient.on_file if lenient else None
-    for place, content, values in islice(_records(files, advance, on_file), limit):
-        number = numbers[place.file]
-        try:
-            # Where some are left out, a record's number is its place among the others.
-            sample = parse(place._replace(number=len(tally.print_N)) if lenient else place, values)
-        except UserError as error:
-            if lenient is None:
-                faults.take(error)
-            else:
-                lenient.on_record(place, error)
-                tally.leave_out(number, place.within, reason_of(str(error)), str(error))
-            continue
-        if faults:  # all that is told now is what else is wrong
-            continue
-        tally.add(sample, (number, *place[2:]), content)
-        free += "split" not in values
-    faults.tell()
-    aside = aside and free > 0 and tally.split_N.count(tally.splits.get(TRAIN, -1)) > 1
-    held_out = _set_aside(files, tally, limit, on_file is not None) if aside else []
+    part = Part(faults=faults_of(files))
+    records = islice(scan_files(files, advance, lenient), limit)
+    read_records(part, files, records, parse, lenient)
+    return index_of(part, files, name, limit, lenient, aside)
+
+
+def index_of(
+    part: Part,
+    files: Sequence[DataFile],
+    name: str,
+    limit: int | None = None,
+    lenient: Lenient | None = None,
+    aside: bool = True,
+) -> Index:
+    """The index of what was found in some files; arguments and errors are those of build_index."""
+    part.faults.tell()
+    held_out = set_aside(files, part, limit, lenient) if aside else []
     for number in held_out:
-        tally.split_N[number] = tally.splits[VALIDATION]
-    return _of_tally(tally, held_out, name)
+        part.tally.split_N[number] = part.tally.splits[VALIDATION]
+    return _of_tally(part.tally, held_out, name)
 
 
 def _of_tally(tally: Tally, held_out: Sequence[int], name: str) -> Index:
@@ -250,94 +229,7 @@ def _of_tally(tally: Tally, held_out: Sequence[int], name: str) -> Index:
     )
 
 
-def _records(
-    files: Sequence[DataFile],
-    advance: Advance = lambda n: None,
-    on_file: Callable[[Path, UserError | OSError], None] | None = None,
-) -> Iterator[tuple[Place, bytes, Any]]:
-    """Place, bytes and value of each record of some files; tells how many bytes were read."""
-    number = 0
-    for path, container in files:
-        size, told = path.stat().st_size, 0
-        for within, found in enumerate(_sound(path, container.scan_contents(path), on_file)):
-            start, length, values, content = found
-            yield Place(number, path, within, start, length), content, values
-            number += 1
-            now = min(size, container.read_up_to(start, length))
-            advance(now - told)
-            told = now
-        advance(size - told)
-
-
-def _set_aside(
-    files: Sequence[DataFile], tally: Tally, limit: int | None, broken: bool
-) -> list[int]:
-    """The record to hold out where the share of those without a split gives none: one, or none.
-
-    A record may say no split and be in another than train all the same, as its file's name tells.
-
-    Args:
-        broken: some files may be, which is told elsewhere.
-    """
-    if any(VALIDATION in (name, likely(name)) for name in tally.splits):
-        return []
-    left_out, numbers = tally.places_left_out, {file.path: n for n, file in enumerate(files)}
-    on_file = (lambda path, error: None) if broken else None
-    kept = (
-        values
-        for place, _, values in islice(_records(files, on_file=on_file), limit)
-        if (numbers[place.file], place.within) not in left_out
-    )
-    train = tally.splits[TRAIN]
-    number = one_to_set_aside(
-        values if split == train else {SPLIT: ""}
-        for values, split in zip(kept, tally.split_N, strict=True)
-    )
-    return [] if number is None else [number]
-
-
-def content_key(paths: Sequence[Path]) -> str:
-    """Stands for the content of some files; raises OSError.
-
-    Small ones are read for it. Of larger ones it is size, time of change and both ends: whether a
-    record is still the same is seen when it is read.
-    """
-    if sum(path.stat().st_size for path in paths) <= WHOLE_UP_TO:
-        if len(paths) == 1:
-            return _whole(paths[0])
-        return hashlib.sha256("".join(map(_whole, paths)).encode()).hexdigest()
-    digest = hashlib.sha256()
-    for path in paths:
-        found = path.stat()
-        if path.is_dir():
-            digest.update(_whole(path).encode())
-            continue
-        digest.update(f"{path.name}/{found.st_size}/{found.st_mtime_ns}".encode())
-        with path.open("rb") as file:
-            digest.update(file.read(ENDS))
-            file.seek(max(0, found.st_size - ENDS))
-            digest.update(file.read(ENDS))
-    return digest.hexdigest()
-
-
-def _whole(path: Path) -> str:
-    """Stands for all that a file holds, or for the names that a folder holds."""
-    if not path.is_dir():
-        return sha256(path)
-    names = sorted(found.relative_to(path).as_posix() for found in path.rglob("*"))
-    return hashlib.sha256("\0".join(names).encode("utf-8", "surrogateescape")).hexdigest()
-
-
-def open_index(
-    files: Sequence[DataFile],
-    source: str,
-    root: Path,
-    parse: Parse,
-    rules: str = "",
-    limit: int | None = None,
-    leave_out: bool = False,
-    aside: bool = True,
-) -> Index:
+class Indexing:
     """The index of a source's files: the one that is kept, or a new one, which is kept.
 
     Args:
@@ -346,36 +238,111 @@ def open_index(
         limit: so many records at most.
         leave_out: leave out records that are wrong; otherwise they are refused.
         aside: whether a record may be held out where none is.
+        unread: what ``parse`` counts.
+
+    Raises:
+        OSError: a file cannot be read.
     """
-    before = [path.stat() for path, _ in files]
-    size = sum(found.st_size for found in before)
-    parts = [part for file in files for part in file.parts]
-    kinds = " ".join(container.name for _, container in files)
-    read_by = hashlib.sha256(f"{kinds} {limit} {leave_out} {aside} {rules}".encode()).hexdigest()[
-        :12
-    ]
-    folder = root / f"{source}-{VERSION}-{content_key(parts)[:24]}-{read_by}"
-    if size >= KEEP_FROM and (kept := Index.load(folder)):
-        return kept
-    lenient = Lenient(lambda place, error: None) if leave_out else None
-    if size < BAR_FROM:
-        index = build_index(files, folder.name, parse, limit=limit, lenient=lenient, aside=aside)
-    else:
-        with progress_bar(f"indexing {source} (MB)", -(-size // 10**6)) as advance:
-            index = build_index(
-                files, folder.name, parse, lambda n: advance(n / 1e6), limit, lenient, aside
-            )
-    for (path, _), then in zip(files, before, strict=True):
-        after = path.stat()
-        if any(getattr(after, name) != getattr(then, name) for name in IDENTITY):
-            raise UserError(f"{path}: was changed while it was read; start again when it is whole")
-    if size < KEEP_FROM:
-        return index
-    try:
-        for old in root.glob(f"{source}-*"):  # of other content, damaged or half written
-            shutil.rmtree(old, ignore_errors=True)
-        index.save(folder)
-    except OSError as error:  # read-only, full: it costs time on the next run only
-        if not folder.exists():  # else another process was faster
-            print(f"warning: {folder}: the index cannot be kept ({error.strerror})")
-    return Index.load(folder) or index
+
+    def __init__(
+        self,
+        files: Sequence[DataFile],
+        source: str,
+        root: Path,
+        parse: Parse,
+        rules: str = "",
+        limit: int | None = None,
+        leave_out: bool = False,
+        aside: bool = True,
+        unread: Counter[str] | None = None,
+    ) -> None:
+        self.files, self.source, self.root, self.parse = files, source, root, parse
+        self.limit, self.leave_out, self.aside = limit, leave_out, aside
+        self.unread = Counter() if unread is None else unread
+        self._before = [path.stat() for path, _ in files]
+        self.size = sum(found.st_size for found in self._before)
+        kinds = " ".join(container.name for _, container in files)
+        read_by = f"{kinds} {limit} {leave_out} {aside} {rules}"
+        read_by = hashlib.sha256(read_by.encode()).hexdigest()[:12]
+        content = content_key([part for file in files for part in file.parts])[:24]
+        self.folder = root / f"{source}-{VERSION}-{content}-{read_by}"
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether the files are so large that their index is kept."""
+        return self.size >= KEEP_FROM
+
+    def kept(self) -> Index | None:
+        """The index that is kept, if there is one."""
+        return Index.load(self.folder) if self.is_kept else None
+
+    def pieces(self) -> list[Piece]:
+        """The pieces that the files can be read in, by several; none where they cannot be cut."""
+        return cut(self.files) if self.limit is None else []
+
+    def read(self, piece: Piece) -> Part:
+        """What is found in a piece."""
+        return read_piece(self.files, piece, self.parse, self.leave_out, self.unread)
+
+    def made(self) -> Index:
+        """A new index, by as many processes as there are cores where the files are large.
+
+        Raises:
+            OSError, UserError: as of :func:`build_index`; or a file was changed meanwhile.
+        """
+        lenient = SILENT if self.leave_out else None
+        build = partial(
+            build_index,
+            self.files,
+            self.folder.name,
+            self.parse,
+            limit=self.limit,
+            lenient=lenient,
+            aside=self.aside,
+        )
+        if self.size < BAR_FROM:
+            index = build()
+        else:
+            with progress_bar(f"indexing {self.source} (MB)", -(-self.size // 10**6)) as advance:
+                pieces = self.pieces()
+                if len(pieces) > 1:
+                    share = self.size / len(pieces) / 1e6
+                    index = self.of_parts(_told(forked(self.read, pieces), advance, share))
+                else:
+                    index = build(advance=lambda n: advance(n / 1e6))
+        return self.keep(index)
+
+    def of_parts(self, parts: Iterable[Part]) -> Index:
+        """The index of all pieces; raises what reading them one by one would have."""
+        whole = joined(self.files, parts)
+        self.unread.update(whole.unread)
+        lenient = SILENT if self.leave_out else None
+        return index_of(whole, self.files, self.folder.name, None, lenient, self.aside)
+
+    def keep(self, index: Index) -> Index:
+        """Keeps a new index; raises UserError if a file was changed while it was made."""
+        for (path, _), then in zip(self.files, self._before, strict=True):
+            after = path.stat()
+            if any(getattr(after, name) != getattr(then, name) for name in IDENTITY):
+                raise UserError(
+                    f"{path}: was changed while it was read; start again when it is whole"
+                )
+        if not self.is_kept:
+            return index
+        try:
+            for old in self.root.glob(
+                f"{self.source}-*"
+            ):  # of other content, damaged, half written
+                shutil.rmtree(old, ignore_errors=True)
+            index.save(self.folder)
+        except OSError as error:  # read-only, full: it costs time on the next run only
+            if not self.folder.exists():  # else another process was faster
+                print(f"warning: {self.folder}: the index cannot be kept ({error.strerror})")
+        return Index.load(self.folder) or index
+
+
+def _told(parts: Iterable[Part], advance: Callable[..., None], share: float) -> Iterator[Part]:
+    """The parts; tells of each."""
+    for part in parts:
+        advance(share)
+        yield part

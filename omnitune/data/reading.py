@@ -16,14 +16,16 @@ from omnitune.config.settings import quoted
 from omnitune.containers.cache import cache_folder
 from omnitune.containers.notes import note
 from omnitune.containers.registry import container_of, suffixes
+from omnitune.data.content_key import content_key
 from omnitune.data.faults import Faults
-from omnitune.data.index import INDEX_FOLDER, Index, Parse, content_key, open_index
+from omnitune.data.index import INDEX_FOLDER, Index, Indexing
+from omnitune.data.parts import Parse
 from omnitune.data.place import DataFile, Place
 from omnitune.data.samples import IndexedSource, Samples, first_shown
 from omnitune.data.schema import Record, rules
 from omnitune.data.sources.finding import Found, find_files, is_pattern
 from omnitune.data.sources.patterns import alike, no_such
-from omnitune.data.splits import VALIDATION_SHARE, clash, doubts
+from omnitune.data.splits import clash
 from omnitune.media.base import counted
 from omnitune.media.registry import MEDIA
 from omnitune.sample import Media, Sample, UserError
@@ -44,11 +46,22 @@ class DataPlace:
         folder: of the embedded layout; None where there is none.
         own: a run's own sources, by name.
         leave_out_wrong: leave out records that are wrong; otherwise they are refused.
+        known: what own sources were found to be, so that each is looked up once.
     """
 
     folder: Path | None
     own: Mapping[str, Source] = field(default_factory=dict)
     leave_out_wrong: bool = False
+    known: dict[str, tuple[Source, Found]] = field(default_factory=dict, compare=False, repr=False)
+
+    def look_up(self, source: Source) -> Found:
+        """What an own source is; raises UserError."""
+        # The language of its answers is what a run may say beside it.
+        asked, found = self.known.get(source.name, (None, None))
+        if found is None or asked != replace(source, language=""):
+            found = find_files(source)
+            self.known[source.name] = replace(source, language=""), found
+        return replace(found, source=replace(found.source, language=source.language))
 
     @classmethod
     def of(cls, path: Path | DataPlace) -> DataPlace:
@@ -108,12 +121,13 @@ class Located(NamedTuple):
 
 
 def locate_source(
-    data_dir: Path | None, source: str | Source, given: str = "", language: str = ""
+    data: Path | DataPlace | None, source: str | Source, given: str = "", language: str = ""
 ) -> Located:
     """Where the records of a source are, and how they are read.
 
     Args:
-        data_dir: folder of the embedded layout; of no use to a run's own source.
+        data: folder of the embedded layout, or what is known of it; of no use to a run's own
+            source.
         given: what gave the source its weight, for the error where there is no file.
         language: of the answers of records that do not say.
 
@@ -122,12 +136,14 @@ def locate_source(
     """
     of = get_source(source)
     of = replace(of, language=of.language or language)
+    place = data if isinstance(data, DataPlace) else DataPlace(data)
     if of.path:
-        found = find_files(of)
+        found = place.look_up(of)
         # Sources of one name may lie in several places, and one place be read in several ways.
         where = hashlib.sha256(str(Path(of.path).absolute()).encode()).hexdigest()[:12]
         root = cache_folder(INDEX_FOLDER) / where
         return Located(found.files, found.source, found.parse, root, found)
+    data_dir = place.folder
     assert data_dir is not None
     path = source_file(data_dir, of.name)
 
@@ -147,7 +163,7 @@ def locate_source(
 
 
 def read_source(
-    data_dir: Path | None,
+    data: Path | DataPlace | None,
     source: str | Source,
     given: str = "",
     language: str = "",
@@ -156,28 +172,35 @@ def read_source(
     """The samples of one source, in the order of its files; every record is checked.
 
     Args:
-        data_dir, given, language: as of :func:`locate_source`.
+        data, given, language: as of :func:`locate_source`.
         leave_out: leave out records that are wrong; otherwise they are refused.
 
     Raises:
         UserError: a file is missing, empty or in no known format, or records are wrong.
     """
-    located = locate_source(data_dir, source, given, language)
-    files, of, parse, root, found = located
+    located = locate_source(data, source, given, language)
+    files, found = located.files, located.found
     if found:
         note(found.line)
-    read_by = rules(of) + (found.rules if found else "")
     try:
-        index = open_index(
-            files, of.name, root, parse, read_by, of.limit, leave_out, may_set_aside(of)
-        )
+        indexing = indexing_of(located, leave_out)
+        index = indexing.kept() or indexing.made()
     except OSError as error:
         path = error.filename or files[0].path
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     check_index(index, located)
     if found and found.note:
         note(found.note)
-    return Samples([(IndexedSource(files, index, parse, root), range(len(index.size_N)))])
+    held = IndexedSource(files, index, located.parse, located.root)
+    return Samples([(held, range(len(index.size_N)))])
+
+
+def indexing_of(located: Located, leave_out: bool) -> Indexing:
+    """The index of a source, kept or to be made; raises OSError."""
+    files, of, parse, root, found = located
+    read_by, unread = rules(of) + (found.rules if found else ""), found.unread if found else None
+    aside = may_set_aside(of)
+    return Indexing(files, of.name, root, parse, read_by, of.limit, leave_out, aside, unread)
 
 
 def check_index(index: Index, located: Located) -> None:
@@ -243,7 +266,7 @@ def read_sources(
     for source, where in given.items():
         with faults:
             of, language = data.own.get(source, source), languages.get(source, "")
-            samples[source] = read_source(data.folder, of, where, language, data.leave_out_wrong)
+            samples[source] = read_source(data, of, where, language, data.leave_out_wrong)
     faults.tell()
     return samples
 
@@ -310,35 +333,6 @@ def leave_out_unreadable(
     return kept, f"{why}: {', '.join(told)}" if told else ""
 
 
-def remarks(samples: Iterable[Samples]) -> list[str]:
-    """What is to be said of the splits of some files: what was set aside, and names like slips."""
-    told = []
-    for source, _ in join(samples).pieces:
-        for number in source.index.aside_A.tolist():
-            place = source.place(number)
-            told.append(
-                f"{place.file}: names no validation records, and is too small for a share of "
-                f"{VALIDATION_SHARE:.0%} to hold one: record {place.within + 1} "
-                f"({source.sample(number).id}) was set aside from train as validation"
-            )
-        told += without_media(source)
-        told += [f"{source.files[0].path}: {doubt}" for doubt in doubts(source.index.splits)]
-    return told
-
-
-def without_media(source: IndexedSource) -> list[str]:
-    """A line on records that show no medium where others of the source do: some may be lost."""
-    shown_N = np.diff(source.index.show_N)
-    bare = int((shown_N == 0).sum())
-    if not bare or bare == len(shown_N):
-        return []
-    first = source.where(int(np.argmin(shown_N)))
-    return [
-        f"{bare:,} of {counted(len(shown_N), 'record')} show no medium, though others beside them "
-        f"do; the first: {first}"
-    ]
-
-
 def data_files(
     data: Path | DataPlace, sources: Iterable[str] | None = None
 ) -> dict[str, Path | str]:
@@ -350,7 +344,7 @@ def data_files(
     files: dict[str, Path | str] = {}
     for name in SOURCES if sources is None else sources:
         if name in data.own:
-            found = find_files(data.own[name]).files
+            found = data.look_up(data.own[name]).files
             files[name] = content_key([part for file in found for part in file.parts])
         elif data.folder is not None:
             path = source_file(data.folder, name)

@@ -8,6 +8,7 @@ OTHER = "wrong-record"
 
 # The first that fits counts. A sentence that none fits is a wrong record all the same.
 _SENTENCES: tuple[tuple[str, str], ...] = (
+    ("broken-line", r"expected one record a line"),
     ("broken-file", r"not valid JSON|UTF-16 or UTF-32|is no whole|, or not whole"),
     ("broken-file", r"expected a list of records|is no row of a table"),
     ("unknown-format", r"is in none of the known formats|no known format"),

@@ -15,11 +15,13 @@ from zlib import crc32
 import numpy as np
 
 from omnitune.containers.remote import address_at, ensure, fetch_ahead
-from omnitune.data.index import Index, Parse
+from omnitune.data.index import Index
+from omnitune.data.parts import Parse
 from omnitune.data.place import DataFile, Place
 from omnitune.sample import Media, Sample, UserError
 
 KEPT_RECORDS = 1 << 14
+TOGETHER = 64  # media that follow each other and are in one part
 AHEAD = 64  # media of a remote source that are fetched at once
 # More distinct media than this are looked at once and not at every start.
 MANY_MEDIA = 20_000
@@ -186,13 +188,21 @@ class Samples(Sequence[Sample]):
         found = [source.index.difficulty_N[np.asarray(n)] for source, n in self.pieces]
         return np.concatenate([np.zeros(0, np.float32), *found])
 
-    def media(self) -> Iterator[tuple[Media, Sample]]:
-        """Each distinct medium of a file, with the first sample that shows it."""
+    def media(self, part: int = 0, of: int = 1) -> Iterator[tuple[Media, Sample]]:
+        """Each distinct medium of a file, with the first sample that shows it.
+
+        Args:
+            part: of so many parts, as even as they can be, the one that is wanted.
+        """
         if not self.whole:
-            yield from first_shown(self)
+            for number, first in enumerate(first_shown(self)):
+                if number // TOGETHER % of == part:
+                    yield first
             return
         for source, _ in self.pieces:
-            found = (source.medium(int(place)) for place in source.shown_media)
+            places = np.asarray(source.shown_media)
+            places = places[np.arange(len(places)) // TOGETHER % of == part]
+            found = (source.medium(place) for place in places.tolist())
             while some := list(islice(found, AHEAD if source.is_remote else 1)):
                 fetch_ahead(medium.path for medium, _ in some if source.is_remote)
                 yield from some

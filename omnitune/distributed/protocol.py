@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from omnitune.data.packing import Shard
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 Sums = tuple[Tensor, Tensor]  # of a batch: losses and weights of its targets, by group
 
@@ -92,6 +94,18 @@ class Distributed(Protocol):
 
     def scores(self, model: nn.Module, function: Callable[[], T]) -> T:
         """What a function that computes with the model returns, without gradients."""
+
+    def share_out(self, function: Callable[[T], R], pieces: Sequence[T]) -> list[R]:
+        """The function of each piece, in order, on rank 0; each rank has computed some of them.
+
+        On the other ranks the list is empty.
+
+        Raises:
+            OfFirstRank: the function raised an error on another rank; on that one the error itself.
+        """
+
+    def see_same(self, folder: Path) -> bool:
+        """Whether all ranks can write to a folder, and find in it what another one has written."""
 
     def in_turn(self) -> AbstractContextManager[None]:
         """Rank 0 goes first, then one rank of each other machine, then the rest together.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any, TypeVar
 
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from omnitune.data.packing import WHOLE, Shard
 from omnitune.distributed.protocol import Share, Sums
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 class SingleProcess:
@@ -66,6 +68,14 @@ class SingleProcess:
     def scores(self, model: nn.Module, function: Callable[[], T]) -> T:
         """What the function returns."""
         return function()
+
+    def share_out(self, function: Callable[[T], R], pieces: Sequence[T]) -> list[R]:
+        """All pieces are this one's."""
+        return [function(piece) for piece in pieces]
+
+    def see_same(self, folder: Path) -> bool:
+        """There is nobody else."""
+        return True
 
     def in_turn(self) -> AbstractContextManager[None]:
         """It is always this one's turn."""

@@ -8,9 +8,11 @@ that they never wait for a GPU's queue.
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import torch
@@ -28,6 +30,7 @@ from omnitune.distributed.protocol import Share, Sums
 from omnitune.distributed.watch import Watch
 
 T = TypeVar("T")
+R = TypeVar("R")
 PATIENCE = timedelta(days=7)
 
 
@@ -163,11 +166,44 @@ class TorchRanks:
                     yield
                 except Exception as error:
                     problem = error
-            told = self._first_told(problem)
-            if problem is not None:
-                raise problem
-            if told is not None:
-                raise OfFirstRank(f"another rank stopped: {told}")
+            self._stop_together(problem)
+
+    def share_out(self, function: Callable[[T], R], pieces: Sequence[T]) -> list[R]:
+        """Every so-manieth piece is this rank's; rank 0 hears what the others found."""
+        own, problem = list[R](), None
+        try:
+            own = [function(piece) for piece in pieces[self.rank :: self.world_size]]
+        except Exception as error:
+            problem = error
+        self._stop_together(problem)
+        everyone: list[Any] = [None] * self.world_size
+        with self.watch("the shares of the others", patient=True):
+            heard = everyone if self.rank == 0 else None
+            dist.gather_object(own, heard, dst=0, group=self._patient)
+        size = len(pieces) if self.rank == 0 else 0
+        return [everyone[n % self.world_size][n // self.world_size] for n in range(size)]
+
+    def see_same(self, folder: Path) -> bool:
+        """Rank 0 writes a file, and the others look for it."""
+        mark = folder / self.share(f".shared-{secrets.token_hex(8)}")
+        with suppress(OSError):
+            if self.rank == 0:
+                folder.mkdir(parents=True, exist_ok=True)
+                mark.touch()
+        self.share(None)
+        seen = self.sum([float(mark.exists() and os.access(folder, os.W_OK))])[0]
+        if self.rank == 0:
+            with suppress(OSError):
+                mark.unlink()
+        return seen == self.world_size
+
+    def _stop_together(self, problem: Exception | None) -> None:
+        """Raises an error on all ranks where anything went wrong on one."""
+        told = self._first_told(problem)
+        if problem is not None:
+            raise problem
+        if told is not None:
+            raise OfFirstRank(f"another rank stopped: {told}")
 
     def _first_told(self, problem: Exception | None) -> str | None:
         """What went wrong on any rank, of the first that something did on."""

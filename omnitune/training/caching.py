@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from omnitune.config.settings import read_json_object
 from omnitune.config.sft import SftConfig
+from omnitune.console import progress_bar
 from omnitune.data.feature_cache import FEATURES_FOLDER, FeatureStore
+from omnitune.data.samples import Samples
 from omnitune.distributed.protocol import Distributed
 from omnitune.distributed.single import SingleProcess
 from omnitune.evaluation.evaluate import encode_once
@@ -33,7 +36,7 @@ def encode_media(
     Args:
         rows: feature rows of all media, at most, by modality.
         resume: do as the run began.
-        ranks: rank 0 decides and encodes; the others find what it kept.
+        ranks: rank 0 decides; each encodes a share, and finds what the others kept.
 
     Returns:
         the rows by modality; those of a modality that is left out are encoded in each step.
@@ -58,8 +61,41 @@ def encode_media(
     chosen, why = ranks.share((chosen, why))  # room on the disk changes from moment to moment
     print(f"feature cache: {', '.join(chosen) or 'off'} ({why})", flush=True)
     lenient = config.bad_samples == "skip"
+    if chosen and ranks.world_size > 1:
+        encode_together(model, samples, root, chosen, lenient, ranks)
     with ranks.in_turn():
         return encode_once(model, samples, root, chosen, lenient) if chosen else {}
+
+
+def encode_together(
+    model: OmniModel,
+    samples: Sequence[Sample],
+    root: Path,
+    chosen: Sequence[str],
+    lenient: bool,
+    ranks: Distributed,
+) -> None:
+    """Each rank encodes a share of the media, where all find what the others keep.
+
+    Where they do not, each machine has to encode all of them.
+    """
+    if not isinstance(samples, Samples) or not ranks.see_same(root):
+        return
+    model.eval()
+    key = samples.media_key
+
+    def encode(part: int) -> None:
+        for name in chosen:
+            store = FeatureStore(model.modalities[name], model.encoders[name], root, lenient)
+            if key and store.holds(key):
+                continue
+            shares = samples.media(part, ranks.world_size)
+            todo = store.missing(m.path for m, _ in shares if m.modality == name)
+            told = progress_bar(f"encoding {name}, share of rank 0", len(todo))
+            with told if todo and not part else nullcontext(lambda n: None) as advance:
+                store.prepare(todo, advance)
+
+    ranks.share_out(encode, range(ranks.world_size))
 
 
 def frozen_passes(config: SftConfig, model: OmniModel) -> dict[str, float]:

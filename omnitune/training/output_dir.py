@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 from omnitune.config.run import RunConfig
-from omnitune.data.index import content_key
+from omnitune.data.content_key import content_key
 from omnitune.evaluation.environment import command, environment
 from omnitune.hub import check_weights, find_part, read_config
 from omnitune.sample import UserError

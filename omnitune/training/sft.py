@@ -16,7 +16,7 @@ from omnitune.config.sft import SftConfig
 from omnitune.data.audit.truncation import TRUNCATION_FILE, ReadLimits, summary
 from omnitune.data.bad_samples import BadSamples
 from omnitune.data.loader import SampleReader
-from omnitune.data.reading import data_files, join, split_of
+from omnitune.data.reading import DataPlace, data_files, join, split_of
 from omnitune.data.rounding import round_up
 from omnitune.data.samples import Samples
 from omnitune.data.taught import taught_by
@@ -55,9 +55,11 @@ from omnitune.training.sources import (
     data_place,
     read_samples,
     sound_held_out,
+    weights_of,
 )
 from omnitune.training.strategy import Strategy, plan_strategy
 from omnitune.training.taught import what_taught
+from omnitune.training.together import index_together
 
 
 def finetune(
@@ -87,13 +89,18 @@ def _finetune(
     config: SftConfig, ranks: Distributed, log: RankLog | None, resume: bool, overwrite: bool
 ) -> dict[str, Any] | None:
     result = config.out / "omni.pt"
-    inputs = data_files(data_place(config), config.source_names)
-    inputs |= {"thinker_ckpt": config.thinker_ckpt, **config.encoders}
-    output = ranks.on_first(lambda: prepare_output_dir(config, result, resume, overwrite, inputs))
+    place = data_place(config)
+
+    def prepare() -> OutputDir | None:
+        inputs = data_files(place, config.source_names)
+        inputs |= {"thinker_ckpt": config.thinker_ckpt, **config.encoders}
+        return prepare_output_dir(config, result, resume, overwrite, inputs)
+
+    output = ranks.on_first(prepare)
     if output is None:
         return None
     started, before = time.monotonic(), resident()
-    setup = build_training(config, resume, ranks)
+    setup = build_training(config, resume, ranks, place)
     run = setup.run
     describe(run)
     check_batch(config, run, setup.samples, setup.truncation)
@@ -176,16 +183,21 @@ class TrainingSetup:
 
 
 def build_training(
-    config: SftConfig, resume: bool = False, ranks: Distributed | None = None
+    config: SftConfig,
+    resume: bool = False,
+    ranks: Distributed | None = None,
+    place: DataPlace | None = None,
 ) -> TrainingSetup:
     """Everything before the first step; ``resume`` goes on from the newest checkpoint.
 
-    Nothing is written into the output folder: the start may still be refused.
+    Nothing is written into the output folder: the start may still be refused. ``place`` is that of
+    the data, with what is known of it already.
     """
-    ranks = ranks or SingleProcess()
+    ranks, place = ranks or SingleProcess(), place or data_place(config)
     torch.manual_seed(config.seed)
+    index_together(place, weights_of(config), config.languages, ranks)
     with ranks.in_turn():
-        samples = read_samples(config)
+        samples = read_samples(config, place)
     model, renderer = assemble(
         config.thinker_ckpt,
         config.encoders,

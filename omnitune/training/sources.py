@@ -11,16 +11,20 @@ from omnitune.data.bad_samples import BadSamples, without_broken
 from omnitune.data.faults import Faults
 from omnitune.data.loader import BatchStream, SampleReader
 from omnitune.data.mixture import Mixture
-from omnitune.data.reading import DataPlace, join, read_sources, remarks, split_of
+from omnitune.data.reading import DataPlace, join, read_sources, split_of
+from omnitune.data.remarks import remarks
 from omnitune.data.samples import Samples
 from omnitune.data.splits import doubts
 from omnitune.sample import UserError
 
 
-def read_samples(config: SftConfig) -> dict[str, Samples]:
-    """Every split of the sources with weight; says how many there are, and what is odd."""
-    given = {source: weight_of(config, source) for source in config.source_names}
-    samples = read_sources(data_place(config), given, config.languages)
+def read_samples(config: SftConfig, place: DataPlace | None = None) -> dict[str, Samples]:
+    """Every split of the sources with weight; says how many there are, and what is odd.
+
+    Args:
+        place: of the configuration, with what is known of it already.
+    """
+    samples = read_sources(place or data_place(config), weights_of(config), config.languages)
     if bad := bad_samples(config, samples):
         bad.check()
     require_encoders(config, samples)
@@ -76,6 +80,11 @@ def sound_held_out(
     require_splits(config, kept)
     print(bad.summary, flush=True)
     return kept
+
+
+def weights_of(config: SftConfig) -> dict[str, str]:
+    """By source with weight, where it got that from, and how much."""
+    return {source: weight_of(config, source) for source in config.source_names}
 
 
 def weight_of(config: SftConfig, source: str) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import omnitune.data.index as indexing
@@ -27,6 +27,7 @@ def write(path: Path, faults: list[int | None]) -> Source:
     return Source("own", path=str(path), format="native")
 
 
+@settings(deadline=None)
 @given(st.lists(st.one_of(st.none(), st.none(), st.sampled_from(range(3))), min_size=1))
 def test_it_is_the_index_of_the_others(
     tmp_path_factory: pytest.TempPathFactory, faults: list[int | None]

@@ -15,7 +15,9 @@ from typing import Any
 
 from omnitune.data.audit.findings import Findings, Problem
 from omnitune.data.audit.text_checks import TextChecks
-from omnitune.data.index import Lenient, build_index, content_key
+from omnitune.data.content_key import content_key
+from omnitune.data.index import build_index
+from omnitune.data.parts import Lenient
 from omnitune.data.place import Place
 from omnitune.data.reading import Located
 from omnitune.data.reasons import field_of, reason_of

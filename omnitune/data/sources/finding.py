@@ -7,12 +7,14 @@ from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 from omnitune.config.settings import nearest, quoted
 from omnitune.containers.address import INSIDE, parse
+from omnitune.containers.base import Unreadable
 from omnitune.containers.chosen import ChosenContainer
 from omnitune.containers.media_folder import MediaFolderContainer, media_below
 from omnitune.containers.registry import CONTAINERS, container_of
@@ -88,22 +90,33 @@ class Found:
             found["split"] = split
         asked = "messages" in found or "qa" in found or found.get("question")
         if not asked and (prompts := source.prompts or self._usual_question(found)):
-            draw = random.Random(f"{source.seed}/{source.name}/{place.number}")
-            found["question"] = draw.choice(prompts)
+            found["question"] = self._draw(place).choice(prompts)
         if "split" not in found and INSIDE in str(native):
             # Records whose media lie in them may be alike but for these.
             found["split"] = by_content({"record": native, "place": place[2:]})
         return found
 
+    def _draw(self, place: Place) -> random.Random:
+        """Chance that knows a record by its place: what is wrong with others changes nothing."""
+        number = self._numbers.get(place.file, 0)
+        name = f"{self.source.seed}/{self.source.name}/{place.within}"
+        return random.Random(f"{name}/{number}" if number else name)
+
+    @cached_property
+    def _numbers(self) -> dict[Path, int]:
+        return {file.path: n for n, file in enumerate(self.files)}
+
     def first_media(self) -> list[Path]:
         """Paths of media of the first file's first records, as far as these can be read."""
         path, container = self.files[0]
         paths: dict[Path, None] = {}
-        scan = container.scan(path)
+        scan = container.scan_stretch(path, lenient=True)
         # What is wrong with a file or record is told when all of them are read.
         with suppress(OSError, UserError):
-            for number, (start, length, values) in enumerate(islice(scan, MEDIA_LOOKED_AT)):
+            for number, (start, length, values, _) in enumerate(islice(scan, MEDIA_LOOKED_AT)):
                 with suppress(UserError):
+                    if isinstance(values, Unreadable):
+                        raise values.error
                     sample = self.parse(Place(number, path, number, start, length), values)
                     own = (medium.path for medium in sample.media if not parse(medium.path))
                     paths |= dict.fromkeys(own)
@@ -223,16 +236,20 @@ def _dialect(source: Source, files: list[DataFile], layout: Layout) -> Dialect:
     if name:
         inner = DIALECTS[name]
         return RenamedDialect(inner, dict(source.columns)) if source.columns else inner
-    path, first = files[0].path, list[Any]()
-    scans = (container.scan(path) for path, container in files)
+    path, first, broken = files[0].path, list[Any](), list[UserError]()
+    scans = (container.scan_stretch(path, lenient=True) for path, container in files)
     try:
-        for _, _, values in islice(chain.from_iterable(scans), LOOKED_AT):
-            first.append(values)
-    except UserError:
-        if not first:  # else it is told when all of the file is read
-            raise
+        for _, _, values, _ in islice(chain.from_iterable(scans), LOOKED_AT):
+            if isinstance(values, Unreadable):
+                broken.append(values.error)
+            else:
+                first.append(values)
+    except UserError as error:
+        broken.append(error)
     except OSError as error:
         raise UserError(f"{error.filename or path}: cannot be read ({error.strerror})") from None
+    if not first and broken:  # else it is told when all of the file is read
+        raise broken[0]
     if not first:
         raise UserError(f"{path}: is empty; the source {source.name} needs records")
     records = [record for record in first if isinstance(record, dict)]
