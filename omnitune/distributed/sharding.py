@@ -8,7 +8,7 @@ calls. A frozen encoder that is small stays whole on each rank.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -42,9 +42,18 @@ def fits(model: nn.Module, device: torch.device) -> bool:
         p.numel() * (_TRAINED_BYTES if p.requires_grad else p.element_size())
         for p in model.parameters()
     )
+    return needed < _room(device)
+
+
+def fits_whole(model: nn.Module, device: torch.device) -> bool:
+    """Whether each rank can hold the whole model once, to compute with it only."""
+    return sum(p.numel() * p.element_size() for p in model.parameters()) < _room(device)
+
+
+def _room(device: torch.device) -> float:
     if device.type == "cuda":
-        return needed < ROOM * torch.cuda.get_device_properties(device).total_memory
-    return needed < ROOM * machine_memory() / max(1, usable_cores())
+        return ROOM * torch.cuda.get_device_properties(device).total_memory
+    return ROOM * machine_memory() / max(1, usable_cores())
 
 
 def shard(
@@ -119,18 +128,66 @@ def gather_encoders(model: nn.Module) -> None:
             encoder.unshard()
 
 
-def gathered_state(model: nn.Module, keep: bool) -> dict[str, Tensor]:
-    """The whole state in the machine's memory, one tensor after the other.
+def gathered(tensors: Mapping[str, Tensor], keep: bool) -> dict[str, Tensor]:
+    """Whole tensors in the machine's memory, one gathered after the other.
 
     Args:
         keep: on this rank; the others take part only.
     """
     state = {}
-    for name, tensor in model.state_dict().items():
+    for name, tensor in tensors.items():
         whole = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
         if keep:
             state[name] = whole.detach().to("cpu", copy=True)
     return state
+
+
+@torch.no_grad()
+def gather_for_good(model: nn.Module, keep: bool) -> None:
+    """Makes a divided model whole again, in place, one tensor after the other.
+
+    Each part of this rank is let go when the whole is there, so that no rank holds the model twice.
+
+    Args:
+        keep: on this rank; the others take part only, and have no model afterwards.
+    """
+    for group in _groups(model):
+        group.reshard()
+        _forget(group)
+    wholes: dict[int, nn.Parameter] = {}
+    held: list[Tensor] = []  # until the end, so that no other gets its number
+    for module in model.modules():
+        for name, parameter in cast("dict[str, Any]", module._parameters).items():
+            if not isinstance(parameter, DTensor):
+                continue
+            if id(parameter) not in wholes:
+                parameter.grad = None
+                whole = parameter.full_tensor().detach()
+                own = parameter.to_local()
+                if keep and whole.untyped_storage().data_ptr() == own.untyped_storage().data_ptr():
+                    whole = whole.clone()  # one rank alone
+                own.untyped_storage().resize_(0)
+                whole = whole if keep else whole.new_empty(0)
+                wholes[id(parameter)] = nn.Parameter(whole, requires_grad=parameter.requires_grad)
+                held.append(parameter)
+            module._parameters[name] = wholes[id(parameter)]
+
+
+def _forget(module: FSDPModule) -> None:
+    """Takes back what ``fully_shard`` did to a module, but for its weights; torch has no way to."""
+    state = module._get_fsdp_state()
+    state._pre_forward_hook_handle.remove()
+    state._post_forward_hook_handle.remove()
+    for group in state._fsdp_param_groups:
+        for handles in (
+            group._module_to_pre_save_state_dict_hook_handle,
+            group._module_to_pre_load_state_dict_hook_handle,
+        ):
+            for handle in handles.values():
+                handle.remove()
+        for parameter in group.fsdp_params:
+            parameter._post_load_hook_handle.remove()
+    module.__class__ = type(module).__mro__[module._orig_cls_mro_index]
 
 
 @torch.no_grad()
