@@ -8,11 +8,12 @@ calls. A frozen encoder that is small stays whole on each rank.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import (
@@ -140,6 +141,47 @@ def gathered(tensors: Mapping[str, Tensor], keep: bool) -> dict[str, Tensor]:
         if keep:
             state[name] = whole.detach().to("cpu", copy=True)
     return state
+
+
+def dealt_matrices(
+    parameters: Sequence[nn.Parameter],
+    part_of: Callable[[nn.Parameter], Tensor],
+    function: Callable[[Tensor], Tensor],
+) -> Iterator[tuple[nn.Parameter, Tensor]]:
+    """A function of whole matrices of one shape, each computed by one of the ranks that share it.
+
+    Args:
+        part_of: this rank's part of a parameter's matrix.
+
+    Yields:
+        each parameter with this rank's part of what the function made of its matrix.
+    """
+    first = cast(DTensor, parameters[0])
+    mesh = first.device_mesh
+    group = mesh.get_group(mesh.ndim - 1)  # the last one divides, one before it holds copies
+    rank, size = dist.get_rank(group), dist.get_world_size(group)
+    for start in range(0, len(parameters), size):
+        some = parameters[start : start + size]
+        own: Tensor | None = None
+        for n, parameter in enumerate(some):
+            whole = _like(part_of(parameter), cast(DTensor, parameter)).full_tensor()
+            if n == rank:
+                own = function(whole).contiguous()
+        for n, parameter in enumerate(some):
+            found = own if n == rank and own is not None else torch.empty_like(whole)
+            dist.broadcast(found, dist.get_global_rank(group, n), group)
+            yield parameter, cast(DTensor, divided_like(parameter, found)).to_local()
+
+
+def _like(part: Tensor, divided: DTensor) -> DTensor:
+    return DTensor.from_local(
+        part,
+        divided.device_mesh,
+        divided.placements,
+        run_check=False,
+        shape=divided.shape,
+        stride=divided.stride(),
+    )
 
 
 @torch.no_grad()
