@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
@@ -93,7 +93,14 @@ class Distributed(Protocol):
         """
 
     def scores(self, model: nn.Module, function: Callable[[], T]) -> T:
-        """What a function that computes with the model returns, without gradients."""
+        """What a function that computes with the model returns, without gradients.
+
+        Raises:
+            OfFirstRank: it raised an error on another rank; on that rank the error itself.
+        """
+
+    def send(self, tensors: Sequence[Tensor]) -> None:
+        """Writes rank 0's values of some tensors into those of the others."""
 
     def share_out(self, function: Callable[[T], R], pieces: Sequence[T]) -> list[R]:
         """The function of each piece, in order, on rank 0; each rank has computed some of them.
@@ -115,6 +122,16 @@ class Distributed(Protocol):
 
     def whole_state(self, model: nn.Module) -> dict[str, Tensor]:
         """The model's whole state, on rank 0; empty on others where it had to be gathered."""
+
+    def whole(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Some tensors of a model, as ``whole_state`` has them."""
+
+    def make_whole(self, model: nn.Module) -> bool:
+        """Gives each rank the whole model after training, once; or rank 0 alone.
+
+        Returns:
+            whether all ranks have it, which they have not where it does not fit.
+        """
 
     def close(self) -> None:
         """Leaves the other ranks."""

@@ -8,11 +8,12 @@ calls. A frozen encoder that is small stays whole on each rank.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import (
@@ -42,9 +43,18 @@ def fits(model: nn.Module, device: torch.device) -> bool:
         p.numel() * (_TRAINED_BYTES if p.requires_grad else p.element_size())
         for p in model.parameters()
     )
+    return needed < _room(device)
+
+
+def fits_whole(model: nn.Module, device: torch.device) -> bool:
+    """Whether each rank can hold the whole model once, to compute with it only."""
+    return sum(p.numel() * p.element_size() for p in model.parameters()) < _room(device)
+
+
+def _room(device: torch.device) -> float:
     if device.type == "cuda":
-        return needed < ROOM * torch.cuda.get_device_properties(device).total_memory
-    return needed < ROOM * machine_memory() / max(1, usable_cores())
+        return ROOM * torch.cuda.get_device_properties(device).total_memory
+    return ROOM * machine_memory() / max(1, usable_cores())
 
 
 def shard(
@@ -119,18 +129,107 @@ def gather_encoders(model: nn.Module) -> None:
             encoder.unshard()
 
 
-def gathered_state(model: nn.Module, keep: bool) -> dict[str, Tensor]:
-    """The whole state in the machine's memory, one tensor after the other.
+def gathered(tensors: Mapping[str, Tensor], keep: bool) -> dict[str, Tensor]:
+    """Whole tensors in the machine's memory, one gathered after the other.
 
     Args:
         keep: on this rank; the others take part only.
     """
     state = {}
-    for name, tensor in model.state_dict().items():
+    for name, tensor in tensors.items():
         whole = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
         if keep:
             state[name] = whole.detach().to("cpu", copy=True)
     return state
+
+
+def dealt_matrices(
+    parameters: Sequence[nn.Parameter],
+    part_of: Callable[[nn.Parameter], Tensor],
+    function: Callable[[Tensor], Tensor],
+) -> Iterator[tuple[nn.Parameter, Tensor]]:
+    """A function of whole matrices of one shape, each computed by one of the ranks that share it.
+
+    Args:
+        part_of: this rank's part of a parameter's matrix.
+
+    Yields:
+        each parameter with this rank's part of what the function made of its matrix.
+    """
+    first = cast(DTensor, parameters[0])
+    mesh = first.device_mesh
+    group = mesh.get_group(mesh.ndim - 1)  # the last one divides, one before it holds copies
+    rank, size = dist.get_rank(group), dist.get_world_size(group)
+    for start in range(0, len(parameters), size):
+        some = parameters[start : start + size]
+        own: Tensor | None = None
+        for n, parameter in enumerate(some):
+            whole = _like(part_of(parameter), cast(DTensor, parameter)).full_tensor()
+            if n == rank:
+                own = function(whole).contiguous()
+        for n, parameter in enumerate(some):
+            found = own if n == rank and own is not None else torch.empty_like(whole)
+            dist.broadcast(found, dist.get_global_rank(group, n), group)
+            yield parameter, cast(DTensor, divided_like(parameter, found)).to_local()
+
+
+def _like(part: Tensor, divided: DTensor) -> DTensor:
+    return DTensor.from_local(
+        part,
+        divided.device_mesh,
+        divided.placements,
+        run_check=False,
+        shape=divided.shape,
+        stride=divided.stride(),
+    )
+
+
+@torch.no_grad()
+def gather_for_good(model: nn.Module, keep: bool) -> None:
+    """Makes a divided model whole again, in place, one tensor after the other.
+
+    Each part of this rank is let go when the whole is there, so that no rank holds the model twice.
+
+    Args:
+        keep: on this rank; the others take part only, and have no model afterwards.
+    """
+    for group in _groups(model):
+        group.reshard()
+        _forget(group)
+    wholes: dict[int, nn.Parameter] = {}
+    held: list[Tensor] = []  # until the end, so that no other gets its number
+    for module in model.modules():
+        for name, parameter in cast("dict[str, Any]", module._parameters).items():
+            if not isinstance(parameter, DTensor):
+                continue
+            if id(parameter) not in wholes:
+                parameter.grad = None
+                whole = parameter.full_tensor().detach()
+                own = parameter.to_local()
+                if keep and whole.untyped_storage().data_ptr() == own.untyped_storage().data_ptr():
+                    whole = whole.clone()  # one rank alone
+                own.untyped_storage().resize_(0)
+                whole = whole if keep else whole.new_empty(0)
+                wholes[id(parameter)] = nn.Parameter(whole, requires_grad=parameter.requires_grad)
+                held.append(parameter)
+            module._parameters[name] = wholes[id(parameter)]
+
+
+def _forget(module: FSDPModule) -> None:
+    """Takes back what ``fully_shard`` did to a module, but for its weights; torch has no way to."""
+    state = module._get_fsdp_state()
+    state._pre_forward_hook_handle.remove()
+    state._post_forward_hook_handle.remove()
+    for group in state._fsdp_param_groups:
+        for handles in (
+            group._module_to_pre_save_state_dict_hook_handle,
+            group._module_to_pre_load_state_dict_hook_handle,
+        ):
+            for handle in handles.values():
+                handle.remove()
+        for parameter in group.fsdp_params:
+            parameter._post_load_hook_handle.remove()
+    module.__class__ = type(module).__mro__[module._orig_cls_mro_index]
 
 
 @torch.no_grad()

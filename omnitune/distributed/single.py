@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
@@ -77,6 +77,9 @@ class SingleProcess:
         """There is nobody else."""
         return True
 
+    def send(self, tensors: Sequence[Tensor]) -> None:
+        """Nobody else has them."""
+
     def in_turn(self) -> AbstractContextManager[None]:
         """It is always this one's turn."""
         return nullcontext()
@@ -84,6 +87,14 @@ class SingleProcess:
     def whole_state(self, model: nn.Module) -> dict[str, Tensor]:
         """The model's state."""
         return model.state_dict()
+
+    def whole(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The tensors themselves."""
+        return dict(tensors)
+
+    def make_whole(self, model: nn.Module) -> bool:
+        """It is."""
+        return True
 
     def close(self) -> None:
         """There is nobody to leave."""

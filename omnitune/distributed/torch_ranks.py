@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import timedelta
 from pathlib import Path
@@ -63,6 +63,7 @@ class TorchRanks:
         self._steps = dist.new_group(backend=backend, timeout=limit)
         self.watch = Watch(self.rank, self.world_size, settings.timeout)
         self._replica: _Replica | None = None
+        self._told: Exception | None = None  # of this rank, which the others have heard of
 
     @property
     def shard(self) -> Shard:
@@ -143,17 +144,36 @@ class TorchRanks:
         """All ranks share the work; with a divided model, which takes all, they do the same."""
         if not self.sharded:
             with dealing(self._deal):
-                return self.share(function())
+                return self._exchange(function, "scores of the others")[0]
         with sharding.gathered_root(model):
-            return self.share(function())
+            return self._exchange(function, "scores of the others")[0]
 
     def _deal(self, function: Callable[[Any], Any], pieces: Sequence[Any]) -> list[Any]:
         """Every so-manieth piece is this rank's; what others found comes from them."""
-        own = [function(piece) for piece in pieces[self.rank :: self.world_size]]
-        everyone: list[Any] = [None] * self.world_size
-        with self.watch("scores of the others", patient=True):
-            dist.all_gather_object(everyone, own, group=self._patient)
+        own = pieces[self.rank :: self.world_size]
+        everyone = self._exchange(lambda: list(map(function, own)), "scores of the others")
         return [everyone[n % self.world_size][n // self.world_size] for n in range(len(pieces))]
+
+    def _exchange(self, function: Callable[[], T], call: str) -> list[T]:
+        """What a function returns on each rank; what it raises on one ends all of them."""
+        problem: Exception | None = None
+        own: T | None = None
+        try:
+            own = function()
+        except Exception as error:
+            if error is self._told or isinstance(error, OfFirstRank):
+                raise  # all have heard of it
+            problem = error
+        found: list[Any] = [None] * self.world_size
+        told = None if problem is None else f"{type(problem).__name__}: {problem}"
+        with self.watch(call, patient=True):
+            dist.all_gather_object(found, (told, own), group=self._patient)
+        if problem is not None:
+            self._told = problem
+            raise problem
+        if first := next((told for told, _ in found if told), None):
+            raise OfFirstRank(f"another rank stopped: {first}")
+        return [value for _, value in found]
 
     @contextmanager
     def in_turn(self) -> Iterator[None]:
@@ -215,9 +235,36 @@ class TorchRanks:
 
     def whole_state(self, model: nn.Module) -> dict[str, Tensor]:
         """The model's state; gathered tensor by tensor where it is divided."""
+        return self.whole(model.state_dict())
+
+    def whole(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Some of it."""
         if not self.sharded:
-            return model.state_dict()
-        return sharding.gathered_state(model, keep=self.rank == 0)
+            return dict(tensors)
+        return sharding.gathered(tensors, keep=self.rank == 0)
+
+    @torch.no_grad()
+    def send(self, tensors: Sequence[Tensor]) -> None:
+        """Writes rank 0's values into the others' tensors."""
+        group = self._steps if self.device.type == "cuda" else self._patient
+        for tensor in tensors:
+            sent = tensor.contiguous()
+            with self.watch("weights of rank 0", patient=True):
+                dist.broadcast(sent, src=0, group=group)
+            if sent is not tensor:
+                tensor.copy_(sent)
+
+    def make_whole(self, model: nn.Module) -> bool:
+        """Gathers a divided model, on each rank that has room for it."""
+        self._replica = None
+        if not self.sharded:
+            return True
+        everywhere = self.share(sharding.fits_whole(model, self.device))
+        sharding.gather_for_good(model, keep=everywhere or self.rank == 0)
+        if everywhere or self.rank == 0:
+            nn.Module.to(model, self.device)
+        self.sharded, self.shards = False, 1
+        return everywhere
 
     def close(self) -> None:
         """Leaves the groups."""

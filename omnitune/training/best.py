@@ -26,11 +26,6 @@ def keep_best(run: Run, scores: dict[str, Any], epoch_ended: bool) -> None:
     name = getattr(run.config, "keep_best", None)
     if name is None:
         return
-    if run.ranks.sharded:
-        raise UserError(
-            "keep_best is not known to runs whose weights are divided among processes; take it "
-            "out, or give parallel.mode ddp"
-        )
     if name not in scores:
         found = ", ".join(key for key in ["loss", *headlines()] if key in scores)
         raise UserError(
@@ -43,21 +38,27 @@ def keep_best(run: Run, scores: dict[str, Any], epoch_ended: bool) -> None:
     path = run.config.out / BEST_FILE
     values = {
         "step": run.step,
-        "model": trained_state(run),
+        "model": run.ranks.whole(trained_state(run)),
         "frozen": frozen_sums(run),
         "best": {"score": name, "value": scores[name], "step": run.step},
         "config": run.config.model_dump(mode="json"),
     }
-    try:
-        if run.ranks.rank == 0:
-            write_checkpoint(path, values)
-    except UserError as error:
-        if run.config.on_full_disk == "stop":
-            raise
-        run.log.warn(f"{error}; {whole_files(run)}")
+    if problem := run.ranks.on_first(lambda: _problem_of_writing(run, path, values)):
+        run.log.warn(problem)
         return
     run.state["best"] = values["best"]
     run.log.say(f"best {name} so far: {scores[name]:.4g}, kept in {path}")
+
+
+def _problem_of_writing(run: Run, path: Path, values: dict[str, Any]) -> str:
+    """Writes the file; returns what went wrong where the run shall go on, else nothing."""
+    try:
+        write_checkpoint(path, values)
+    except UserError as error:
+        if run.config.on_full_disk == "stop":
+            raise
+        return f"{error}; {whole_files(run)}"
+    return ""
 
 
 def _is_better(name: str, value: float, than: float) -> bool:
@@ -67,11 +68,21 @@ def _is_better(name: str, value: float, than: float) -> bool:
 
 
 def take_best(run: Run) -> int:
-    """Gives the model the weights of its best checkpoint; returns their step.
+    """Gives the model, which each rank has whole, the weights of its best checkpoint.
+
+    Returns:
+        their step.
 
     Raises:
         UserError: the file is missing or damaged, or not of the best score of this run.
     """
+    step, names = run.ranks.on_first(lambda: _take(run))
+    state = run.model.state_dict()
+    run.ranks.send([state[name] for name in names])
+    return step
+
+
+def _take(run: Run) -> tuple[int, list[str]]:
     path: Path = run.config.out / BEST_FILE
     values = read_checkpoint(path)
     best = run.state.get("best")
@@ -82,4 +93,4 @@ def take_best(run: Run) -> int:
         )
     run.model.load_state_dict(values["model"], strict=False)
     run.log.say(f"omni.pt is of step {values['step']}, whose {best['score']} was the best")
-    return int(values["step"])
+    return int(values["step"]), list(values["model"])

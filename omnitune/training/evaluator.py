@@ -95,13 +95,19 @@ def final_scores(
     reader: SampleReader,
     samples: Mapping[str, Samples],
     state: Mapping[str, Any],
+    writes: bool = True,
 ) -> dict[str, Any]:
-    """Scores of every held-out split but validation, which the run was watched on."""
+    """Scores of every held-out split but validation, which the run was watched on.
+
+    Args:
+        writes: the answers are kept, as ``predictions.jsonl``.
+    """
     everything = join(samples.values())
     splits = final_splits(everything)
     model.eval()
     priors = answer_priors(split_of(everything, "train"))
-    results = score_splits(model, reader, splits, config.out / "predictions.jsonl", priors)
+    answers = config.out / "predictions.jsonl" if writes else None
+    results = score_splits(model, reader, splits, answers, priors)
     chosen = pick(splits[top_split(splits)], FINAL_SWAPS, config.seed)
     trials = make_trials(reader, chosen, FINAL_SWAPS, config.seed)
     total = 3 * sum(trial.questions for trial in trials)

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from omnitune.data.packing import Item
+from omnitune.distributed.protocol import Distributed
+from omnitune.distributed.single import SingleProcess
 from omnitune.evaluation.scoring import token_scoreboard
 from omnitune.models.omni import OmniModel
 from omnitune.training.checkpoint import copied
@@ -22,7 +24,11 @@ SHARES_TRIED = 6  # evenly from none to the largest
 
 @torch.no_grad()
 def interpolate_weights(
-    model: OmniModel, start: Mapping[str, Tensor], items: Sequence[Item], largest: float
+    model: OmniModel,
+    start: Mapping[str, Tensor],
+    items: Sequence[Item],
+    largest: float,
+    ranks: Distributed | None = None,
 ) -> dict[str, Any]:
     """Interpolates the thinker with its start, by the share of it that has the least loss.
 
@@ -31,23 +37,26 @@ def interpolate_weights(
         items: held-out samples, none of them of the splits that are scored at the end.
         start: by name, weights of the thinker that bring back how it began; others stay.
         largest: share of ``start`` up to which is tried.
+        ranks: share the scoring; rank 0 alone has ``start``, and sends the others the weights.
 
     Returns:
         the ``share`` that was taken, 0 for none, and the ``losses`` by share: means over the
         supervised tokens.
     """
-    thinker = model.thinker
-    trained = {name: p for name, p in thinker.named_parameters() if name in start}
-    end = copied(trained, None)
-    if all(torch.equal(weight, start[name].to(weight.dtype)) for name, weight in end.items()):
+    ranks = ranks or SingleProcess()
+    names = set(ranks.share(list(start)))
+    trained = {name: p for name, p in model.thinker.named_parameters() if name in names}
+    end = copied(trained, None) if ranks.rank == 0 else {}
+    same = (torch.equal(weight, start[name].to(weight.dtype)) for name, weight in end.items())
+    if ranks.share(all(same)):
         return {"share": 0.0, "losses": {}}  # it was frozen
     losses: dict[float, float] = {}
     for n in range(SHARES_TRIED):
         share = float(f"{largest * n / (SHARES_TRIED - 1):.4g}")
-        _interpolate(trained, end, start, share)
-        losses[share] = token_scoreboard(model, items)["loss"]
+        _interpolate(trained, end, start, share, ranks)
+        losses[share] = ranks.scores(model, lambda: token_scoreboard(model, items)["loss"])
     best = min(losses, key=lambda share: (losses[share], share))
-    _interpolate(trained, end, start, best)
+    _interpolate(trained, end, start, best, ranks)
     return {"share": best, "losses": {f"{share:g}": loss for share, loss in losses.items()}}
 
 
@@ -56,6 +65,8 @@ def _interpolate(
     end: Mapping[str, Tensor],
     start: Mapping[str, Tensor],
     share: float,
+    ranks: Distributed,
 ) -> None:
-    for name, parameter in trained.items():
-        parameter.copy_(torch.lerp(end[name], start[name].to(end[name].dtype), share))
+    for name, weight in end.items():
+        trained[name].copy_(torch.lerp(weight, start[name].to(weight.dtype), share))
+    ranks.send(list(trained.values()))

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from omnitune.config.run import RunConfig
-from omnitune.sample import UserError
 
 # Newton-Schulz coefficients of Jordan et al. 2024, "Muon": steep at zero, singular values end
 # between about 0.7 and 1.2, which serves as well as exactly 1.
@@ -26,6 +25,9 @@ class Muon(torch.optim.AdamW):
     torch has a Muon too, but one matrix at a time and always in bfloat16, which costs a processor
     without bf16 units several times the training step itself; here matrices of one shape go
     together.
+
+    Of a model that is divided among ranks each matrix is gathered in turn; each rank brings some of
+    them to their singular values and sends them to the others, which keep their own part.
 
     Attributes:
         products: precision of the matrix products; the method bears bfloat16 (same source).
@@ -52,23 +54,43 @@ class Muon(torch.optim.AdamW):
             if parameter.grad is not None:
                 by_shape[parameter.flatten(1).shape].append(parameter)
         for (rows, columns), parameters in by_shape.items():
-            momenta_BMN = torch.stack([self._momentum(p).flatten(1) for p in parameters])
-            updates = orthogonalize(momenta_BMN, self.products)
             # A step of the same spectral norm relative to what the matrix maps between.
             rate = group["lr"] * max(1.0, rows / columns) ** 0.5
-            for parameter, update in zip(parameters, updates, strict=True):
-                parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                parameter.add_(update.view_as(parameter), alpha=-rate)
+            for parameter, update in self._updates(parameters):
+                own = local(parameter)
+                own.mul_(1 - group["lr"] * group["weight_decay"])
+                own.add_(update.view_as(own), alpha=-rate)
 
-    def _momentum(self, parameter: nn.Parameter) -> Tensor:
-        """Nesterov momentum of a parameter's gradient."""
-        assert parameter.grad is not None
+    def _updates(self, parameters: list[nn.Parameter]) -> Iterator[tuple[nn.Parameter, Tensor]]:
+        """Of matrices of one shape what is taken from each; of divided ones this rank's part."""
+        for parameter in parameters:
+            self._add_momentum(parameter)
+        if not hasattr(parameters[0], "full_tensor"):
+            momenta_BMN = torch.stack([self._momentum(p).flatten(1) for p in parameters])
+            yield from zip(parameters, orthogonalize(momenta_BMN, self.products), strict=True)
+            return
+        from omnitune.distributed.sharding import dealt_matrices  # one process needs none of it
+
+        def turned(whole: Tensor) -> Tensor:
+            return orthogonalize(whole.flatten(1)[None], self.products)[0].view_as(whole)
+
+        yield from dealt_matrices(parameters, self._momentum, turned)
+
+    def _add_momentum(self, parameter: nn.Parameter) -> None:
         state = self.state[parameter]
         if not state:
             state["step"] = torch.zeros(())  # AdamW looks for it when a state is loaded
             state["momentum"] = torch.zeros_like(parameter)
-        state["momentum"].lerp_(parameter.grad, 1 - MOMENTUM)
-        return parameter.grad.lerp(state["momentum"], MOMENTUM)
+        local(state["momentum"]).lerp_(local(parameter.grad), 1 - MOMENTUM)
+
+    def _momentum(self, parameter: nn.Parameter) -> Tensor:
+        """Nesterov momentum of a parameter's gradient; of a divided one this rank's part."""
+        return local(parameter.grad).lerp(local(self.state[parameter]["momentum"]), MOMENTUM)
+
+
+def local(tensor: Any) -> Tensor:
+    """A tensor; of one that is divided among ranks this rank's part."""
+    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
 
 
 def orthogonalize(matrices_BMN: Tensor, products: torch.dtype = torch.float32) -> Tensor:
@@ -90,16 +112,7 @@ def build_optimizer(
 
     Args:
         rates: peak learning rate by prefix of the parameter's name, where it differs.
-
-    Raises:
-        UserError: Muon, of a model that is divided among ranks.
     """
-    divided = any(hasattr(parameter, "full_tensor") for parameter in model.parameters())
-    if divided and config.optimizer == "muon":
-        raise UserError(
-            "optimizer is muon, which needs whole matrices, and parallel.mode fsdp divides them; "
-            "take adamw, or parallel.mode ddp"
-        )
     matrices = hidden_matrices(model) if config.optimizer == "muon" else set()
     groups: dict[tuple[float, float, bool], list[nn.Parameter]] = {}
     for name, parameter in trainable(model):
@@ -178,7 +191,7 @@ def total_norm(gradients: Sequence[Tensor]) -> float:
 
 def scale(gradients: Sequence[Tensor], factor: float) -> None:
     """Multiplies gradients in place; of divided ones this rank's part."""
-    torch._foreach_mul_([g.to_local() if hasattr(g, "to_local") else g for g in gradients], factor)
+    torch._foreach_mul_([local(g) for g in gradients], factor)
 
 
 def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:

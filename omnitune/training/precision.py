@@ -97,8 +97,6 @@ def choose_compilation(run: Run) -> tuple[bool, str]:
     config, left = run.config, run.plan.total_steps - run.step
     if run.compile is None:
         return False, "nothing of this stage can be"
-    if run.ranks.sharded:
-        return False, "a divided model is not"
     if config.compile != "auto":
         return config.compile == "on", "as configured"
     if "compile" in run.state:

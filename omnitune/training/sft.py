@@ -117,7 +117,10 @@ def _finetune(
         log.open(config.out, ranks.rank)
     train(run)
     if ranks.sharded:
-        make_whole(config, setup)
+        run.optimizer.state.clear()
+    if ranks.make_whole(setup.model):
+        return _conclude(config, setup, started)
+    run.ranks = SingleProcess()
     return ranks.on_first(partial(_conclude, config, setup, started))
 
 
@@ -129,15 +132,39 @@ def _open(config: SftConfig, output: OutputDir, setup: TrainingSetup) -> None:
 
 
 def _conclude(config: SftConfig, setup: TrainingSetup, started: float) -> dict[str, Any]:
-    """What follows the training: ``omni.pt``, the final scores, ``results.json``."""
-    run, result = setup.run, config.out / "omni.pt"
+    """What follows the training: ``omni.pt``, the final scores, ``results.json``.
+
+    All ranks have the whole model and share the scoring; rank 0 writes.
+    """
+    run, ranks = setup.run, setup.run.ranks
     step = take_best(run) if config.use_best else run.step
     interpolation = interpolate(config, setup)
     # Before the final scores: whatever ends those, the model is there.
+    ranks.on_first(partial(_save, config, setup, step))
+    given = (config, setup.model, setup.reader, setup.samples, run.state, ranks.rank == 0)
+    results = ranks.scores(setup.model, lambda: final_scores(*given))
+    asked = (setup.model, setup.reader, setup.samples, setup.strategy.losses)
+    results["taught"] = ranks.scores(setup.model, lambda: what_taught(*asked))
+    return ranks.on_first(partial(_report, config, setup, started, results, interpolation))
+
+
+def _save(config: SftConfig, setup: TrainingSetup, step: int) -> None:
+    """Writes ``omni.pt``."""
     training = split_of(join(setup.samples.values()), "train")
     taught = taught_by(training, setup.model.modalities).values()
-    save_omni(result, setup.model, setup.renderer, config.save_whole, step=step, **taught)
-    results = final_scores(config, setup.model, setup.reader, setup.samples, run.state)
+    path = config.out / "omni.pt"
+    save_omni(path, setup.model, setup.renderer, config.save_whole, step=step, **taught)
+
+
+def _report(
+    config: SftConfig,
+    setup: TrainingSetup,
+    started: float,
+    results: dict[str, Any],
+    interpolation: dict[str, Any],
+) -> dict[str, Any]:
+    """Writes ``results.json``; returns its content."""
+    run = setup.run
     for warning in [*language_lost(results.get("text_guard", {})), *results["warnings"]]:
         run.log.warn(warning)
     results["seconds"] = round(time.monotonic() - started, 1)
@@ -146,8 +173,6 @@ def _conclude(config: SftConfig, setup: TrainingSetup, started: float) -> dict[s
         run.log.say(setup.bad.summary)
     results["truncation"], results["mix"] = setup.truncation, setup.strategy.mix
     results["receipt"], results["run_hash"] = setup.strategy.receipt, setup.strategy.proof(run.step)
-    losses = setup.strategy.losses
-    results["taught"] = what_taught(setup.model, setup.reader, setup.samples, losses)
     results |= {"blend": interpolation} if interpolation else {}
     results |= {"best": run.state["best"]} if "best" in run.state else {}
     results["precision"], results["compiled"] = run.state["precision"], run.state.get("compile")
@@ -273,12 +298,14 @@ def interpolate(config: SftConfig, setup: TrainingSetup) -> dict[str, Any]:
     If they are all that is held out, they are scored at the end, and nothing may be chosen by them.
     """
     samples = join(setup.samples.values())
-    if not setup.start or "validation" in final_splits(samples):
+    ranks = setup.run.ranks
+    if not ranks.share(bool(setup.start)) or "validation" in final_splits(samples):
         return {}
     setup.model.eval()
     setup.run.snapshot = None  # as large as what follows takes
     items = [setup.reader.item(single) for single in epoch_samples(config, samples)]
-    found = interpolate_weights(setup.model, setup.start, items, config.max_interpolation)
+    largest = config.max_interpolation
+    found = interpolate_weights(setup.model, setup.start, items, largest, ranks)
     if found["share"]:
         setup.run.log.say(
             f"blended with {100 * found['share']:.3g} % of the starting thinker: validation loss "
@@ -360,26 +387,6 @@ def learning_rates(config: SftConfig, width: int) -> dict[str, float]:
         "proj": config.projector_learning_rate or min(1.0, 2.5 * thinker),
         "encoders": config.encoder_learning_rate or config.learning_rate,
     }
-
-
-def make_whole(config: SftConfig, setup: TrainingSetup) -> None:
-    """Rank 0 has the whole model again after the training of a divided one, once."""
-    run = setup.run
-    run.optimizer.state.clear()
-    state = run.ranks.whole_state(setup.model)
-    if run.ranks.rank:
-        return
-    model, _ = assemble(
-        config.thinker_ckpt,
-        config.encoders,
-        config.encoder_settings,
-        config.projectors,
-        config.chat_template,
-    )
-    if config.lora is not None:
-        adapters.add_adapters(model, config.lora)
-    model.load_state_dict(state, assign=True)
-    setup.model = nn.Module.to(model, run.device)
 
 
 def describe_parts(model: OmniModel) -> None:

@@ -14,12 +14,17 @@ import torch
 from helpers import sft_settings, shorten_answers
 from rank_helpers import needs_fork, on_ranks, whole
 
+from omnitune.config.parallel import own_rank
 from omnitune.distributed.opening import open_ranks
+from omnitune.evaluation import scoring
+from omnitune.evaluation.evaluate import evaluate_checkpoint
 from omnitune.models.loading import load_omni
+from omnitune.models.omni import OmniModel
 from omnitune.sample import UserError
 from omnitune.storage import NoRoomError, read_checkpoint
-from omnitune.training import checkpoint, sharded_checkpoint
+from omnitune.training import checkpoint, sft, sharded_checkpoint
 from omnitune.training.loop import train
+from omnitune.training.progress import BEST_FILE
 from omnitune.training.sft import build_training, finetune
 
 pytestmark = needs_fork
@@ -67,6 +72,77 @@ def test_two_ranks_leave_what_one_does(home: Path, mode: str, rest: dict[str, An
     logs = sorted(path.name for path in (two / "logs").iterdir())
     assert logs == ["rank_0.log", "rank_1.log"]
     assert not list(two.glob("*.tmp"))
+
+
+def scored_on(rank: int, home: Path, name: str, mode: str, rest: dict[str, Any]) -> Any:
+    """A whole run; says too how many batches this rank scored at the end."""
+    real, scored = sft.final_scores, 0
+
+    def counted(*arguments: Any) -> Any:
+        token_scores = OmniModel.token_scores
+
+        def counting(model: OmniModel, batch: Any) -> Any:
+            nonlocal scored
+            scored += 1
+            return token_scores(model, batch)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(OmniModel, "token_scores", counting)
+            return real(*arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sft, "final_scores", counted)
+        found = finetune_on(rank, home, name, mode, rest)
+    return found | {"scored": scored}
+
+
+@pytest.mark.parametrize("mode", ["ddp", "fsdp"])
+def test_final_scores_are_shared_out_and_those_of_one_process(
+    home: Path, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    monkeypatch.setattr(scoring, "SCORE_BATCH", 1)
+    rest = {"keep_best": "loss", "use_best": True, "max_interpolation": 0.5}
+    work = partial(scored_on, home=home, name=f"best {mode}", mode=mode, rest=rest)
+    first, second = whole(on_ranks(2, work))
+    assert first["results"] == second["results"]
+    assert abs(first["scored"] - second["scored"]) <= first["scored"] / 2 > 0
+    results, folder = first["results"], home / f"best {mode}"
+    alone = evaluate_checkpoint(folder, home / "data", "all")
+    for split, scores in results["splits"].items():
+        expected = {k: v for k, v in alone["splits"][split].items() if isinstance(v, float)}
+        assert {k: scores[k] for k in expected} == pytest.approx(expected, rel=1e-6)
+    best = read_checkpoint(folder / BEST_FILE)
+    assert best["best"] == results["best"]
+    assert read_checkpoint(folder / "omni.pt")["step"] == best["step"]
+
+
+def failing_on(rank: int, home: Path) -> Any:
+    """A whole run of which rank 1 cannot score a batch at the end."""
+
+    def fail(*arguments: Any) -> Any:
+        if own_rank() == 1:
+            raise UserError("record 7 is wrong")
+        return real(*arguments)
+
+    real = OmniModel.token_scores
+    with pytest.MonkeyPatch.context() as patch:
+        final = sft.final_scores
+        patch.setattr(
+            sft,
+            "final_scores",
+            lambda *a: (patch.setattr(OmniModel, "token_scores", fail), final(*a))[1],
+        )
+        return finetune_on(rank, home, "failing", "ddp", {"max_interpolation": 0})
+
+
+def test_what_goes_wrong_in_the_scores_of_one_rank_ends_all(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scoring, "SCORE_BATCH", 1)
+    first, second = whole(on_ranks(2, partial(failing_on, home=home)))
+    assert second == {"error": "record 7 is wrong", "kind": "UserError"}
+    assert first["kind"] == "OfFirstRank"
+    assert "record 7 is wrong" in first["error"]
 
 
 def test_what_rank_0_refuses_ends_all_ranks(home: Path) -> None:
