@@ -36,6 +36,7 @@ from benchmarks.command import Arguments, command, numbers
 from benchmarks.workload import WORKLOADS, corpus_folder, make
 from omnitune.models.export import write_standard
 from omnitune.models.loading import save_omni
+from omnitune.serving.api.server import listen
 from omnitune.storage import write_json
 
 SERVERS = ("omnitune", "plain")
@@ -72,8 +73,7 @@ def run_server(kind: str, folder: Path, tokens: int, listener: socket.socket) ->
 def started(kind: str, folder: Path, tokens: int) -> Iterator[str]:
     """A server in a process of its own; yields its address."""
     spawn = multiprocessing.get_context("spawn")
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
+    with listen("127.0.0.1", 0) as listener:  # for both: neither holds small pieces back
         address = f"http://127.0.0.1:{listener.getsockname()[1]}"
         process = spawn.Process(target=run_server, args=(kind, folder, tokens, listener))
         process.start()

@@ -30,8 +30,7 @@ class RmsNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight_D: Tensor, epsilon: float) -> Tensor:
-        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-        scale = length.square_().div_(x.shape[-1]).add_(epsilon).rsqrt_()
+        scale = _scale(x, epsilon)
         ctx.save_for_backward(x, scale, weight_D)
         return (x * scale).mul_(weight_D)
 
@@ -52,6 +51,19 @@ class RmsNorm(torch.autograd.Function):
         )
         mean = (grad.view(-1, len(weight_D)) @ weight_D).view_as(scale).div_(len(weight_D))
         return dx.add_(mean.mul_(scale)), dweight_D, None
+
+
+def _scale(x: Tensor, epsilon: float) -> Tensor:
+    """By what each row is multiplied to have a mean square of 1: ``[..., 1]``."""
+    length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    return length.square_().div_(x.shape[-1]).add_(epsilon).rsqrt_()
+
+
+def rms_norm(x: Tensor, weight_D: Tensor, epsilon: float) -> Tensor:
+    """``RmsNorm``; where no gradient is asked for, without what keeps one, which costs a third."""
+    if torch.is_grad_enabled():
+        return RmsNorm.apply(x, weight_D, epsilon)
+    return (x * _scale(x, epsilon)).mul_(weight_D)
 
 
 class Rotary(torch.autograd.Function):
@@ -117,7 +129,7 @@ def _same_norm(module: Any) -> bool:
         return torch.func.functional_call(module, {"weight": weight}, (x,))
 
     def ours(x: Tensor, weight: Tensor) -> Tensor:
-        return RmsNorm.apply(x.float(), weight, module.variance_epsilon)
+        return rms_norm(x.float(), weight, module.variance_epsilon)
 
     return _alike(library, ours, [x, weight]) and _alike(library, ours, [x.bfloat16(), weight])
 
@@ -167,7 +179,7 @@ def _norm(library: Callable[..., Tensor]) -> Callable[..., Tensor]:
     def normalize(module: Any, x: Tensor, *rest: Any, **options: Any) -> Tensor:
         if rest or options or not one_by_one(x) or module.weight.dtype != torch.float32:
             return library(module, x, *rest, **options)
-        return RmsNorm.apply(x.float(), module.weight, module.variance_epsilon)
+        return rms_norm(x.float(), module.weight, module.variance_epsilon)
 
     return normalize
 
@@ -185,4 +197,13 @@ def _rotary(library: Callable[..., Any]) -> Callable[..., Any]:
 def _turn_both(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> list[Tensor]:
     """Queries and keys ``[B, heads, T, D]`` by angles ``[B, T, D]``."""
     cos, sin = cos.unsqueeze(1), sin.unsqueeze(1)
-    return [Rotary.apply(x.to(cos.dtype), cos, sin) for x in (q, k)]
+    both = [x.to(cos.dtype) for x in (q, k)]
+    if torch.is_grad_enabled():
+        return [Rotary.apply(x, cos, sin) for x in both]
+    half = cos.shape[-1] // 2
+    sines = (sin[..., :half], sin[..., half:])
+    if q.shape[2] > 1:
+        return [_turned(x, cos, *sines, 1) for x in both]
+    # One token: what an operator costs is its call, so both are one.
+    heads = [x.shape[1] for x in both]
+    return list(_turned(torch.cat(both, dim=1), cos, *sines, 1).split(heads, dim=1))

@@ -103,6 +103,20 @@ def test_they_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not used
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("tokens", [1, 5])
+def test_without_gradients_the_numbers_are_the_same(tokens: int) -> None:
+    draw = torch.Generator().manual_seed(0)
+    q, k = (torch.randn(3, heads, tokens, 8, generator=draw) for heads in (4, 2))
+    cos, sin = torch.randn(2, 3, tokens, 8, generator=draw)
+    weight = torch.randn(8, generator=draw)
+    with torch.enable_grad():
+        turned = operators._turn_both(q, k, cos, sin)
+        normed = operators.rms_norm(q, weight, 1e-6)
+    assert all(map(torch.equal, operators._turn_both(q, k, cos, sin), turned))
+    assert torch.equal(operators.rms_norm(q, weight, 1e-6), normed)
+
+
 def test_a_norm_of_another_kind_is_left_alone() -> None:
     """Gemma's weights are added to one."""
     model = AutoModelForCausalLM.from_config(Gemma2Config(**SIZES, pad_token_id=0))

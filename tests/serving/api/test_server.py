@@ -1,5 +1,6 @@
 """The command: it listens, drains when it is told to stop, and says what is wrong."""
 
+import asyncio
 import http.client
 import json
 import os
@@ -72,6 +73,26 @@ def test_what_was_begun_is_answered(process: tuple[subprocess.Popen[str], str]) 
             client.models.list()
     assert server.stdout
     assert "every answer that was begun has ended" in server.stdout.read()
+
+
+def test_small_pieces_are_sent_at_once() -> None:
+    """Else each first token waits 40 ms for the client to acknowledge the headers."""
+
+    async def accepted() -> int:
+        told: asyncio.Queue[int] = asyncio.Queue()
+
+        async def note(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            found = writer.get_extra_info("socket")
+            told.put_nowait(found.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            writer.close()
+
+        with listen("127.0.0.1", 0) as listener:
+            async with await asyncio.start_server(note, sock=listener):
+                _, writer = await asyncio.open_connection(*listener.getsockname())
+                writer.close()
+                return await asyncio.wait_for(told.get(), 10)
+
+    assert asyncio.run(accepted())
 
 
 @pytest.mark.parametrize("stream", [True, False])
