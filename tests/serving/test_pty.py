@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from omnitune import cli
-from omnitune.serving import terminal
+from omnitune.serving.session import Timing
+from omnitune.serving.terminal import chat
 
 PATIENCE = 20.0
 
@@ -29,6 +30,7 @@ class SlowSession:
     messages = ()
     answer_tokens = ()
     room = 9
+    system, temperature, timing = "", 0.0, Timing()
 
     def ask(self, text: str) -> Iterator[str]:
         for word in ("you ", "said ", text) if text != "wait" else ["hm "] * 1_000:
@@ -97,7 +99,7 @@ class Typist:
 
 @pytest.fixture
 def typist(monkeypatch: pytest.MonkeyPatch) -> Iterator[Typist]:
-    monkeypatch.setattr(terminal, "_open_session", lambda *_: SlowSession())
+    monkeypatch.setattr(chat, "_open_session", lambda *_: SlowSession())
     monkeypatch.setenv("TERM", "dumb")
     found = Typist(lambda: cli.main(["chat", "--ckpt-dir", "mine"]))
     found.see("you> ")
@@ -160,7 +162,7 @@ def test_nobody_reads_the_output(
     lines: int,
     prompt: list[str],
 ) -> None:
-    monkeypatch.setattr(terminal, "_open_session", lambda *_: SlowSession())
+    monkeypatch.setattr(chat, "_open_session", lambda *_: SlowSession())
     monkeypatch.setattr(sys, "stdin", io.StringIO("hello\n"))
     with broken_pipe(lines) as output:
         monkeypatch.setattr(sys, "stdout", output)
@@ -171,7 +173,7 @@ def test_nobody_reads_the_output(
 def test_a_full_disk_is_told(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(terminal, "_open_session", lambda *_: SlowSession())
+    monkeypatch.setattr(chat, "_open_session", lambda *_: SlowSession())
     with open("/dev/full", "w", encoding="utf-8") as output:
         monkeypatch.setattr(sys, "stdout", output)
         assert cli.main(["chat", "--prompt", "hello"]) == 2
