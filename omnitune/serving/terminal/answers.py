@@ -5,15 +5,16 @@ from __future__ import annotations
 import re
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.live import Live
-from rich.markdown import Heading, Markdown
+from rich.markdown import CodeBlock, Heading, Markdown
 from rich.segment import Segment
+from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
@@ -29,10 +30,28 @@ MARKED = re.compile(
 )
 
 
+def styled_console() -> Console | None:
+    """For an output that understands more than letters; None for any other."""
+    console = Console(file=sys.stdout, highlight=False, emoji=False, markup=False)
+    return console if console.is_terminal and not is_dumb(environment()) else None
+
+
+def say(text: str, style: str = "") -> None:
+    """Writes a line, broken between words where the output is a terminal."""
+    if console := styled_console():
+        console.print(Text(printable(text), style))
+    else:
+        print(printable(text), flush=True)
+
+
+def aside(text: str) -> None:
+    """Writes what the program says beside the conversation."""
+    say(f"({text})", "dim")
+
+
 def write_answer(pieces: Iterable[str]) -> None:
     """Writes an answer as it comes, a line begun behind it."""
-    console = Console(file=sys.stdout, highlight=False, emoji=False, markup=False)
-    if console.is_terminal and not is_dumb(environment()):
+    if console := styled_console():
         _write_rendered(console, pieces)
         return
     print(NAME, end=" ", flush=True)
@@ -55,8 +74,8 @@ def _write_rendered(console: Console, pieces: Iterable[str]) -> None:
             text += printable(piece)
             whole, text = _whole_blocks(text)
             for block in whole:
-                live.update(_spaced(_row(name, block), above), refresh=True)
-                live.stop()
+                live.update(_spaced(_row(name, block), above))
+                live.stop()  # draws it: once, as it may be higher than the screen
                 name, above, drawn = "", True, 0.0
                 live = _live(console)
                 live.start()
@@ -65,7 +84,7 @@ def _write_rendered(console: Console, pieces: Iterable[str]) -> None:
                 drawn = time.monotonic()
     finally:
         last = _spaced(_row(name, text), above) if text.strip() or name else Group()
-        live.update(last, refresh=True)
+        live.update(last)
         live.stop()
 
 
@@ -85,7 +104,7 @@ def _row(name: str, text: str) -> RenderableType:
     grid = Table.grid(padding=(0, 1, 0, 0))
     grid.add_column(width=len(NAME), no_wrap=True)
     grid.add_column(overflow="fold")
-    grid.add_row(Text(name, "bold green"), rendered(text))
+    grid.add_row(Text(name, "bold green"), _Trimmed(rendered(text)))
     return grid
 
 
@@ -96,11 +115,26 @@ class _Newest:
         self.content, self.most = content, max(1, console.size.height - 1)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        lines = console.render_lines(self.content, options, pad=False)[-self.most :]
-        for n, line in enumerate(lines):
-            yield from line
-            if n < len(lines) - 1:
-                yield Segment.line()
+        yield from _joined(console.render_lines(self.content, options, pad=False)[-self.most :])
+
+
+class _Trimmed:
+    """Without the empty lines that Markdown puts around some blocks."""
+
+    def __init__(self, content: RenderableType) -> None:
+        self.content = content
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        lines = console.render_lines(self.content, options, pad=False)
+        filled = [n for n, line in enumerate(lines) if "".join(s.text for s in line).strip()]
+        yield from _joined(lines[filled[0] : filled[-1] + 1] if filled else [])
+
+
+def _joined(lines: Sequence[Sequence[Segment]]) -> RenderResult:
+    for n, line in enumerate(lines):
+        if n:
+            yield Segment.line()
+        yield from line
 
 
 def _whole_blocks(text: str) -> tuple[list[str], str]:
@@ -146,5 +180,16 @@ class _Heading(Heading):
     LEVEL_ALIGN: ClassVar = dict.fromkeys(Heading.LEVEL_ALIGN, "left")
 
 
+class _CodeBlock(CodeBlock):
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        code = str(self.text).rstrip()
+        yield Syntax(code, self.lexer_name, theme=self.theme, word_wrap=True, padding=(0, 1))
+
+
 class _Markdown(Markdown):
-    elements: ClassVar = {**Markdown.elements, "heading_open": _Heading}
+    elements: ClassVar = {
+        **Markdown.elements,
+        "heading_open": _Heading,
+        "fence": _CodeBlock,
+        "code_block": _CodeBlock,
+    }

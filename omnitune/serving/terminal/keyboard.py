@@ -15,7 +15,6 @@ from omnitune.serving.terminal.screen import environment, wants_colour
 
 PROMPT = "you> "
 KEPT_LINES = 1_000  # of the history
-READLINE_COMPLETES = 100  # matches that are listed without a question
 
 
 def history_file(environ: Mapping[str, str]) -> Path | None:
@@ -133,6 +132,7 @@ def _enable_completion(readline: ModuleType, completions: Callable[[str], list[s
     mac = "libedit" in (readline.__doc__ or "")
     if not mac:
         readline.set_completion_display_matches_hook(show)
+        readline.parse_and_bind("set show-all-if-ambiguous on")
     readline.parse_and_bind("bind ^I rl_complete" if mac else "tab: complete")
 
 

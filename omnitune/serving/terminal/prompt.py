@@ -17,9 +17,9 @@ from omnitune.sample import Media, UserError
 from omnitune.serving import conversations, paths
 from omnitune.serving.options import Pictures
 from omnitune.serving.session import ChatSession
-from omnitune.serving.streams import next_line, printable, tell
+from omnitune.serving.streams import next_line, tell
 from omnitune.serving.terminal import transcript
-from omnitune.serving.terminal.answers import write_answer
+from omnitune.serving.terminal.answers import aside, say, write_answer
 from omnitune.serving.terminal.keyboard import PROMPT, Keyboard
 from omnitune.serving.terminal.microphone import start_recording
 from omnitune.serving.terminal.view import View
@@ -87,14 +87,16 @@ class Terminal:
         finally:
             if self._folder:
                 self._folder.cleanup()
+                self._folder = None
         return 0
 
     def _talk(self) -> None:
         if self.typed:
             self.keyboard = Keyboard(self.completions)
-            print(f"{self.title}: reads text, {', '.join(self.session.model.modalities)}.")
-            print(*map(printable, self.about), sep="\n", end="\n" * bool(self.about))
-            print(f"Type to talk. Commands: {', '.join(self.commands)}.")
+            say(f"{self.title}: reads text, {', '.join(self.session.model.modalities)}.")
+            for told in self.about:
+                say(told)
+            say(f"Type to talk. Commands: {', '.join(self.commands)}.")
         if self.session.system:
             self._tell_system()
         while (line := self._read()) is not None:
@@ -105,7 +107,7 @@ class Terminal:
                 print(end="", flush=True)
                 tell(str(error))
             except KeyboardInterrupt:
-                print("(stopped)", flush=True)
+                aside("stopped")
         if self.typed:
             print("Goodbye.")
 
@@ -127,7 +129,7 @@ class Terminal:
                 if pressed:
                     return None
                 pressed = True
-                print("(press Ctrl-C again to leave)")
+                aside("press Ctrl-C again to leave")
         return next_line() or None
 
     def _handle(self, line: str) -> bool:
@@ -186,21 +188,21 @@ class Terminal:
         count = self.session.attach(medium.path, medium.modality)
         self.transcript.note(medium, self.session.pending)
         waiting = ", goes with your next line; an empty one sends it" if waits else ""
-        print(printable(f"({what}, {counted(count, 'token')}{waiting})"))
+        aside(f"{what}, {counted(count, 'token')}{waiting}")
         self.view.show(medium)
         if self.session.notice:
-            print(printable(f"({self.session.notice})"))
+            aside(self.session.notice)
 
     def _hint(self, line: str, files: Sequence[Path]) -> None:
         """Says what becomes of paths in a line that is sent as text."""
         for path in files:
             if not self._as_medium(path):
-                print(printable(f"({path.name} is no file that the model reads; sent as text)"))
+                aside(f"{path.name} is no file that the model reads; sent as text")
         known = [m for message in self.session.messages for m in message.parts]
         for medium in () if files else paths.mentioned(line, self.kinds.values()):
             if medium not in (*known, *self.session.pending):
                 command = f"/{medium.modality} {medium.path}"
-                print(printable(f"(the model is not shown {medium.path.name}; {command} does)"))
+                aside(f"the model is not shown {medium.path.name}; {command} does")
 
     def _record(self, argument: str) -> None:
         seconds = _number(argument, "/record", "a number of seconds") if argument else None
@@ -210,7 +212,7 @@ class Terminal:
         path = self._new_folder() / "recording.wav"
         recording = start_recording(path)
         until = "Enter ends it" if seconds is None else f"{seconds:g} s, Enter ends it before"
-        print(f"(recording by {recording.by}; {until}, Ctrl-C drops it)", flush=True)
+        aside(f"recording by {recording.by}; {until}, Ctrl-C drops it")
         keyboard = self.keyboard or Keyboard(self.completions)
         try:
             keyboard.wait_for_enter(seconds, recording.going)
@@ -250,9 +252,11 @@ class Terminal:
                 turn["answers"] = [self._entry("".join(said), state)]
                 self.transcript.add(turn)
         if len(self.session.answer_tokens) == self.session.room:
-            print(f"(stopped at the limit of {self.session.room} tokens)")
+            aside(f"stopped at the limit of {self.session.room} tokens")
         if self.timings:
-            print(f"({told_timing(self.session)})")
+            aside(told_timing(self.session))
+        if self.typed:
+            print()
         return "".join(said)
 
     def _entry(self, text: str, state: str) -> dict[str, Any]:
@@ -279,7 +283,7 @@ class Terminal:
         finally:
             self.session.temperature = usual
         if not temperature and before and before[0].text == answer:
-            print("(these are the likeliest words, as before; /retry 0.7 draws others)")
+            aside("these are the likeliest words, as before; /retry 0.7 draws others")
 
     # Commands about the conversation
 
@@ -291,13 +295,13 @@ class Terminal:
     def _tell_system(self) -> None:
         text, taught = self.session.system, self.session.taught.system_text
         if not text:
-            print("(no system text; /system TEXT gives one)")
+            aside("no system text; /system TEXT gives one")
             return
-        print(printable(f"(system text: {text})"))
+        aside(f"system text: {text}")
         if taught is False:
-            print("(this model was taught without a system text: it may pay no heed to it)")
+            aside("this model was taught without a system text: it may pay no heed to it")
         elif taught is None:
-            print("(whether this model was taught with a system text is not known)")
+            aside("whether this model was taught with a system text is not known")
 
     def _save(self, argument: str) -> None:
         if not self.transcript.turns:
@@ -307,7 +311,7 @@ class Terminal:
         if not path.suffix:
             path = path.with_name(f"{path.name}.json")
         conversations.write_conversation(path, self.transcript.turns, self.session.system)
-        print(printable(f"(saved {counted(len(self.transcript.turns), 'turn')} in {path})"))
+        aside(f"saved {counted(len(self.transcript.turns), 'turn')} in {path}")
 
     def _load(self, argument: str) -> None:
         if not argument:
@@ -319,25 +323,25 @@ class Terminal:
         for turn, media in zip(found.turns, found.shown, strict=True):
             self._replay(turn, media, conversations.answer_of(turn, name))
         what = [f"loaded {counted(len(found.turns), 'turn')} from {path.name}", *found.notices]
-        print(printable(f"({'; '.join(what)})"))
+        aside("; ".join(what))
         if found.session.system:
             self._tell_system()
 
     def _replay(self, turn: conversations.Turn, media: Sequence[Media], answer: str) -> None:
         for medium in media:
-            print(printable(f"({medium.path.name})"))
+            aside(medium.path.name)
             self.view.show(medium)
-        print(printable(f"{PROMPT}{turn.get('text', '')}"))
+        say(f"{PROMPT}{turn.get('text', '')}", "cyan")
         write_answer([answer])
 
     def _time(self, argument: str) -> None:
         self.timings = not self.timings
-        print(f"(times are {'told' if self.timings else 'no longer told'} after each answer)")
+        aside(f"times are {'told' if self.timings else 'no longer told'} after each answer")
 
     def _reset(self, argument: str) -> None:
         self.session.reset()
         self.transcript = transcript.Transcript()
-        print("(a new conversation)")
+        aside("a new conversation")
 
     def _help(self, argument: str) -> None:
         usages = {f"{name} {rest}".strip(): what for name, (rest, what) in self.commands.items()}
