@@ -55,11 +55,7 @@ class Keyboard:
         if self.readline is None:
             return input(PROMPT)
         before = self.readline.get_current_history_length()
-        prompt = PROMPT
-        if wants_colour(environment()) and sys.stdout.isatty():
-            # \1 and \2 enclose what takes no room on the line.
-            prompt = f"\1\x1b[1;36m\2{PROMPT.rstrip()}\1\x1b[0m\2 "
-        line = input(prompt)
+        line = input(_prompt("\1", "\2"))  # these enclose what takes no room on the line
         self._keep(self.readline, before)
         return line
 
@@ -115,15 +111,18 @@ def _readline() -> ModuleType | None:
 
 def _enable_completion(readline: ModuleType, completions: Callable[[str], list[str]]) -> None:
     found: list[str] = []
+    typed = ""
 
     def complete(line: str, state: int) -> str | None:
+        nonlocal typed
         if state == 0:
-            found[:] = completions(line)
+            found[:], typed = completions(line), line
         return found[state] if state < len(found) else None
 
-    def show(typed: str, matches: Sequence[str], longest: int) -> None:
-        names = [_shown(match) for match in matches]
-        sys.stdout.write("\n" + "  ".join(names) + f"\n{PROMPT}{readline.get_line_buffer()}")
+    def show(start: str, matches: Sequence[str], longest: int) -> None:
+        # Below the list stands what readline believes to be on the screen; it adds the rest.
+        names = "  ".join(map(_shown, matches))
+        sys.stdout.write(f"\n{names}\n{_prompt()}{typed}")
         sys.stdout.flush()
         readline.redisplay()
 
@@ -136,7 +135,16 @@ def _enable_completion(readline: ModuleType, completions: Callable[[str], list[s
     readline.parse_and_bind("bind ^I rl_complete" if mac else "tab: complete")
 
 
+def _prompt(before: str = "", after: str = "") -> str:
+    """The prompt in colour, if that is wanted, its colours enclosed."""
+    if not wants_colour(environment()) or not sys.stdout.isatty():
+        return PROMPT
+    return f"{before}\x1b[1;36m{after}{PROMPT.rstrip()}{before}\x1b[0m{after} "
+
+
 def _shown(match: str) -> str:
-    """A completed line without what its neighbours share: the name of the file or command."""
-    name = match.rstrip("/").rpartition("/")[2] + "/" * match.endswith("/")
-    return match.strip() if match.startswith("/") and " " not in match.strip() else name
+    """A completed line without what all have in common: a command, or the name of a file."""
+    command, _, path = match.partition(" ")
+    words = (path or command) if command.startswith("/") else match
+    name = words.rstrip("/").rpartition("/")[2] + "/" * words.endswith("/")
+    return name if path or not command.startswith("/") else command
