@@ -139,7 +139,7 @@ def chat(arguments: list[str]) -> int:
 
         print(chat_help())
         return 0
-    from omnitune.serving.terminal import main as chat_main
+    from omnitune.serving.terminal.chat import main as chat_main
 
     return chat_main(arguments)
 

@@ -27,11 +27,13 @@ class Taught:
             named is taken for one.
         media_after_text: whether media ever came in a later turn than the first.
         media_together: whether one conversation ever showed media of several kinds.
+        system_text: whether a conversation ever began with a system text; None: nobody noted it.
     """
 
     media_per_sample: Mapping[str, int] = field(default_factory=dict)
     media_after_text: bool = False
     media_together: bool = True
+    system_text: bool | None = None
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Taught:
@@ -40,7 +42,9 @@ class Taught:
         counts = counts if isinstance(counts, dict) else {}
         found = {str(k): n for k, n in counts.items() if isinstance(n, int) and n >= 0}
         together = values.get("media_together") is not False
-        return cls(found, values.get("media_after_text") is True, together)
+        system = values.get("system_text")
+        system = system if isinstance(system, bool) else None
+        return cls(found, values.get("media_after_text") is True, together, system)
 
     def values(self) -> dict[str, Any]:
         """For ``omni.pt``."""
@@ -58,8 +62,8 @@ class Taught:
 def taught_by(samples: Samples, modalities: Iterable[str]) -> Taught:
     """What training samples teach about media.
 
-    Counts are of all samples and read from the index. Where media stand is looked up in
-    ``LOOKED_AT`` samples, evenly spread.
+    Counts are of all samples and read from the index. Where media stand, and whether there are
+    system texts, is looked up in ``LOOKED_AT`` samples, evenly spread.
 
     Args:
         samples: those of the training split.
@@ -80,8 +84,12 @@ def taught_by(samples: Samples, modalities: Iterable[str]) -> Taught:
             kinds_N += counts_N > 0
         together = together or bool(kinds_N.max() > 1)
     places = np.unique(np.linspace(0, len(samples) - 1, min(len(samples), LOOKED_AT)).astype(int))
-    late = any(_media_after_text(samples[int(n)]) for n in places)
-    return Taught(most, late, together)
+    late = system = False
+    for n in places:
+        sample = samples[int(n)]
+        late = late or _media_after_text(sample)
+        system = system or any(message.role == "system" for message in sample.messages)
+    return Taught(most, late, together, system)
 
 
 def _media_after_text(sample: Sample) -> bool:

@@ -13,7 +13,8 @@ import soundfile
 import soxr
 from PIL import Image
 
-from omnitune.media.base import Fingerprint, Medium
+from omnitune.media.base import Fingerprint, Medium, open_file
+from omnitune.media.segments import split_time
 from omnitune.media.sound import Sound
 from omnitune.media.sound_files import open_sound
 from omnitune.sample import UserError
@@ -25,6 +26,7 @@ CLIPPED = 0.002  # share of the samples from which it is told
 QUIET = SAMPLE_RATE // 20  # samples of a pause that is long enough to cut in
 # Of a spectrogram: from black to white, and in colours from quiet to loud.
 DECIBELS = 70.0
+BARS = "▁▂▃▄▅▆▇█"
 COLOURS = ((13, 8, 45), (96, 26, 128), (190, 55, 84), (249, 142, 9), (252, 255, 200))
 
 
@@ -40,6 +42,7 @@ class AudioMedium(Medium):
     projector_part = "proj_a"
     tensor_name, processor_name = "input_features", "feature_extractor"
     token_type = 3
+    from_microphone = True
 
     def check(self, path: Path) -> None:
         """Checks that the file exists, is sound, whole by its header, and not too short."""
@@ -97,6 +100,26 @@ class AudioMedium(Medium):
         buffer = io.BytesIO()
         soundfile.write(buffer, read_wave(path), SAMPLE_RATE, format="WAV", subtype="PCM_16")
         return buffer.getvalue()
+
+    def sketch(self, path: Path, width: int) -> str:
+        """The waveform, its loudest place as a full block, and its length."""
+        wave = np.abs(read_wave(path))
+        length = f" {len(wave) / SAMPLE_RATE:.1f} s"
+        places = np.linspace(0, len(wave), max(1, width - len(length)) + 1).astype(int)[:-1]
+        peaks = np.maximum.reduceat(wave, places)
+        levels = peaks / max(float(peaks.max()), 1e-4) * len(BARS)
+        return "".join(BARS[n] for n in levels.astype(int).clip(0, len(BARS) - 1)) + length
+
+    def portable(self, path: Path) -> tuple[str, bytes]:
+        """WAV and MP3 as they are, other files and stretches of files as WAV."""
+        with open_file(split_time(path)[0], "sound file") as file:
+            content = file.read()
+        whole = split_time(path)[0] == path
+        if whole and content[:4] == b"RIFF" and content[8:12] == b"WAVE":
+            return "audio/wav", content
+        if whole and (content[:3] == b"ID3" or path.suffix.lower() == ".mp3"):
+            return "audio/mpeg", content
+        return "audio/wav", self.sound(path)
 
 
 def duration(path: Path) -> float:

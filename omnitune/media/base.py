@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mimetypes
 import stat
 import tempfile
 from abc import ABC, abstractmethod
@@ -110,6 +111,7 @@ class Medium(ABC):
             encoder's settings, its tensor, the media in a call of the processor, and what prepares
             them [``<name>_config``, ``<name>_values``, ``<name>``, ``<name>_processor``].
         token_type: number of its placeholders in ``mm_token_type_ids``.
+        from_microphone: whether a microphone makes one.
     """
 
     name: str
@@ -123,6 +125,7 @@ class Medium(ABC):
     projector_part = encoder_part = ""
     config_name = tensor_name = argument = processor_name = ""
     token_type = 4
+    from_microphone = False
 
     def __init_subclass__(cls) -> None:
         cls.noun = cls.noun or cls.name
@@ -160,6 +163,30 @@ class Medium(ABC):
     def sound(self, path: Path) -> bytes:
         """What people can play of a file, as WAV; raises UserError."""
         return b""
+
+    def sketch(self, path: Path, width: int) -> str:
+        """A line of at most ``width`` signs that shows a file in letters; "" if none can.
+
+        Raises:
+            UserError: the file cannot be read.
+        """
+        return ""
+
+    def portable(self, path: Path) -> tuple[str, bytes]:
+        """Type and content of a file that says the same to the model and that browsers can show.
+
+        Returns:
+            a type such as ``image/png``; it begins with the medium's name.
+
+        Raises:
+            UserError: the file cannot be read.
+        """
+        with open_file(path, f"{self.name} file") as file:
+            return self._type_of(path, "octet-stream"), file.read()
+
+    def _type_of(self, path: Path, otherwise: str) -> str:
+        found = mimetypes.guess_type(path.name)[0] or ""
+        return found if found.startswith(f"{self.name}/") else f"{self.name}/{otherwise}"
 
     def store(self, given: Any, folder: Path) -> Path:
         """Writes what a program holds of a medium as a file that is read as any other.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,6 +35,7 @@ TURNS = {  # by what EXIF calls the orientation
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+SHOWN = {"PNG": "png", "JPEG": "jpeg", "GIF": "gif", "WEBP": "webp", "BMP": "bmp"}  # by browsers
 # What Pillow finds odd about a picture that it reads all the same is told by `fingerprint`.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
@@ -96,6 +98,17 @@ class ImageMedium(Medium):
         found = decode(path)
         found.thumbnail((side, side))
         return found
+
+    def portable(self, path: Path) -> tuple[str, bytes]:
+        """What every browser shows, as it is; anything else as PNG."""
+        with _open(path) as image:
+            kind = SHOWN.get(image.format or "")
+        if kind:
+            with open_file(path, "image file") as file:
+                return f"image/{kind}", file.read()
+        buffer = io.BytesIO()
+        decode(path).save(buffer, "PNG", compress_level=1)
+        return "image/png", buffer.getvalue()
 
     def store(self, given: Any, folder: Path) -> Path:
         """A Pillow image, or pixels ``[H, W]`` or ``[H, W, C]`` of 8 bits a channel.

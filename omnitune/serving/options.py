@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, create_model
 
@@ -13,6 +13,7 @@ from omnitune.media.registry import MEDIA
 from omnitune.serving import paths
 
 MAX_NEW_TOKENS = 256
+Pictures = Literal["auto", "kitty", "iterm", "sixel", "blocks", "none"]
 CKPT_DIR = Path("checkpoints/omni_sft_tiny")
 ABOUT = "Talks to a model: at a prompt, or once if --prompt or a file is given."
 AFTER_A_MISTAKE = (
@@ -33,6 +34,14 @@ class ChatOptions(Config):
     """print the answer as one line of JSON"""
     max_new_tokens: int = Field(MAX_NEW_TOKENS, ge=1)
     """largest length of an answer in tokens"""
+    system: str = ""
+    """text that stands in front of the conversation, such as who the model is to be"""
+    temperature: float = Field(0.0, ge=0, le=100)
+    """0 takes the most likely token each time, more draws others"""
+    timings: bool = False
+    """say after each answer how long it took (/time switches it)"""
+    pictures: Pictures = "auto"
+    """how the terminal shows pictures; auto finds out which terminal it is"""
 
 
 def chat_config() -> type[ChatOptions]:

@@ -13,6 +13,11 @@ from urllib.parse import unquote, urlsplit
 from omnitune.media.registry import MEDIA
 from omnitune.sample import Media
 
+# A word as a shell reads it: quotes and escapes hold it together.
+_WORD = r"""((?:'[^']*'|"[^"]*"|\\.|[^\s'"\\])+)"""
+_FIRST, _LAST = re.compile(rf"\s*{_WORD}\s+"), re.compile(rf"(?<!\S){_WORD}\s*$")
+_LAST_WORD = re.compile(r"(?:\\.|[^\s\\])*$")
+_LONGEST = 8192  # letters of a line's end in which its last word is looked for
 _AROUND = "'\"`()[]{}<>.,;:!?"  # what stands around a name within a sentence
 
 
@@ -71,8 +76,46 @@ def mentioned(text: str, kinds: Collection[str]) -> list[Media]:
     return list(dict.fromkeys(found))
 
 
-def completions(line: str, names: Iterable[str], take_files: Iterable[str]) -> list[str]:
+def beside_words(line: str, kinds: Collection[str]) -> tuple[list[Media], str]:
+    """Files before and after the words of a line, as a terminal pastes and drops them.
+
+    That is: with their whole path, quotes, escapes, or as a URI. A name that is typed as a part of
+    the sentence stays one.
+
+    Args:
+        kinds: of media that are taken.
+
+    Returns:
+        the media in their order, and the words without them.
+    """
+    before: list[Media] = []
+    after: list[Media] = []
+    while (found := _FIRST.match(line)) and (medium := _pasted(found[1], kinds)):
+        before.append(medium)
+        line = line[found.end() :]
+    while (found := _LAST.search(line, max(0, len(line) - _LONGEST))) and (
+        medium := _pasted(found[1], kinds)
+    ):
+        after.insert(0, medium)
+        line = line[: found.start()]
+    return [*before, *after], line.strip()
+
+
+def _pasted(word: str, kinds: Collection[str]) -> Media | None:
+    whole = word.startswith((os.sep, "~" + os.sep, "file:/")) or set(word) & set("'\"\\")
+    try:
+        words = shlex.split(word) if whole else []
+    except ValueError:  # a quote or an escape without what it is for
+        return None
+    if len(words) != 1 or not _names_a_file(words[0]):
+        return None
+    return as_medium(path_of(words[0]), kinds)
+
+
+def completions(line: str, names: Collection[str], take_files: Collection[str]) -> list[str]:
     """What a line may become by Tab: commands, and file names after those that take one.
+
+    In a line of words a path is completed where it shows that it is one: ``/``, ``~/``, ``./``.
 
     Args:
         names: of all commands.
@@ -80,20 +123,36 @@ def completions(line: str, names: Iterable[str], take_files: Iterable[str]) -> l
     """
     command, space, typed = line.partition(" ")
     if not space:
-        return [
+        found = [
             name + " " if name in take_files else name
             for name in names
             if line and name.startswith(line)
         ]
-    if command not in take_files:
-        return []
+        return found or _with_last_word(line)
+    if command in take_files:
+        return [f"{command} {path}" for path in _files(typed)]
+    return [] if command in names else _with_last_word(line)
+
+
+def _files(typed: str) -> list[str]:
+    """What a path may become."""
     if typed == "~":
-        return [f"{command} ~/"]
+        return ["~/"]
     start = typed.rpartition("/")[2]
     folder = typed.removesuffix(start)
     root = Path(os.path.expanduser(folder))
     found = sorted(glob.glob(glob.escape(start) + "*", root_dir=root))
-    return [f"{command} {folder}{name}" + "/" * (root / name).is_dir() for name in found]
+    return [f"{folder}{name}" + "/" * (root / name).is_dir() for name in found]
+
+
+def _with_last_word(line: str) -> list[str]:
+    """What a line may become whose last word is a path, blanks in it escaped."""
+    word = _LAST_WORD.search(line)[0]  # type: ignore[index]  # it matches any line
+    if not word.startswith(("/", "~/", "./", "../")):
+        return []
+    found = _files(re.sub(r"\\(.)", r"\1", word))
+    rest = line.removesuffix(word)
+    return [rest + re.sub(r"""([\s'"\\()])""", r"\\\1", path) for path in found]
 
 
 def _names_a_file(word: str) -> bool:

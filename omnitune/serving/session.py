@@ -9,8 +9,10 @@ a new one is begun, and of turns before a medium it reads no more than their med
 
 from __future__ import annotations
 
+import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -25,8 +27,17 @@ from omnitune.media.base import counted, with_article
 from omnitune.media.registry import MEDIA
 from omnitune.models.omni import OmniModel
 from omnitune.sample import ContentPart, Media, Message, Text, UserError
+from omnitune.serving.decoding import Row, RunningBatch, Sampling
 from omnitune.serving.options import MAX_NEW_TOKENS
 from omnitune.serving.wording import settled
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How long an answer took, in seconds: until its first token, and in all."""
+
+    first: float = 0.0
+    total: float = 0.0
 
 
 class ChatSession:
@@ -43,6 +54,9 @@ class ChatSession:
         notice: what the latest ``attach`` did besides, in words; "" for nothing.
         room: longest answer in tokens. limit: longest conversation before it.
         answer_tokens: ids of the latest answer, its end not included.
+        timing: of the latest answer.
+        system: text that stands in front of every conversation; "" for none.
+        temperature: 0 takes the most likely token each time, more draws others.
     """
 
     def __init__(
@@ -58,16 +72,27 @@ class ChatSession:
         context = model.thinker.config.max_position_embeddings
         self.room = min(max_new_tokens, context // 2)
         self.limit = context - self.room
+        self.system, self.temperature = "", 0.0
         self.reset()
 
+    def another(self) -> ChatSession:
+        """A new conversation with the same model and settings."""
+        other = ChatSession(self.model, self.renderer, self.room, self.taught)
+        other.system, other.temperature = self.system, self.temperature
+        return other
+
     def reset(self) -> None:
-        """Forgets the conversation and what is attached."""
+        """Forgets the conversation and what is attached; the system text stays."""
         self.messages: list[Message] = []
         self.notice = ""
         self._first = 0  # of the messages that the model reads
         self.answer_tokens: list[int] = []
         self._features: list[Tensor] = []  # of the media in messages, in their order
         self._pending: list[tuple[Media, Tensor]] = []
+        self.timing = Timing()
+        # Before the last question: the messages, the first that is read, media, what waited.
+        self._before: tuple[list[Message], int, list[Tensor], list[tuple[Media, Tensor]]] | None
+        self._before = None
 
     @property
     def pending(self) -> tuple[Media, ...]:
@@ -149,18 +174,55 @@ class ChatSession:
             UserError: at once and before the model runs: there is nothing to answer, or the
                 conversation is longer than the context.
         """
+        user = self._turn(text)
+        return self._answer(user, self._prompt(user))
+
+    def retry(self) -> Generator[str, None, None]:
+        """Answers the last question anew, as ``ask``; its old answer is forgotten.
+
+        Raises:
+            UserError: as of ``ask``, or there is no question; then the session is as it was.
+        """
+        if self._pending:
+            raise UserError(
+                f"{self._pending[-1][0].path.name} waits for its question; send that first"
+            )
+        if self._before is None:
+            raise UserError("there is no question yet that could be asked again")
+        text = self.messages[-2].text
+        after = self.messages, self._first, self._features, self._pending
+        self.messages, self._first, self._features, self._pending = self._before
+        try:
+            user = self._turn(text)
+            item = self._prompt(user)
+        except UserError:
+            self.messages, self._first, self._features, self._pending = after
+            raise
+        return self._answer(user, item)
+
+    def remember(self, text: str, answer: str) -> None:
+        """Takes a turn that was answered elsewhere: what is attached, a text and its answer.
+
+        Raises:
+            UserError: as of ``ask``.
+        """
+        user = self._turn(text)
+        self._keep(user, self._prompt(user), answer)
+
+    def _turn(self, text: str) -> Message:
         text = text.encode("utf-8", "replace").decode("utf-8")  # undecodable bytes of a terminal
         parts: tuple[ContentPart, ...] = self.pending
         if text.strip():
             parts = (*parts, Text(text))
         if not parts:
             raise UserError("there is nothing to answer; give a text or attach a file")
-        user = Message("user", parts)
-        return self._answer(user, self._prompt(user))
+        return Message("user", parts)
 
     def _prompt(self, user: Message) -> Item:
         features = self._features + [rows for _, rows in self._pending]
         messages, modalities = [*self.messages[self._first :], user], self.model.modalities
+        if self.system.strip():
+            messages.insert(0, Message("system", (Text(self.system),)))
         media = [part for m in messages for part in m.parts if isinstance(part, Media)]
         counts = [
             modalities[medium.modality].slots_for(rows.shape[0])
@@ -176,10 +238,12 @@ class ChatSession:
 
     def _answer(self, user: Message, item: Item) -> Generator[str, None, None]:
         self.answer_tokens = tokens = []
-        said = ""
+        said, start, first = "", time.perf_counter(), 0.0
         try:
-            for step in stream(self.model, [item], self.renderer.ends, self.room):
-                tokens += [token for _, token in step]
+            for token in self._tokens(item):
+                tokens.append(token)
+                first = first or time.perf_counter() - start
+                self.timing = Timing(first, time.perf_counter() - start)
                 whole = settled(self.renderer.decode(tokens))
                 if whole != said and whole.startswith(said):
                     piece, said = whole[len(said) :], whole
@@ -193,7 +257,19 @@ class ChatSession:
             raise
         self._keep(user, item, said)
 
+    def _tokens(self, item: Item) -> Iterator[int]:
+        if self.temperature <= 0:
+            for step in stream(self.model, [item], self.renderer.ends, self.room):
+                yield from (token for _, token in step)
+            return
+        batch = RunningBatch(self.model, self.renderer.ends)
+        batch.join([Row(item, Sampling(self.room, self.temperature))])
+        while batch.rows:
+            yield from (drawn.token for _, drawn in batch.draw() if drawn)
+            batch.advance()
+
     def _keep(self, user: Message, item: Item, answer: str) -> None:
+        self._before = (list(self.messages), self._first, self._features, self._pending)
         self.messages += [user, Message("assistant", (Text(answer),))]
         self._features = list(item.media)
         self._pending = []

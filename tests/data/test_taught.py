@@ -47,7 +47,9 @@ def test_one_of_each_kind_at_most(tmp_path: Path) -> None:
     assert taught(tmp_path, held_out).media_per_sample == {"image": 0, "audio": 1}
     assert not taught(tmp_path, held_out).media_together
     both = {"audio_text": [record(audio="a.wav", image="a.png")]}
-    assert taught(tmp_path, texts | both) == Taught({"image": 1, "audio": 1}, media_together=True)
+    assert taught(tmp_path, texts | both) == Taught(
+        {"image": 1, "audio": 1}, media_together=True, system_text=False
+    )
 
 
 @pytest.mark.parametrize("late", [True, False])

@@ -2,23 +2,20 @@
 
 import io
 import os
-import pty
 import re
-import select
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from typist import Typist
 
 from omnitune import cli
-from omnitune.serving import terminal
-
-PATIENCE = 20.0
+from omnitune.serving.session import Timing
+from omnitune.serving.terminal import chat
 
 
 class SlowSession:
@@ -29,6 +26,7 @@ class SlowSession:
     messages = ()
     answer_tokens = ()
     room = 9
+    system, temperature, timing = "", 0.0, Timing()
 
     def ask(self, text: str) -> Iterator[str]:
         for word in ("you ", "said ", text) if text != "wait" else ["hm "] * 1_000:
@@ -36,68 +34,9 @@ class SlowSession:
             time.sleep(0.01)
 
 
-class Typist:
-    """Somebody at the other end of a pseudo-terminal on which a chat runs."""
-
-    def __init__(self, chat: Callable[[], int]) -> None:
-        self.pid, self.fd = pty.fork()
-        if self.pid == 0:
-            status = 1
-            try:
-                sys.stdin = io.TextIOWrapper(open(0, "rb", closefd=False))  # noqa: SIM115
-                sys.stdout = io.TextIOWrapper(open(1, "wb", closefd=False))  # noqa: SIM115
-                sys.stderr = sys.stdout
-                status = chat()
-                sys.stdout.flush()
-            except SystemExit as leaving:
-                status = int(leaving.code or 0)
-            finally:
-                os._exit(status)
-        self.screen = ""
-
-    def see(self, text: str) -> None:
-        """Waits for a text after what was seen before."""
-        end = time.monotonic() + PATIENCE
-        while text not in self.screen:
-            ready, _, _ = select.select([self.fd], [], [], max(0, end - time.monotonic()))
-            assert ready, f"no {text!r} on the screen: {self.screen!r}"
-            try:
-                self.screen += os.read(self.fd, 4096).decode()
-            except OSError:
-                pytest.fail(f"ended before {text!r}: {self.screen!r}")
-        self.screen = self.screen.partition(text)[2]
-
-    def press(self, keys: str) -> None:
-        """Types, once the chat waits for it: a signal just before would be noticed after it."""
-        self.rest()
-        os.write(self.fd, keys.encode())
-
-    def rest(self) -> None:
-        """Waits until the chat sleeps."""
-        stat = Path(f"/proc/{self.pid}/stat")
-        while stat.exists() and stat.read_text().rpartition(")")[2].split()[0] not in "SZ":
-            time.sleep(0.001)
-
-    def status(self) -> int:
-        """Waits for the end; returns the exit status."""
-        end = time.monotonic() + PATIENCE
-        while time.monotonic() < end:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-            if pid:
-                return os.waitstatus_to_exitcode(status)
-            if select.select([self.fd], [], [], 0.01)[0]:
-                try:
-                    self.screen += os.read(self.fd, 4096).decode()
-                except OSError:
-                    continue
-        os.kill(self.pid, signal.SIGKILL)
-        os.waitpid(self.pid, 0)
-        pytest.fail(f"did not end: {self.screen!r}")
-
-
 @pytest.fixture
 def typist(monkeypatch: pytest.MonkeyPatch) -> Iterator[Typist]:
-    monkeypatch.setattr(terminal, "_open_session", lambda *_: SlowSession())
+    monkeypatch.setattr(chat, "_open_session", lambda *_: SlowSession())
     monkeypatch.setenv("TERM", "dumb")
     found = Typist(lambda: cli.main(["chat", "--ckpt-dir", "mine"]))
     found.see("you> ")
@@ -160,7 +99,7 @@ def test_nobody_reads_the_output(
     lines: int,
     prompt: list[str],
 ) -> None:
-    monkeypatch.setattr(terminal, "_open_session", lambda *_: SlowSession())
+    monkeypatch.setattr(chat, "_open_session", lambda *_: SlowSession())
     monkeypatch.setattr(sys, "stdin", io.StringIO("hello\n"))
     with broken_pipe(lines) as output:
         monkeypatch.setattr(sys, "stdout", output)
@@ -171,7 +110,7 @@ def test_nobody_reads_the_output(
 def test_a_full_disk_is_told(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(terminal, "_open_session", lambda *_: SlowSession())
+    monkeypatch.setattr(chat, "_open_session", lambda *_: SlowSession())
     with open("/dev/full", "w", encoding="utf-8") as output:
         monkeypatch.setattr(sys, "stdout", output)
         assert cli.main(["chat", "--prompt", "hello"]) == 2

@@ -23,10 +23,10 @@ from omnitune.models.loading import save_omni
 from omnitune.models.omni import OmniModel
 from omnitune.sample import Media, Message, Text, UserError
 from omnitune.serving import session as session_module
-from omnitune.serving import terminal
 from omnitune.serving.options import MAX_NEW_TOKENS
 from omnitune.serving.session import ChatSession
-from omnitune.serving.terminal import Terminal
+from omnitune.serving.terminal import chat
+from omnitune.serving.terminal.prompt import Terminal
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -440,6 +440,12 @@ def test_help_names_every_command(converse: Callable[[str], tuple[str, str]]) ->
     assert [line.split()[0] for line in out.splitlines()] == [
         "/image",
         "/audio",
+        "/record",
+        "/system",
+        "/retry",
+        "/save",
+        "/load",
+        "/time",
         "/reset",
         "/help",
         "/quit",
@@ -524,7 +530,7 @@ def test_typed_conversation_greets_and_leaves_politely(
 
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: True))
     monkeypatch.setattr("builtins.input", typed)
-    monkeypatch.setattr("omnitune.serving.terminal._enable_completion", lambda _: None)
+    monkeypatch.setattr("omnitune.serving.terminal.keyboard._readline", lambda: None)
     assert Terminal(session, "checkpoints/mine").run() == 0
     out = capsys.readouterr().out
     assert out.startswith("checkpoints/mine: reads text, image, audio.\n")
@@ -738,13 +744,17 @@ def test_wrong_flags(
 
 def test_options_are_text_where_text_is_meant(monkeypatch: pytest.MonkeyPatch) -> None:
     given: dict[str, object] = {}
-    monkeypatch.setattr(terminal, "chat", lambda **options: given.update(options) or 0)
+    monkeypatch.setattr(chat, "chat", lambda **options: given.update(options) or 0)
     assert run_main("--prompt", "1", "--image=~/a.png", "--ckpt_dir", "2026") == 0
     assert given == {
         "ckpt_dir": Path("2026"),
         "prompt": "1",
         "as_json": False,
         "max_new_tokens": MAX_NEW_TOKENS,
+        "system": "",
+        "temperature": 0.0,
+        "timings": False,
+        "pictures": "auto",
         "image": [Path("~/a.png").expanduser()],
         "audio": [],
     }
