@@ -75,9 +75,17 @@ class Page:
 
     def open(self) -> None:
         self.driver.get(self.address)
-        self.driver.execute_script("localStorage.clear()")
+        self.driver.execute_script("localStorage.clear(); sessionStorage.clear()")
+        self.forget()
         self.driver.get(self.address)
         self.until(lambda: self.all("#media-buttons button"))
+
+    def forget(self) -> None:
+        """Empties what the browser keeps of conversations."""
+        self.driver.execute_async_script(
+            "const done = arguments[0];"
+            "import('/history.js').then((history) => history.clear()).then(() => done())"
+        )
 
     def all(self, selector: str) -> list[Any]:
         found = self.driver.find_elements("css selector", selector)
