@@ -64,6 +64,22 @@ function exampleButton({ question, media, reference }) {
     make("span", { class: "shown" }, media.map(show)), make("b", {}, question || `(${nouns}, without words)`));
 }
 
+/** Work that begins again only once it has ended, however often it is asked for; told if it fails. */
+function once(work) {
+  let busy = false;
+  return async (...values) => {
+    if (busy) return;
+    busy = true;
+    try {
+      await work(...values);
+    } catch (error) {
+      refuse(error.message);
+    } finally {
+      busy = false;
+    }
+  };
+}
+
 // Asking and answering
 
 function ask(text, media, reference) {
@@ -127,9 +143,7 @@ const actions = {
     answer(turn);
     focusText();
   },
-  async saw(turn, one) {
-    try { showSaw(...await lookBack(turn, one)); } catch (error) { refuse(error.message); }
-  },
+  saw: once(async (turn, one) => showSaw(...await lookBack(turn, one))),
 };
 
 let views = new WeakMap(); // of each turn on the page
@@ -289,9 +303,10 @@ function wire() {
     $("compare").setAttribute("aria-pressed", String(!pressed));
     choose();
   });
-  $("card").addEventListener("click", async () => {
-    try { showCard(await getJson(`/web/models/${used()[0].number}/card`)); } catch (error) { refuse(error.message); }
-  });
+  $("card").addEventListener("click", once(async () => {
+    const [model] = used();
+    if (model) showCard(await getJson(`/web/models/${model.number}/card`));
+  }));
   $("new").addEventListener("click", begin);
   $("save").addEventListener("click", save);
   $("open").addEventListener("click", () => $("opener").click());
@@ -333,7 +348,7 @@ function setTheme(theme) {
 function wireMenu() {
   const menu = document.querySelector(".menu");
   const names = {
-    new: "New conversation", save: "Save to a file", open: "Open a file", card: "Model card",
+    save: "Save to a file", open: "Open a file", card: "Model card",
     compare: "Compare two models", settings: "Settings", theme: "Light or dark",
   };
   const entry = ([id, words]) => {

@@ -22,7 +22,9 @@ export async function attachFiles(files) {
   await all;
   state.reading.delete(all);
   drawAttached();
-  if (problems.length) refuse(problems.slice(0, 4).join(" "));
+  if (!problems.length) return;
+  refuse(problems.slice(0, 4).join(" "));
+  followDown(240);
 }
 
 function problemOf(file) {

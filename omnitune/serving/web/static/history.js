@@ -5,7 +5,7 @@
 
 import { plain, turnsOf, wordsOf } from "./conversation.js";
 
-export const BUDGET = 200_000_000; // bytes of media
+const BUDGET = 200_000_000; // bytes of media
 const STORES = ["titles", "turns", "media"];
 
 let opening;
@@ -61,14 +61,14 @@ export async function load(id) {
 }
 
 /** Keeps a conversation; says in words what could not be kept of it, else "". */
-export async function keep(id, title, turns, changed = Date.now()) {
+export async function keep(id, title, turns, changed = Date.now(), budget = BUDGET) {
   const own = turns.flatMap((turn) => turn.media).filter((medium) => medium.uri);
   let size = 0, fits = true;
   for (const medium of own) size += sizeOf(medium);
-  if (size > BUDGET) fits = false;
+  if (size > budget) fits = false;
   try {
     await write(id, title, turns, changed, fits ? own : []);
-    await makeRoom(id, BUDGET);
+    await makeRoom(id, budget);
   } catch (error) {
     if (error?.name !== "QuotaExceededError") throw error;
     await makeRoom(id, 0); // the browser gives less than is asked for

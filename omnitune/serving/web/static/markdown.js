@@ -80,17 +80,19 @@ function codeAt(lines, at) {
     const code = make("code", {}, text);
     const copy = button("Copy", (event) => copyText(code.textContent, event.currentTarget),
       { "aria-label": "Copy this code" });
-    const label = language ? `Code, ${language}` : "Code";
     return make("div", { class: "code" },
       make("div", { class: "code-top" }, make("span", {}, language || "text"), copy),
-      make("pre", { tabIndex: 0, role: "region", "aria-label": label }, code));
+      make("pre", { tabIndex: 0, role: "region", "aria-label": labelOf(language) }, code));
   };
   return { end: Math.min(lines.length, end + 1), build, code: true, text, language };
 }
 
+const labelOf = (language) => (language ? `Code, ${language}` : "Code");
+
 /** Changes a block of code in place, so that it keeps where it was scrolled to. */
 function changeCode(element, block) {
   element.querySelector("code").textContent = block.text;
+  element.querySelector("pre").setAttribute("aria-label", labelOf(block.language));
   element.querySelector(".code-top span").textContent = block.language || "text";
 }
 
