@@ -119,7 +119,7 @@ class EncodedMedia:
             else:
                 path = MEDIA[given.modality].store(content, Path(folder))
             try:
-                self._check_amount(given, path)
+                self.check_amount(given.modality, path, given.label)
                 inputs = encoder.read(path)
             except TooLargeError:
                 raise
@@ -129,15 +129,19 @@ class EncodedMedia:
             [rows_RD] = self.model.encode(given.modality, [inputs.to(self.model.device)])
         return rows_RD.cpu()
 
-    def _check_amount(self, given: GivenMedium, path: Path) -> None:
-        """Holds what the header tells against the limit, before anything is decoded."""
-        unit = MEDIA[given.modality].unit
+    def check_amount(self, modality: str, path: Path, label: str) -> None:
+        """Holds what a file's header tells against the limit, before anything is decoded.
+
+        Raises:
+            TooLargeError: it is more.
+        """
+        unit = MEDIA[modality].unit
         if unit not in self.most:
             return
-        amount = self.model.modalities[given.modality].measure(path).whole
+        amount = self.model.modalities[modality].measure(path).whole
         if amount > self.most[unit]:
             raise TooLargeError(
-                f"{given.label} holds {amount:,.0f} {unit}, the limit of this server is "
+                f"{label} holds {amount:,.0f} {unit}, the limit of this server is "
                 f"{self.most[unit]:,.0f}; send a smaller one"
             )
 

@@ -8,7 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI, Response
+from fastapi import FastAPI, Request, Response
+from fastapi.concurrency import run_in_threadpool
 from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -25,12 +26,14 @@ from omnitune.serving.served import Served
 from omnitune.serving.web.card import card_of
 from omnitune.serving.web.held_out import examples_of
 from omnitune.serving.web.saw import look_back
+from omnitune.serving.web.shown import shown
 
 STATIC = Path(__file__).parent / "static"
 # Nothing comes from elsewhere, and nothing that a model says can become a script.
 POLICY = (
     "default-src 'self'; img-src 'self' data: blob:; media-src 'self' data: blob:; "
-    "style-src 'self' 'unsafe-inline'; object-src 'none'; base-uri 'none'; frame-ancestors 'none'"
+    "style-src 'self'; object-src 'none'; base-uri 'none'; frame-ancestors 'none'; "
+    "require-trusted-types-for 'script'"
 )
 
 
@@ -135,7 +138,8 @@ def add_pages(app: FastAPI, models: Sequence[PageModel]) -> None:
 
     @app.get("/web/models", include_in_schema=False)
     def list_models() -> dict[str, Any]:
-        return {"models": [model.about(n) for n, model in enumerate(models)]}
+        listed = [model.about(n) for n, model in enumerate(models)]
+        return {"models": listed, "most_bytes": models[0].served.limits.body_bytes}
 
     @app.get("/web/models/{number}/card", include_in_schema=False)
     def show_card(number: int) -> dict[str, Any]:
@@ -148,6 +152,12 @@ def add_pages(app: FastAPI, models: Sequence[PageModel]) -> None:
     @app.post("/web/models/{number}/saw", include_in_schema=False)
     def show_saw(number: int, body: Conversation) -> dict[str, Any]:
         return model_of(number).saw(turns_of(body.messages))
+
+    @app.post("/web/shown/{kind}", include_in_schema=False)
+    async def show_medium(kind: str, request: Request) -> Response:
+        content = await request.body()
+        made = await run_in_threadpool(shown, kind, content, models[0].served.rows)
+        return Response(made[1], media_type=made[0], headers={"X-Content-Type-Options": "nosniff"})
 
     app.add_middleware(_PageFiles)
 

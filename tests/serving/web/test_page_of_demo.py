@@ -3,9 +3,10 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from web_helpers import Page, open_browser, page_model, serving
+from web_helpers import Page, page_model, serving
 
 import omnitune.tiny.sources  # noqa: F401 (the demo's data)
 from omnitune.evaluation.runs import data_of, find_again
@@ -20,11 +21,9 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
-    driver = open_browser(tmp_path_factory.mktemp("profile"))
+def page(browser: Any) -> Iterator[Page]:
     with serving([page_model("demo", load_model(DEMO, "cpu"), DEMO)]) as address:
-        yield Page(driver, address)
-    driver.quit()
+        yield Page(browser, address)
 
 
 @pytest.fixture(scope="module")

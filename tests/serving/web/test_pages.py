@@ -1,13 +1,17 @@
 """What the page asks beside the API, and who may ask."""
 
 import base64
+import io
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import soundfile
 from fastapi.testclient import TestClient
-from helpers import tiny_model, tiny_renderer, write_image
+from helpers import tiny_model, tiny_renderer, write_image, write_wave
+from PIL import Image
 from web_helpers import page_model
 
 from omnitune.serving.api.app import build_app
@@ -92,3 +96,60 @@ def test_mistakes_are_told(
     response = client.post(f"/web/models/{number}/saw", json={"messages": messages})
     assert response.status_code == status
     assert words in response.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a.png", "a.bmp"])
+def test_a_picture_becomes_png_for_the_browser(
+    client: TestClient, tmp_path: Path, name: str
+) -> None:
+    content = write_image(tmp_path / name, size=40).read_bytes()
+    response = client.post("/web/shown/image", content=content)
+    assert response.headers["Content-Type"] == "image/png"
+    made, given = Image.open(io.BytesIO(response.content)), Image.open(tmp_path / name)
+    assert made.tobytes() == given.convert("RGB").tobytes()
+
+
+def test_a_sound_becomes_wav_for_the_browser(client: TestClient, tmp_path: Path) -> None:
+    write_wave(tmp_path / "a.wav", 0.5)
+    wave, rate = soundfile.read(tmp_path / "a.wav")
+    soundfile.write(tmp_path / "a.aiff", wave, rate, format="AIFF")
+    response = client.post("/web/shown/audio", content=(tmp_path / "a.aiff").read_bytes())
+    assert response.headers["Content-Type"] == "audio/wav"
+    again, _ = soundfile.read(io.BytesIO(response.content))
+    assert abs(again - wave).max() < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("kind", "content", "status", "words"),
+    [
+        ("image", b"", 400, "the file is empty"),
+        ("image", b"no picture at all", 400, "the file: is not an image"),
+        ("audio", b"no sound at all", 400, "the file"),
+        ("smell", b"x", 400, "there is no medium 'smell'"),
+        ("image", b"x" * (33 << 20), 413, "the limit of this server is"),
+    ],
+)
+def test_what_cannot_be_shown_is_told(
+    client: TestClient, kind: str, content: bytes, status: int, words: str
+) -> None:
+    response = client.post(f"/web/shown/{kind}", content=content)
+    assert response.status_code == status
+    assert words in response.json()["error"]["message"]
+    assert "/tmp" not in response.text
+
+
+def test_a_picture_of_too_many_pixels_is_refused_before_it_is_decoded(client: TestClient) -> None:
+    buffer = io.BytesIO()
+    Image.new("1", (6000, 6000)).save(buffer, "tiff", compression="group4")
+    response = client.post("/web/shown/image", content=buffer.getvalue())
+    assert response.status_code == 413
+    assert "the file holds 36,000,000 pixels" in response.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("file", sorted(STATIC.glob("*.js")), ids=lambda file: file.name)
+def test_scripts_are_short_and_make_no_html_of_text(file: Path) -> None:
+    """A model's words, a file's name and a saved conversation stay text."""
+    text = file.read_text()
+    assert text.count("\n") < 400
+    assert max(map(len, text.splitlines())) <= 120
+    assert not re.search(r"(inner|outer)HTML|insertAdjacentHTML|document\.write|\beval\b", text)

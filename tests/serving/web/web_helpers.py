@@ -33,6 +33,7 @@ FLAGS = (
     "--window-size=1200,900",
 )
 PATIENCE = 20  # seconds
+LIMIT = 24  # tokens of an answer
 
 
 @contextlib.contextmanager
@@ -75,9 +76,17 @@ class Page:
 
     def open(self) -> None:
         self.driver.get(self.address)
-        self.driver.execute_script("localStorage.clear()")
+        self.driver.execute_script("localStorage.clear(); sessionStorage.clear()")
+        self.forget()
         self.driver.get(self.address)
         self.until(lambda: self.all("#media-buttons button"))
+
+    def forget(self) -> None:
+        """Empties what the browser keeps of conversations."""
+        self.driver.execute_async_script(
+            "const done = arguments[0];"
+            "import('/history.js').then((history) => history.clear()).then(() => done())"
+        )
 
     def all(self, selector: str) -> list[Any]:
         found = self.driver.find_elements("css selector", selector)
@@ -161,3 +170,32 @@ class Page:
 def page_model(name: str, chat: Any, path: Path) -> PageModel:
     """A model for the page."""
     return PageModel(Served(name, chat), path)
+
+
+# Answers of the page's own: what a model would say, in pieces of four letters, so many
+# milliseconds apart; then the stream ends as a server ends it, or breaks off.
+SAYS = """
+window.realFetch ??= window.fetch;
+const [text, wait, breaks] = arguments, coder = new TextEncoder();
+const event = (value) => coder.encode(`data: ${JSON.stringify(value)}\\n\\n`);
+window.asked = [];
+window.fetch = (path, options) => {
+  if (!String(path).includes("chat/completions")) return window.realFetch(path, options);
+  window.asked.push(JSON.parse(options.body));
+  const pieces = text.match(/[^]{1,4}/g) ?? [];
+  return Promise.resolve(new Response(new ReadableStream({
+    async start(out) {
+      options.signal.addEventListener("abort", () => out.error(options.signal.reason));
+      for (const content of pieces) {
+        if (wait) await new Promise((done) => setTimeout(done, wait));
+        out.enqueue(event({ choices: [{ delta: { content } }] }));
+      }
+      if (breaks) { out.close(); return; }
+      const usage = { completion_tokens: pieces.length };
+      out.enqueue(event({ choices: [{ delta: {}, finish_reason: "stop" }], usage }));
+      out.enqueue(coder.encode("data: [DONE]\\n\\n"));
+      out.close();
+    },
+  })));
+};
+"""

@@ -44,9 +44,12 @@ export async function* streamAnswer(base, request, signal) {
     body: JSON.stringify({ ...request, stream: true, stream_options: { include_usage: true } }),
   });
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  const broken = () => new Error("The answer broke off: the server has stopped, or the connection to it.");
   let rest = "";
   for (;;) {
-    const { value, done } = await reader.read();
+    const { value, done } = await reader.read().catch((error) => {
+      throw error.name === "AbortError" ? error : broken();
+    });
     const lines = (rest + (value ?? "")).split(/\r?\n/);
     rest = done ? "" : lines.pop();
     for (const line of lines) {
@@ -57,8 +60,14 @@ export async function* streamAnswer(base, request, signal) {
       if (event.error) throw new Error(event.error.message ?? "The answer broke off.");
       yield event;
     }
-    if (done) return;
+    if (done) throw broken(); // a whole answer ends with [DONE]
   }
+}
+
+/** A medium in a form that every browser shows, as a blob. */
+export async function inShownForm(kind, file, signal) {
+  const kinds = headers({ "Content-Type": "application/octet-stream" });
+  return (await call(`/web/shown/${kind}`, { method: "POST", body: file, headers: kinds, signal })).blob();
 }
 
 export async function transcribe(base, model, blob, name, signal) {

@@ -1,23 +1,28 @@
 // The conversation on the page: turns, media, answers.
 
-import { button, clock, icon, make } from "./dom.js";
+import { button, clock, copyText, icon, make } from "./dom.js";
+import { markdownView } from "./markdown.js";
 import { drawWave, peaksOf } from "./media.js";
 
 const BARS = 56;
 const redraws = new Set();
+let playing = null;
 addEventListener("resize", () => redraws.forEach((draw) => draw()));
 
 export function redrawAll() { redraws.forEach((draw) => draw()); }
 
 /** A medium with all that can be done with it. `transcript`: called for the words, or null. */
 export function showMedium(medium, transcript = null) {
-  if (medium.kind === "image") return picture(medium);
-  return sound(medium, transcript);
+  if (!medium.uri) return fileName(medium, "no longer kept by this browser");
+  return medium.kind === "image" ? picture(medium) : sound(medium, transcript);
 }
 
+const fileName = (medium, why) => make("span", { class: "file" }, icon(medium.kind),
+  make("span", {}, medium.name, make("small", {}, why)));
+
 function picture(medium) {
-  const image = make("img", { src: medium.uri, alt: `Picture: ${medium.name}` });
-  image.addEventListener("error", () => image.replaceWith(make("span", { class: "bubble" }, `🖼 ${medium.name}`)));
+  const image = make("img", { src: medium.shown ?? medium.uri, alt: `Picture: ${medium.name}`, title: medium.name });
+  image.addEventListener("error", () => image.replaceWith(fileName(medium, "cannot be shown here")));
   return image;
 }
 
@@ -34,12 +39,14 @@ function whenSeen(canvas, draw) {
 }
 
 function sound(medium, transcript) {
-  const player = new Audio(medium.uri);
+  const player = new Audio(medium.shown ?? medium.uri);
   const canvas = make("canvas", { "aria-hidden": "true" });
-  const time = make("time", {}, "0:00");
-  const seek = make("input", { type: "range", min: "0", max: "1", step: "0.01", "aria-label": `Place in ${medium.name}` });
+  const time = make("span", { class: "time" }, "0:00");
+  const range = { type: "range", min: "0", max: "1", step: "0.01", "aria-label": `Place in ${medium.name}` };
+  const seek = make("input", range);
   seek.value = 0;
-  const play = make("button", { type: "button", class: "play", "aria-label": `Play ${medium.name}` }, icon("play"));
+  const label = (verb) => ({ "aria-label": `${verb} ${medium.name}`, title: `${verb} ${medium.name}` });
+  const play = make("button", { type: "button", class: "play", ...label("Play") }, icon("play"));
   let peaks = [], seconds = 0;
   const draw = () => {
     const at = seconds ? player.currentTime / seconds : 0;
@@ -50,20 +57,38 @@ function sound(medium, transcript) {
   peaksOf(medium, BARS).then((found) => {
     ({ peaks, seconds } = found);
     whenSeen(canvas, draw);
-  }).catch(() => { time.textContent = medium.name; });
+  }).catch(() => { box.replaceChildren(fileName(medium, "cannot be played here")); });
   const turn = () => {
     play.replaceChildren(icon(player.paused ? "play" : "pause"));
-    play.setAttribute("aria-label", `${player.paused ? "Play" : "Pause"} ${medium.name}`);
+    Object.entries(label(player.paused ? "Play" : "Pause")).forEach(([name, value]) => play.setAttribute(name, value));
   };
-  play.addEventListener("click", () => (player.paused ? player.play().catch(() => {}) : player.pause()));
+  play.addEventListener("click", () => {
+    if (!player.paused) { player.pause(); return; }
+    playing?.pause(); // one at a time
+    playing = player;
+    player.play().catch(() => {});
+  });
   player.addEventListener("play", () => {
     turn();
-    const tick = () => { seek.value = seconds ? player.currentTime / seconds : 0; draw(); if (!player.paused) requestAnimationFrame(tick); };
+    const tick = () => {
+      if (!box.isConnected) player.pause(); // its conversation was left
+      seek.value = seconds ? player.currentTime / seconds : 0;
+      draw();
+      if (!player.paused) requestAnimationFrame(tick);
+    };
     tick();
   });
   player.addEventListener("pause", turn);
-  player.addEventListener("ended", () => { player.currentTime = 0; seek.value = 0; turn(); draw(); });
-  seek.addEventListener("input", () => { player.currentTime = seek.value * seconds; draw(); });
+  player.addEventListener("ended", () => {
+    player.currentTime = 0;
+    seek.value = 0;
+    turn();
+    draw();
+  });
+  seek.addEventListener("input", () => {
+    player.currentTime = seek.value * seconds;
+    draw();
+  });
   const box = make("div", { class: "sound", role: "group", "aria-label": `Sound: ${medium.name}` },
     make("div", { class: "player" }, play, make("div", { class: "wave" }, canvas, seek), time));
   if (transcript) box.append(words(medium, transcript));
@@ -90,71 +115,102 @@ function words(medium, transcript) {
   return line;
 }
 
-/** The user's side of a turn. */
-export function showQuestion(turn, actions) {
-  const box = make("div", { class: "mine", role: "group", "aria-label": "You" });
-  if (turn.media.length) {
-    box.append(make("div", { class: "shown-media" }, turn.media.map((m) => showMedium(m, actions.transcript))));
-  }
-  if (turn.text) box.append(make("p", { class: "bubble" }, turn.text));
-  box.append(make("div", { class: "row" }, button("Edit", () => edit(box, turn, actions), { "aria-label": "Edit this question", disabled: actions.busy })));
-  return box;
+/**
+ * A turn on the page: its element, `refresh()` after a change of what can be done with it, and
+ * `grown()` while an answer grows.
+ */
+export function turnView(turn, actions) {
+  const row = make("div", { class: "row" }), media = make("div", { class: "shown-media" });
+  const mine = make("div", { class: "mine", role: "group", "aria-label": "You" });
+  const answers = make("div", { class: "answers" });
+  const element = make("li", { class: "turn" }, mine, answers);
+  let views = [], shownAnswers = null, state = "";
+  media.append(...turn.media.map((m) => showMedium(m, actions.canTranscribe ? actions.transcript : null)));
+  const refresh = () => {
+    const next = JSON.stringify([actions.busy(), actions.isLast(turn), turn.text, turn.answers.map((a) => a.state)]);
+    if (shownAnswers === turn.answers && state === next) return;
+    state = next;
+    const bubble = turn.text ? make("p", { class: "bubble" }, turn.text) : null;
+    const open = { "aria-label": "Edit this question", disabled: actions.busy() };
+    row.replaceChildren(button("Edit", () => edit(mine, row, turn, actions, again), open));
+    mine.replaceChildren(...[turn.media.length ? media : null, bubble, row].filter(Boolean));
+    if (shownAnswers !== turn.answers) {
+      shownAnswers = turn.answers;
+      answers.classList.toggle("pair", turn.answers.length > 1);
+      views = turn.answers.map((answer) => answerView(turn, answer, actions));
+      answers.replaceChildren(...views.map((view) => view.box));
+    }
+    views.forEach((view) => view.finish());
+  };
+  const again = () => { state = ""; refresh(); row.querySelector("button").focus(); };
+  refresh();
+  return { element, refresh, grown: () => views.forEach((view) => view.update()) };
 }
 
-function edit(box, turn, actions) {
+function edit(mine, row, turn, actions, cancel) {
   const field = make("textarea", { class: "edit", rows: "2", "aria-label": "The question" });
   field.value = turn.text;
   const done = () => actions.edited(turn, field.value.trim());
   field.addEventListener("keydown", (event) => {
     if (event.key === "Enter" && !event.shiftKey && !event.isComposing) { event.preventDefault(); done(); }
-    if (event.key === "Escape") actions.redraw();
+    if (event.key === "Escape") cancel();
   });
-  box.querySelector(".bubble")?.remove();
-  box.querySelector(".row").replaceChildren(button("Ask again", done, { class: "quiet strong" }), button("Cancel", actions.redraw));
-  box.insertBefore(field, box.querySelector(".row"));
+  mine.querySelector(".bubble")?.remove();
+  row.replaceChildren(button("Ask again", done, { class: "quiet strong" }), button("Cancel", cancel));
+  mine.insertBefore(field, row);
   field.focus();
 }
 
-/** An answer; returns the element and functions that change it while it grows. */
-export function showAnswer(turn, answer, actions, named) {
-  const said = make("p", { class: "said" }, answer.text);
-  const row = make("div", { class: "row" });
+/** An answer: its element and functions that change it while it grows. */
+function answerView(turn, answer, actions) {
+  const said = make("div", { class: "said" }), row = make("div", { class: "row" });
+  const note = make("p", { class: "note" }), problem = make("p", { class: "problem", role: "alert" });
+  const markdown = markdownView(said);
+  const reference = turn.reference === undefined ? null
+    : make("p", { class: "reference" }, "Reference: ", make("b", {}, turn.reference));
+  const name = actions.isNamed(turn) ? make("h3", {}, answer.title) : null;
   const box = make("section", { class: "answer", "aria-label": `Answer of ${answer.title}` },
-    named ? make("h3", {}, answer.title) : null, said);
-  if (turn.reference !== undefined) box.append(make("p", { class: "reference" }, "Reference: ", make("b", {}, turn.reference)));
-  const note = make("p", { class: "note" });
-  box.append(note);
-  const problem = make("p", { class: "problem", role: "alert", hidden: true });
-  box.append(problem, row);
-  const update = () => {
-    said.textContent = answer.text;
-    box.classList.toggle("running", answer.state === "running");
-    said.hidden = answer.state !== "running" && !answer.text && Boolean(answer.problem);
+    ...[name, said, reference, note, problem, row].filter(Boolean));
+  const draw = () => {
+    const isRunning = answer.state === "running";
+    box.classList.toggle("running", isRunning);
+    said.classList.toggle("plain", !actions.markdown());
+    said.classList.toggle("empty", !answer.text);
+    if (actions.markdown()) markdown.update(answer.text, isRunning);
+    else said.textContent = answer.text;
+    said.hidden = !isRunning && !answer.text && Boolean(answer.problem);
     note.hidden = !answer.note;
     note.textContent = answer.note ?? "";
     problem.hidden = !answer.problem;
     problem.textContent = answer.problem ?? "";
   };
+  let waiting = false; // what comes within a frame is drawn once
+  const update = () => {
+    if (waiting) return;
+    waiting = true;
+    requestAnimationFrame(() => { waiting = false; draw(); actions.followDown(); });
+  };
   const finish = () => {
-    update();
+    draw();
     if (answer.state === "running") { row.replaceChildren(); return; }
     const buttons = [];
-    if (actions.isLast) buttons.push(button("Regenerate", () => actions.regenerate(turn)));
+    if (actions.isLast(turn) && !actions.busy()) buttons.push(button("Regenerate", () => actions.regenerate(turn)));
     if (answer.text) {
-      buttons.push(button("Copy", (event) => actions.copy(answer.text, event.currentTarget)));
+      buttons.push(button("Copy", (event) => copyText(answer.text, event.currentTarget)));
       buttons.push(button("What it saw", () => actions.saw(turn, answer)));
-    }
-    row.replaceChildren(...buttons, make("small", {}, facts(answer)));
+    } else if (!answer.problem && answer.state === "done") buttons.push(make("small", {}, "The model said nothing."));
+    row.replaceChildren(...buttons, make("small", { class: "facts-line" }, facts(answer)));
   };
-  finish();
   return { box, update, finish };
 }
 
-function facts(answer) {
-  const found = [];
-  if (answer.state === "stopped") found.push("stopped");
-  if (answer.finish === "length") found.push("cut at the longest answer");
-  if (answer.tokens) found.push(`${answer.tokens} token${answer.tokens === 1 ? "" : "s"}`);
-  if (answer.seconds) found.push(`${answer.seconds.toFixed(answer.seconds < 10 ? 2 : 0)} s`);
+function facts({ state, finish, tokens, seconds, first, rate }) {
+  const found = [], short = (number) => number.toFixed(number < 10 ? 2 : 0);
+  if (state === "stopped") found.push("stopped");
+  if (finish === "length") found.push("cut at the longest answer");
+  if (tokens && seconds) found.push(`${tokens} token${tokens === 1 ? "" : "s"} in ${short(seconds)} s`);
+  else if (seconds) found.push(`${short(seconds)} s`);
+  if (rate) found.push(`${rate.toFixed(rate < 10 ? 1 : 0)} tokens/s`);
+  if (first) found.push(`first after ${short(first)} s`);
   return found.join(" · ");
 }
