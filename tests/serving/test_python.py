@@ -1,6 +1,5 @@
 """Three lines of Python: a model of a run, and the same one exported."""
 
-import runpy
 import subprocess
 import sys
 import threading
@@ -168,25 +167,3 @@ def test_the_package_names_them() -> None:
         omnitune.load_modle  # noqa: B018
     code = "import omnitune, sys; print('torch' in sys.modules)"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "False"
-
-
-def test_the_example_runs(
-    model: ChatModel,
-    folder: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    example = Path(__file__).parents[2] / "examples" / "chat_in_python.py"
-    image, audio = folder / "a.png", folder / "a.wav"
-    options = ["--ckpt_dir", str(folder), "--image", str(image), "--audio", str(audio)]
-    monkeypatch.setattr(sys, "argv", [str(example), *options])
-    with pytest.raises(SystemExit) as ended:
-        runpy.run_path(str(example), run_name="__main__")
-    assert ended.value.code == 0
-    out = capsys.readouterr().out
-    assert f"hello: {model.chat('hello', max_new_tokens=32)}" in out
-    assert f"it is said: {model.transcribe(audio, max_new_tokens=32)}" in out
-    monkeypatch.setattr(sys, "argv", [str(example), "--ckpt_dir", str(folder / "gone")])
-    with pytest.raises(SystemExit) as ended:
-        runpy.run_path(str(example), run_name="__main__")
-    assert ended.value.code == 2
