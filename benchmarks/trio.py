@@ -21,7 +21,7 @@ from omnitune.models.adapters import add_adapters
 from omnitune.models.loading import assemble
 from omnitune.sample import UserError
 from omnitune.training import precision
-from omnitune.training.sft import peak_rates
+from omnitune.training.rates import peak_rates
 
 NAME = "trio"
 RECIPE = Path(__file__).parents[1] / "configs" / "omni_sft_smollm2_dinov2_whisper.json"
