@@ -232,6 +232,7 @@ class Terminal:
     def _ask(self, text: str) -> None:
         pieces = self.session.ask(text)
         self._answer(pieces, self.transcript.begin(text))
+        self._leave_room()
 
     def _answer(self, pieces: Generator[str, None, None], turn: conversations.Turn) -> str:
         """Writes an answer as it comes and notes the turn; returns the answer."""
@@ -255,8 +256,6 @@ class Terminal:
             aside(f"stopped at the limit of {self.session.room} tokens")
         if self.timings:
             aside(told_timing(self.session))
-        if self.typed:
-            print()
         return "".join(said)
 
     def _entry(self, text: str, state: str) -> dict[str, Any]:
@@ -284,6 +283,12 @@ class Terminal:
             self.session.temperature = usual
         if not temperature and before and before[0].text == answer:
             aside("these are the likeliest words, as before; /retry 0.7 draws others")
+        self._leave_room()
+
+    def _leave_room(self) -> None:
+        """An empty line between what belongs together and what follows it."""
+        if self.typed:
+            print()
 
     # Commands about the conversation
 

@@ -12,7 +12,7 @@ from typist import Typist
 from omnitune import cli
 from omnitune.serving.session import ChatSession
 from omnitune.serving.terminal import chat
-from omnitune.serving.terminal.keyboard import history_file
+from omnitune.serving.terminal.keyboard import history_file, in_columns
 
 Start = Callable[..., Typist]
 
@@ -140,3 +140,13 @@ def test_a_terminal_of_pictures_gets_them(
 )
 def test_where_the_history_lies(environ: dict[str, str], path: Path | None) -> None:
     assert history_file(environ) == path
+
+
+def test_many_names_stand_in_columns_and_not_all_of_them() -> None:
+    names = [f"picture {n}.png" for n in range(12_000)]
+    lines = in_columns(names, 80).split("\n")
+    assert lines[0].split("  ")[0] == "picture 0.png"
+    assert lines[-1] == "(and 11,900 more)"
+    assert max(map(len, lines)) <= 80
+    assert in_columns(["a" * 90, "b"], 80).split("\n") == ["a" * 90, "b"]
+    assert in_columns([], 80) == ""
