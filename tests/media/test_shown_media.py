@@ -27,7 +27,7 @@ def ramp(path: Path, seconds: float = 2.0) -> Path:
     return path
 
 
-@pytest.mark.parametrize("width", [6, 20, 48])
+@pytest.mark.parametrize("width", [8, 20, 48])
 def test_a_sketch_shows_loudness_and_length(tmp_path: Path, width: int) -> None:
     sketch = MEDIA["audio"].sketch(ramp(tmp_path / "a.wav"), width)
     bars, seconds = sketch.split(" ", 1)

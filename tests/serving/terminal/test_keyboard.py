@@ -1,6 +1,8 @@
 """A tiny model at the prompt of a pseudo-terminal: Tab, history, what is shown."""
 
 import os
+import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -126,6 +128,28 @@ def test_a_terminal_of_pictures_gets_them(
     typist.see("\a")
     typist.see("you>")
     leave(typist)
+
+
+def test_enter_ends_a_recording_and_ctrl_c_drops_it(
+    start: Start,
+    program: Callable[..., None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    program("arecord")
+    typist = start()
+    for count, (key, told) in enumerate((("\x03", "(stopped)"), ("\n", "recorded, 13 tokens")), 1):
+        typist.press("/record\n")
+        typist.see("recording by arecord; Enter ends it, Ctrl-C drops it")
+        end = time.monotonic() + 20
+        while len(list(tmp_path.rglob("*.started"))) < count and time.monotonic() < end:
+            time.sleep(0.01)  # until it listens to signals
+        typist.press(key)
+        typist.see(told)
+        typist.see("you>")
+    leave(typist)
+    assert not list(tmp_path.rglob("*.wav"))  # nothing is left
 
 
 @pytest.mark.parametrize(
