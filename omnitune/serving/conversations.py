@@ -1,8 +1,8 @@
 """Conversations as files, in the form that the page's *Save* writes and its *Open* reads.
 
-A turn is ``{"text", "media": [{"kind", "name", "type", "uri"}], "answers": [{"model", "title",
-"text", "tokens", "seconds", "finish", "state"}]}``, where ``uri`` holds the content of the medium
-(RFC 2397). Whatever else stands there is kept.
+A turn is ``{"text", "media", "answers"}``. A medium is ``{"kind", "name", "type", "uri"}``, where
+``uri`` holds its content (RFC 2397) and may be missing. An answer is ``{"model", "title", "text",
+"tokens", "first", "seconds", "rate", "finish", "state"}``. Whatever else stands there is kept.
 """
 
 from __future__ import annotations
@@ -107,10 +107,13 @@ def _problem(turn: Any) -> str:
             return f'"{key}" is no list of objects'
     for medium in media:
         name = medium.get("name")
-        if not all(isinstance(medium.get(key), str) for key in ("kind", "name", "uri")):
-            return 'a medium lacks "kind", "name" or "uri"'
+        if not all(isinstance(medium.get(key), str) for key in ("kind", "name")):
+            return 'a medium lacks "kind" or "name"'
+        if not isinstance(medium.get("uri", ""), str):
+            return f'the "uri" of {name} is no text'
         try:
-            content_of(medium)
+            if "uri" in medium:
+                content_of(medium)
         except (ValueError, binascii.Error):
             return f'the "uri" of {name} holds no content (expected data:TYPE;base64,...)'
     return ""

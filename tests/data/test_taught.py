@@ -63,8 +63,16 @@ def test_where_the_first_medium_stands(tmp_path: Path, late: bool) -> None:
     assert taught(tmp_path, {"image_text": records}).media_after_text is late
 
 
+@pytest.mark.parametrize("system", [True, False])
+def test_a_system_text_is_noted(tmp_path: Path, system: bool) -> None:
+    turns = [("system", "be brief"), ("user", "what is it?"), ("assistant", "it.")]
+    messages = [{"role": role, "content": text} for role, text in turns[not system :]]
+    records = [record()] * 3 + [{"messages": messages, "split": "train"}]
+    assert taught(tmp_path, {"text_only": records}).system_text is system
+
+
 def test_what_is_kept_is_read_again() -> None:
-    found = Taught({"image": 3, "audio": 0}, media_after_text=True, media_together=False)
+    found = Taught({"image": 3, "audio": 0}, True, media_together=False, system_text=True)
     assert Taught.of({"kind": "omni", **found.values()}) == found
     assert (found.most("image"), found.most("audio"), found.most("smell")) == (3, 1, 1)
     assert [found.never_saw(name) for name in ("image", "audio", "smell")] == [False, True, False]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +16,7 @@ from omnitune.serving.terminal.screen import environment, wants_colour
 
 PROMPT = "you> "
 KEPT_LINES = 1_000  # of the history
+LISTED = 100  # names that Tab shows, at most
 
 
 def history_file(environ: Mapping[str, str]) -> Path | None:
@@ -121,7 +123,7 @@ def _enable_completion(readline: ModuleType, completions: Callable[[str], list[s
 
     def show(start: str, matches: Sequence[str], longest: int) -> None:
         # Below the list stands what readline believes to be on the screen; it adds the rest.
-        names = "  ".join(map(_shown, matches))
+        names = in_columns(list(map(_shown, matches)), shutil.get_terminal_size().columns)
         sys.stdout.write(f"\n{names}\n{_prompt()}{typed}")
         sys.stdout.flush()
         readline.redisplay()
@@ -133,6 +135,17 @@ def _enable_completion(readline: ModuleType, completions: Callable[[str], list[s
         readline.set_completion_display_matches_hook(show)
         readline.parse_and_bind("set show-all-if-ambiguous on")
     readline.parse_and_bind("bind ^I rl_complete" if mac else "tab: complete")
+
+
+def in_columns(names: Sequence[str], width: int) -> str:
+    """Names below each other in as many columns as there is room for; the first ones of many."""
+    listed = names[:LISTED]
+    wide = max(map(len, listed), default=0) + 2
+    count = max(1, (width + 1) // wide)
+    rows = [listed[n : n + count] for n in range(0, len(listed), count)]
+    lines = ["".join(name.ljust(wide) for name in row).rstrip() for row in rows]
+    more = len(names) - len(listed)
+    return "\n".join([*lines, *([f"(and {more:,} more)"] if more else [])])
 
 
 def _prompt(before: str = "", after: str = "") -> str:

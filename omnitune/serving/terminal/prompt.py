@@ -232,6 +232,7 @@ class Terminal:
     def _ask(self, text: str) -> None:
         pieces = self.session.ask(text)
         self._answer(pieces, self.transcript.begin(text))
+        self._leave_room()
 
     def _answer(self, pieces: Generator[str, None, None], turn: conversations.Turn) -> str:
         """Writes an answer as it comes and notes the turn; returns the answer."""
@@ -255,8 +256,6 @@ class Terminal:
             aside(f"stopped at the limit of {self.session.room} tokens")
         if self.timings:
             aside(told_timing(self.session))
-        if self.typed:
-            print()
         return "".join(said)
 
     def _entry(self, text: str, state: str) -> dict[str, Any]:
@@ -268,7 +267,9 @@ class Terminal:
             "text": text,
             "finish": "length" if count == self.session.room else "stop",
             "tokens": count,
+            "first": round(self.session.timing.first, 3),
             "seconds": round(self.session.timing.total, 3),
+            "rate": round(rate_of(self.session), 1),
             "state": state,
         }
 
@@ -284,6 +285,12 @@ class Terminal:
             self.session.temperature = usual
         if not temperature and before and before[0].text == answer:
             aside("these are the likeliest words, as before; /retry 0.7 draws others")
+        self._leave_room()
+
+    def _leave_room(self) -> None:
+        """An empty line between what belongs together and what follows it."""
+        if self.typed:
+            print()
 
     # Commands about the conversation
 
@@ -352,12 +359,18 @@ class Terminal:
         """Nothing: who reads the line leaves."""
 
 
+def rate_of(session: ChatSession) -> float:
+    """Tokens a second of the latest answer, from its first one on; 0 if it has no more."""
+    count, timing = len(session.answer_tokens), session.timing
+    rest = timing.total - timing.first
+    return (count - 1) / rest if count > 1 and rest > 0 else 0.0
+
+
 def told_timing(session: ChatSession) -> str:
     """How long the latest answer took, in words."""
-    count, timing = len(session.answer_tokens), session.timing
-    told = f"{counted(count, 'token')}, the first after {timing.first:.2f} s"
-    rest = timing.total - timing.first
-    return told + (f", {(count - 1) / rest:.1f} tokens/s" if count > 1 and rest > 0 else "")
+    count, rate = counted(len(session.answer_tokens), "token"), rate_of(session)
+    told = f"{count}, the first after {session.timing.first:.2f} s"
+    return told + f", {rate:.1f} tokens/s" * (rate > 0)
 
 
 def _number(argument: str, command: str, expected: str) -> float:

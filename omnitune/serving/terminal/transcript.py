@@ -91,11 +91,15 @@ def load(path: Path, session: ChatSession, name: str, new_folder: Callable[[], P
     for number, turn in enumerate(turns, 1):
         media = []
         for entry in turn.get("media") or []:
-            if entry["kind"] in session.model.modalities:
-                media.append(_unpacked(entry, new_folder()))
+            why = ""
+            if entry["kind"] not in session.model.modalities:
+                why = f"this model reads no {entry['kind']}"
+            elif "uri" not in entry:
+                why = "the file does not hold it"
+            if why:
+                loaded.notices.append(f"{entry['name']} is left out: {why}")
             else:
-                what = f"{entry['name']} is left out: this model reads no {entry['kind']}"
-                loaded.notices.append(what)
+                media.append(_unpacked(entry, new_folder()))
         loaded.shown.append(media)
         try:
             for medium in media:

@@ -1,6 +1,8 @@
 """A tiny model at the prompt of a pseudo-terminal: Tab, history, what is shown."""
 
 import os
+import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from typist import Typist
 from omnitune import cli
 from omnitune.serving.session import ChatSession
 from omnitune.serving.terminal import chat
-from omnitune.serving.terminal.keyboard import history_file
+from omnitune.serving.terminal.keyboard import history_file, in_columns
 
 Start = Callable[..., Typist]
 
@@ -128,6 +130,28 @@ def test_a_terminal_of_pictures_gets_them(
     leave(typist)
 
 
+def test_enter_ends_a_recording_and_ctrl_c_drops_it(
+    start: Start,
+    program: Callable[..., None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    program("arecord")
+    typist = start()
+    for count, (key, told) in enumerate((("\x03", "(stopped)"), ("\n", "recorded, 13 tokens")), 1):
+        typist.press("/record\n")
+        typist.see("recording by arecord; Enter ends it, Ctrl-C drops it")
+        end = time.monotonic() + 20
+        while len(list(tmp_path.rglob("*.started"))) < count and time.monotonic() < end:
+            time.sleep(0.01)  # until it listens to signals
+        typist.press(key)
+        typist.see(told)
+        typist.see("you>")
+    leave(typist)
+    assert not list(tmp_path.rglob("*.wav"))  # nothing is left
+
+
 @pytest.mark.parametrize(
     ("environ", "path"),
     [
@@ -140,3 +164,13 @@ def test_a_terminal_of_pictures_gets_them(
 )
 def test_where_the_history_lies(environ: dict[str, str], path: Path | None) -> None:
     assert history_file(environ) == path
+
+
+def test_many_names_stand_in_columns_and_not_all_of_them() -> None:
+    names = [f"picture {n}.png" for n in range(12_000)]
+    lines = in_columns(names, 80).split("\n")
+    assert lines[0].split("  ")[0] == "picture 0.png"
+    assert lines[-1] == "(and 11,900 more)"
+    assert max(map(len, lines)) <= 80
+    assert in_columns(["a" * 90, "b"], 80).split("\n") == ["a" * 90, "b"]
+    assert in_columns([], 80) == ""

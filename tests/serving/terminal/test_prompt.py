@@ -248,7 +248,11 @@ def test_names_of_media_stay_in_their_folder(
     ("changes", "words"),
     [
         ({"answers": "none"}, 'turn 1: "answers" is no list of objects'),
-        ({"media": [{"kind": "image"}]}, 'turn 1: a medium lacks "kind", "name" or "uri"'),
+        ({"media": [{"kind": "image"}]}, 'turn 1: a medium lacks "kind" or "name"'),
+        (
+            {"media": [{"kind": "image", "name": "a", "uri": 1}]},
+            'turn 1: the "uri" of a is no text',
+        ),
         ({"text": 7}, 'turn 1: "text" is no text'),
         (
             {"media": [{"kind": "image", "name": "a.png", "uri": "data:image/png;base64,?"}]},
@@ -269,6 +273,10 @@ def test_what_the_model_does_not_read_is_left_out(converse: Converse, tmp_path: 
     smell = {"kind": "smell", "name": "rose", "uri": "data:smell/rose,"}
     out, err = converse(f"/load {page_file(tmp_path, media=[smell])}")
     assert "; rose is left out: this model reads no smell)" in out
+    assert not err
+    kept_elsewhere = {"kind": "image", "name": "a.png", "id": "7"}
+    out, err = converse(f"/load {page_file(tmp_path, media=[kept_elsewhere])}")
+    assert "; a.png is left out: the file does not hold it)" in out
     assert not err
     out, _ = converse(f"/load {page_file(tmp_path, answers=[])}")
     assert out == "(loaded 0 turns from page.json; 1 without an answer left out)\n"
