@@ -23,7 +23,8 @@ from omnitune.data.samples import IndexedSource, Samples, first_shown
 from omnitune.data.schema import Record, rules
 from omnitune.data.sources.finding import Found, find_files, is_pattern
 from omnitune.data.sources.patterns import alike, no_such
-from omnitune.data.splits import VALIDATION_SHARE, clash, doubts
+from omnitune.data.sources.unanswered import bare, completed, without_truth
+from omnitune.data.splits import clash
 from omnitune.media.base import counted
 from omnitune.media.registry import MEDIA
 from omnitune.sample import Media, Sample, UserError
@@ -44,11 +45,13 @@ class DataPlace:
         folder: of the embedded layout; None where there is none.
         own: a run's own sources, by name.
         leave_out_wrong: leave out records that are wrong; otherwise they are refused.
+        unanswered: records may lack answers.
     """
 
     folder: Path | None
     own: Mapping[str, Source] = field(default_factory=dict)
     leave_out_wrong: bool = False
+    unanswered: bool = False
 
     @classmethod
     def of(cls, path: Path | DataPlace) -> DataPlace:
@@ -60,6 +63,17 @@ class DataPlace:
             return cls(path)
         name = path.name.partition(".")[0] or "data"
         return cls(None, {name: Source(name, path=str(path))})
+
+    @classmethod
+    def to_answer(cls, path: Path, prompt: str = "") -> DataPlace:
+        """The same for whoever only asks: answers may be missing, and wrong records are left out.
+
+        Args:
+            prompt: what records without a question are asked.
+        """
+        found, prompts = cls.of(path), (prompt,) * bool(prompt)
+        own = {n: replace(s, unanswered=True, prompts=prompts) for n, s in found.own.items()}
+        return cls(found.folder, own, leave_out_wrong=True, unanswered=True)
 
     def __str__(self) -> str:
         places = [str(self.folder)] * (self.folder is not None)
@@ -108,7 +122,11 @@ class Located(NamedTuple):
 
 
 def locate_source(
-    data_dir: Path | None, source: str | Source, given: str = "", language: str = ""
+    data_dir: Path | None,
+    source: str | Source,
+    given: str = "",
+    language: str = "",
+    unanswered: bool = False,
 ) -> Located:
     """Where the records of a source are, and how they are read.
 
@@ -116,12 +134,13 @@ def locate_source(
         data_dir: folder of the embedded layout; of no use to a run's own source.
         given: what gave the source its weight, for the error where there is no file.
         language: of the answers of records that do not say.
+        unanswered: its records may lack answers.
 
     Raises:
         UserError: a file is missing or in no known format.
     """
     of = get_source(source)
-    of = replace(of, language=of.language or language)
+    of = replace(of, language=of.language or language, unanswered=of.unanswered or unanswered)
     if of.path:
         found = find_files(of)
         # Sources of one name may lie in several places, and one place be read in several ways.
@@ -132,7 +151,9 @@ def locate_source(
     path = source_file(data_dir, of.name)
 
     def parse(place: Place, values: Any) -> Sample:
+        values = without_truth(completed(values)) if of.unanswered else values
         sample = Record(path, of, 0, values, place).sample()
+        sample = bare(sample) if of.unanswered else sample
         return sample if sample.language else replace(sample, language=of.language)
 
     try:
@@ -152,17 +173,18 @@ def read_source(
     given: str = "",
     language: str = "",
     leave_out: bool = False,
+    unanswered: bool = False,
 ) -> Samples:
     """The samples of one source, in the order of its files; every record is checked.
 
     Args:
-        data_dir, given, language: as of :func:`locate_source`.
+        data_dir, given, language, unanswered: as of :func:`locate_source`.
         leave_out: leave out records that are wrong; otherwise they are refused.
 
     Raises:
         UserError: a file is missing, empty or in no known format, or records are wrong.
     """
-    located = locate_source(data_dir, source, given, language)
+    located = locate_source(data_dir, source, given, language, unanswered)
     files, of, parse, root, found = located
     if found:
         note(found.line)
@@ -243,7 +265,8 @@ def read_sources(
     for source, where in given.items():
         with faults:
             of, language = data.own.get(source, source), languages.get(source, "")
-            samples[source] = read_source(data.folder, of, where, language, data.leave_out_wrong)
+            lenience = data.leave_out_wrong, data.unanswered
+            samples[source] = read_source(data.folder, of, where, language, *lenience)
     faults.tell()
     return samples
 
@@ -308,35 +331,6 @@ def leave_out_unreadable(
             told.append(f"{len(out):,} of {counted(len(found), 'record')} of {source}")
     why = f"left out, as the model has no encoder for {', '.join(sorted(kinds))}"
     return kept, f"{why}: {', '.join(told)}" if told else ""
-
-
-def remarks(samples: Iterable[Samples]) -> list[str]:
-    """What is to be said of the splits of some files: what was set aside, and names like slips."""
-    told = []
-    for source, _ in join(samples).pieces:
-        for number in source.index.aside_A.tolist():
-            place = source.place(number)
-            told.append(
-                f"{place.file}: names no validation records, and is too small for a share of "
-                f"{VALIDATION_SHARE:.0%} to hold one: record {place.within + 1} "
-                f"({source.sample(number).id}) was set aside from train as validation"
-            )
-        told += without_media(source)
-        told += [f"{source.files[0].path}: {doubt}" for doubt in doubts(source.index.splits)]
-    return told
-
-
-def without_media(source: IndexedSource) -> list[str]:
-    """A line on records that show no medium where others of the source do: some may be lost."""
-    shown_N = np.diff(source.index.show_N)
-    bare = int((shown_N == 0).sum())
-    if not bare or bare == len(shown_N):
-        return []
-    first = source.where(int(np.argmin(shown_N)))
-    return [
-        f"{bare:,} of {counted(len(shown_N), 'record')} show no medium, though others beside them "
-        f"do; the first: {first}"
-    ]
 
 
 def data_files(

@@ -11,7 +11,8 @@ from omnitune.data.bad_samples import BadSamples, without_broken
 from omnitune.data.faults import Faults
 from omnitune.data.loader import BatchStream, SampleReader
 from omnitune.data.mixture import Mixture
-from omnitune.data.reading import DataPlace, join, read_sources, remarks, split_of
+from omnitune.data.reading import DataPlace, join, read_sources, split_of
+from omnitune.data.remarks import remarks
 from omnitune.data.samples import Samples
 from omnitune.data.splits import doubts
 from omnitune.sample import UserError

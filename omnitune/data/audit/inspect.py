@@ -13,7 +13,8 @@ from omnitune.data.audit.contamination import NEAR_TEXT, HeldOutText, overlap
 from omnitune.data.audit.fingerprints import NOTHING, Finding, Fingerprints, Shared, decode, shared
 from omnitune.data.audit.histograms import Spread, histograms_of
 from omnitune.data.audit.truncation import ReadLimits, audit_truncation, count_tokens, summary
-from omnitune.data.reading import DataPlace, join, read_available, remarks
+from omnitune.data.reading import DataPlace, join, read_available
+from omnitune.data.remarks import remarks
 from omnitune.data.samples import Samples
 from omnitune.media.base import counted
 from omnitune.media.registry import MEDIA

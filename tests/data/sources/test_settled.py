@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from omnitune.data import index
-from omnitune.data.reading import read_source, remarks
+from omnitune.data.reading import read_source
+from omnitune.data.remarks import remarks
 from omnitune.data.samples import Samples
 from omnitune.data.sources.base import Origin
 from omnitune.data.sources.finding import find_files
