@@ -13,7 +13,8 @@ from helpers import write_image, write_wave
 from helpers import write_source as write
 
 from omnitune.data import faults
-from omnitune.data.reading import check_media, read_available, read_source, remarks, split_of
+from omnitune.data.reading import check_media, read_available, read_source, split_of
+from omnitune.data.remarks import remarks
 from omnitune.data.splits import by_content
 from omnitune.sample import UserError
 from omnitune.sources import SOURCES
