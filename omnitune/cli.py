@@ -52,7 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
         signal.signal(signal.SIGINT, stopping.stop_now)
     tolerate_any_bytes()
     hint = "; the same command with --resume goes on from here" if runs else ""
-    again = "; the same command goes on from here" if name == "validate" else hint
+    again = "; the same command goes on from here" if name in ("answer", "validate") else hint
     try:
         status = _run(name, arguments[1:])
         if sys.stdout is not None:

@@ -29,6 +29,7 @@ class Source:
         media_dir: folder that its media's paths are relative to; "" if it is found.
         allow_outside: its media's paths may leave that folder.
         seed: of the choice among ``prompts``.
+        unanswered: its records may lack answers: they are only asked, never trained on.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Source:
     media_dir: str = ""
     allow_outside: bool = False
     seed: int = 0
+    unanswered: bool = False
 
 
 AUTO = "auto"  # a split that is chosen for each record, whatever it says

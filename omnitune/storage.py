@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import pickle
+import struct
 import threading
 import time
 import zipfile
@@ -146,6 +147,7 @@ def read_checkpoint(path: Path, command: str = "") -> dict[str, Any]:
         ValueError,
         KeyError,
         OSError,
+        struct.error,
         pickle.UnpicklingError,
         zipfile.BadZipFile,
     ):

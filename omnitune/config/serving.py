@@ -63,6 +63,8 @@ class AnswerConfig(Config):
     """file for the answers, one line of JSON each; where it is there, the rest is added to it"""
     split: str = ""
     """name of the only split to answer [default: all of them]"""
+    prompt: str = ""
+    """question of records that have none, such as a folder of media"""
     max_new_tokens: int = Field(256, ge=1)
     """largest length of an answer in tokens"""
     max_batch: Count = 32

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from omnitune.containers.base import Container
 from omnitune.containers.derived import DerivedContainer
@@ -32,10 +32,14 @@ class VqaPairContainer(DerivedContainer):
     """Questions joined with their annotations and the paths of their pictures.
 
     The path is that of the questions. A joined copy, one record a line, is made once.
+
+    Attributes:
+        alone: the annotations need not be there.
     """
 
     name = "vqa"
     suffixes = ()
+    alone: ClassVar[bool] = False
 
     def recognises(self, head: bytes) -> bool:
         """Whether an object with a list of questions begins."""
@@ -45,7 +49,12 @@ class VqaPairContainer(DerivedContainer):
 
     def parts(self, path: Path) -> list[Path]:
         """The questions and the annotations."""
-        return [path, _annotations_of(path)]
+        try:
+            return [path, _annotations_of(path)]
+        except UserError:
+            if not self.alone:
+                raise
+            return [path]
 
     def copy_name(self, path: Path) -> str:
         """A file of JSON lines."""
@@ -57,22 +66,43 @@ class VqaPairContainer(DerivedContainer):
 
     def write(self, path: Path, copy: Path) -> None:
         """Joins the two files."""
-        questions, annotations = self.parts(path)
-        places = {v[ID]: (a, n) for a, n, v in scan_list(annotations, ANNOTATIONS) if _has_id(v)}
+        questions, *annotations = self.parts(path)
         pictures: _Pictures | None = None
-        with annotations.open("rb", buffering=0) as file, copy.open("wb") as joined:
-            for number, (_, _, question) in enumerate(scan_list(questions, QUESTIONS), 1):
-                if not _has_id(question) or question[ID] not in places:
-                    raise UserError(
-                        f'{questions}: question {number} has no annotation of its "{ID}" in '
-                        f"{annotations}; give it the annotations of these questions"
-                    )
-                start, length = places[question[ID]]
-                record = json.loads(os.pread(file.fileno(), length, start)) | question
+        with copy.open("wb") as joined:
+            for record in _joined(questions, annotations[0]) if annotations else _alone(questions):
                 if PICTURE_ID in record and PICTURE not in record:
                     pictures = pictures or _find_pictures(questions, record[PICTURE_ID])
                     record[PICTURE] = pictures.path(record[PICTURE_ID])
                 joined.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
+
+
+class VqaQuestionsContainer(VqaPairContainer):
+    """The same for whoever only asks: the annotations need not be there."""
+
+    name = "vqa questions"
+    alone = True
+
+
+def _joined(questions: Path, annotations: Path) -> Iterator[dict[str, Any]]:
+    """Each question with its annotation."""
+    places = {v[ID]: (a, n) for a, n, v in scan_list(annotations, ANNOTATIONS) if _has_id(v)}
+    with annotations.open("rb", buffering=0) as file:
+        for number, (_, _, question) in enumerate(scan_list(questions, QUESTIONS), 1):
+            if not _has_id(question) or question[ID] not in places:
+                raise UserError(
+                    f'{questions}: question {number} has no annotation of its "{ID}" in '
+                    f"{annotations}; give it the annotations of these questions"
+                )
+            start, length = places[question[ID]]
+            yield json.loads(os.pread(file.fileno(), length, start)) | question
+
+
+def _alone(questions: Path) -> Iterator[dict[str, Any]]:
+    """Each question as it is."""
+    for number, (_, _, question) in enumerate(scan_list(questions, QUESTIONS), 1):
+        if not isinstance(question, dict):
+            raise UserError(f"{questions}: question {number} is no object")
+        yield dict(question)
 
 
 _JSONL = JsonLinesContainer()

@@ -25,6 +25,7 @@ from omnitune.data.samples import IndexedSource, Samples, first_shown
 from omnitune.data.schema import Record, rules
 from omnitune.data.sources.finding import Found, find_files, is_pattern
 from omnitune.data.sources.patterns import alike, no_such
+from omnitune.data.sources.unanswered import bare, completed, without_truth
 from omnitune.data.splits import clash
 from omnitune.media.base import counted
 from omnitune.media.registry import MEDIA
@@ -46,12 +47,14 @@ class DataPlace:
         folder: of the embedded layout; None where there is none.
         own: a run's own sources, by name.
         leave_out_wrong: leave out records that are wrong; otherwise they are refused.
+        unanswered: records may lack answers.
         known: what own sources were found to be, so that each is looked up once.
     """
 
     folder: Path | None
     own: Mapping[str, Source] = field(default_factory=dict)
     leave_out_wrong: bool = False
+    unanswered: bool = False
     known: dict[str, tuple[Source, Found]] = field(default_factory=dict, compare=False, repr=False)
 
     def look_up(self, source: Source) -> Found:
@@ -73,6 +76,17 @@ class DataPlace:
             return cls(path)
         name = path.name.partition(".")[0] or "data"
         return cls(None, {name: Source(name, path=str(path))})
+
+    @classmethod
+    def to_answer(cls, path: Path, prompt: str = "") -> DataPlace:
+        """The same for whoever only asks: answers may be missing, and wrong records are left out.
+
+        Args:
+            prompt: what records without a question are asked.
+        """
+        found, prompts = cls.of(path), (prompt,) * bool(prompt)
+        own = {n: replace(s, unanswered=True, prompts=prompts) for n, s in found.own.items()}
+        return cls(found.folder, own, leave_out_wrong=True, unanswered=True)
 
     def __str__(self) -> str:
         places = [str(self.folder)] * (self.folder is not None)
@@ -121,7 +135,11 @@ class Located(NamedTuple):
 
 
 def locate_source(
-    data: Path | DataPlace | None, source: str | Source, given: str = "", language: str = ""
+    data: Path | DataPlace | None,
+    source: str | Source,
+    given: str = "",
+    language: str = "",
+    unanswered: bool = False,
 ) -> Located:
     """Where the records of a source are, and how they are read.
 
@@ -130,12 +148,13 @@ def locate_source(
             source.
         given: what gave the source its weight, for the error where there is no file.
         language: of the answers of records that do not say.
+        unanswered: its records may lack answers.
 
     Raises:
         UserError: a file is missing or in no known format.
     """
     of = get_source(source)
-    of = replace(of, language=of.language or language)
+    of = replace(of, language=of.language or language, unanswered=of.unanswered or unanswered)
     place = data if isinstance(data, DataPlace) else DataPlace(data)
     if of.path:
         found = place.look_up(of)
@@ -148,7 +167,9 @@ def locate_source(
     path = source_file(data_dir, of.name)
 
     def parse(place: Place, values: Any) -> Sample:
+        values = without_truth(completed(values)) if of.unanswered else values
         sample = Record(path, of, 0, values, place).sample()
+        sample = bare(sample) if of.unanswered else sample
         return sample if sample.language else replace(sample, language=of.language)
 
     try:
@@ -168,17 +189,18 @@ def read_source(
     given: str = "",
     language: str = "",
     leave_out: bool = False,
+    unanswered: bool = False,
 ) -> Samples:
     """The samples of one source, in the order of its files; every record is checked.
 
     Args:
-        data, given, language: as of :func:`locate_source`.
+        data, given, language, unanswered: as of :func:`locate_source`.
         leave_out: leave out records that are wrong; otherwise they are refused.
 
     Raises:
         UserError: a file is missing, empty or in no known format, or records are wrong.
     """
-    located = locate_source(data, source, given, language)
+    located = locate_source(data, source, given, language, unanswered)
     files, found = located.files, located.found
     if found:
         note(found.line)
@@ -266,7 +288,8 @@ def read_sources(
     for source, where in given.items():
         with faults:
             of, language = data.own.get(source, source), languages.get(source, "")
-            samples[source] = read_source(data, of, where, language, data.leave_out_wrong)
+            lenience = data.leave_out_wrong, data.unanswered
+            samples[source] = read_source(data, of, where, language, *lenience)
     faults.tell()
     return samples
 

@@ -173,6 +173,11 @@ class Samples(Sequence[Sample]):
         return Samples((source, source.of_split(name)) for source, _ in self.pieces)
 
     @property
+    def staying(self) -> Samples:
+        """Those that are not left out."""
+        return Samples((s, np.setdiff1d(numbers, s.left_out)) for s, numbers in self.pieces)
+
+    @property
     def whole(self) -> bool:
         """Whether these are all the samples of their files."""
         return all(isinstance(numbers, range) for _, numbers in self.pieces)

@@ -26,6 +26,8 @@ def rules(source: Source) -> str:
     tasks = [[t.name, sorted(t.media or ()), t.is_default, t.aliases] for t in TASKS.values()]
     # Of a run's own source each setting changes what its records say.
     settings = astuple(source) if source.path else source.media
+    if source.unanswered and not source.path:
+        settings = (*settings, "unanswered")
     return json.dumps([media, tasks, record_keys(source), settings])
 
 

@@ -86,13 +86,20 @@ class AudioMedium(Medium):
             wave = np.asarray(wave, dtype=np.float32)
             if wave.ndim not in (1, 2) or int(rate) < 1:
                 raise ValueError(f"samples of the form {wave.shape} at {rate} a second")
+            if wave.ndim == 2 and wave.shape[0] < wave.shape[1]:
+                wave = wave.T  # channels first, as torch has them
         except (TypeError, ValueError, RuntimeError) as error:
             raise UserError(
                 f"a sound is given as {type(given).__name__} ({error}), expected a path or samples "
                 "at 16 kHz"
             ) from None
         path = folder / "sound.wav"
-        soundfile.write(path, wave, int(rate), subtype="FLOAT")
+        try:
+            soundfile.write(path, wave, int(rate), subtype="FLOAT")
+        except (soundfile.LibsndfileError, OverflowError) as error:
+            raise UserError(
+                f"samples of the form {wave.shape} at {rate} a second are no sound ({error})"
+            ) from None
         return path
 
     def sound(self, path: Path) -> bytes:

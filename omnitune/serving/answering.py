@@ -5,22 +5,22 @@ What was answered stays answered: the same command goes on where the file ends.
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from omnitune.config.serving import AnswerConfig
-from omnitune.config.settings import read_json_object
 from omnitune.console import progress_bar
+from omnitune.data.every import WrongRecord, every_record
 from omnitune.data.loader import SampleReader
 from omnitune.data.reading import (
     DataPlace,
     all_task_counts,
-    join,
     leave_out_unreadable,
     read_available,
     split_of,
@@ -28,17 +28,29 @@ from omnitune.data.reading import (
 from omnitune.data.samples import Samples
 from omnitune.evaluation.scoring import Question, questions_of
 from omnitune.media.base import counted
-from omnitune.models.exported import is_exported
-from omnitune.sample import Media, UserError
+from omnitune.sample import UserError
+from omnitune.serving.answer_file import AnswerFile, Asked, about, asks
 from omnitune.serving.decoding import LENGTH, Sampling
 from omnitune.serving.encoded_media import GivenMedium
 from omnitune.serving.folder import require_model
 from omnitune.serving.python import ChatModel, load_model
 from omnitune.serving.scheduler import Job, Scheduler
-from omnitune.storage import sha256, write_json
 
 AHEAD = 2  # times the batch: questions that are read before there is a place for them
-Key = tuple[str, int, str]  # source, number of the record, id of the question
+Write = Callable[[dict[str, Any]], None]
+
+
+@dataclass
+class Failed:
+    """How much could not be answered."""
+
+    questions: int = 0
+    records: int = 0
+
+    def in_words(self) -> str:
+        """Both counts; "" if all was answered."""
+        counts = ((self.questions, "question"), (self.records, "record"))
+        return " and ".join(counted(n, what) for n, what in counts if n)
 
 
 def answer_data(config: AnswerConfig) -> int:
@@ -48,45 +60,71 @@ def answer_data(config: AnswerConfig) -> int:
         UserError: there is no model or no data, or the file holds the answers of something else.
     """
     require_model(config.ckpt_dir)
-    data = DataPlace.of(config.data)
-    available = read_available(data)
+    if config.out.is_dir():
+        raise UserError(f"{config.out}: is a folder; give --out a file")
+    available = read_available(DataPlace.to_answer(config.data, config.prompt))
     model = load_model(config.ckpt_dir, config.device)
     available, left_out = leave_out_unreadable(available, model.media)
     if left_out:
         print(f"warning: {left_out}", file=sys.stderr)
-    samples = _chosen(join(available.values()), config)
-    done = _begin(config)
-    total = sum(count for counts in all_task_counts(samples) for _, count in counts)
-    batch = BatchAnswers(model, config)
-    todo = (q for sample in samples for q in questions_of(sample) if key_of(q) not in done)
+    chosen = _chosen(available, config)
+    total = sum(n for s in chosen.values() for counts in all_task_counts(s) for _, n in counts)
+    answers = AnswerFile(config)
     with (
-        progress_bar("answering", total, min(total, len(done))) as advance,
-        config.out.open("ab") as file,
+        progress_bar("answering", total, min(total, len(answers.done))) as advance,
+        answers.open() as write,
     ):
-        failed = batch.run(todo, lambda line: _write(file, line, advance))
-    print(f"{config.out}: {counted(total - failed, 'answer')}")
-    if failed:
+        todo = answers.todo(_asked(chosen, wrong=not config.split))
+        failed = BatchAnswers(model, config).run(todo, write, advance)
+    print(f"{config.out}: {counted(total - failed.questions, 'answer')}")
+    if told := failed.in_words():
         print(
-            f"{counted(failed, 'question')} could not be answered: the lines with "
-            '"error" say why; the same command tries them again',
+            f'{told} could not be answered: the lines with "error" say why; the same command '
+            "tries them again",
             file=sys.stderr,
         )
-    return int(bool(failed))
+    return int(bool(told))
 
 
-def _chosen(samples: Samples, config: AnswerConfig) -> Samples:
-    if not samples:
+def _chosen(available: Mapping[str, Samples], config: AnswerConfig) -> dict[str, Samples]:
+    """By source, the samples that are to be answered."""
+    if not available:
         raise UserError(f"{config.data}: holds nothing that this model reads")
-    chosen = split_of(samples, config.split) if config.split else samples
-    if not chosen:
-        there = ", ".join(sorted(samples.splits))
-        raise UserError(f"{config.data}: no samples in the split {config.split!r}; there: {there}")
+    split = config.split
+    chosen = {name: split_of(s, split) if split else s.staying for name, s in available.items()}
+    if not any(map(len, chosen.values())):
+        there = ", ".join(sorted({name for s in available.values() for name in s.splits}))
+        raise UserError(f"{config.data}: no samples in the split {split!r}; there: {there}")
     return chosen
 
 
-def key_of(question: Question) -> Key:
-    """What a question is known by in the file of answers."""
-    return question.source, question.number, question.id
+def _asked(chosen: Mapping[str, Samples], wrong: bool) -> Iterator[Asked]:
+    """Every question in the order of the records, and what is wrong with records.
+
+    Args:
+        wrong: tell of those, too. Nobody knows the split of a wrong record.
+    """
+    for name, samples in chosen.items():
+        for record in every_record(name, samples, wrong):
+            if isinstance(record, WrongRecord):
+                yield record
+            else:
+                yield from questions_of(record)
+
+
+class _Going(NamedTuple):
+    """A question that is being answered."""
+
+    question: Question
+    job: Job
+
+    @property
+    def line(self) -> dict[str, Any]:
+        """What is written down of it."""
+        question, job = self
+        line = about(question) | {"task": question.task} | asks(question)
+        line |= {"answer": job.text, "tokens": len(job.told), "at_limit": job.finish == LENGTH}
+        return line | ({"reference": question.reference} if question.reference else {})
 
 
 class BatchAnswers:
@@ -99,6 +137,8 @@ class BatchAnswers:
         self.reader = SampleReader(
             model.renderer, model.model.modalities, features, model.prompts.context - 1
         )
+        self._lines: deque[_Going | dict[str, Any]] = deque()  # that are not written yet
+        self._going: set[Job] = set()
 
     def _rows_of(self, kind: str) -> Callable[[Path], Tensor]:
         def rows(path: Path) -> Tensor:
@@ -106,124 +146,60 @@ class BatchAnswers:
 
         return rows
 
-    def run(self, questions: Iterator[Question], write: Callable[[dict[str, Any]], None]) -> int:
+    def run(self, asked: Iterable[Asked], write: Write, advance: Callable[..., None]) -> Failed:
         """Answers all questions.
 
         Args:
-            write: called with the line of each as soon as it is answered.
+            write: called with the line of each, in their order.
+            advance: called with the number of questions that have ended.
 
         Returns:
-            the number of those that could not be answered; their lines say why.
+            how much could not be answered; its lines say why.
         """
-        going: dict[Job, Question] = {}
-        failed = 0
-        for question in questions:
+        failed = Failed()
+        for one in asked:
             try:
-                job = self._job(question)
+                self._begin(one)
             except UserError as error:
-                write(_about(question) | {"error": str(error)})
-                failed += 1
-                continue
-            going[job] = question
-            self.scheduler.submit([job])
-            while len(going) >= AHEAD * self.config.max_batch:
-                self._turn(going, write)
-        while going:
-            self._turn(going, write)
+                self._lines.append(about(one) | {"error": str(error)})
+                if isinstance(one, WrongRecord):
+                    failed.records += 1
+                else:
+                    failed.questions += 1
+                    advance(1)
+            while len(self._going) >= AHEAD * self.config.max_batch:
+                self._turn(advance)
+            self._write_ended(write)
+        while self._going:
+            self._turn(advance)
+            self._write_ended(write)
         return failed
 
-    def _job(self, question: Question) -> Job:
-        item = self.reader.prompt(question.id, question.messages)
+    def _begin(self, one: Asked) -> None:
+        if isinstance(one, WrongRecord):
+            raise UserError(one.error)
+        if not any(part for message in one.messages for part in message.parts):
+            raise UserError(f"{one.id}: asks nothing; give a --prompt for such records")
+        item = self.reader.prompt(one.id, one.messages)
         room = min(self.config.max_new_tokens, self.model.prompts.room(item))
-        return self.scheduler.job(item, Sampling(room), streams=False)
+        job = self.scheduler.job(item, Sampling(room), streams=False)
+        self._lines.append(_Going(one, job))
+        self._going.add(job)
+        self.scheduler.submit([job])
 
-    def _turn(self, going: dict[Job, Question], write: Callable[[dict[str, Any]], None]) -> None:
+    def _turn(self, advance: Callable[..., None]) -> None:
         self.scheduler.turn()
-        for job in [job for job in going if job.done]:
+        for job in [job for job in self._going if job.done]:
             if job.error is not None:
                 raise job.error
-            write(_line(going.pop(job), job))
+            self._going.remove(job)
+            advance(1)
 
-
-def _about(question: Question) -> dict[str, Any]:
-    return {"source": question.source, "number": question.number, "id": question.id}
-
-
-def _line(question: Question, job: Job) -> dict[str, Any]:
-    """A line of the file."""
-    parts = [part for message in question.messages for part in message.parts]
-    return _about(question) | {
-        "task": question.task,
-        "question": question.messages[-1].text,
-        "media": [[p.modality, str(p.path)] for p in parts if isinstance(p, Media)],
-        "answer": job.text,
-        "tokens": len(job.told),
-        "at_limit": job.finish == LENGTH,
-        "reference": question.reference,
-    }
-
-
-def _write(file: BinaryIO, line: dict[str, Any], advance: Callable[..., None]) -> None:
-    file.write(json.dumps(line, ensure_ascii=False).encode("utf-8", "replace") + b"\n")
-    file.flush()
-    advance(1)
-
-
-def _begin(config: AnswerConfig) -> set[Key]:
-    """Prepares the file; returns what is answered in it.
-
-    Raises:
-        UserError: it holds the answers of another model, or to other data.
-    """
-    out, settings = config.out, config.out.with_name(config.out.name + ".settings.json")
-    asked = {
-        "model": _digest(config.ckpt_dir),
-        "data": str(config.data),
-        "split": config.split,
-        "max_new_tokens": config.max_new_tokens,
-    }
-    try:
-        if out.is_dir():
-            raise UserError(f"{out}: is a folder; give --out a file")
-        out.parent.mkdir(parents=True, exist_ok=True)
-        if config.overwrite or not out.exists():
-            write_json(settings, asked)
-            out.write_bytes(b"")
-            return set()
-        before = read_json_object(settings) if settings.is_file() else {}
-        if other := [name for name in asked if before.get(name) != asked[name]]:
-            raise UserError(
-                f"{out}: holds answers that were made with another {' and '.join(other)}; give "
-                "another --out, or --overwrite"
-            )
-        return _answered(out)
-    except OSError as error:
-        raise UserError(f"{out}: cannot be written ({error.strerror or error})") from None
-
-
-def _answered(out: Path) -> set[Key]:
-    """The questions that a file answers; takes its failures, and a line cut off, out of it."""
-    kept: list[bytes] = []
-    done: set[Key] = set()
-    whole = out.read_bytes()
-    for line in whole.splitlines(keepends=True):
-        try:
-            values = json.loads(line)
-            if line.endswith(b"\n") and "answer" in values:
-                done.add((values["source"], values["number"], values["id"]))
-                kept.append(line)
-        except (ValueError, KeyError, TypeError):
-            continue
-    if b"".join(kept) != whole:
-        fresh = out.with_name(out.name + ".tmp")
-        fresh.write_bytes(b"".join(kept))
-        fresh.replace(out)
-    return done
-
-
-def _digest(ckpt_dir: Path) -> str:
-    """What a model is known by."""
-    files: Sequence[Path] = [ckpt_dir if ckpt_dir.is_file() else ckpt_dir / "omni.pt"]
-    if is_exported(ckpt_dir):
-        files = sorted(ckpt_dir.glob("*.safetensors"))
-    return "/".join(sha256(file)[:16] for file in files)
+    def _write_ended(self, write: Write) -> None:
+        """Writes what has ended before the first that has not."""
+        while self._lines:
+            first = self._lines[0]
+            if isinstance(first, _Going) and not first.job.done:
+                return
+            write(first.line if isinstance(first, _Going) else first)
+            self._lines.popleft()

@@ -150,8 +150,12 @@ def _key(given: GivenMedium) -> Key | None:
     """What a medium is recognised by; None for what has no bytes of its own."""
     content = given.content
     if isinstance(content, Path):
-        if not content.is_file():  # an address of a part of a file, or a mistake
-            return None
+        try:
+            if not content.is_file():  # an address of a part of a file, or a mistake
+                return None
+        except OSError as error:  # too long to be a name
+            told = f"{given.label[:60]}...: no such file ({error.strerror})"
+            raise UserError(told) from None
         with open_file(content, f"{given.modality} file") as file:
             return given.modality, hashlib.sha256(file.read()).digest()
     if isinstance(content, bytes):

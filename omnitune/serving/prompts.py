@@ -62,6 +62,7 @@ class PromptMaker:
         self.media = media or EncodedMedia(model)
         self.taught = taught or Taught()
         self.most_turns, self.most_media = most_turns, most_media
+        self._longest_token = 0  # in characters; once it is known
         self.context: int = model.thinker.config.max_position_embeddings
 
     def prompt(self, turns: Sequence[Turn]) -> Item:
@@ -73,6 +74,7 @@ class PromptMaker:
         """
         self._check(turns)
         shown = as_taught(turns, self.taught)
+        self._check_length(shown)
         given = [medium for turn in shown for medium in turn.media]
         rows = [self.media.rows(medium) for medium in given]
         counts = [
@@ -81,11 +83,22 @@ class PromptMaker:
         ]
         rendered = self.renderer.render_prompt([_message(turn) for turn in shown], counts)
         if len(rendered.tokens) >= self.context:
-            raise ContextError(
-                f"the conversation holds {len(rendered.tokens):,} tokens, and the model's context "
-                f"is {self.context:,}, the answer included; leave out earlier turns"
-            )
+            raise self._too_long(f"{len(rendered.tokens):,}")
         return Item("chat", rendered, rows, resampled=resampled(self.model.modalities))
+
+    def _check_length(self, turns: Sequence[Turn]) -> None:
+        """Refuses texts that are too long whatever their tokens are; counting takes minutes."""
+        if not self._longest_token:
+            self._longest_token = max(map(len, self.renderer.tokenizer.get_vocab()), default=1)
+        least = sum(len(turn.text.strip()) for turn in turns) // self._longest_token
+        if least >= self.context:
+            raise self._too_long(f"at least {least:,}")
+
+    def _too_long(self, tokens: str) -> ContextError:
+        return ContextError(
+            f"the conversation holds {tokens} tokens, and the model's context is "
+            f"{self.context:,}, the answer included; leave out earlier turns"
+        )
 
     def room(self, item: Item) -> int:
         """Tokens that an answer to a prompt may have."""

@@ -20,13 +20,19 @@ from omnitune.data.packing import Item
 from omnitune.data.taught import Taught
 from omnitune.data.template import ChatRenderer
 from omnitune.evaluation.runs import as_object
-from omnitune.media.registry import MEDIA
 from omnitune.models.loading import load_omni
 from omnitune.models.omni import OmniModel
-from omnitune.sample import ROLES, UserError
+from omnitune.sample import UserError
 from omnitune.serving.decoding import Sampling
-from omnitune.serving.encoded_media import EncodedMedia, GivenMedium
+from omnitune.serving.encoded_media import EncodedMedia
 from omnitune.serving.folder import require_model
+from omnitune.serving.handed import (
+    check_sampling,
+    checked_stops,
+    checked_text,
+    given_media,
+    turns_of,
+)
 from omnitune.serving.options import MAX_NEW_TOKENS
 from omnitune.serving.prompts import PromptMaker, Turn
 from omnitune.serving.scheduler import Job, Scheduler
@@ -73,7 +79,7 @@ class ChatModel:
     @overload
     def chat(
         self,
-        text: str = "",
+        text: str | None = "",
         *,
         messages: Messages = (),
         stream: Literal[False] = False,
@@ -81,14 +87,14 @@ class ChatModel:
         temperature: float = 0.0,
         top_p: float = 1.0,
         seed: int | None = None,
-        stop: str | Sequence[str] = (),
+        stop: str | Sequence[str] | None = (),
         **media: Any,
     ) -> str: ...
 
     @overload
     def chat(
         self,
-        text: str = "",
+        text: str | None = "",
         *,
         messages: Messages = (),
         stream: Literal[True],
@@ -96,13 +102,13 @@ class ChatModel:
         temperature: float = 0.0,
         top_p: float = 1.0,
         seed: int | None = None,
-        stop: str | Sequence[str] = (),
+        stop: str | Sequence[str] | None = (),
         **media: Any,
     ) -> Iterator[str]: ...
 
     def chat(
         self,
-        text: str = "",
+        text: str | None = "",
         *,
         messages: Messages = (),
         stream: bool = False,
@@ -110,7 +116,7 @@ class ChatModel:
         temperature: float = 0.0,
         top_p: float = 1.0,
         seed: int | None = None,
-        stop: str | Sequence[str] = (),
+        stop: str | Sequence[str] | None = (),
         **media: Any,
     ) -> str | Iterator[str]:
         """Answers a text, media, or both.
@@ -126,20 +132,20 @@ class ChatModel:
                 that is drawn from. seed: of the draws.
             stop: texts that end the answer.
             **media: by kind (``image=``, ``audio=``), a path, the bytes of a file, a Pillow image,
-                an array (a sound's samples at 16 kHz, or a pair of samples and their rate), None,
-                or a list of these.
+                an array or tensor (a sound's samples at 16 kHz, or a pair of samples and their
+                rate), an open file, None, or a list of these. Nothing is fetched from an address.
 
         Raises:
             UserError: the conversation cannot be answered; says why.
         """
-        turns = [_turn(message, f"message {n}") for n, message in enumerate(messages, 1)]
-        given = _given(media, "")
+        turns = turns_of(messages or ())
+        given, text = given_media(media), checked_text(text)
         if text or given or not turns:
             turns.append(Turn("user", text, given))
         sampling = Sampling(max_new_tokens, temperature, top_p, seed)
         check_sampling(sampling)
         item = self.prompts.prompt(turns)
-        stops = [stop] if isinstance(stop, str) else list(stop)
+        stops = checked_stops(stop)
         pieces = self._answer(item, sampling, stops)
         return pieces if stream else "".join(pieces)
 
@@ -180,35 +186,38 @@ class ChatModel:
                 yield piece
 
 
-def load_model(ckpt_dir: str | os.PathLike[str], device: str = "auto") -> ChatModel:
+def load_model(ckpt_dir: str | os.PathLike[str], device: str | torch.device = "auto") -> ChatModel:
     """Loads a model to talk to.
 
     Args:
-        ckpt_dir: output folder of a run, ``omni.pt``, or a folder that ``omnitune export`` wrote.
-        device: ``cpu``, ``cuda``, or ``auto``: a GPU if there is one.
+        ckpt_dir: output folder of a run, ``omni.pt``, the checkpoint of a step, or a folder that
+            ``omnitune export`` wrote.
+        device: ``cpu``, ``cuda``, ``cuda:1``, or ``auto``: a GPU if there is one.
 
     Raises:
         UserError: there is no model; says what is there.
     """
+    if not isinstance(ckpt_dir, str | os.PathLike):
+        raise UserError(f"ckpt_dir is {ckpt_dir!r}, expected the path of a model's folder")
     path = Path(ckpt_dir)
     require_model(path)
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UserError('device is "cuda", but torch finds no GPU here; give "auto" or "cpu"')
-    model, renderer, values = load_omni(path, torch.device(device))
+    model, renderer, values = load_omni(path, _device(device))
     return ChatModel(model, renderer, Taught.of(values), _taught_prompt(path))
 
 
-def check_sampling(sampling: Sampling) -> None:
-    """Raises a UserError for settings of an answer that mean nothing."""
-    for name, value, least, most in (
-        ("max_new_tokens", sampling.max_new_tokens, 1, float("inf")),
-        ("temperature", sampling.temperature, 0, 100),
-        ("top_p", sampling.top_p, 1e-6, 1),
-    ):
-        if not least <= value <= most:
-            raise UserError(f"{name} is {value}, expected a number from {least:g} to {most:g}")
+def _device(name: str | torch.device) -> torch.device:
+    """The device of a name; a UserError says where there is none."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except (RuntimeError, TypeError):
+        raise UserError(f'device is {name!r}, expected "auto", "cpu" or "cuda"') from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(
+            f'device is "{device}", but torch finds no such GPU here; give "auto" or "cpu"'
+        )
+    return device
 
 
 def question_of(task: str) -> str:
@@ -239,38 +248,3 @@ def _taught_prompt(ckpt_dir: Path) -> str:
     with_ = as_object(as_object(tasks.get(TRANSCRIPTION)).get("scored_with"))
     prompt = with_.get("prompt")
     return prompt if isinstance(prompt, str) else ""
-
-
-def _turn(message: Mapping[str, Any], where: str) -> Turn:
-    role, content = message.get("role"), message.get("content", "")
-    if role not in ROLES:
-        raise UserError(f'{where}: "role" is {role!r}, expected {", ".join(ROLES)}')
-    if not isinstance(content, str):
-        raise UserError(
-            f'{where}: "content" is {type(content).__name__}, expected a text; media stand '
-            f"beside it, under {' or '.join(MEDIA)}"
-        )
-    rest = {key: value for key, value in message.items() if key not in ("role", "content")}
-    given = _given(rest, f"{where}: ")
-    if given and role != "user":
-        raise UserError(f"{where}: media stand in what the user says, not the {role}")
-    return Turn(str(role), content, given)
-
-
-def _given(media: Mapping[str, Any], where: str) -> tuple[GivenMedium, ...]:
-    """Media by kind, each one or a list, in the order in which they were given."""
-    found: list[GivenMedium] = []
-    for kind, value in media.items():
-        if kind not in MEDIA:
-            raise UserError(f"{where}there is no {kind!r}; media are {', '.join(MEDIA)}")
-        values = value if isinstance(value, list) else [] if value is None else [value]
-        for n, one in enumerate(values, 1):
-            is_path = isinstance(one, str | os.PathLike)
-            content = Path(one) if is_path else bytes(one) if _is_bytes(one) else one
-            label = str(one) if is_path else f"{where}{kind} {n}"
-            found.append(GivenMedium(kind, content, label))
-    return tuple(found)
-
-
-def _is_bytes(value: Any) -> bool:
-    return isinstance(value, bytes | bytearray | memoryview)

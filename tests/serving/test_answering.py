@@ -1,5 +1,6 @@
 """Answers to a whole file of records: complete, resumed, and in any format."""
 
+import fcntl
 import json
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from helpers import tiny_model, tiny_renderer, write_image, write_wave
 from omnitune import load_model
 from omnitune.cli import main
 from omnitune.models.loading import save_omni
+from omnitune.serving.scheduler import Scheduler
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +48,7 @@ def test_every_question_is_answered_as_in_a_chat(folder: Path, tmp_path: Path) -
     out = tmp_path / "new" / "answers.jsonl"
     assert run(folder, out, "--max-batch", "2") == 0
     lines = {line["question"]: line for line in read(out)}
-    assert sorted(lines) == sorted(["what is it?", "what is said?", "0?", "1?", "2?", "hello"])
+    assert list(lines) == ["what is it?", "what is said?", "0?", "1?", "2?", "hello"]
     model = load_model(folder, "cpu")
     for question, line in lines.items():
         media = {kind: Path(path) for kind, path in line["media"]}
@@ -63,11 +65,90 @@ def test_it_goes_on_where_the_file_ends(folder: Path, tmp_path: Path) -> None:
     lines = whole.splitlines(keepends=True)
     out.write_bytes(b"".join(lines[:2]) + lines[2][:20])
     assert run(folder, out) == 0
-    assert out.read_bytes().startswith(b"".join(lines[:2]))
-    assert sorted(out.read_bytes().splitlines()) == sorted(whole.splitlines())
+    assert out.read_bytes() == whole
     done = out.stat().st_mtime_ns, out.read_bytes()
     assert run(folder, out) == 0
     assert (out.stat().st_mtime_ns, out.read_bytes()) == done
+
+
+def test_what_is_stopped_loses_nothing(
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    whole, out = tmp_path / "whole.jsonl", tmp_path / "a.jsonl"
+    assert run(folder, whole) == 0
+    turn, turns = Scheduler.turn, iter([True] * 12)
+
+    def stopped(self: Scheduler) -> None:
+        if not next(turns, False):
+            raise KeyboardInterrupt
+        turn(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Scheduler, "turn", stopped)
+        assert run(folder, out, "--max-batch", "1") == 130
+    assert "the same command goes on from here" in capsys.readouterr().err
+    begun = out.read_bytes()
+    assert 0 < len(begun) < len(whole.read_bytes())
+    assert whole.read_bytes().startswith(begun)
+    assert run(folder, out) == 0
+    assert out.read_bytes() == whole.read_bytes()
+
+
+def test_one_command_at_a_time(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "a.jsonl"
+    with out.open("ab") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        assert run(folder, out) == 2
+    assert "another command writes answers into it now" in capsys.readouterr().err
+    assert run(folder, out) == 0
+
+
+def test_data_that_change_are_told(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, out = tmp_path / "q.jsonl", tmp_path / "a.jsonl"
+    data.write_text('{"question": "1?"}\n')
+    assert run(folder, out, data=str(data)) == 0
+    data.write_text('{"question": "1?"}\n{"question": "2?"}\n')
+    assert run(folder, out, data=str(data)) == 0
+    assert [line["question"] for line in read(out)] == ["1?", "2?"]
+    data.write_text('{"question": "other?"}\n')
+    assert run(folder, out, data=str(data)) == 2
+    assert "answers another question than q asks now in its record 1" in capsys.readouterr().err
+
+
+def test_a_wrong_record_ends_alone(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"question": "1?"}, {"image": 3, "question": "2?"}, {"question": "3?", "answer": "c"}]
+    data, out = tmp_path / "q.jsonl", tmp_path / "a.jsonl"
+    data.write_text("\n".join(map(json.dumps, rows)))
+    assert run(folder, out, data=str(data)) == 1
+    assert "1 record could not be answered" in capsys.readouterr().err
+    first, wrong, last = read(out)
+    assert 'q.jsonl: record 2: "image" is 3' in wrong["error"]
+    assert "reference" not in first
+    assert last["reference"] == "c"
+    rows[1] = {"question": "2?"}
+    data.write_text("\n".join(map(json.dumps, rows)))
+    assert run(folder, out, data=str(data)) == 0
+    assert [line["question"] for line in read(out)] == ["1?", "2?", "3?"]
+    assert [line["id"] for line in read(out)] == ["q/0", "q/1", "q/2"]
+
+
+def test_media_that_the_model_lacks_are_left_out(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_omni(tmp_path / "omni.pt", tiny_model(media=["image"]), tiny_renderer())
+    out = tmp_path / "a.jsonl"
+    assert run(folder, out, "--ckpt-dir", str(tmp_path)) == 0
+    assert "what is said?" not in [line["question"] for line in read(out)]
+    assert "no encoder for audio" in capsys.readouterr().err
 
 
 def test_answers_of_something_else_are_not_mixed(
@@ -91,12 +172,21 @@ def test_a_broken_medium_ends_alone(folder: Path, tmp_path: Path) -> None:
     data.write_text(json.dumps([records[0] | {"image": "gone.png"}, records[1]]))
     out = tmp_path / "a.jsonl"
     assert run(folder, out, data=str(data)) == 1
-    failed, answered = sorted(read(out), key=lambda line: "answer" in line)
+    failed, answered = read(out)
     assert "gone.png: no such image file" in failed["error"]
     assert answered["question"] == "hello"
     write_image(tmp_path / "gone.png")
     assert run(folder, out, data=str(data)) == 0
-    assert sorted(line["question"] for line in read(out)) == ["hello", "what?"]
+    assert [line["question"] for line in read(out)] == ["what?", "hello"]
+
+
+def test_a_record_that_asks_nothing(folder: Path, tmp_path: Path) -> None:
+    data, out = tmp_path / "q.jsonl", tmp_path / "a.jsonl"
+    data.write_text('{"response": "yes"}\n')
+    assert run(folder, out, data=str(data)) == 1
+    assert "asks nothing; give a --prompt" in read(out)[0]["error"]
+    assert run(folder, out, "--prompt", "is it?", "--overwrite", data=str(data)) == 0
+    assert read(out)[0]["question"] == "is it?"
 
 
 def test_other_formats(folder: Path, tmp_path: Path) -> None:

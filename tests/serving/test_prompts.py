@@ -132,3 +132,12 @@ def test_what_is_wrong_is_told_by_the_label(model: OmniModel) -> None:
     with pytest.raises(UserError, match=r"^the picture: is not an image") as error:
         EncodedMedia(model).rows(GivenMedium("image", b"no picture", "the picture"))
     assert "omnitune-" not in str(error.value)
+
+
+def test_a_text_that_cannot_fit_is_not_cut_into_tokens(
+    model: OmniModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    maker = PromptMaker(model, tiny_renderer())
+    monkeypatch.setattr(maker.renderer, "render_prompt", lambda *_: pytest.fail("was rendered"))
+    with pytest.raises(ContextError, match=r"holds at least .* tokens"):
+        maker.prompt([user("the sky " * 100_000)])

@@ -1,5 +1,6 @@
 """Three lines of Python: a model of a run, and the same one exported."""
 
+import io
 import subprocess
 import sys
 import threading
@@ -8,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
+import torch
 from helpers import tiny_model, tiny_renderer, write_image, write_wave
 from PIL import Image
 
@@ -68,6 +71,26 @@ def test_media_as_programs_hold_them(model: ChatModel, folder: Path) -> None:
     assert len(answers) == 1
     nothing = model.chat("what?", image=None, audio=[], max_new_tokens=9)
     assert nothing == model.chat("what?", max_new_tokens=9)
+
+
+def test_sounds_as_programs_hold_them(model: ChatModel, folder: Path) -> None:
+    path = folder / "a.wav"
+    samples, rate = soundfile.read(path)
+    tensor = torch.tensor(samples, dtype=torch.float32, requires_grad=True)
+    stereo = np.stack([samples, samples])
+    forms = [path, samples, (samples, rate), tensor, (tensor, rate), stereo, stereo.T, stereo[:1]]
+    forms += [{"array": samples, "sampling_rate": rate}, {"bytes": path.read_bytes(), "path": None}]
+    forms += [io.BytesIO(path.read_bytes()), memoryview(path.read_bytes())]
+    answers = {model.transcribe(form, max_new_tokens=9) for form in forms}
+    assert len(answers) == 1
+
+
+def test_pictures_as_programs_hold_them(model: ChatModel, folder: Path) -> None:
+    path = folder / "a.png"
+    with Image.open(path) as image:
+        pixels = torch.from_numpy(np.array(image))
+    forms = [path, pixels, pixels.permute(2, 0, 1), {"path": str(path)}, path.open("rb")]
+    assert len({model.chat("what?", image=form, max_new_tokens=9) for form in forms}) == 1
 
 
 def test_pieces_add_up(model: ChatModel, folder: Path) -> None:
@@ -143,6 +166,19 @@ def test_a_stream_left_early_frees_its_place(model: ChatModel) -> None:
         ({"text": "a", "temperature": -1}, "temperature is -1"),
         ({"text": "a", "top_p": 0}, "top_p is 0"),
         ({"text": "a", "max_new_tokens": 0}, "max_new_tokens is 0"),
+        ({"text": 3}, "text is int, expected a text"),
+        ({"text": "a", "seed": [1]}, "seed is \\[1\\], expected a whole number"),
+        ({"text": "a", "stop": [3]}, "stop is \\[3\\], expected a text"),
+        ({"text": "a", "max_new_tokens": None}, "max_new_tokens is None"),
+        ({"text": "a", "temperature": "hot"}, "temperature is 'hot'"),
+        ({"messages": "hello"}, "messages is str, expected a list"),
+        ({"messages": ["hello"]}, "message 1 is str, expected an object"),
+        ({"image": "https://example.org/a.png"}, "an address, and nothing is fetched"),
+        ({"image": "data:image/png;base64,AAAA"}, "an address, and nothing is fetched"),
+        ({"image": "x" * 5000}, "no such file"),
+        ({"image": np.zeros((2, 3, 4, 5))}, "expected a path"),
+        ({"audio": [0.1, 0.2]}, "audio is a list of numbers"),
+        ({"audio": np.zeros((2, 3, 4))}, "expected a path"),
         ({"messages": [{"role": "robot", "content": "a"}]}, "message 1: \"role\" is 'robot'"),
         ({"messages": [{"role": "user", "content": [1]}]}, 'message 1: "content" is list'),
         (
@@ -159,6 +195,32 @@ def test_mistakes_are_told(model: ChatModel, given: dict[str, Any], said: str) -
 def test_no_model(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds no omni"):
         load_model(tmp_path)
+
+
+def test_what_is_no_model(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "junk.pt").write_bytes(b"junk")
+    (tmp_path / "hf").mkdir()
+    (tmp_path / "hf" / "processor_config.json").write_text("{}")
+    given: list[tuple[Any, str]] = [
+        (tmp_path / "gone", "no such folder"),
+        (tmp_path / "junk.pt", "is not a checkpoint that can be read"),
+        (folder / "a.png", "is not a checkpoint that can be read"),
+        (tmp_path / "hf", "holds no config.json"),
+        (None, "ckpt_dir is None"),
+    ]
+    for path, said in given:
+        with pytest.raises(UserError, match=said):
+            load_model(path)
+    for device in ("tpu", "cuda:99"):
+        with pytest.raises(UserError, match="device is"):
+            load_model(folder, device)
+
+
+def test_one_step_of_a_run(model: ChatModel, folder: Path, tmp_path: Path) -> None:
+    step = tmp_path / "omni_step_5.pt"
+    step.write_bytes((folder / "omni.pt").read_bytes())
+    answer = load_model(str(step), torch.device("cpu")).chat("hello", stop=None, max_new_tokens=9)
+    assert answer == model.chat("hello", max_new_tokens=9)
 
 
 def test_the_package_names_them() -> None:

@@ -18,6 +18,7 @@ from omnitune.containers.base import Unreadable
 from omnitune.containers.chosen import ChosenContainer
 from omnitune.containers.media_folder import MediaFolderContainer, media_below
 from omnitune.containers.registry import CONTAINERS, container_of
+from omnitune.containers.vqa_pair import VqaPairContainer, VqaQuestionsContainer
 from omnitune.data.place import DataFile, Place
 from omnitune.data.schema import Record
 from omnitune.data.sources.base import Dialect, Origin, Values
@@ -29,6 +30,7 @@ from omnitune.data.sources.patterns import is_pattern as is_pattern
 from omnitune.data.sources.readdressed import RenamedDialect
 from omnitune.data.sources.registry import DIALECTS, dialect_of
 from omnitune.data.sources.speech_sets import LINES
+from omnitune.data.sources.unanswered import bare, completed, without_truth
 from omnitune.data.splits import by_content
 from omnitune.media.base import counted
 from omnitune.sample import Sample, UserError
@@ -62,16 +64,19 @@ class Found:
         self.unread.update(self.dialect.unread(values) if isinstance(values, dict) else ())
         native = self.native(place, values)
         sample = Record(place.file, self.source, place.number, native, place).sample()
+        sample = bare(sample) if self.source.unanswered else sample
         return sample if sample.language else replace(sample, language=self.source.language)
 
     def native(self, place: Place, values: Any) -> Values:
         """A record in our keys; raises UserError."""
+        values = completed(values) if self.source.unanswered else values
         record = Record(place.file, self.source, place.number, values, place)
         origin = Origin(place.file, self.source, record.wrong)
         own = "task" in record.values
         native = self.dialect.native(record.values, origin)
         if self.files[0].container.has_columns:
             native = without_empty(native)
+        native = without_truth(native) if self.source.unanswered else native
         return self.settled(native, place, own)
 
     def settled(self, native: Values, place: Place, own_task: bool = True) -> Values:
@@ -204,7 +209,10 @@ def find_files(source: Source) -> Found:
 def _data_file(path: Path, source: Source, layout: Layout) -> DataFile:
     """A file with its container: what the layout says, else the format, else the file itself."""
     try:
-        return DataFile(path, layout.container or container_of(path))
+        container = layout.container or container_of(path)
+        if source.unanswered and container.name == VqaPairContainer.name:
+            container = VqaQuestionsContainer()
+        return DataFile(path, container)
     except UserError:
         if source.format in DIALECTS and DIALECTS[source.format].container:
             return DataFile(path, CONTAINERS[DIALECTS[source.format].container])
@@ -253,6 +261,7 @@ def _dialect(source: Source, files: list[DataFile], layout: Layout) -> Dialect:
     if not first:
         raise UserError(f"{path}: is empty; the source {source.name} needs records")
     records = [record for record in first if isinstance(record, dict)]
+    records = [completed(record) for record in records] if source.unanswered else records
     if not records:
         return DIALECTS["native"]  # its error says what a record is
     if found := dialect_of(records, path):

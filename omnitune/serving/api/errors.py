@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -32,6 +33,8 @@ KINDS: tuple[tuple[type[UserError], int, str, str | None], ...] = (
     (ContextError, 400, "invalid_request_error", "context_length_exceeded"),
     (UserError, 400, "invalid_request_error", None),
 )
+UNPARSED = "There was an error parsing the body"  # as the library says it
+JSON_TYPE = "Content-Type: application/json"
 OF_STATUS = {401: "authentication_error", 413: "invalid_request_error", 500: "server_error"}
 
 
@@ -63,6 +66,10 @@ def response_of(error: BaseException) -> JSONResponse:
 def _said_wrong(errors: Sequence[Mapping[str, Any]]) -> tuple[str, str | None]:
     """The first thing that is wrong with a request, and where."""
     first = errors[0]
+    if first["type"] == "json_invalid":
+        return "the body is no JSON that can be read; send one object in UTF-8", None
+    if tuple(first["loc"]) == ("body",) and first["type"] != "value_error":
+        return f"the body is no JSON object; send one, with the header {JSON_TYPE}", None
     place = [str(part) for part in first["loc"] if part not in ("body", "query", "path")]
     where = ".".join(place)
     message = str(first["msg"])
@@ -92,6 +99,8 @@ def install(app: FastAPI) -> None:
                 f"{request.method} {request.url.path}: there is nothing of this kind here; "
                 "/openapi.json lists what there is"
             )
+        if message == UNPARSED:  # nested too deep, not in UTF-8, or a number too long
+            message = "the body is no JSON that can be read; send one plain object in UTF-8"
         kind = OF_STATUS.get(error.status_code, "invalid_request_error")
         return JSONResponse(body_of(message, kind), error.status_code, error.headers)
 
@@ -115,7 +124,8 @@ class Faults:
 
         try:
             await self.app(scope, receive, noted)
-        except Exception as error:
-            if begun or scope["type"] != "http":
+        except BaseException as error:  # a panic of the tokenizer is no Exception
+            passing = isinstance(error, asyncio.CancelledError | KeyboardInterrupt | SystemExit)
+            if passing or begun or scope["type"] != "http":
                 raise
             await response_of(error)(scope, receive, send)

@@ -22,7 +22,7 @@ _DATA_URI = re.compile(r"data:[^,]{0,200};base64,", re.IGNORECASE)
 _ROLES = {"developer": "system"}
 LARGEST = 2**31 - 1
 
-Stop = Annotated[str, Field(min_length=1, max_length=200)]
+Stop = Annotated[str, Field(max_length=200)]
 
 
 class ContentPart(BaseModel):
@@ -71,10 +71,19 @@ class ChatRequest(BaseModel):
     frequency_penalty: float | None = None
     logit_bias: dict[str, float] | None = None
     tools: list[dict[str, Any]] | None = None
+    tool_choice: Any = None
+    functions: list[dict[str, Any]] | None = None
     response_format: dict[str, Any] | None = None
     modalities: list[str] | None = None
 
-    @field_validator("presence_penalty", "frequency_penalty", "logit_bias", "tools")
+    @field_validator("tool_choice")
+    @classmethod
+    def _no_tool(cls, value: Any) -> Any:
+        if value not in (None, "none", "auto"):
+            raise ValueError('no tools are called by this server; give "none" or leave it out')
+        return value
+
+    @field_validator("presence_penalty", "frequency_penalty", "logit_bias", "tools", "functions")
     @classmethod
     def _nothing(cls, value: Any) -> Any:
         """What would change the answer, and is not done, is refused and not passed over."""
@@ -98,7 +107,7 @@ class ChatRequest(BaseModel):
 
     @model_validator(mode="after")
     def _fits_together(self) -> ChatRequest:
-        if self.top_logprobs is not None and not self.logprobs:
+        if self.top_logprobs and not self.logprobs:
             raise ValueError("top_logprobs needs logprobs: true")
         if self.stream_options is not None and not self.stream:
             raise ValueError("stream_options needs stream: true")
@@ -106,8 +115,9 @@ class ChatRequest(BaseModel):
 
     @property
     def stops(self) -> list[str]:
-        """Texts that end an answer."""
-        return [self.stop] if isinstance(self.stop, str) else list(self.stop or ())
+        """Texts that end an answer; an empty one is none."""
+        stops = [self.stop] if isinstance(self.stop, str) else list(self.stop or ())
+        return [stop for stop in stops if stop]
 
     @property
     def sampling(self) -> Sampling:

@@ -108,6 +108,8 @@ def test_nothing_is_fetched_and_nothing_opened(small: httpx.Client, url: str, wo
         ({"stop": ["a"] * 5}, "stop."),
         ({"top_logprobs": 3}, "top_logprobs needs logprobs: true"),
         ({"tools": [{"type": "function"}]}, "tools: is not done by this server"),
+        ({"functions": [{"name": "f"}]}, "functions: is not done by this server"),
+        ({"tool_choice": "required"}, "tool_choice: no tools are called"),
         ({"frequency_penalty": 0.5}, "frequency_penalty: is not done by this server"),
         ({"response_format": {"type": "json_object"}}, "response_format: only"),
         ({"modalities": ["text", "audio"]}, "modalities: answers are text"),
@@ -124,11 +126,34 @@ def test_mistakes_are_sentences(small: httpx.Client, body: dict[str, Any], words
     assert words in said(small, 400, **body)
 
 
+def test_what_asks_for_nothing_is_taken(small: httpx.Client) -> None:
+    """Clients such as LangChain's send every key that they know."""
+    names = "tools tool_choice functions stop n seed logit_bias response_format logprobs user"
+    names += " top_logprobs temperature top_p stream stream_options modalities audio metadata"
+    message = {"role": "user", "content": "hello", "name": "me"}
+    body = {"messages": [message], "max_tokens": 2}
+    nothing: dict[str, Any] = {"tools": [], "functions": [], "stop": "", "logit_bias": {}}
+    nothing |= {"tool_choice": "none", "presence_penalty": 0, "top_logprobs": 0, "logprobs": False}
+    for more in ({}, dict.fromkeys(names.split()), nothing, {"stop": ["", "never seen"]}):
+        found = small.post("chat/completions", json=body | more)
+        assert found.status_code == 200, found.text
+        assert found.json()["usage"]["completion_tokens"] == 2
+
+
 def test_no_json(small: httpx.Client) -> None:
-    for content, kind in ((b"{", "application/json"), (b"{}", "text/plain"), (b"", "")):
+    deep = b'{"messages": ' + b"[" * 40_000 + b"]" * 40_000 + b"}"
+    json, object_ = "no JSON that can be read", "Content-Type: application/json"
+    for content, kind, words in (
+        (b"{", "application/json", json),
+        (deep, "application/json", json),
+        (b'{"messages": "\xff"}', "application/json", json),
+        (b'{"seed": ' + b"9" * 6000 + b"}", "application/json", json),
+        (b"[]", "application/json", object_),
+        (b"{}", "text/plain", object_),
+    ):
         found = small.post("chat/completions", content=content, headers={"Content-Type": kind})
         assert found.status_code == 400
-        assert found.json()["error"]["message"]
+        assert words in found.json()["error"]["message"]
 
 
 def test_transcripts(small: httpx.Client, media: Path) -> None:

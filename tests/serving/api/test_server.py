@@ -130,15 +130,27 @@ def test_a_full_line_is_told_with_a_time(start: Callable[..., Any]) -> None:
         assert served.engine.scheduler.idle
 
 
+class PanicError(BaseException):
+    """As the tokenizer's library raises it."""
+
+
+def raising(error: type[BaseException]) -> Callable[..., None]:
+    def fail(*_: Any) -> None:
+        raise error
+
+    return fail
+
+
 def test_a_fault_is_told_and_the_server_goes_on(
     start: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with start() as (client, served):
         ask = {"model": "tiny", "messages": [{"role": "user", "content": "hello"}]}
-        with monkeypatch.context() as patch:
-            patch.setattr(type(served.prompts), "prompt", lambda *_: 1 / 0)
-            with pytest.raises(openai.InternalServerError, match="the server's log says what"):
-                client.chat.completions.create(**ask)
+        for fault in (ZeroDivisionError, PanicError):
+            with monkeypatch.context() as patch:
+                patch.setattr(type(served.prompts), "prompt", raising(fault))
+                with pytest.raises(openai.InternalServerError, match="the server's log says what"):
+                    client.chat.completions.create(**ask)
         with monkeypatch.context() as patch:
             patch.setattr(type(served.model.model), "predict", lambda *_: 1 / 0)
             with pytest.raises(openai.InternalServerError, match="the server's log says what"):
