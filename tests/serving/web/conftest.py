@@ -45,6 +45,13 @@ def address(models: list[PageModel]) -> Iterator[str]:
 
 
 @pytest.fixture
+def spare() -> PageModel:
+    """A model for a server of its own: one that ends takes its models' decoders with it."""
+    chat = ChatModel(tiny_model(2, max_positions=512), tiny_renderer())
+    return page_model("model-3", chat, Path("no-such-run"))
+
+
+@pytest.fixture
 def page(browser: Any, address: str) -> Page:
     page = Page(browser, address)
     page.look()

@@ -85,6 +85,7 @@ function once(work) {
 function ask(text, media, reference) {
   if (state.running || !state.models.length || (!text && !media.length)) return;
   refuse("");
+  visit++;
   const turn = { text, media, answers: [], ...(reference === undefined ? {} : { reference }) };
   if (!state.turns.length) {
     state.id = newId();
@@ -191,12 +192,14 @@ function keepNow() {
   return keeping;
 }
 
-/** Leaves the conversation, once it is kept; shows another, or none. */
-async function show(id, title, turns) {
-  const wasRunning = Boolean(state.running);
+let visit = 0; // counts what is asked for: what comes later than something newer is not shown
+
+/** Leaves the conversation and shows another, or none; ends when the left one is kept. */
+function show(id, title, turns) {
+  visit++;
+  if (state.running || timer) keepNow();
   state.running?.abort();
   state.running = null;
-  if (wasRunning || timer) await keepNow();
   Object.assign(state, { id, title, turns });
   sessionStorage.setItem("omnitune-conversation", id);
   views = new WeakMap();
@@ -207,17 +210,19 @@ async function show(id, title, turns) {
   closeSidebar();
   refreshSidebar();
   focusText();
+  return keeping;
 }
 
 const begin = () => show("", "", []);
 
 async function openKept(id, title) {
   if (id === state.id) { closeSidebar(); return; }
+  const mine = ++visit;
   try {
-    if (timer) await keepNow();
+    await keeping;
     const turns = await history.load(id);
     if (!turns) throw new Error("it was deleted elsewhere");
-    await show(id, title, turns);
+    if (visit === mine) show(id, title, turns);
   } catch (error) {
     refuse(`“${title}” cannot be opened: ${error?.message ?? error}.`);
     refreshSidebar();
@@ -241,7 +246,7 @@ function save() {
 async function openFile(file) {
   try {
     const { title, turns } = ofFile(await file.text());
-    await show(newId(), title, turns);
+    show(newId(), title, turns);
     keepSoon(0);
   } catch { refuse(`${file.name}: is no conversation that this page saved.`); }
 }

@@ -208,9 +208,9 @@ function facts({ state, finish, tokens, seconds, first, rate }) {
   const found = [], short = (number) => number.toFixed(number < 10 ? 2 : 0);
   if (state === "stopped") found.push("stopped");
   if (finish === "length") found.push("cut at the longest answer");
-  if (tokens && seconds) found.push(`${tokens} token${tokens === 1 ? "" : "s"} in ${short(seconds)} s`);
-  else if (seconds) found.push(`${short(seconds)} s`);
+  if (tokens && seconds) found.push(`${tokens} token${tokens === 1 ? "" : "s"} in ${short(seconds)}\u00a0s`);
+  else if (seconds) found.push(`${short(seconds)}\u00a0s`);
   if (rate) found.push(`${rate.toFixed(rate < 10 ? 1 : 0)} tokens/s`);
-  if (first) found.push(`first after ${short(first)} s`);
+  if (first) found.push(`first after ${short(first)}\u00a0s`);
   return found.join(" · ");
 }
