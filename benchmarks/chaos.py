@@ -98,7 +98,7 @@ class Chaos:
             chaos_disk.mount(self.features)
         for mode in self.modes:
             took = self.go_on(self.run(f"straight-{mode}", mode))
-            self.duration[False] = max(self.duration.get(False, 0.0), 0.7 * took)
+            self.duration[False] = max(self.duration.get(False, 0.0), 0.5 * took)
             print(f"undisturbed run, {mode}: {took:.1f} s", flush=True)
         self.duration[True] = 3 * self.duration[False]
 
