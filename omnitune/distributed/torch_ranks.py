@@ -22,7 +22,7 @@ from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from omnitune.config.dealing import dealing
-from omnitune.config.parallel import OfFirstRank, ParallelSettings
+from omnitune.config.parallel import OfFirstRank, ParallelSettings, own_rank, world_size
 from omnitune.data.packing import Shard
 from omnitune.distributed import sharding
 from omnitune.distributed.meeting import meet
@@ -32,6 +32,7 @@ from omnitune.distributed.watch import Watch
 T = TypeVar("T")
 R = TypeVar("R")
 PATIENCE = timedelta(days=7)
+FIRST_MEETING = timedelta(minutes=5)
 
 
 class TorchRanks:
@@ -45,25 +46,42 @@ class TorchRanks:
     def __init__(self, settings: ParallelSettings, device: torch.device) -> None:
         self.settings, self.device = settings, device
         self.sharded, self.shards = False, 1
-        limit = timedelta(seconds=settings.timeout)
         backend = "gloo"
         if device.type == "cuda":
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
             backend = "cpu:gloo,cuda:nccl"
         # The first meeting: machines of a cluster do not start at the same moment.
-        first = max(limit, timedelta(minutes=5))
+        first = max(timedelta(seconds=settings.timeout), FIRST_MEETING)
+        self.watch = Watch(own_rank(), world_size(), first.total_seconds())
+        try:
+            with self.watch("the others to meet", patient=True):
+                self._meet(backend, first)
+        except BaseException:
+            self.watch.close()
+            raise
+        self.watch.limit = settings.timeout
+        self._replica: _Replica | None = None
+        self._told: Exception | None = None  # of this rank, which the others have heard of
+
+    def _meet(self, backend: str, first: timedelta) -> None:
+        """Makes the groups, each within this time: longer nobody waits for a rank that is lost."""
         store, rank, size = next(rendezvous("env://", timeout=first))
         # The store outlives ranks that are started anew, and holds addresses of the lost ones.
         store = meet(store, rank, size, first)
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=first)
         self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
-        self._control = dist.new_group(backend="gloo", timeout=limit)
-        self._patient = dist.new_group(backend="gloo", timeout=PATIENCE)
-        self.saving = dist.new_group(backend="gloo", timeout=PATIENCE)
-        self._steps = dist.new_group(backend=backend, timeout=limit)
-        self.watch = Watch(self.rank, self.world_size, settings.timeout)
-        self._replica: _Replica | None = None
-        self._told: Exception | None = None  # of this rank, which the others have heard of
+        self._control = dist.new_group(backend="gloo", timeout=first)
+        self._patient = dist.new_group(backend="gloo", timeout=first)
+        self.saving = dist.new_group(backend="gloo", timeout=first)
+        self._steps = dist.new_group(backend=backend, timeout=first)
+        limit = timedelta(seconds=self.settings.timeout)
+        for group, time in (
+            (self._control, limit),
+            (self._steps, limit),
+            (self._patient, PATIENCE),
+            (self.saving, PATIENCE),
+        ):
+            dist.distributed_c10d._set_pg_timeout(time, group)
 
     @property
     def shard(self) -> Shard:

@@ -48,7 +48,7 @@ def test_runs_that_anything_happens_to_end_as_an_undisturbed_one() -> None:
 @pytest.mark.slow
 def test_ranks_that_anything_happens_to_end_as_undisturbed_ones() -> None:
     """Whole models on two ranks, then divided ones; torchrun has tests/distributed/."""
-    said = chaos("--ranks=2", "--torchrun=0", "--faults=4", "--steps=4", "--seed=SEED")
+    said = chaos("--ranks=2", "--torchrun=0", "--faults=3", "--steps=4", "--seed=4")
     assert re.search(r"^survived", said, re.M)
     assert re.search(r"[1-9]\d* runs ended bit for bit .*\(\w+, 2 ranks\)", said)
 

@@ -3,6 +3,9 @@
 import os
 import signal
 import time
+from datetime import timedelta
+from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +13,7 @@ import torch.distributed as dist
 from rank_helpers import needs_fork, on_ranks
 
 from omnitune.config.parallel import ParallelSettings
-from omnitune.distributed import watch
+from omnitune.distributed import torch_ranks, watch
 from omnitune.distributed.opening import open_ranks
 from omnitune.distributed.watch import HangError, LostRankError
 
@@ -62,6 +65,37 @@ def test_a_rank_that_is_lost_in_any_call_is_told_of() -> None:
     said, nothing = on_ranks(2, lose_the_other_unseen)
     assert nothing is None
     assert "rank 0 lost another rank" in said
+
+
+def meet_for(rank: int, lose: str) -> str:
+    """Rank 1 does not come, or is killed while the groups are made."""
+    torch_ranks.FIRST_MEETING = timedelta(seconds=3)
+    if rank and lose == "before":
+        time.sleep(4)
+        return "did not come"
+    made = dist.new_group
+
+    def new_group(*given: Any, **named: Any) -> Any:
+        if rank and new_group.calls:  # type: ignore[attr-defined]
+            os.kill(os.getpid(), signal.SIGKILL)
+        new_group.calls += 1  # type: ignore[attr-defined]
+        return made(*given, **named)
+
+    new_group.calls = 0  # type: ignore[attr-defined]
+    dist.new_group = new_group
+    try:
+        with open_ranks(ParallelSettings(mode="ddp", timeout=2), torch.device("cpu")):
+            return "met"
+    except (HangError, LostRankError) as error:
+        return f"said: {error}"
+
+
+@needs_fork
+@pytest.mark.parametrize("lose", ["before", "within"])
+def test_who_meets_nobody_does_not_wait_for_ever(lose: str) -> None:
+    said = on_ranks(2, partial(meet_for, lose=lose), 30)[0]
+    assert said.startswith("said: rank 0")
+    assert "for the others to meet" in said
 
 
 @needs_fork
