@@ -125,7 +125,12 @@ def test_mistakes_are_sentences(small: httpx.Client, body: dict[str, Any], words
 
 
 def test_no_json(small: httpx.Client) -> None:
-    for content, kind in ((b"{", "application/json"), (b"{}", "text/plain"), (b"", "")):
+    for content, kind in (
+        (b"{", "application/json"),
+        (b"[" * 200_000, "application/json"),
+        (b"{}", "text/plain"),
+        (b"", ""),
+    ):
         found = small.post("chat/completions", content=content, headers={"Content-Type": kind})
         assert found.status_code == 400
         assert found.json()["error"]["message"]
