@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -27,96 +26,15 @@ from pathlib import Path
 
 from benchmarks.chaos import newest_step, outcome, same
 from benchmarks.chaos_home import config_of, make_home
+from benchmarks.host_network import HostsError, Network, can_make, stop_in_order
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = ROOT / "examples" / "launch" / "two_machines.sh"
-PREFIX = "omnitune-hosts-"
-FILES = Path("/etc/netns")  # ``ip netns exec`` shows a host the files in its folder in here
 PATIENCE = 400.0  # seconds after which a run hangs
 TIMEOUT = 10.0  # of a step, seconds
 MOMENT = 2.0  # a cut that nobody has to notice
 # torchrun's own waiting, cut short: its defaults are minutes.
 RDZV_CONF = "join_timeout=60,read_timeout=10,keep_alive_interval=1,keep_alive_max_attempt=3"
-
-
-class HostsError(Exception):
-    """A promise was broken."""
-
-
-def ip(*arguments: str) -> None:
-    """Calls ``ip``; raises HostsError with what it says."""
-    done = subprocess.run(["ip", *arguments], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise HostsError(f"ip {' '.join(arguments)}: {done.stderr.strip()}")
-
-
-class Network:
-    """Two hosts on a switch, each a network namespace; gone when the block ends.
-
-    Attributes:
-        addresses: of the hosts.
-    """
-
-    addresses = ("10.123.0.1", "10.123.0.2")
-
-    def __init__(self) -> None:
-        self.switch = f"{PREFIX}{os.getpid()}-switch"
-        self.hosts = [f"{PREFIX}{os.getpid()}-{n}" for n in range(2)]
-
-    def __enter__(self) -> Network:
-        clear_left_ones()
-        try:
-            self._lay()
-        except BaseException:
-            self.__exit__()
-            raise
-        return self
-
-    def _lay(self) -> None:
-        for space in (self.switch, *self.hosts):
-            ip("netns", "add", space)
-            ip("-n", space, "link", "set", "lo", "up")
-            self._write_names(space)
-        ip("-n", self.switch, "link", "add", "bridge", "type", "bridge")
-        ip("-n", self.switch, "link", "set", "bridge", "up")
-        for n, host in enumerate(self.hosts):
-            ends = ["name", "eth0", "netns", host]
-            ip("-n", self.switch, "link", "add", f"port{n}", "type", "veth", "peer", *ends)
-            ip("-n", self.switch, "link", "set", f"port{n}", "master", "bridge")
-            ip("-n", host, "address", "add", f"{self.addresses[n]}/24", "dev", "eth0")
-            ip("-n", host, "link", "set", "eth0", "up")
-            self.plug(n, True)
-
-    def _write_names(self, space: str) -> None:
-        """Who the hosts are; no server of names can be asked, and to wait for one takes long."""
-        folder = FILES / space
-        folder.mkdir(parents=True)
-        lines = [f"{address} host{n}" for n, address in enumerate(self.addresses)]
-        (folder / "hosts").write_text("\n".join(["127.0.0.1 localhost", *lines, ""]))
-        (folder / "resolv.conf").write_text("nameserver 127.0.0.1\noptions timeout:1 attempts:1\n")
-
-    def plug(self, host: int, whole: bool) -> None:
-        """Pulls a host's cable out of the switch, or puts it back."""
-        ip("-n", self.switch, "link", "set", f"port{host}", "up" if whole else "down")
-
-    def __exit__(self, *_: object) -> None:
-        for space in (*self.hosts, self.switch):
-            remove(space)
-
-
-def remove(space: str) -> None:
-    """Removes a network namespace and its files."""
-    shutil.rmtree(FILES / space, ignore_errors=True)
-    with suppress(HostsError):
-        ip("netns", "delete", space)
-
-
-def clear_left_ones() -> None:
-    """Removes namespaces of a benchmark that was killed."""
-    said = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=False)
-    for name, process in re.findall(rf"^({PREFIX}(\d+)-\w+)", said.stdout, re.M):
-        if not Path(f"/proc/{process}").exists():
-            remove(name)
 
 
 @dataclass
@@ -126,7 +44,6 @@ class Cluster:
     home: Path
     network: Network
     steps: int
-    mode: str
     running: dict[int, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     def start(self, host: int, name: str) -> None:
@@ -135,7 +52,7 @@ class Cluster:
         file = self.home / f"{name}.json"
         file.write_text(config.model_dump_json(exclude_unset=True), encoding="utf-8")
         inside = ["ip", "netns", "exec", self.network.hosts[host], "bash", str(SCRIPT), str(file)]
-        parallel = f'{{"mode": "{self.mode}", "timeout": {TIMEOUT}}}'
+        parallel = f'{{"mode": "ddp", "timeout": {TIMEOUT}}}'
         given = {
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "PYTHONPATH": str(ROOT),
@@ -277,35 +194,29 @@ FAULTS: dict[str, Callable[[Cluster, str], None]] = {
 }
 
 
-def stop(*_: object) -> None:
-    """Whatever stops the benchmark, what it made is removed."""
-    raise KeyboardInterrupt
-
-
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--faults", nargs="*", choices=[*FAULTS][1:], default=[*FAULTS][1:])
     parser.add_argument("--steps", type=int, default=60, help="optimiser steps of a run")
-    parser.add_argument("--mode", choices=["ddp", "fsdp"], default="ddp")
     options = parser.parse_args(arguments)
-    if sys.platform != "linux" or os.geteuid() != 0 or not shutil.which("ip"):
+    if not can_make():
         print("two hosts need Linux, root and the command ip (iproute2)")
         return 2
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, stop)
-    with tempfile.TemporaryDirectory(prefix="omnitune-hosts-") as folder, Network() as network:
-        cluster = Cluster(make_home(Path(folder)), network, options.steps, options.mode)
-        try:
-            for name in ("undisturbed", *options.faults):
-                cluster.run(name, FAULTS[name])
-        except HostsError as error:
-            print(f"broken promise: {error}")
-            return 1
-        except KeyboardInterrupt:
-            print("stopped")
-            return 130
-        finally:
-            cluster.clear()
+    stop_in_order()
+    try:
+        with tempfile.TemporaryDirectory(prefix="omnitune-hosts-") as folder, Network() as network:
+            cluster = Cluster(make_home(Path(folder)), network, options.steps)
+            try:
+                for name in ("undisturbed", *options.faults):
+                    cluster.run(name, FAULTS[name])
+            finally:
+                cluster.clear()
+    except HostsError as error:
+        print(f"broken promise: {error}")
+        return 1
+    except KeyboardInterrupt:
+        print("stopped")
+        return 130
     return 0
 
 

@@ -30,6 +30,8 @@ _EDITING = threading.Lock()  # a step's checkpoint is written while training goe
 # Seconds after which a file that is written anew has another time stamp on any file system.
 SETTLED = 2.0
 WORKERS_A_CORE = 4  # processes; more of them only wait for each other
+DEEPEST = 64  # values of a checkpoint within each other
+SMALL = 1 << 26  # bytes that a tensor may claim beyond those it has: some are views of one number
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -123,7 +125,8 @@ def write_checkpoint(path: Path, values: dict[str, Any]) -> None:
 def read_checkpoint(path: Path, command: str = "") -> dict[str, Any]:
     """Reads a checkpoint after checking that every byte is as it was written.
 
-    By its digest in the manifest; where there is none, by the checksums in the file itself.
+    By its digest in the manifest; where there is none, by the checksums in the file itself. What is
+    in it has to be plain: no code, nothing packed, no tensor larger than its bytes.
 
     Args:
         command: the command that makes the file, for the error if it is missing.
@@ -138,6 +141,7 @@ def read_checkpoint(path: Path, command: str = "") -> dict[str, Any]:
         expected = read_manifest(path.parent).get(path.name)
         if expected and sha256(path) != expected:
             raise UserError(f"{path}: is damaged (its SHA-256 is not the one in {MANIFEST})")
+        _require_own_size(path)
         if not expected and (wrong := _damaged_member(path)):
             raise UserError(f"{path}: is damaged (the checksum of its {wrong} is another)")
         values = torch.load(path, map_location="cpu", weights_only=True)
@@ -158,9 +162,21 @@ def read_checkpoint(path: Path, command: str = "") -> dict[str, Any]:
     return values
 
 
-def _require_finite(path: Path, value: Any, name: str = "") -> None:
-    """Raises a UserError if any tensor of a checkpoint holds what is no finite number."""
+def _require_finite(path: Path, value: Any, name: str = "", depth: int = 0) -> None:
+    """Raises a UserError if any tensor of a checkpoint holds what is no finite number.
+
+    Or if it is no plain one: a tensor that claims more numbers than the file holds would fill the
+    memory here or later, and so would values that hold themselves.
+    """
+    if depth > DEEPEST:
+        raise UserError(f"{path}: holds values deeper than {DEEPEST}, as no checkpoint does")
     if isinstance(value, torch.Tensor):
+        plain = value.layout is torch.strided and value.device.type == "cpu"
+        if not plain or value.nbytes > max(SMALL, value.untyped_storage().nbytes()):
+            raise UserError(
+                f"{path}: its {name} claims {value.numel():,} numbers that are not in the file; "
+                "take the file from where it was made"
+            )
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             raise UserError(
                 f"{path}: its {name} holds values that are not finite (NaN or infinity), so "
@@ -168,10 +184,23 @@ def _require_finite(path: Path, value: Any, name: str = "") -> None:
             )
     elif isinstance(value, Mapping):
         for key, inner in value.items():
-            _require_finite(path, inner, f"{name}.{key}".lstrip("."))
+            _require_finite(path, inner, f"{name}.{key}".lstrip("."), depth + 1)
     elif isinstance(value, list | tuple):
         for inner in value:
-            _require_finite(path, inner, name)
+            _require_finite(path, inner, name, depth + 1)
+
+
+def _require_own_size(path: Path) -> None:
+    """Raises a UserError if a checkpoint would grow when it is read: torch packs nothing in it."""
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as file:
+        claimed = sum(member.file_size for member in file.infolist())
+    if claimed > path.stat().st_size:
+        raise UserError(
+            f"{path}: would become {claimed / 1e6:,.0f} MB when it is read, of "
+            f"{path.stat().st_size / 1e6:,.0f} MB; omnitune and torch write none of this kind"
+        )
 
 
 def _damaged_member(path: Path) -> str:
@@ -189,8 +218,10 @@ def _damaged_member(path: Path) -> str:
 def read_manifest(folder: Path) -> dict[str, str]:
     """The digests of a folder's files, by name; empty where there is no list of them."""
     try:
+        if not (folder / MANIFEST).is_file():  # a pipe would wait for who writes to it
+            return {}
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, ValueError, RecursionError):
         return {}
     return manifest if isinstance(manifest, dict) else {}
 

@@ -99,7 +99,7 @@ def test_shellcheck_finds_nothing(path: Path) -> None:
 
 
 def test_slurm_knows_the_options_of_the_job() -> None:
-    """Those of sbatch's manual; Slurm ignores none that it does not know."""
+    """Slurm refuses a job with an option that it does not know."""
     text = (FOLDER / "slurm.sbatch").read_text(encoding="utf-8")
     first = text.index("set -euo")
     options = re.findall(r"^#SBATCH (\S+)", text, re.M)

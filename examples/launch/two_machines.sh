@@ -10,7 +10,7 @@ config=${1:?give a configuration file}
 address=${2:?give the address of one of the machines}
 shift 2
 
-# A machine that comes back later finds the processes of the other only with this setting.
+# Each start gets a store of its own, which a machine that comes back later is told of.
 export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
 conf=${RDZV_CONF:-join_timeout=600}
 own=()

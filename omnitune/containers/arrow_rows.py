@@ -36,7 +36,7 @@ def class_names(schema: Any) -> dict[str, list[str]]:
         info = json.loads((schema.metadata or {})[b"huggingface"])
         features = info["info"]["features"]
         found = {column: kind["names"] for column, kind in features.items() if "names" in kind}
-    except (LookupError, TypeError, ValueError, AttributeError):
+    except (LookupError, TypeError, ValueError, AttributeError, RecursionError):
         return {}
     return {column: names for column, names in found.items() if isinstance(names, list)}
 

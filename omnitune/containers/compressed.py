@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from omnitune.containers.base import Container
 from omnitune.containers.derived import DerivedContainer
@@ -22,6 +22,10 @@ from omnitune.containers.needs import optional
 from omnitune.sample import UserError
 
 CHUNK = 1 << 20
+PIECE = 1 << 10  # bytes of Zstandard at once: each may become thirty thousand times as many
+# What may come out of a file: so many bytes, and so many for each that is packed. Text of records
+# seldom shrinks to less than a fiftieth.
+FREE, MOST = 1 << 30, 250
 LARGEST_WINDOW = 1 << 31  # bytes; as zstd --long=31 writes
 
 
@@ -57,7 +61,7 @@ def _unpack_zstd(path: Path, file: IO[bytes]) -> None:
     frame = None
     try:
         with path.open("rb") as packed:
-            while data := packed.read(CHUNK):
+            while data := packed.read(PIECE):
                 while data:
                     frame = frame or packer.decompressobj()
                     file.write(frame.decompress(data))
@@ -75,6 +79,24 @@ COMPRESSIONS = (
     Compression("bzip2", b"BZh", (".bz2",), (".tbz2",), _with(bz2.open)),
     Compression("xz", b"\xfd7zXZ\x00", (".xz",), (".txz",), _with(lzma.open)),
 )
+
+
+class _Bounded:
+    """A file that is written up to a limit: what is made to fill a disk ends in a sentence."""
+
+    def __init__(self, path: Path, file: IO[bytes]) -> None:
+        self.path, self.file = path, file
+        self.left = FREE + MOST * path.stat().st_size
+
+    def write(self, data: bytes) -> int:
+        """Writes, or raises a UserError."""
+        self.left -= len(data)
+        if self.left < 0:
+            raise UserError(
+                f"{self.path}: unpacks to more than {MOST} times its size, as no records do; "
+                "unpack it by hand if you trust it"
+            )
+        return self.file.write(data)
 
 
 class CompressedContainer(DerivedContainer):
@@ -110,7 +132,7 @@ class CompressedContainer(DerivedContainer):
         """Unpacks the file."""
         try:
             with copy.open("wb") as file:
-                self.compression.unpack(path, file)
+                self.compression.unpack(path, cast(IO[bytes], _Bounded(path, file)))
         except (EOFError, zlib.error, lzma.LZMAError) as error:
             raise self._damaged(path, error) from None
         except OSError as error:

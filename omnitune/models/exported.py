@@ -23,6 +23,8 @@ from omnitune.sample import UserError
 INDEX = "model.safetensors.index.json"
 THINKER = "thinker"
 BASE, ADAPTER = "base", "adapter_config.json"
+# The library would else ask on the terminal whether to run the code that a folder brings.
+LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 
 
 def is_exported(folder: Path) -> bool:
@@ -38,12 +40,12 @@ def load_exported(folder: Path, **options: Any) -> tuple[Any, Any]:
     """
     register()
     base = folder / BASE if (folder / ADAPTER).is_file() else folder
-    model = AutoModelForMultimodalLM.from_pretrained(base, local_files_only=True, **options)
+    model = AutoModelForMultimodalLM.from_pretrained(base, **LOCAL, **options)
     if base != folder:
         from peft import PeftModel  # takes seconds, which most exports need not
 
         model = PeftModel.from_pretrained(model, str(folder))
-    return model.eval(), AutoProcessor.from_pretrained(base, local_files_only=True)
+    return model.eval(), AutoProcessor.from_pretrained(base, **LOCAL)
 
 
 def load_exported_omni(
@@ -96,7 +98,7 @@ def _read_processor(folder: Path) -> Any:
             "thinker it can be trained (thinker_ckpt)"
         )
     try:
-        return AutoProcessor.from_pretrained(folder, local_files_only=True)
+        return AutoProcessor.from_pretrained(folder, **LOCAL)
     except UserError as error:
         raise UserError(f"{folder}: {error}") from None
     except Exception as error:  # the library has no class of its own for what it finds wrong
