@@ -149,7 +149,8 @@ def locate_source(
 
     def parse(place: Place, values: Any) -> Sample:
         sample = Record(path, of, 0, values, place).sample()
-        return sample if sample.language else replace(sample, language=of.language)
+        language = sample.language or of.language
+        return replace(sample, language=language) if language != sample.language else sample
 
     try:
         if not (path.is_file() or path.is_dir()) and path.exists():

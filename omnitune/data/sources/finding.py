@@ -62,7 +62,8 @@ class Found:
         self.unread.update(self.dialect.unread(values) if isinstance(values, dict) else ())
         native = self.native(place, values)
         sample = Record(place.file, self.source, place.number, native, place).sample()
-        return sample if sample.language else replace(sample, language=self.source.language)
+        language = sample.language or self.source.language
+        return replace(sample, language=language) if language != sample.language else sample
 
     def native(self, place: Place, values: Any) -> Values:
         """A record in our keys; raises UserError."""
