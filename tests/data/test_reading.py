@@ -13,11 +13,20 @@ from helpers import write_image, write_wave
 from helpers import write_source as write
 
 from omnitune.data import faults
-from omnitune.data.reading import check_media, read_available, read_source, split_of
+from omnitune.data.reading import (
+    DataPlace,
+    check_media,
+    data_files,
+    read_available,
+    read_source,
+    read_sources,
+    split_of,
+)
 from omnitune.data.remarks import remarks
+from omnitune.data.sources.finding import Found, find_files
 from omnitune.data.splits import by_content
 from omnitune.sample import UserError
-from omnitune.sources import SOURCES
+from omnitune.sources import SOURCES, Source
 
 GOOD = {"question": "a?", "answer": "b"}
 
