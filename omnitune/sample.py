@@ -119,6 +119,8 @@ class Message:
     @property
     def text(self) -> str:
         """The text parts, joined; no two words become one where a medium stands between them."""
+        if len(self.parts) == 1 and isinstance(self.parts[0], Text):
+            return self.parts[0].text
         return join_texts(part.text for part in self.parts if isinstance(part, Text))
 
 
@@ -216,10 +218,15 @@ class Sample:
         A caption names every object and a transcript every word, so that a crowded picture or a
         long sentence counts as more. Of independent questions the mean.
         """
-        context = self.context_parts
-        told = sum(len(part.words.split()) for part in context if isinstance(part, Described))
-        captions = sum(len(part.caption.split()) for part in context if isinstance(part, Media))
-        said = sum(len(message.text.split()) for message in self.messages) - told
+        told = captions = said = 0
+        for message in self.messages:
+            said += len(message.text.split())
+            for part in message.parts:
+                if isinstance(part, Media):
+                    captions += len(part.caption.split())
+                elif isinstance(part, Described):
+                    told += len(part.words.split())
+        said -= told
         asked = self.num_questions
         return told + captions + said / (max(1, asked) if self.independent_turns else 1)
 

@@ -128,22 +128,23 @@ class Content(Fields):
                 f"{at} is {quoted(given)}, a web address, and nothing is fetched for a record; "
                 "download the file and name it by a path"
             )
-        place, folder = Path(text), Path(self.of.media_dir or self.path.parent)
+        folder = Path(self.of.media_dir or self.path.parent)
         if self.of.allow_outside:
-            return folder / place
+            return folder / text
         mend = '; or give the source "allow_outside": true' if self.of.path else ""
-        if place.is_absolute() or ".." in place.parts:
+        if os.path.isabs(text) or ".." in text.split("/"):
             raise self.wrong(
                 f"{at} is {quoted(given)}, which leaves the folder {folder}; media paths are "
                 f"relative to the data file and stay beside it{mend}"
             )
         file = text.partition(MARK)[0]  # of a stretch, or of a record in another file
-        if target := leads_out(str(folder), os.path.join(folder, file)):
+        base = str(folder)
+        if target := leads_out(base, os.path.join(base, file)):
             raise self.wrong(
                 f"{at} is {quoted(given)}, a link that leaves the folder {folder}, for {target}; "
                 f"put the file itself there{mend}"
             )
-        return folder / place
+        return folder / text
 
 
 def leads_out(folder: str, path: str) -> str:

@@ -26,6 +26,7 @@ WINDOW = 16  # batches whose lengths are balanced together
 # Length from which on attention is more work than the rest of a layer: 12 times a width of 512.
 EVEN = 6144
 ENCODED = 768  # values of an input (16 by 16 pixels) that an encoder makes a token of, about
+EVERY = 4  # steps of a sequence (10 ms of sound) that an encoder makes a position of, about
 MEASURED = 256  # samples at the start of a run whose mean length stands for all
 
 # Feature rows of a medium (cached), by modality.
@@ -318,9 +319,16 @@ def work(items: Sequence[Item]) -> int:
         total += item.row_tokens * (EVEN + len(item.rendered.tokens))
         for slots, tensor in zip(item.rendered.slots, item.media, strict=True):
             if slots.media.modality in item.raw and slots.start >= item.shared:
-                seen = max(1, tensor.numel() // ENCODED)
+                seen = _encoded(tensor)
                 total += seen * (EVEN + seen)
     return total
+
+
+def _encoded(tensor: Tensor) -> int:
+    """About how many positions an encoder has for an input."""
+    if tensor.ndim == 2:  # a sequence
+        return max(1, max(tensor.shape) // EVERY)
+    return max(1, tensor.numel() // ENCODED)
 
 
 def _tokens(items: Sequence[Item]) -> int:

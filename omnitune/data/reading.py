@@ -170,7 +170,8 @@ def locate_source(
         values = without_truth(completed(values)) if of.unanswered else values
         sample = Record(path, of, 0, values, place).sample()
         sample = bare(sample) if of.unanswered else sample
-        return sample if sample.language else replace(sample, language=of.language)
+        language = sample.language or of.language
+        return replace(sample, language=language) if language != sample.language else sample
 
     try:
         if not (path.is_file() or path.is_dir()) and path.exists():

@@ -96,6 +96,10 @@ def _mend(tag: str) -> str:
     return f'take it off, or write "\\\\{tag}" if these letters are meant'
 
 
+def _placed(part: Media | Described, place: int) -> Media | Described:
+    return part if part.place == place else replace(part, place=place)
+
+
 class Placing:
     """Puts what a record is about where its tags say, and what has no tag in front.
 
@@ -112,8 +116,7 @@ class Placing:
         self.wrong, self.independent = wrong, independent
         place = count()
         self.shown: dict[str, list[Media | Described]] = {
-            name: [replace(part, place=next(place)) for part in parts]
-            for name, parts in shown.items()
+            name: [_placed(part, next(place)) for part in parts] for name, parts in shown.items()
         }
 
     def messages(self, turns: Sequence[Turn]) -> list[Message]:

@@ -60,7 +60,7 @@ from omnitune.training.sources import (
 )
 from omnitune.training.strategy import Strategy, plan_strategy
 from omnitune.training.taught import what_taught
-from omnitune.training.together import index_together
+from omnitune.training.together import index_together, measure_together
 
 
 def finetune(
@@ -216,8 +216,7 @@ def build_training(
 ) -> TrainingSetup:
     """Everything before the first step; ``resume`` goes on from the newest checkpoint.
 
-    Nothing is written into the output folder: the start may still be refused. ``place`` is that of
-    the data, with what is known of it already.
+    Nothing is written into the output folder yet. ``place``: of the data, with what is known of it.
     """
     ranks, place = ranks or SingleProcess(), place or data_place(config)
     torch.manual_seed(config.seed)
@@ -235,6 +234,7 @@ def build_training(
         adapters.add_adapters(model, config.lora)
     describe_parts(model)
     config = within_context(config, model)
+    measure_together(samples, model.modalities, config.bad_samples == "skip", ranks)
     with ranks.in_turn():
         samples, truncation, bad = log_truncation(config, samples, renderer, model)
     nn.Module.to(model, precision.pick_device(config.device))

@@ -29,6 +29,7 @@ def read_samples(config: SftConfig, place: DataPlace | None = None) -> dict[str,
         bad.check()
     require_encoders(config, samples)
     require_splits(config, samples)
+    require_held_out(config, samples, samples)
     for source, found in samples.items():
         counts = (f"{len(split_of(found, split)):,} {split}" for split in sorted(found.splits))
         print(f"samples of {source}: {', '.join(counts)}", flush=True)
@@ -78,6 +79,7 @@ def sound_held_out(
     kept = without_broken(samples, bad, sorted(held_out))
     bad.check()
     require_splits(config, kept)
+    require_held_out(config, samples, kept)
     print(bad.summary, flush=True)
     return kept
 
@@ -137,6 +139,26 @@ def its_splits(samples: Samples) -> str:
     """The splits that there are, and those that may be meant as another."""
     names = sorted(samples.splits)
     return f" (splits there: {'; '.join([', '.join(names), *doubts(names)])})"
+
+
+def require_held_out(
+    config: SftConfig, before: Mapping[str, Samples], kept: Mapping[str, Samples]
+) -> None:
+    """Raises a UserError where every record of a held-out split was left out.
+
+    Args:
+        before: the samples as they were read; of records that are wrong what split they name.
+    """
+    indices = [held.pieces[0][0].index for held in before.values()]
+    named = {name for index in indices for name in (*index.splits, *index.wrong_splits)}
+    for split in sorted(named - {"train"}):
+        if not any(split_of(held, split) for held in kept.values()):
+            raise UserError(
+                f"{data_place(config)}: every record of the split {split} is left out, as it is "
+                "wrong or shows a medium that cannot be used, so there is nothing to score there; "
+                "`omnitune validate` lists what is wrong; mend some of them, take them out, or "
+                "give others that split"
+            )
 
 
 def build_stream(

@@ -8,15 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
+from functools import partial
 from typing import Any
+
+import numpy as np
 
 from omnitune.console import progress_bar
 from omnitune.containers.remote import address_at
+from omnitune.data.audit.extents import measure_media
+from omnitune.data.audit.truncation import keep_array, kept_extents
 from omnitune.data.faults import Faults
 from omnitune.data.index import Indexing
 from omnitune.data.parts import Part, Piece
 from omnitune.data.reading import DataPlace, indexing_of, locate_source
+from omnitune.data.samples import TOGETHER, Samples
 from omnitune.distributed.protocol import Distributed
+from omnitune.encoders.base import Encoder
 from omnitune.sample import UserError
 
 Share = tuple[str, Piece]  # of a source
@@ -82,6 +89,41 @@ def index_together(
         faults.tell()
 
     ranks.on_first(keep)
+
+
+def measure_together(
+    samples: Mapping[str, Samples],
+    modalities: Mapping[str, Encoder],
+    go_on: bool,
+    ranks: Distributed,
+) -> None:
+    """Looks at the headers of media, where they are so many that what is found is kept.
+
+    Args:
+        samples: by source, all of each. go_on: pass over media that cannot be used.
+
+    Raises:
+        UserError: a medium cannot be used.
+    """
+    for held in samples.values() if ranks.world_size > 1 else ():
+        source = held.pieces[0][0]
+        file, count = kept_extents(source, modalities), len(source.index.media_M3)
+        missing = file is not None and source.folder.is_dir() and not file.exists()
+        if not ranks.share(missing and not source.is_remote):
+            continue
+        measure = partial(measure_media, source, modalities, go_on)
+        runs = [range(n, min(n + TOGETHER, count)) for n in range(0, count, TOGETHER)]
+        own = len(runs[ranks.rank :: ranks.world_size])
+        with bar("looking at media", own, ranks) as advance:
+            parts = ranks.share_out(partial(_then, measure, advance), runs)
+        if parts and file is not None:
+            keep_array(file, partial(np.concatenate, parts))
+
+
+def _then(measure: Callable[..., np.ndarray], advance: Callable[..., Any], run: range) -> Any:
+    found = measure(places=run)
+    advance(1)
+    return found
 
 
 def bar(title: str, count: int, ranks: Distributed) -> AbstractContextManager[Callable[..., Any]]:

@@ -13,11 +13,20 @@ from helpers import write_image, write_wave
 from helpers import write_source as write
 
 from omnitune.data import faults
-from omnitune.data.reading import check_media, read_available, read_source, split_of
+from omnitune.data.reading import (
+    DataPlace,
+    check_media,
+    data_files,
+    read_available,
+    read_source,
+    read_sources,
+    split_of,
+)
 from omnitune.data.remarks import remarks
+from omnitune.data.sources.finding import Found, find_files
 from omnitune.data.splits import by_content
 from omnitune.sample import UserError
-from omnitune.sources import SOURCES
+from omnitune.sources import SOURCES, Source
 
 GOOD = {"question": "a?", "answer": "b"}
 
@@ -189,3 +198,20 @@ def test_check_media_names_the_sample(tmp_path: Path) -> None:
     write_wave(tmp_path / "images" / "bad.wav").rename(tmp_path / "images" / "bad.png")
     with pytest.raises(UserError, match=r"the-third.*is not an image"):
         check_media(samples)
+
+
+def test_a_source_is_looked_up_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "own.jsonl"
+    path.write_text('{"question": "a?", "answer": "b"}\n{"question": "c?", "answer": "d"}\n')
+    looked_up: list[Source] = []
+
+    def find(source: Source) -> Found:
+        looked_up.append(source)
+        return find_files(source)
+
+    monkeypatch.setattr("omnitune.data.reading.find_files", find)
+    place = DataPlace(None, {"own": Source("own", path=str(path))})
+    assert list(data_files(place, ["own"])) == ["own"]
+    [samples] = read_sources(place, {"own": ""}, {"own": "de"}).values()
+    assert [source.name for source in looked_up] == ["own"]
+    assert {sample.language for sample in samples} == {"de"}

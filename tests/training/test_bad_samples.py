@@ -144,3 +144,27 @@ def test_a_run_that_goes_on_still_counts_what_was_dropped(
     assert resumed is not None
     assert resumed["bad_samples"] == whole["bad_samples"]
     assert resumed["run_hash"] == whole["run_hash"]
+
+
+@pytest.mark.parametrize("broken", ["record", "medium"])
+def test_a_held_out_split_is_never_emptied_unsaid(own: Path, broken: str) -> None:
+    names: list[str] = []
+
+    def edit(records: Records) -> None:
+        for record in of_split(records, "test"):
+            names.append(record["image"])
+            if broken == "record":
+                record["anser"] = "typo"
+
+    folder = change(own, edit)
+    for source in SOURCES.values():  # no other source has any
+        path = own / "data" / source.file
+        records = json.loads(path.read_text()) if path.exists() else []
+        others = [r for r in records if r.get("split") != "test" or source.name == SOURCE]
+        if others:
+            path.write_text(json.dumps(others))
+    for name in names if broken == "medium" else ():
+        cut(folder / name)
+    config = sft_settings(own, bad_samples="skip", max_bad_samples=1.0)
+    with pytest.raises(UserError, match="every record of the split test is left out"):
+        build_training(config)

@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import sft_settings, tiny_model
+from helpers import sft_settings, tiny_model, write_image
 from rank_helpers import needs_fork, on_ranks, whole
 
 import omnitune.data.index as indexing
 from omnitune.config.parallel import ParallelSettings
 from omnitune.data import parts
+from omnitune.data.audit.extents import measure_media
+from omnitune.data.audit.truncation import kept_extents
 from omnitune.data.feature_cache import FEATURES_FOLDER, FeatureStore
 from omnitune.data.reading import DataPlace, media_of, read_sources
 from omnitune.distributed.opening import open_ranks
@@ -22,7 +24,7 @@ from omnitune.sample import UserError
 from omnitune.sources import Source
 from omnitune.training.caching import encode_media
 from omnitune.training.sources import read_samples
-from omnitune.training.together import index_together
+from omnitune.training.together import index_together, measure_together
 
 pytestmark = needs_fork
 
@@ -104,6 +106,38 @@ def test_what_is_wrong_in_a_share_ends_all_with_the_usual_sentence(tmp_path: Pat
     assert (kind, said) == ("UserError", str(usual.value))
     assert "second.jsonl: record 15" in said
     assert [kind for kind, _ in others] == ["OfFirstRank"]
+
+
+def measure_on(rank: int, data: DataPlace) -> Any:
+    """How many media the rank has looked at, and what is kept of all."""
+    encoder, given, looked = tiny_model().modalities["image"], dict.fromkeys(data.own, ""), []
+    measure = encoder.measure
+    encoder.measure = lambda path: looked.append(path) or measure(path)  # type: ignore
+    with open_ranks(ParallelSettings(), torch.device("cpu")) as ranks:
+        with ranks.in_turn():
+            samples = read_sources(data, given)
+        measure_together(samples, {"image": encoder}, False, ranks)
+        files = [kept_extents(held.pieces[0][0], {"image": encoder}) for held in samples.values()]
+        ranks.share(None)
+    return len(looked), [np.load(file) for file in files if file]
+
+
+def test_each_medium_is_looked_at_by_one_rank(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("omnitune.data.audit.truncation.MANY_MEDIA", 3)
+    monkeypatch.setattr("omnitune.training.together.TOGETHER", 2)
+    data = records(tmp_path)
+    for n in range(7):
+        write_image(tmp_path / f"{n}.png", seed=n, size=20 + n)
+    ends = whole(on_ranks(2, partial(measure_on, data=data)))
+    assert sorted(count for count, _ in ends) == [6, 8]
+    samples = read_sources(data, dict.fromkeys(data.own, ""))
+    encoder = tiny_model().modalities["image"]
+    for held, *found in zip(samples.values(), *(kept for _, kept in ends), strict=True):
+        expected = measure_media(held.pieces[0][0], {"image": encoder}, False)
+        for one in found:
+            np.testing.assert_array_equal(one, expected)
 
 
 def encode_on(rank: int, home: Path) -> int:

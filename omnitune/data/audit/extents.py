@@ -20,16 +20,21 @@ WHOLE, LOST, LEAST, MOST = range(4)  # columns of extents: those of MediaStats
 
 
 def measure_media(
-    source: IndexedSource, modalities: Mapping[str, Encoder], go_on: bool
+    source: IndexedSource,
+    modalities: Mapping[str, Encoder],
+    go_on: bool,
+    places: range | None = None,
 ) -> np.ndarray:
     """Extents of the media of one source: ``[M, 4]``.
 
     Args:
+        places: of those that are wanted; None for all.
         go_on: one that is unusable has no numbers; otherwise a UserError names it.
     """
     rows = array("d")
-    with bar_of_many("looking at media", len(source.index.media_M3)) as advance:
-        for place in range(len(source.index.media_M3)):
+    places = range(len(source.index.media_M3)) if places is None else places
+    with bar_of_many("looking at media", len(places)) as advance:
+        for place in places:
             advance()
             try:
                 rows.extend(_measure(source, place, modalities))

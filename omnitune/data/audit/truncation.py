@@ -67,9 +67,7 @@ class ReadLimits:
     @property
     def media_key(self) -> str:
         """Stands for all that measuring media depends on."""
-        return _key(
-            {name: [m.medium.reader_version, m.config] for name, m in self.modalities.items()}
-        )
+        return media_key(self.modalities)
 
     @property
     def key(self) -> str:
@@ -78,6 +76,17 @@ class ReadLimits:
         projectors = {n: m.projector for n, m in self.modalities.items() if not m.keeps_rows}
         known = [projectors] if projectors else []
         return _key([self.media_key, self.max_tokens, self.conversations, tokenizer, *known])
+
+
+def media_key(modalities: Mapping[str, Encoder]) -> str:
+    """Stands for all that measuring media depends on."""
+    return _key({name: [m.medium.reader_version, m.config] for name, m in modalities.items()})
+
+
+def kept_extents(source: IndexedSource, modalities: Mapping[str, Encoder]) -> Path | None:
+    """The file of the extents of a source's media; None of so few that none is kept."""
+    many = len(source.index.media_M3) > MANY_MEDIA
+    return source.folder / f"extents-{media_key(modalities)}.npy" if many else None
 
 
 @dataclass(frozen=True)
@@ -184,9 +193,8 @@ def audit_source(
     index = source.index
     folder = source.folder
     measure = partial(measure_media, source, reading.modalities, on_broken is not None)
-    many = len(index.media_M3) > MANY_MEDIA
-    extents = folder / f"extents-{reading.media_key}.npy"
-    extents_M4 = _kept(extents, measure) if many else measure()
+    extents = kept_extents(source, reading.modalities)
+    extents_M4 = keep_array(extents, measure) if extents else measure()
     extents_M4, broken = set_aside_broken(source, reading.modalities, extents_M4)
     slots_M2 = slots_of(source, reading.modalities, extents_M4)
     least_N, most_N = (_per_record(source, slots_M) for slots_M in slots_M2.T)
@@ -200,7 +208,7 @@ def audit_source(
     )
     candidates = np.flatnonzero(bound_N > reading.max_tokens)
     find = partial(_find_long, source, reading, slots_M2, candidates)
-    long_K2 = _kept(folder / f"long-{reading.key}.npy", find) if folder.is_dir() else find()
+    long_K2 = keep_array(folder / f"long-{reading.key}.npy", find) if folder.is_dir() else find()
     for place, error in broken.items():
         if on_broken is None:
             raise at_record(source, place, error)
@@ -317,7 +325,7 @@ def _key(values: Any) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _kept(path: Path, make: Callable[[], np.ndarray]) -> np.ndarray:
+def keep_array(path: Path, make: Callable[[], np.ndarray]) -> np.ndarray:
     """An array that is kept in a file: made at the first start, mapped at later ones."""
     try:
         return np.load(path, mmap_mode="r")

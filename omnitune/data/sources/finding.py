@@ -65,7 +65,8 @@ class Found:
         native = self.native(place, values)
         sample = Record(place.file, self.source, place.number, native, place).sample()
         sample = bare(sample) if self.source.unanswered else sample
-        return sample if sample.language else replace(sample, language=self.source.language)
+        language = sample.language or self.source.language
+        return replace(sample, language=language) if language != sample.language else sample
 
     def native(self, place: Place, values: Any) -> Values:
         """A record in our keys; raises UserError."""

@@ -176,13 +176,24 @@ def test_each_record_that_shows_a_broken_medium_is_told_of(tmp_path: Path) -> No
     assert found(check(path)) == {"missing-media": [1, 2, 3]}
 
 
-def test_a_broken_file_ends_there_and_others_go_on(tmp_path: Path) -> None:
+def test_a_broken_line_costs_no_other(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text(json.dumps(record(3)))
-    (tmp_path / "b.jsonl").write_text(json.dumps(record(0)) + "\n" + json.dumps(record(1))[:9])
+    lines = [json.dumps(record(0)), json.dumps(record(1))[:9], json.dumps(record(4))]
+    (tmp_path / "b.jsonl").write_text("\n".join(lines))
     (tmp_path / "c.jsonl").write_text(json.dumps(record(2, answer="")))
     checked = check(tmp_path)
     told = [(one.reason, Path(one.file).name) for one in checked.findings.errors]
-    assert told == [("broken-file", "b.jsonl"), ("empty-answer", "c.jsonl")]
+    assert told == [("broken-line", "b.jsonl"), ("empty-answer", "c.jsonl")]
+    assert checked.findings.records == {tmp_path.name: 4}
+
+
+def test_a_broken_file_ends_there_and_others_go_on(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(json.dumps([record(3)]))
+    (tmp_path / "b.json").write_text(json.dumps([record(0), record(1)])[:-9])
+    (tmp_path / "c.json").write_text(json.dumps([record(2, answer="")]))
+    checked = check(tmp_path)
+    told = [(one.reason, Path(one.file).name) for one in checked.findings.errors]
+    assert told == [("broken-file", "b.json"), ("empty-answer", "c.json")]
     assert checked.findings.records == {tmp_path.name: 3}
 
 
