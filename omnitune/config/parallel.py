@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
+import time
+from contextlib import suppress
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
@@ -36,6 +40,18 @@ def rank_prefix() -> str:
 def restarted() -> bool:
     """Whether ``torchrun`` has started the processes anew, after one of them was lost."""
     return _number(RESTARTS, 0) > 0
+
+
+def record_failure(reason: str) -> None:
+    """Gives torchrun, where it has started this process, what it shows as the reason of its end."""
+    path = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if not path:
+        return
+    more = {"py_callstack": reason, "timestamp": str(int(time.time()))}
+    with suppress(OSError):
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        told = {"message": {"message": reason, "extraInfo": more}}
+        Path(path).write_text(json.dumps(told), encoding="utf-8")
 
 
 def _number(name: str, default: int) -> int:

@@ -1,6 +1,7 @@
 """Ranks of torch.distributed that share a step do what one process does."""
 
 import signal
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from omnitune.distributed.opening import open_ranks
 from omnitune.sample import Sample
-from omnitune.training import checkpoint
+from omnitune.training import checkpoint, sharded_checkpoint
 from omnitune.training.follower import FollowerLog
 from omnitune.training.loop import train
 
@@ -40,6 +41,7 @@ def train_on(
             run.log = FollowerLog(config, run.groups, lambda step, entry: [], 1)
         if plain:
             use_plain_descent(run)
+        run.compile = run.model.compile_decoder if config.compile == "on" else None
         train(run)
         return ranks.whole_state(run.model)
 
@@ -93,6 +95,36 @@ def test_two_ranks_equal_one(
     }
 
 
+@pytest.mark.parametrize("computes_anew", [False, True])
+def test_a_divided_model_can_be_compiled(
+    samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, computes_anew: bool
+) -> None:
+    """Traced and run by torch's own kernels, as to build others takes a minute."""
+    calls = []
+
+    def counted(*arguments: Any, **rest: Any) -> Any:
+        calls.append(arguments)
+        return real(*arguments, **rest, backend="aot_eager")
+
+    real = torch.compile
+    monkeypatch.setattr(torch, "compile", counted)
+    rest: dict[str, Any] = {"max_steps": 20, "plain": True, "max_grad_norm": 0.05, "batch_size": 4}
+    rest |= {"activation_checkpointing": computes_anew}
+    alone = train_on(0, tmp_path / "one", samples, "auto", True, dict(rest))
+    assert not calls
+    work = partial(
+        train_on,
+        folder=tmp_path / "two",
+        samples=samples,
+        mode="fsdp",
+        freeze=True,
+        rest=rest | {"compile": "on"},
+    )
+    close(alone, whole(on_ranks(2, work))[0])
+    log = (tmp_path / "two" / "metrics.jsonl").read_text()
+    assert log
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("mode", "grid"), [("ddp", {}), ("fsdp", {}), ("fsdp", {"shard": 2, "replicate": 2})]
@@ -131,14 +163,27 @@ def interrupted(rank: int, folder: Path, samples: list[Sample], mode: str) -> st
         try:
             train(run)
         except KeyboardInterrupt:
-            return f"{run.step}"
+            there = "saved" if checkpoint.step_files(folder) else "not saved"
+            return f"{run.step} {there}"
         return "not stopped"
 
 
 @pytest.mark.parametrize(("mode", "ending"), [("ddp", "pt"), ("fsdp", "dcp")])
 def test_ctrl_c_on_one_rank_stops_all_after_the_step(
-    samples: list[Sample], tmp_path: Path, mode: str, ending: str
+    samples: list[Sample],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    mode: str,
+    ending: str,
 ) -> None:
+    """None ends before all is on disk: torchrun would end the one that writes."""
+
+    def slow(write: Any, *arguments: Any) -> None:
+        time.sleep(0.7)
+        write(*arguments)
+
+    for module in (checkpoint, sharded_checkpoint):
+        monkeypatch.setattr(module, "write_checkpoint", partial(slow, module.write_checkpoint))
     found = on_ranks(2, partial(interrupted, folder=tmp_path, samples=samples, mode=mode))
-    assert found == ["3", "3"]
+    assert found == ["3 saved", "3 saved"]
     assert [p.name for p in checkpoint.step_files(tmp_path)] == [f"omni_step_3.{ending}"]
