@@ -22,7 +22,7 @@ from omnitune.commands.making import consolidate, corpus, fine_tune, parts, plan
 from omnitune.commands.talking import answer, serve, web
 from omnitune.commands.wiring import Command, about
 from omnitune.config.help import aligned, asks_for_help
-from omnitune.config.parallel import OfFirstRank, rank_prefix
+from omnitune.config.parallel import OfFirstRank, own_rank, rank_prefix, record_failure
 from omnitune.config.settings import nearest
 from omnitune.sample import UserError
 from omnitune.serving.streams import CUT_OFF, drop_output, tell, tolerate_any_bytes
@@ -70,8 +70,10 @@ def main(arguments: list[str] | None = None) -> int:
             return _stopped(stopped, hint)
         if isinstance(error, OSError) and error.filename is None:  # of writing
             drop_output()
+        reason = str(error) if isinstance(error, OfFirstRank) else explain(error)
+        record_failure(reason)
         if not isinstance(error, OfFirstRank):  # which rank 0 tells
-            tell(f"{rank_prefix()}error: {explain(error)}")
+            tell(f"{rank_prefix()}error: {reason}")
         return 2 if isinstance(error, UserError | OSError) else 1
 
 
@@ -79,7 +81,10 @@ def _stopped(error: KeyboardInterrupt, hint: str) -> int:
     """Says that the command was stopped; returns its exit status."""
     if not isinstance(error, stopping.StoppedError):
         error = stopping.StoppedError("Ctrl-C", stopping.STATUS[signal.SIGINT])
-    tell(f"\nstopped ({error.why}){hint}")
+    told = f"stopped ({error.why}){hint}"
+    record_failure(told)
+    if own_rank() == 0:  # all of a run's processes stop together
+        tell(f"\n{told}")
     return error.status
 
 

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
 from omnitune import cli
 from omnitune.cli import fine_tune, main
@@ -25,7 +26,7 @@ from omnitune.config.sft import SftConfig
 from omnitune.reporting import report
 from omnitune.serving.options import chat_config
 from omnitune.tiny.options import CorpusConfig, PartsConfig
-from omnitune.training import sft
+from omnitune.training import sft, stopping
 
 ROOT = Path(__file__).resolve().parents[1]
 OPTIONS: dict[str, tuple[type[Config], ...]] = {
@@ -214,3 +215,27 @@ def test_scores_and_report_follow_the_training(
         (config.out / report.REPORT_FILE).touch()
     fine_tune(config)
     assert capsys.readouterr().out.splitlines()[1:] == shown
+
+
+def test_torchrun_is_told_why_a_process_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = tmp_path / "errors" / "error.json"
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(told))
+    assert main(["sft", "--config", str(tmp_path / "none.json")]) == 2
+    failure = ProcessFailure(0, 1, 2, str(told))
+    assert "none.json" in failure.message["extraInfo"]["py_callstack"]  # type: ignore[index]
+    assert "none.json" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_ranks_that_stop_together_say_so_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], rank: int
+) -> None:
+    def stop(*arguments: object) -> int:
+        raise stopping.StoppedError("stop_after, 5 s", stopping.GO_ON)
+
+    monkeypatch.setattr(cli, "_run", stop)
+    monkeypatch.setenv("RANK", str(rank))
+    assert main(["sft"]) == stopping.GO_ON
+    assert ("stop_after" in capsys.readouterr().err) == (rank == 0)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from omnitune.config.help import help_text, option_rows
 from omnitune.config.run import RunOptions
@@ -393,3 +394,9 @@ def test_save_whole_may_be_left_to_the_size_of_parts(tmp_path: Path, value: bool
 def test_a_key_that_a_source_lacks_is_told_in_its_own_words(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"sources\.x\.path is required: file, folder or pattern"):
         load(tmp_path, {"sources": {"x": {"weight": 2}}})
+
+
+@pytest.mark.parametrize("name", ["compile", "activation_checkpointing"])
+def test_settings_of_the_run_within_parallel_are_told_their_place(name: str) -> None:
+    with pytest.raises(ValidationError, match=f"{name} is a setting of the run.*beside it"):
+        SftConfig(parallel={name: True})

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
-from typing import Literal
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from omnitune.config.base import Config, Count
 from omnitune.sample import UserError
@@ -38,6 +42,18 @@ def restarted() -> bool:
     return _number(RESTARTS, 0) > 0
 
 
+def record_failure(reason: str) -> None:
+    """Gives torchrun, where it has started this process, what it shows as the reason of its end."""
+    path = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if not path:
+        return
+    more = {"py_callstack": reason, "timestamp": str(int(time.time()))}
+    with suppress(OSError):
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        told = {"message": {"message": reason, "extraInfo": more}}
+        Path(path).write_text(json.dumps(told), encoding="utf-8")
+
+
 def _number(name: str, default: int) -> int:
     text = os.environ.get(name, str(default))
     if not text.isdigit():
@@ -62,6 +78,18 @@ class ParallelSettings(Config):
     needed"""
     timeout: float = Field(600, gt=0, le=86_400)
     """seconds that a process waits for the others in a step before the run ends with an error"""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_the_place(cls, values: Any) -> Any:
+        """Two settings that other programs have in here."""
+        for name in ("activation_checkpointing", "compile"):
+            if isinstance(values, dict) and name in values:
+                raise ValueError(
+                    f"{name} is a setting of the run, with one process or many; take it out of "
+                    f"parallel and give {name} beside it"
+                )
+        return values
 
     def grid(self, size: int) -> tuple[int, int]:
         """Of so many processes: how many share the weights once, and how often they are held."""

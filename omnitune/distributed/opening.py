@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import torch
 
-from omnitune.config.parallel import ParallelSettings, world_size
+from omnitune.config.parallel import OfFirstRank, ParallelSettings, world_size
 from omnitune.distributed.protocol import Distributed
 from omnitune.distributed.single import SingleProcess
 from omnitune.sample import UserError
@@ -55,7 +55,8 @@ def open_ranks(settings: ParallelSettings, device: torch.device) -> Iterator[Dis
     """Yields this process's part of the run; the others are left when it ends.
 
     Raises:
-        UserError: the settings do not fit the processes there are.
+        UserError: the settings do not fit the processes there are. OfFirstRank: what is raised
+            within, where another rank has ended so before and tells of it.
     """
     check_world(settings)
     if world_size() == 1:
@@ -67,5 +68,9 @@ def open_ranks(settings: ParallelSettings, device: torch.device) -> Iterator[Dis
     try:
         with ranks.watch.explaining():  # a divided model calls the others where nobody sees it
             yield ranks
+    except UserError as error:
+        if first := ranks.told_before(error):
+            raise OfFirstRank(first) from error
+        raise
     finally:
         ranks.close()

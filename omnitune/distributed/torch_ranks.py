@@ -27,7 +27,8 @@ from omnitune.data.packing import Shard
 from omnitune.distributed import sharding
 from omnitune.distributed.meeting import meet
 from omnitune.distributed.protocol import Share, Sums
-from omnitune.distributed.watch import Watch
+from omnitune.distributed.watch import HangError, Watch, store
+from omnitune.sample import UserError
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -192,6 +193,16 @@ class TorchRanks:
         if first := next((told for told, _ in found if told), None):
             raise OfFirstRank(f"another rank stopped: {first}")
         return [value for _, value in found]
+
+    def told_before(self, error: UserError) -> str:
+        """What another rank has ended with before this one, which then need not tell its own."""
+        if isinstance(error, OfFirstRank | HangError):  # told, or each knows of another place
+            return ""
+        own = f"rank {self.rank} stopped: {error}"
+        with suppress(RuntimeError):  # the store is gone
+            first = store().compare_set("omnitune/error", "", own).decode(errors="replace")
+            return "" if first == own else first
+        return ""
 
     @contextmanager
     def in_turn(self) -> Iterator[None]:

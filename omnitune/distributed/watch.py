@@ -50,7 +50,7 @@ class Watch:
         """A step begins, after ``step`` others; the others can see it."""
         self.step = step
         with suppress(RuntimeError):  # what is wrong with the store shows in the step itself
-            _store().set(f"omnitune/step/{self.rank}", str(step + 1))
+            store().set(f"omnitune/step/{self.rank}", str(step + 1))
 
     @contextmanager
     def __call__(self, call: str, patient: bool = False) -> Iterator[None]:
@@ -112,7 +112,7 @@ class Watch:
             if other == self.rank or len(places) > 8:
                 continue
             try:
-                found = f"step {_store().get(key).decode()}" if _store().check([key]) else "no step"
+                found = f"step {store().get(key).decode()}" if store().check([key]) else "no step"
             except (RuntimeError, ValueError):
                 found = "an unknown step"
             places.append(f"rank {other} was last in {found}")
@@ -130,5 +130,6 @@ class Watch:
         self._ended.set()
 
 
-def _store() -> dist.Store:
+def store() -> dist.Store:
+    """Where ranks leave each other words; it outlives each of them."""
     return dist.distributed_c10d._get_default_store()

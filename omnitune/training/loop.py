@@ -62,6 +62,8 @@ def train(run: Run) -> None:
             if not run.updating and run.saved < run.step and (agreed or not run.ranks.sharded):
                 checkpoint.save(run)
             checkpoint.finish_saving(run, leaving=True)
+            if agreed:  # torchrun ends the others when one has ended: rank 0 may be writing still
+                run.ranks.share(None)
             raise
         checkpoint.finish_saving(run, last=True)
 

@@ -51,9 +51,12 @@ def share_out(
     asked = config.parallel.mode
     if asked not in memory:
         asked = "ddp" if sum(whole.values()) <= room else "fsdp"
-    sent = sent_bytes(config, model, asked, shards, copies)
-    within = ranks <= per_machine
-    seconds = sent / (REACHED * (WITHIN if within else BETWEEN))
+    in_group, in_copies = sent_bytes(config, model, asked, shards, copies)
+    sent = in_group + in_copies
+    # Ranks that share the weights once lie next to each other.
+    inside = (shards if asked == "fsdp" else ranks) <= per_machine
+    seconds = in_group / (REACHED * (WITHIN if inside else BETWEEN))
+    seconds += in_copies / (REACHED * (WITHIN if ranks <= per_machine else BETWEEN))
     computing = plan["step_seconds"] / ranks
     return {
         "count": ranks,
@@ -86,17 +89,19 @@ def gathered_bytes(model: OmniModel) -> int:
     return 2 * largest + rest
 
 
-def sent_bytes(config: SftConfig, model: OmniModel, mode: str, shards: int, copies: int) -> float:
-    """Bytes that leave a rank in a step."""
+def sent_bytes(
+    config: SftConfig, model: OmniModel, mode: str, shards: int, copies: int
+) -> tuple[float, float]:
+    """Bytes that leave a rank in a step: to those that share the weights with it, and to copies."""
     gradients = _trained_bytes(model)
     if mode == "ddp":
-        return 2 * _all_but_one(shards * copies) * gradients  # once a step
+        return 2 * _all_but_one(shards * copies) * gradients, 0.0  # once a step
     layers = sum(weight_bytes(layer) for layer in model.thinker.get_decoder().layers)
     # Layers are gathered again for the backward pass.
     gathered = weight_bytes(model) + layers
-    each = _all_but_one(shards) * (gathered + gradients)
-    each += 2 * _all_but_one(copies) * gradients / shards
-    return each * config.gradient_accumulation
+    times = config.gradient_accumulation
+    in_group = _all_but_one(shards) * (gathered + gradients)
+    return times * in_group, times * 2 * _all_but_one(copies) * gradients / shards
 
 
 def _all_but_one(count: int) -> float:

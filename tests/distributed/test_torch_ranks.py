@@ -1,11 +1,14 @@
 """Ranks of torch.distributed that share a step do what one process does."""
 
+import os
 import signal
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+import rank_helpers
 import torch
 from loop_helpers import eight_samples, metrics, settings, start, use_plain_descent
 from rank_helpers import needs_fork, on_ranks, whole
@@ -13,9 +16,10 @@ from torch import Tensor
 
 from omnitune.distributed.opening import open_ranks
 from omnitune.sample import Sample
-from omnitune.training import checkpoint
+from omnitune.training import checkpoint, sharded_checkpoint
 from omnitune.training.follower import FollowerLog
 from omnitune.training.loop import train
+from omnitune.training.precision import choose_compilation
 
 pytestmark = needs_fork
 State = dict[str, Tensor]
@@ -40,6 +44,7 @@ def train_on(
             run.log = FollowerLog(config, run.groups, lambda step, entry: [], 1)
         if plain:
             use_plain_descent(run)
+        run.compile = run.model.compile_decoder if config.compile == "on" else None
         train(run)
         return ranks.whole_state(run.model)
 
@@ -93,6 +98,38 @@ def test_two_ranks_equal_one(
     }
 
 
+def test_a_divided_model_may_be_compiled(samples: list[Sample], tmp_path: Path) -> None:
+    def chosen(rank: int) -> tuple[bool, str]:
+        config = settings(tmp_path, compile="on", parallel={"mode": "fsdp"})
+        with open_ranks(config.parallel, torch.device("cpu")) as ranks:
+            run = start(config, samples, ranks=ranks)
+            run.compile = run.model.compile_decoder
+            return choose_compilation(run)
+
+    assert whole(on_ranks(2, chosen)) == [(True, "as configured")] * 2
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("OMNITUNE_LONG" not in os.environ, reason="to trace takes minutes")
+def test_a_compiled_divided_model_equals_a_whole_one(
+    samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Traced, and run by torch's own kernels: to build others takes longer still."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    monkeypatch.setattr(rank_helpers, "SECONDS", 900.0)
+    rest: dict[str, Any] = {"max_steps": 20, "plain": True, "max_grad_norm": 0.05, "batch_size": 4}
+    alone = train_on(0, tmp_path / "one", samples, "auto", True, dict(rest))
+    work = partial(
+        train_on,
+        folder=tmp_path / "two",
+        samples=samples,
+        mode="fsdp",
+        freeze=True,
+        rest=rest | {"compile": "on"},
+    )
+    close(alone, whole(on_ranks(2, work, 900.0))[0])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("mode", "grid"), [("ddp", {}), ("fsdp", {}), ("fsdp", {"shard": 2, "replicate": 2})]
@@ -131,14 +168,27 @@ def interrupted(rank: int, folder: Path, samples: list[Sample], mode: str) -> st
         try:
             train(run)
         except KeyboardInterrupt:
-            return f"{run.step}"
+            there = "saved" if checkpoint.step_files(folder) else "not saved"
+            return f"{run.step} {there}"
         return "not stopped"
 
 
 @pytest.mark.parametrize(("mode", "ending"), [("ddp", "pt"), ("fsdp", "dcp")])
 def test_ctrl_c_on_one_rank_stops_all_after_the_step(
-    samples: list[Sample], tmp_path: Path, mode: str, ending: str
+    samples: list[Sample],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    mode: str,
+    ending: str,
 ) -> None:
+    """None ends before all is on disk: torchrun would end the one that writes."""
+
+    def slow(write: Any, *arguments: Any) -> None:
+        time.sleep(0.7)
+        write(*arguments)
+
+    for module in (checkpoint, sharded_checkpoint):
+        monkeypatch.setattr(module, "write_checkpoint", partial(slow, module.write_checkpoint))
     found = on_ranks(2, partial(interrupted, folder=tmp_path, samples=samples, mode=mode))
-    assert found == ["3", "3"]
+    assert found == ["3 saved", "3 saved"]
     assert [p.name for p in checkpoint.step_files(tmp_path)] == [f"omni_step_3.{ending}"]

@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from rank_helpers import needs_fork, on_ranks
+from rank_helpers import needs_fork, on_ranks, whole
 
 from omnitune.config.parallel import ParallelSettings
 from omnitune.distributed import torch_ranks, watch
 from omnitune.distributed.opening import open_ranks
 from omnitune.distributed.watch import HangError, LostRankError
+from omnitune.sample import UserError
 
 
 def wait_in_vain(rank: int) -> str:
@@ -133,3 +134,25 @@ def test_a_store_that_does_not_answer_keeps_no_error_back(monkeypatch: pytest.Mo
         raise RuntimeError("Timed out waiting 3000ms for recv operation to complete")
     watching.close()
     assert time.monotonic() - began < 10
+
+
+def ending_on(rank: int, waits: bool) -> dict[str, str]:
+    """A rank that ends with an error, or (rank 0) waits for the other."""
+    try:
+        with open_ranks(ParallelSettings(), torch.device("cpu")) as ranks:
+            ranks.any(False)
+            if rank == 0:
+                time.sleep(0.5)
+            if waits and rank == 0:
+                ranks.any(False)
+            raise UserError("record 7 is wrong")
+    except UserError as error:
+        return {"kind": type(error).__name__, "error": str(error)}
+
+
+@needs_fork
+@pytest.mark.parametrize("waits", [False, True])
+def test_one_rank_tells_what_is_wrong(waits: bool) -> None:
+    found = whole(on_ranks(2, partial(ending_on, waits=waits)))
+    assert found[1] == {"kind": "UserError", "error": "record 7 is wrong"}
+    assert found[0] == {"kind": "OfFirstRank", "error": "rank 1 stopped: record 7 is wrong"}
