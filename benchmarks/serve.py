@@ -63,10 +63,11 @@ TEXTS = ("which color is the circle?", "how many objects are there?", "describe 
 
 
 class Timing(NamedTuple):
-    """Of one answer: seconds to its first token, seconds between two tokens after it."""
+    """Of one answer: seconds to its first token, between two tokens after it, to its end."""
 
     first: float
     token: float
+    answer: float
 
 
 def run_server(kind: str, folder: Path, tokens: int, listener: socket.socket) -> None:
@@ -161,7 +162,8 @@ async def ask(address: str, number: int, tokens: int) -> Timing:
         writer.close()
     if not moments or b"[DONE]" not in said:
         raise UserError(f"{address}: gave no whole answer, but {said[:300]!r}")
-    return Timing(moments[0] - begun, (moments[-1] - moments[0]) / max(1, tokens - 1))
+    each = (moments[-1] - moments[0]) / max(1, tokens - 1)
+    return Timing(moments[0] - begun, each, moments[-1] - begun)
 
 
 async def load(server: Server, clients: int, requests: int, tokens: int, first: int) -> Any:
@@ -210,14 +212,15 @@ def measure(
 def show(results: dict[str, dict[str, dict[str, float]]]) -> None:
     """Prints the table."""
     table = Table(title="latency in ms: median (95th percentile)")
-    for name in ("server", "clients", "first token", "per token", "tokens/s", "CPU per token"):
+    names = ("server", "clients", "first token", "per token", "answer", "tokens/s", "CPU per token")
+    for name in names:
         table.add_column(name, justify="left" if name == "server" else "right", no_wrap=True)
     for kind, rows in results.items():
         for clients, row in rows.items():
             cells = [f"{row[f'{n}_ms']:.1f} ({row[f'{n}_ms_p95']:.1f})" for n in Timing._fields]
             cells += [f"{row['tokens_per_second']:.0f}", f"{row['cpu_ms_per_token']:.2f}"]
             table.add_row(kind, clients, *cells)
-    Console(width=100).print(table)
+    Console(width=110).print(table)
 
 
 @command
