@@ -18,7 +18,6 @@ from omnitune.data.template import ChatRenderer
 from omnitune.serving.decoding import Drawn
 from omnitune.serving.scheduler import Job
 
-
 _ENCODE = json.JSONEncoder(ensure_ascii=False).encode  # made once: it is used for each token
 
 
