@@ -140,7 +140,7 @@ def question(number: int) -> dict[str, Any]:
 
 
 async def ask(address: str, number: int, tokens: int) -> Timing:
-    """One answer, streamed. Read as bytes: a client that parses takes as long as a server."""
+    """One answer, streamed. Read as bytes: parsing would take time from the servers."""
     host, port = address.removeprefix("http://").split(":")
     body = {"messages": [question(number)], "max_tokens": tokens, "stream": True}
     content = json.dumps(body).encode()
