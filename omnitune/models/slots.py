@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,7 +38,10 @@ class Window:
 class SlotLayer(DynamicLayer):
     """Of one layer: ``keys`` and ``values`` are the whole room, ``[rows, K, positions, D]``."""
 
-    def __init__(self, window: Window, like: DynamicLayer) -> None:
+    keys: Tensor
+    values: Tensor
+
+    def __init__(self, window: Window, like: Any) -> None:
         super().__init__()
         self.window, self.is_initialized = window, True
         self.dtype, self.device = like.dtype, like.device
@@ -95,10 +99,11 @@ class Slots(Cache):
             lengths: of each prompt, without its padding.
             which: the prompt of each new row.
         """
+        news: list[Any] = prompts.layers
         if not self.layers:
             self.layers = [
                 SlotLayer(self.window, layer) if layer.is_initialized else DynamicLayer()
-                for layer in prompts.layers  # some families' last layers read an earlier one's
+                for layer in news  # some families' last layers read an earlier one's
             ]
             self._own = [layer for layer in self.layers if isinstance(layer, SlotLayer)]
         window, longest = self.window, max(lengths)
@@ -108,7 +113,7 @@ class Slots(Cache):
         source = torch.tensor(which, device=self._own[0].device)
         first, before = window.first, window.end - longest
         window.first = min(first, before)
-        for layer, new in zip(self.layers, prompts.layers, strict=True):
+        for layer, new in zip(self.layers, news, strict=True):
             if not isinstance(layer, SlotLayer):
                 continue
             for room, prompt in ((layer.keys, new.keys), (layer.values, new.values)):
