@@ -1,11 +1,13 @@
 """How fast a server answers, from 1 client to 32 at once.
 
-    python -m benchmarks.serve [--clients 1,2,4,8,16,32] [--requests 4] [--tokens 48] [--json FILE]
+    python -m benchmarks.serve [--model tiny|150m] [--clients 1,2,4,8,16,32] [--requests 4]
+        [--tokens 48] [--json FILE]
 
-The tiny model with random weights; every answer has the same number of tokens. Half of the
-questions are about a picture, no picture twice. Beside `omnitune serve` the same requests are sent
+A model with random weights; every answer has the same number of tokens. Half of the questions are
+about a picture, no picture twice. Beside `omnitune serve` the same requests are sent
 to a plain loop of the library's `generate` behind FastAPI. Each server is a process of its own, and
-the clients another. Every client asks again when it has its answer.
+the clients another. Every client asks again when it has its answer. The servers' own time on the
+processor is told too: other work on the machine changes it less than it changes latency.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ import base64
 import io
 import json
 import multiprocessing
+import os
+import re
 import socket
 import statistics
 import sys
@@ -33,21 +37,37 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.command import Arguments, command, numbers
-from benchmarks.workload import WORKLOADS, corpus_folder, make
+from benchmarks.workload import WORKLOADS, Workload, corpus_folder, make
 from omnitune.models.export import write_standard
 from omnitune.models.loading import save_omni
+from omnitune.sample import UserError
 from omnitune.serving.api.server import listen
 from omnitune.storage import write_json
 
 SERVERS = ("omnitune", "plain")
+WORDS = re.compile(rb'"content": ?"[^"]')  # a piece of an answer that has words in it
+MODELS = {
+    "tiny": WORKLOADS["tiny"],
+    "150m": Workload(  # as SmolLM2-135M and Qwen3 are made: what a processor serves in earnest
+        "150m",
+        thinker={
+            "hidden_size": 768,
+            "num_layers": 20,
+            "num_heads": 12,
+            "num_kv_heads": 4,
+            "intermediate_size": 2304,
+        },
+    ),
+}
 TEXTS = ("which color is the circle?", "how many objects are there?", "describe the picture.")
 
 
 class Timing(NamedTuple):
-    """Of one answer: seconds to its first token, seconds between two tokens after it."""
+    """Of one answer: seconds to its first token, between two tokens after it, to its end."""
 
     first: float
     token: float
+    answer: float
 
 
 def run_server(kind: str, folder: Path, tokens: int, listener: socket.socket) -> None:
@@ -69,9 +89,25 @@ def run_server(kind: str, folder: Path, tokens: int, listener: socket.socket) ->
     uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listener])
 
 
+class Server(NamedTuple):
+    """A server that runs: its address, and the number of its process."""
+
+    address: str
+    pid: int
+
+    @property
+    def cpu_seconds(self) -> float:
+        """Time on the processor so far, all threads together; NaN where the system hides it."""
+        try:
+            fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            return float("nan")
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 @contextmanager
-def started(kind: str, folder: Path, tokens: int) -> Iterator[str]:
-    """A server in a process of its own; yields its address."""
+def started(kind: str, folder: Path, tokens: int) -> Iterator[Server]:
+    """A server in a process of its own."""
     spawn = multiprocessing.get_context("spawn")
     with listen("127.0.0.1", 0) as listener:  # for both: neither holds small pieces back
         address = f"http://127.0.0.1:{listener.getsockname()[1]}"
@@ -84,7 +120,7 @@ def started(kind: str, folder: Path, tokens: int) -> Iterator[str]:
                     break
                 except httpx.HTTPError:
                     time.sleep(0.2)
-            yield address
+            yield Server(address, process.pid or 0)
         finally:
             process.terminate()
             process.join(10)
@@ -103,35 +139,49 @@ def question(number: int) -> dict[str, Any]:
     return {"role": "user", "content": content}
 
 
-async def ask(client: httpx.AsyncClient, number: int, tokens: int) -> Timing:
-    """One answer, streamed."""
+async def ask(address: str, number: int, tokens: int) -> Timing:
+    """One answer, streamed. Read as bytes: parsing would take time from the servers."""
+    host, port = address.removeprefix("http://").split(":")
     body = {"messages": [question(number)], "max_tokens": tokens, "stream": True}
+    content = json.dumps(body).encode()
+    head = (
+        f"POST /v1/chat/completions HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
+    )
     begun = time.perf_counter()
     moments: list[float] = []
-    async with client.stream("POST", "/v1/chat/completions", json=body) as response:
-        response.raise_for_status()
-        async for line in response.aiter_lines():
-            if line.startswith("data: {"):
-                choices = json.loads(line[6:])["choices"]
-                if choices and choices[0]["delta"].get("content"):
-                    moments.append(time.perf_counter())
-    return Timing(moments[0] - begun, (moments[-1] - moments[0]) / max(1, tokens - 1))
+    reader, writer = await asyncio.open_connection(host, int(port))
+    try:
+        writer.write(head.encode() + content)
+        said = b""
+        while piece := await reader.read(1 << 16):
+            said += piece
+            if WORDS.search(piece):
+                moments.append(time.perf_counter())
+    finally:
+        writer.close()
+    if not moments or b"[DONE]" not in said:
+        raise UserError(f"{address}: gave no whole answer, but {said[:300]!r}")
+    each = (moments[-1] - moments[0]) / max(1, tokens - 1)
+    return Timing(moments[0] - begun, each, moments[-1] - begun)
 
 
-async def load(address: str, clients: int, requests: int, tokens: int, first: int) -> Any:
+async def load(server: Server, clients: int, requests: int, tokens: int, first: int) -> Any:
     """Latencies and throughput of so many clients at once."""
     timings: list[Timing] = []
 
     async def client_of(place: int) -> None:
         for turn in range(requests):
-            timings.append(await ask(http, first + turn * clients + place, tokens))
+            timings.append(await ask(server.address, first + turn * clients + place, tokens))
 
-    limits = httpx.Limits(max_connections=clients)
-    async with httpx.AsyncClient(base_url=address, timeout=600, limits=limits) as http:
-        begun = time.perf_counter()
-        await asyncio.gather(*(client_of(place) for place in range(clients)))
-        seconds = time.perf_counter() - begun
-    found = {"tokens_per_second": clients * requests * tokens / seconds}
+    begun, before = time.perf_counter(), server.cpu_seconds
+    await asyncio.gather(*(client_of(place) for place in range(clients)))
+    seconds = time.perf_counter() - begun
+    count = clients * requests * tokens
+    found = {
+        "tokens_per_second": count / seconds,
+        "cpu_ms_per_token": 1e3 * (server.cpu_seconds - before) / count,
+    }
     for name in Timing._fields:
         values = [1e3 * getattr(timing, name) for timing in timings]
         found[f"{name}_ms"] = statistics.median(values)
@@ -147,13 +197,14 @@ def measure(
     with ExitStack() as stack:
         # In turn, so that what else the machine does concerns both alike.
         there = {kind: stack.enter_context(started(kind, folder, tokens)) for kind in SERVERS}
-        for address in there.values():
-            asyncio.run(load(address, 2, 2, tokens, 0))  # warms up
+        for server in there.values():
+            asyncio.run(load(server, 2, 2, tokens, 0))  # warms up
         first = 100
         for count in clients:
-            for kind, address in there.items():
-                found = asyncio.run(load(address, count, requests, tokens, first))
-                results[kind][str(count)] = found
+            for kind, server in there.items():
+                results[kind][str(count)] = asyncio.run(
+                    load(server, count, requests, tokens, first)
+                )
             first += count * requests
     return results
 
@@ -161,19 +212,22 @@ def measure(
 def show(results: dict[str, dict[str, dict[str, float]]]) -> None:
     """Prints the table."""
     table = Table(title="latency in ms: median (95th percentile)")
-    for name in ("server", "clients", "first token", "per token", "tokens/s"):
+    names = ("server", "clients", "first token", "per token", "answer", "tokens/s", "CPU per token")
+    for name in names:
         table.add_column(name, justify="left" if name == "server" else "right", no_wrap=True)
     for kind, rows in results.items():
         for clients, row in rows.items():
             cells = [f"{row[f'{n}_ms']:.1f} ({row[f'{n}_ms_p95']:.1f})" for n in Timing._fields]
-            table.add_row(kind, clients, *cells, f"{row['tokens_per_second']:.0f}")
-    Console(width=100).print(table)
+            cells += [f"{row['tokens_per_second']:.0f}", f"{row['cpu_ms_per_token']:.2f}"]
+            table.add_row(kind, clients, *cells)
+    Console(width=110).print(table)
 
 
 @command
 def main(arguments: Arguments) -> None:
     """Reads the options, runs, prints, writes."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--model", choices=[*MODELS], default="tiny")
     parser.add_argument("--clients", default="1,2,4,8,16,32", help="at once, in turn")
     parser.add_argument("--requests", type=int, default=4, help="of each client")
     parser.add_argument("--tokens", type=int, default=48, help="length of every answer")
@@ -181,7 +235,7 @@ def main(arguments: Arguments) -> None:
     parser.add_argument("--json", type=Path, help="write the numbers to this file too")
     options = parser.parse_args(arguments)
     clients = numbers("--clients", options.clients)
-    bench = make(WORKLOADS["tiny"], options.data or corpus_folder())
+    bench = make(MODELS[options.model], options.data or corpus_folder())
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         save_omni(folder / "omni.pt", bench.model, bench.renderer)

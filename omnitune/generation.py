@@ -14,6 +14,7 @@ from transformers import DynamicCache
 from omnitune.config.dealing import dealt
 from omnitune.data.packing import Item, of_like_length, pack
 from omnitune.models.omni import OmniModel
+from omnitune.models.slots import Slots
 
 CACHED_POSITIONS = 1 << 14  # whose keys and values are held at a time
 
@@ -34,14 +35,12 @@ def stream(
         max_new_tokens: longest answer, of all or of each.
     """
     limits = _of_each(max_new_tokens, prompts)
-    embeds_BPE, valid_BP = left_pad(model, prompts)
-    device = embeds_BPE.device
+    logits_BV, cache, lengths = prefill(model, prompts)
+    slots, device = Slots(), logits_BV.device
+    slots.join(cache, lengths, range(len(prompts)))
     rows = torch.arange(len(prompts), device=device)
     limit_B = torch.tensor(limits, device=device)
     ends_E = torch.tensor(sorted(ends), dtype=torch.long, device=device)
-    cache = DynamicCache()
-    positions = (valid_BP.cumsum(1) - 1).clamp(min=0)
-    logits_BV = model.predict(embeds_BPE, valid_BP, positions, cache)
     for length in range(max(limits)):
         tokens_B = logits_BV.argmax(dim=-1)
         going = torch.isin(tokens_B, ends_E, invert=True)
@@ -50,15 +49,29 @@ def stream(
         if not going.any():
             return
         if not going.all():
-            keep = going.nonzero().squeeze(1)
-            cache.batch_select_indices(keep)
-            rows, tokens_B = rows[keep], tokens_B[keep]
-            valid_BP, positions = valid_BP[keep], positions[keep]
+            order = slots.keep(going.nonzero().squeeze(1).tolist())
+            rows, tokens_B = rows[order], tokens_B[order]
         yield list(zip(rows.tolist(), tokens_B.tolist(), strict=True))
-        valid_BP = torch.cat([valid_BP, valid_BP.new_ones(len(rows), 1)], dim=1)
-        positions = positions[:, -1:] + 1
-        embeds = model.embed(tokens_B, {}).unsqueeze(1)
-        logits_BV = model.predict(embeds, valid_BP, positions, cache)
+        logits_BV = decode_step(model, tokens_B, slots)
+
+
+def prefill(model: OmniModel, prompts: Sequence[Item]) -> tuple[Tensor, DynamicCache, list[int]]:
+    """Reads prompts: the logits behind each ``[B, V]``, keys and values, lengths."""
+    lengths = [len(prompt.rendered.tokens) for prompt in prompts]
+    embeds_BPE, valid_BP = left_pad(model, prompts)
+    positions_BP = (valid_BP.cumsum(1) - 1).clamp(min=0)
+    seen_BP = None if min(lengths) == max(lengths) else valid_BP
+    cache = DynamicCache()
+    return model.predict(embeds_BPE, seen_BP, positions_BP, cache), cache, lengths
+
+
+def decode_step(model: OmniModel, tokens_B: Tensor, slots: Slots) -> Tensor:
+    """Reads one token of each answer: the logits behind it ``[B, V]``."""
+    seen_BL, position_B = slots.open_step()
+    embeds_B1E = model.embed(tokens_B, {}).unsqueeze(1)
+    logits_BV = model.predict(embeds_B1E, seen_BL, position_B[:, None], slots)
+    slots.close_step()
+    return logits_BV
 
 
 def generate(

@@ -125,7 +125,7 @@ def _windowed(
     behind = key_L[keys - queries :, None] - key_L
     near = behind < window
     if mask is None:
-        return near & (behind >= 0)
+        return (near & (behind >= 0))[None, None]
     return mask & near if mask.dtype == torch.bool else mask.masked_fill(~near, -torch.inf)
 
 

@@ -290,24 +290,18 @@ class OmniModel(PreTrainedModel):
         return families.logits_of(self.thinker, hidden_NE.unsqueeze(0))[0]
 
     def predict(
-        self, embeds_BPE: Tensor, valid_BL: Tensor, positions_BP: Tensor, cache: Cache
+        self, embeds_BPE: Tensor, valid_BL: Tensor | None, positions_BP: Tensor, cache: Cache
     ) -> Tensor:
         """Logits of each sequence's last position; what is read goes into the cache: ``[B, V]``.
 
         Args:
             valid_BL: whether each of the L positions in the cache, and of the P read here, is
-                more than padding.
+                more than padding; None where all are, and the cache is empty or P is 1.
         """
-        mask = valid_BL.unsqueeze(1)
-        read = embeds_BPE.shape[1]
-        if read > 1:
-            place_L = torch.arange(valid_BL.shape[1], device=valid_BL.device)
-            behind = place_L[-read:, None] - place_L
-            # A padding position sees itself: a row of scores without any key would be NaN.
-            mask = ((behind >= 0) & mask) | (behind == 0)
+        mask_B1PL = None if valid_BL is None else _mask(valid_BL, embeds_BPE.shape[1])
         hidden_BPE = self.thinker.get_decoder()(
             inputs_embeds=embeds_BPE,
-            attention_mask=mask.unsqueeze(1),
+            attention_mask=mask_B1PL,
             position_ids=positions_BP,
             past_key_values=cache,
             use_cache=True,
@@ -352,3 +346,14 @@ class OmniModel(PreTrainedModel):
     @staticmethod
     def _nll(logits_NV: Tensor, labels_N: Tensor) -> Tensor:
         return nn.functional.cross_entropy(logits_NV.float(), labels_N, reduction="none")
+
+
+def _mask(valid_BL: Tensor, read: int) -> Tensor:
+    """Which of L positions each of the last, which are read, sees: ``[B, 1, P, L]``."""
+    mask = valid_BL[:, None, None]
+    if read > 1:
+        place_L = torch.arange(valid_BL.shape[1], device=valid_BL.device)
+        behind = place_L[-read:, None] - place_L
+        # A padding position sees itself: a row of scores without any key would be NaN.
+        mask = ((behind >= 0) & mask) | (behind == 0)
+    return mask

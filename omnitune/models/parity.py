@@ -141,6 +141,20 @@ def _off_when_cached(
         wanted_BV = torch.stack([x[place] for x, place in zip(expected, places, strict=True)])
         offs.append(_off(found_BV, wanted_BV))
         begin = end
+    offs.append(_off_when_alone(rows[0], embeds[0], expected[0], predict))
+    return max(offs)
+
+
+def _off_when_alone(
+    row: Tensor, embeds_PE: Tensor, expected_PV: Tensor, predict: Callable[..., Tensor]
+) -> float:
+    """The same of one prompt, which needs no mask."""
+    place_1P = torch.arange(row.shape[1], device=row.device)[None]
+    cache, offs, begin = DynamicCache(), [], 0
+    for end in range(row.shape[1] - ONE_BY_ONE, row.shape[1] + 1):
+        found_1V = predict(embeds_PE[None, begin:end], None, place_1P[:, begin:end], cache)
+        offs.append(_off(found_1V[0], expected_PV[end - 1]))
+        begin = end
     return max(offs)
 
 

@@ -1,9 +1,9 @@
 """Answers of many requests, decoded together: new ones join between two steps.
 
 The library's own manager of continuous batches takes token ids only, and media are embeddings; so
-its cache class is used, and what is said here of who is in the batch.
+what is said here is who is in the batch, and ``Slots`` holds what each has read.
 
-Shape suffixes: B answers in the batch, P positions, V vocabulary, S sampled answers.
+Shape suffixes: B answers in the batch, V vocabulary, S sampled answers.
 """
 
 from __future__ import annotations
@@ -11,16 +11,15 @@ from __future__ import annotations
 import random
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
-from transformers import DynamicCache
 
 from omnitune.data.packing import Item
-from omnitune.generation import left_pad
+from omnitune.generation import decode_step, prefill
 from omnitune.models.omni import OmniModel
+from omnitune.models.slots import Slots
 
 STOP, LENGTH = "stop", "length"  # why an answer ended, as the OpenAI API says it
 
@@ -94,10 +93,8 @@ class RunningBatch:
     def __init__(self, model: OmniModel, ends: Collection[int]) -> None:
         self.model, self.ends = model, frozenset(ends)
         self.rows: list[Row] = []
-        self._cache = DynamicCache()
+        self._cache = Slots()
         self._logits_BV = torch.empty(0)
-        self._valid_BP = torch.empty(0, 0, dtype=torch.bool)
-        self._position_B = torch.empty(0, dtype=torch.long)
         self._next: list[int] = []  # tokens that were drawn and are not read yet
 
     @torch.inference_mode()
@@ -105,22 +102,13 @@ class RunningBatch:
         """Reads the prompts of new answers. A prompt that several share is read once."""
         items = list({id(row.item): row.item for row in rows}.values())
         places = {id(item): place for place, item in enumerate(items)}
-        embeds_BPE, valid_BP = left_pad(self.model, items)
-        positions_BP = (valid_BP.cumsum(1) - 1).clamp(min=0)
-        cache = DynamicCache()
-        logits_BV = self.model.predict(embeds_BPE, valid_BP, positions_BP, cache)
-        if len(items) < len(rows):
-            each = torch.tensor([places[id(row.item)] for row in rows], device=valid_BP.device)
-            cache.batch_select_indices(each)
-            logits_BV, valid_BP, positions_BP = logits_BV[each], valid_BP[each], positions_BP[each]
-        position_B = positions_BP[:, -1]
+        which = [places[id(row.item)] for row in rows]
+        logits_BV, cache, lengths = prefill(self.model, items)
+        logits_BV = logits_BV[which]
         if self.rows:
-            self._valid_BP = _join_caches(self._cache, cache, self._valid_BP, valid_BP)
-            self._logits_BV = torch.cat([self._logits_BV, logits_BV])
-            self._position_B = torch.cat([self._position_B, position_B])
-        else:
-            self._cache, self._valid_BP = cache, valid_BP
-            self._logits_BV, self._position_B = logits_BV, position_B
+            logits_BV = torch.cat([self._logits_BV, logits_BV])
+        self._cache.join(cache, lengths, which)
+        self._logits_BV = logits_BV
         self.rows += rows
 
     @torch.inference_mode()
@@ -149,35 +137,15 @@ class RunningBatch:
     def advance(self) -> None:
         """Reads the tokens that were drawn; answers that ended leave the batch."""
         keep = [place for place, row in enumerate(self.rows) if not row.finish]
-        if len(keep) < len(self.rows):
-            self._select(keep)
-        if not self.rows:
-            return
-        device = self._valid_BP.device
-        tokens_B = torch.tensor(self._next, device=device)
-        ones_B1 = self._valid_BP.new_ones(len(self.rows), 1)
-        self._valid_BP = torch.cat([self._valid_BP, ones_B1], dim=1)
-        self._position_B = self._position_B + 1
-        embeds_B1E = self.model.embed(tokens_B, {}).unsqueeze(1)
-        self._logits_BV = self.model.predict(
-            embeds_B1E, self._valid_BP, self._position_B[:, None], self._cache
-        )
-
-    def _select(self, keep: list[int]) -> None:
-        """Keeps some answers, and of the padding no more than the longest of them needs."""
-        self.rows = [self.rows[place] for place in keep]
-        self._next = [self._next[place] for place in keep]
         if not keep:
-            self._cache = DynamicCache()
+            self.rows, self._cache = [], Slots()
             return
-        chosen = torch.tensor(keep, device=self._valid_BP.device)
-        self._cache.batch_select_indices(chosen)
-        self._valid_BP, self._position_B = self._valid_BP[chosen], self._position_B[chosen]
-        first = int(self._valid_BP.any(dim=0).int().argmax())
-        if first:
-            self._valid_BP = self._valid_BP[:, first:]
-            for layer in _layers(self._cache):
-                layer.keys, layer.values = layer.keys[..., first:, :], layer.values[..., first:, :]
+        if len(keep) < len(self.rows):
+            order = self._cache.keep(keep)
+            self.rows = [self.rows[place] for place in order]
+            self._next = [self._next[place] for place in order]
+        tokens_B = torch.tensor(self._next, device=self.model.device)
+        self._logits_BV = decode_step(self.model, tokens_B, self._cache)
 
     def _logprobs(self, logits_BV: Tensor, tokens_B: Tensor) -> dict[int, Drawn]:
         """By place in the batch, what is told of the tokens of answers that ask for it."""
@@ -193,27 +161,6 @@ class RunningBatch:
             others = zip(top.indices.tolist(), top.values.tolist(), strict=True)
             found[place] = Drawn(token, float(logs_V[token]), tuple(others))
         return found
-
-
-def _layers(cache: DynamicCache) -> list[Any]:
-    """What holds keys and values, ``[B, heads, P, width]`` each."""
-    return cache.layers
-
-
-def _join_caches(cache: DynamicCache, other: DynamicCache, *valid: Tensor) -> Tensor:
-    """Puts the sequences of another cache behind those of the first, their ends lined up.
-
-    Returns:
-        which positions of all are more than padding ``[B, P]``.
-    """
-    length = max(part_BP.shape[1] for part_BP in valid)
-    for layer, more in zip(_layers(cache), _layers(other), strict=True):
-        pairs = ((layer.keys, more.keys), (layer.values, more.values))
-        layer.keys, layer.values = (
-            torch.cat([pad(part, (0, 0, length - part.shape[-2], 0)) for part in pair])
-            for pair in pairs
-        )
-    return torch.cat([pad(part_BP, (length - part_BP.shape[1], 0)) for part_BP in valid])
 
 
 def _sample(logits_SV: Tensor, rows: Sequence[Row]) -> Tensor:

@@ -11,6 +11,10 @@ from omnitune.data.packing import Item
 from omnitune.serving.decoding import Sampling
 from omnitune.serving.scheduler import BusyError, Job, Scheduler
 
+# So long the next tokens wait for the last ones to be sent, at most. Python runs one thread at a
+# time: two that take turns at every operator both lose more than this.
+SEND_SECONDS = 0.002
+
 
 class Change(NamedTuple):
     """Something new of a job.
@@ -36,7 +40,7 @@ class Engine:
     def __init__(self, scheduler: Scheduler) -> None:
         self.scheduler = scheduler
         scheduler.on_drawn = self._wake_loop
-        self._wake = threading.Event()
+        self._wake, self._sent = threading.Event(), threading.Event()
         self._stopping = False
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -125,12 +129,16 @@ class Engine:
             self._wake_loop()  # of what went wrong
 
     def _wake_loop(self) -> None:
-        """Hands over what is new, while the next tokens are computed."""
+        """Hands over what is new, and lets the loop send it before the next tokens."""
         if self._changes and self._loop is not None:
             changes, self._changes = self._changes, []
-            self._loop.call_soon_threadsafe(self._hand_over, changes)
+            self._sent.clear()
+            self._loop.call_soon_threadsafe(self._hand_over, changes, self._loop)
+            self._sent.wait(SEND_SECONDS)
 
-    def _hand_over(self, changes: Sequence[Change]) -> None:
+    def _hand_over(self, changes: Sequence[Change], loop: asyncio.AbstractEventLoop) -> None:
         for change in changes:
             if queue := self._queues.get(change.job):
                 queue.put_nowait(change)
+        # Who listens is woken in the round after this one, and has sent by the end of it.
+        loop.call_soon(loop.call_soon, self._sent.set)

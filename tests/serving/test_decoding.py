@@ -134,8 +134,7 @@ def test_padding_goes_with_the_row_that_needed_it(model: OmniModel, prompts: lis
     for _ in range(decode_steps):
         batch.draw()
         batch.advance()
-    assert batch._valid_BP.shape[1] == len(short.rendered.tokens) + decode_steps
-    assert batch._cache.get_seq_length() == batch._valid_BP.shape[1]
+    assert batch._cache.get_seq_length() == len(short.rendered.tokens) + decode_steps
 
 
 def test_nothing_is_left_of_ended_answers(model: OmniModel, prompts: list[Item]) -> None:

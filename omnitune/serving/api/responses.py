@@ -18,6 +18,8 @@ from omnitune.data.template import ChatRenderer
 from omnitune.serving.decoding import Drawn
 from omnitune.serving.scheduler import Job
 
+_ENCODE = json.JSONEncoder(ensure_ascii=False).encode  # made once: it is used for each token
+
 
 class Usage(BaseModel):
     """Tokens of a request, media included, and of its answers."""
@@ -194,7 +196,7 @@ class EventStream(Response):
         await send(start)
         async with aclosing(self.events) as events:  # type: ignore[type-var]
             async for event in events:
-                text = event if isinstance(event, str) else json.dumps(event, ensure_ascii=False)
+                text = event if isinstance(event, str) else _ENCODE(event)
                 await send(_body(f"data: {text}\n\n".encode(), more=True))
         await send(_body(b"", more=False))
 
