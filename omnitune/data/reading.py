@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
-
-import numpy as np
 
 from omnitune.config.settings import quoted
 from omnitune.containers.cache import cache_folder
@@ -27,7 +25,6 @@ from omnitune.data.sources.finding import Found, find_files, is_pattern
 from omnitune.data.sources.patterns import alike, no_such
 from omnitune.data.sources.unanswered import bare, completed, without_truth
 from omnitune.data.splits import clash
-from omnitune.media.base import counted
 from omnitune.media.registry import MEDIA
 from omnitune.sample import Media, Sample, UserError
 from omnitune.sources import SOURCES, Source, get_source, may_set_aside
@@ -325,36 +322,6 @@ def read_available(
             f"{LAYOUT}"
         )
     return read_sources(data, dict.fromkeys([*present, *own], ""), languages)
-
-
-def leave_out_unreadable(
-    samples: Mapping[str, Samples], readable: Collection[str]
-) -> tuple[dict[str, Samples], str]:
-    """Leaves out the records that show media of other kinds than a model reads; says which.
-
-    Args:
-        samples: whole sources by name.
-        readable: the kinds that the model has encoders for.
-
-    Returns:
-        the sources that are left, and a line on what is not; "" if nothing is left out.
-    """
-    kept, kinds, told = dict(samples), set[str](), []
-    for source, found in samples.items():
-        [(file, numbers)] = found.pieces
-        others = [name for name in file.index.modalities if name not in readable]
-        if not others:
-            continue
-        kinds.update(others)
-        out = np.unique(np.concatenate([file.index.records_showing(name) for name in others]))
-        if len(out) == len(found):
-            del kept[source]
-            told.append(f"all {counted(len(found), 'record')} of {source}")
-        else:
-            kept[source] = Samples([(file.without(out), numbers)])
-            told.append(f"{len(out):,} of {counted(len(found), 'record')} of {source}")
-    why = f"left out, as the model has no encoder for {', '.join(sorted(kinds))}"
-    return kept, f"{why}: {', '.join(told)}" if told else ""
 
 
 def data_files(

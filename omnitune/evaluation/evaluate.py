@@ -16,12 +16,12 @@ from omnitune.console import progress_bar
 from omnitune.data.bad_samples import BadSamples, without_broken
 from omnitune.data.feature_cache import FeatureStore
 from omnitune.data.loader import SampleReader
+from omnitune.data.readable import leave_out_unreadable
 from omnitune.data.reading import (
     DataPlace,
     all_task_counts,
     check_media,
     join,
-    leave_out_unreadable,
     media_key,
     media_of,
     read_available,

@@ -18,10 +18,10 @@ from omnitune.config.serving import AnswerConfig
 from omnitune.console import progress_bar
 from omnitune.data.every import WrongRecord, every_record
 from omnitune.data.loader import SampleReader
+from omnitune.data.readable import leave_out_unreadable
 from omnitune.data.reading import (
     DataPlace,
     all_task_counts,
-    leave_out_unreadable,
     read_available,
     split_of,
 )
