@@ -105,7 +105,7 @@ def test_slurm_knows_the_options_of_the_job() -> None:
     options = re.findall(r"^#SBATCH (\S+)", text, re.M)
     assert {option.partition("=")[0] for option in options} <= {
         *("--job-name", "--nodes", "--ntasks-per-node", "--gpus-per-node", "--cpus-per-task"),
-        *("--time", "--requeue", "--open-mode", "--output"),
+        *("--time", "--requeue", "--signal", "--open-mode", "--output"),
     }
     assert "#SBATCH" not in text[first:], "sbatch reads them up to the first command only"
 

@@ -31,6 +31,8 @@ class ServeConfig(Config):
     """largest number of requests in line; more are told to come back later (429)"""
     max_megabytes: Count = 32
     """largest size of a request"""
+    max_upload_seconds: float = Field(120.0, gt=0)
+    """longest time that a request may take to arrive"""
     max_pixels: Count = 25_000_000
     """largest number of pixels of a picture"""
     max_seconds: float = Field(300.0, gt=0)

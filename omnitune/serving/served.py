@@ -21,12 +21,14 @@ class Limits:
     """What a server takes of a client.
 
     Attributes:
-        body_bytes: of a request. pixels, seconds: of one medium.
+        body_bytes, body_seconds: of a request, and until it has arrived.
+        pixels, seconds: of one medium.
         media, turns: of one conversation. choices: answers to one request (``n``).
         waiting: requests in line. rows: answers that are decoded at a time.
     """
 
     body_bytes: int = 32 << 20
+    body_seconds: float = 120.0
     pixels: float = 25_000_000
     seconds: float = 300
     media: int = 16

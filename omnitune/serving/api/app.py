@@ -30,6 +30,7 @@ _SAID = {
     401: "The API key is missing or wrong",
     403: "The request was meant for another host",
     404: "There is no such model",
+    408: "The request took too long to arrive",
     413: "The request or a medium in it is too large",
     429: "Too many wait; Retry-After says when to ask again",
     500: "A fault of the server's",
@@ -90,9 +91,7 @@ def build_app(
     )
     errors.install(app)
     app.add_middleware(errors.Faults)
-    app.add_middleware(
-        Guard, body_bytes=models.first.limits.body_bytes, api_key=api_key, hosts=hosts
-    )
+    app.add_middleware(Guard, limits=models.first.limits, api_key=api_key, hosts=hosts)
     app.add_middleware(Counted, metrics=metrics, paths=PATHS)
     app.state.models, app.state.metrics = models, metrics
     _answering(app, models, metrics)
@@ -103,7 +102,7 @@ def build_app(
 
 def _answering(app: FastAPI, models: Models, metrics: Metrics) -> None:
     """The endpoints that answer."""
-    fails = _fails(400, 404, 413, 429, 500)
+    fails = _fails(400, 404, 408, 413, 429, 500)
     streams = {"content": {"text/event-stream": {"schema": {"type": "string"}}}}
     texts = {"content": {"text/plain": {"schema": {"type": "string"}}, **streams["content"]}}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import re
 from collections.abc import Collection
@@ -13,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from omnitune.serving.api.errors import body_of
+from omnitune.serving.served import Limits
 
 _PORT = re.compile(r":\d*$")
 OPEN = frozenset({"/health"})  # what is told without a key
@@ -22,7 +24,7 @@ class Guard:
     """Refuses what is too large, has no key, or was meant for another host.
 
     Args:
-        body_bytes: of a request, at most.
+        limits: of these, bytes of a request and the time that it may take to arrive.
         api_key: that clients send as ``Authorization: Bearer KEY``; "" for none.
         hosts: names by which clients may call the server; None: any. A page on the web that
             points a name of its own at this machine is so kept out.
@@ -31,11 +33,12 @@ class Guard:
     def __init__(
         self,
         app: ASGIApp,
-        body_bytes: int,
+        limits: Limits,
         api_key: str = "",
         hosts: Collection[str] | None = None,
     ) -> None:
-        self.app, self.body_bytes, self.api_key, self.hosts = app, body_bytes, api_key, hosts
+        self.app, self.api_key, self.hosts = app, api_key, hosts
+        self.body_bytes, self.body_seconds = limits.body_bytes, limits.body_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -46,10 +49,18 @@ class Guard:
             await refusal(scope, receive, send)
             return
         read = 0
+        # A client that sends a byte now and then would hold its connection for ever.
+        end: float | None = asyncio.get_running_loop().time() + self.body_seconds
 
         async def counted() -> Message:
-            nonlocal read
-            message = await receive()
+            nonlocal read, end
+            try:
+                async with asyncio.timeout_at(end):
+                    message = await receive()
+            except TimeoutError:
+                raise HTTPException(408, self._too_slow()) from None
+            if not message.get("more_body"):
+                end = None  # what follows is that the client hangs up, whenever it does
             read += len(message.get("body", b""))
             if read > self.body_bytes:  # a body that comes in pieces does not say its length
                 raise HTTPException(413, self._too_large(read))
@@ -78,6 +89,12 @@ class Guard:
         if length.isdigit() and int(length) > self.body_bytes:
             return _refuse(413, self._too_large(int(length)))
         return None
+
+    def _too_slow(self) -> str:
+        return (
+            f"the request has not arrived within {self.body_seconds:g} seconds; send it again, "
+            "or start the server with a larger --max-upload-seconds"
+        )
 
     def _too_large(self, found: int) -> str:
         return (

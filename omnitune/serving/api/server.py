@@ -84,6 +84,7 @@ def limits_of(config: ServeConfig) -> Limits:
     """What the options say of a client's requests."""
     return Limits(
         body_bytes=config.max_megabytes << 20,
+        body_seconds=config.max_upload_seconds,
         pixels=config.max_pixels,
         seconds=config.max_seconds,
         media=config.max_media,

@@ -2,6 +2,8 @@
 
 import base64
 import io
+import json
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -203,3 +205,16 @@ def test_other_pages_and_hosts_are_kept_out(start: Callable[..., Any]) -> None:
         assert rebound.status_code == 403
         assert "--host" in rebound.json()["error"]["message"]
         assert httpx.get(url, headers={"Host": "LOCALHOST"}).status_code == 200
+
+
+def test_a_body_that_does_not_end_is_told_so(start: Callable[..., Any]) -> None:
+    with start(Limits(body_seconds=0.5)) as (client, _):
+        address = str(client.base_url.host), client.base_url.port
+        with socket.create_connection(address, timeout=20) as line:
+            head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: {address[0]}\r\n"
+            head += "Content-Type: application/json\r\nContent-Length: 90\r\n\r\n{"
+            line.sendall(head.encode())
+            answer = b"".join(iter(lambda: line.recv(65536), b"")).decode()
+    assert answer.startswith("HTTP/1.1 408 ")
+    error = json.loads(answer.partition("\r\n\r\n")[2])["error"]
+    assert "has not arrived within 0.5 seconds" in error["message"]
