@@ -125,7 +125,7 @@ class Deaf:
 
 
 def test_a_store_that_does_not_answer_keeps_no_error_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watch, "_store", Deaf)
+    monkeypatch.setattr(watch, "store", Deaf)
     monkeypatch.setattr(watch, "ASKING", 0.2)
     watching, began = watch.Watch(0, 2, limit=3), time.monotonic()
     watching.begin(6)

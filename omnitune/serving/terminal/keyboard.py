@@ -64,6 +64,8 @@ class Keyboard:
     def wait_for_enter(self, seconds: float | None, going: Callable[[], bool]) -> None:
         """Waits until Enter is pressed, the time is over, or something no longer goes on.
 
+        Only at a terminal Enter is waited for.
+
         Raises:
             EOFError: nothing more can be typed.
             KeyboardInterrupt: Ctrl-C was pressed.
@@ -71,7 +73,9 @@ class Keyboard:
         end = None if seconds is None else time.monotonic() + seconds
         while going() and (end is None or time.monotonic() < end):
             left = 0.1 if end is None else max(0.0, min(0.1, end - time.monotonic()))
-            if select.select([sys.stdin], [], [], left)[0]:
+            if not sys.stdin.isatty():  # its lines are questions; nobody presses Enter
+                time.sleep(left)
+            elif select.select([sys.stdin], [], [], left)[0]:
                 if not sys.stdin.readline():
                     raise EOFError
                 return
