@@ -41,7 +41,7 @@ from benchmarks.workload import WORKLOADS, Workload, corpus_folder, make
 from omnitune.models.export import write_standard
 from omnitune.models.loading import save_omni
 from omnitune.sample import UserError
-from omnitune.serving.api.server import listen
+from omnitune.serving.api.server import leave_a_core, listen
 from omnitune.storage import write_json
 
 SERVERS = ("omnitune", "plain")
@@ -83,6 +83,7 @@ def run_server(kind: str, folder: Path, tokens: int, listener: socket.socket) ->
         from omnitune.serving.api.app import build_app
         from omnitune.serving.served import Served
 
+        leave_a_core()
         model = load_model(folder / "omni.pt")
         model.renderer.ends = frozenset()  # how long an answer is does not depend on chance
         app = build_app([Served("tiny", model)])

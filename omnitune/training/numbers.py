@@ -25,7 +25,7 @@ REMEMBERED = 64  # newest losses, whose median a step's is compared with
 ENOUGH = 20  # losses from which on there is a usual one
 # A leap lies so many times above all of them but one, which may be a leap itself: losses of small
 # batches differ by much, and small losses by many times.
-LEAP = 2.0
+LEAP = 4.0
 
 Each = Sequence[tuple[Sequence[float], Sequence[float]]]
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+import torch
 import uvicorn
 from fastapi import FastAPI
 
@@ -18,6 +19,7 @@ from omnitune.serving.api.app import build_app
 from omnitune.serving.folder import require_model
 from omnitune.serving.python import load_model
 from omnitune.serving.served import Limits, Served
+from omnitune.storage import usable_cores
 
 API_KEY = "OMNITUNE_API_KEY"
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
@@ -40,6 +42,7 @@ def serve(
     for folder in config.ckpt_dir:
         require_model(folder)
     listener = listen(config.host, config.port)
+    leave_a_core()
     with listener:
         served = load_all(config)
         key = config.api_key or os.environ.get(API_KEY, "")
@@ -114,6 +117,15 @@ def listen(host: str, port: int) -> socket.socket:
             "--port, or --host"
         ) from None
     return found
+
+
+def leave_a_core() -> None:
+    """Leaves a core to the event loop, unless the user said how many threads compute.
+
+    Where all cores compute, each token waits for its turn to be sent.
+    """
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, usable_cores() - 1))
 
 
 def is_loopback(host: str) -> bool:
