@@ -126,6 +126,14 @@ class Index:
         pairs = zip(self.task_S[span].tolist(), self.questions_S[span].tolist(), strict=True)
         return [(self.tasks[task], questions) for task, questions in pairs]
 
+    def asking(self, judge: Callable[[str], bool]) -> np.ndarray:
+        """Whether each record has a question of a task that passes."""
+        of_task_S = np.array([judge(task) for task in self.tasks], bool)[self.task_S]
+        record_S = np.repeat(np.arange(len(self.single_N) - 1), np.diff(self.single_N))
+        asking_N = np.zeros(len(self.single_N) - 1, bool)
+        asking_N[record_S[of_task_S]] = True
+        return asking_N
+
     def records_showing(self, modality: str) -> np.ndarray:
         """Numbers of the records that show a medium of a kind, in order."""
         if modality not in self.modalities:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from omnitune.config.settings import quoted
 from omnitune.containers.cache import cache_folder
@@ -368,6 +370,15 @@ def all_task_counts(samples: Sequence[Sample]) -> Iterator[list[tuple[str, int]]
     if isinstance(samples, Samples):
         return samples.all_task_counts()
     return (sample.task_counts() for sample in samples)
+
+
+def asking(samples: Sequence[Sample], judge: Callable[[str], bool]) -> np.ndarray:
+    """Places of the samples with a question of a task that passes; of a file none is read."""
+    if isinstance(samples, Samples):
+        return np.flatnonzero(samples.asking(judge))
+    return np.array(
+        [n for n, one in enumerate(samples) if any(judge(task) for task, _ in one.task_counts())]
+    )
 
 
 def check_media(samples: Sequence[Sample]) -> None:

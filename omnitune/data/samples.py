@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from itertools import accumulate, islice
@@ -187,6 +187,11 @@ class Samples(Sequence[Sample]):
         return (
             source.index.task_counts(int(n)) for source, numbers in self.pieces for n in numbers
         )
+
+    def asking(self, judge: Callable[[str], bool]) -> np.ndarray:
+        """Whether each has a question of a task that passes, without reading it."""
+        found = [source.index.asking(judge)[np.asarray(n)] for source, n in self.pieces]
+        return np.concatenate([np.zeros(0, bool), *found])
 
     def difficulties(self) -> np.ndarray:
         """Difficulty of each, without reading it."""

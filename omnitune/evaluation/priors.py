@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from omnitune.data.reading import all_task_counts
+from omnitune.data.reading import asking
 from omnitune.evaluation.metrics import metric_of, normalise_answer
 from omnitune.evaluation.scoring import Priors, questions_of
 from omnitune.sample import Sample
 
-COUNTED = 20_000  # records whose answers stand for those of all
+COUNTED = 8_000  # records whose answers stand for those of all
 
 
 def answer_priors(samples: Sequence[Sample], seed: int = 0) -> Priors:
@@ -27,11 +27,7 @@ def answer_priors(samples: Sequence[Sample], seed: int = 0) -> Priors:
     Returns:
         normalised answers by task and kind; under the kind "" that of the whole task.
     """
-    judged = (
-        any(metric_of(task).whole_answers for task, _ in task_counts)
-        for task_counts in all_task_counts(samples)
-    )
-    numbers = np.flatnonzero(np.fromiter(judged, dtype=bool))
+    numbers = asking(samples, lambda task: metric_of(task).whole_answers)
     if len(numbers) > COUNTED:
         rng = np.random.default_rng(seed)
         numbers = np.sort(rng.choice(numbers, COUNTED, replace=False))

@@ -14,6 +14,7 @@ from omnitune.data import samples as reading_samples
 from omnitune.data.index import Index, build_index, difficulties
 from omnitune.data.reading import (
     all_task_counts,
+    asking,
     join,
     media_of,
     read_available,
@@ -90,6 +91,8 @@ def test_indexed_samples_equal_a_plain_parse(
             chosen = split_of(samples, split)
             assert list(chosen) == [s for s in expected if s.split == split]
             assert list(all_task_counts(chosen)) == [s.task_counts() for s in chosen]
+            for judge in ("text".__eq__, "image_qa".__eq__):
+                assert asking(chosen, judge).tolist() == asking(list(chosen), judge).tolist()
         assert samples.splits == {s.split for s in expected}
         assert list(media_of(samples)) == list(first_shown(expected))
         held_out = split_of(samples, "test")
