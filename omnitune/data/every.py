@@ -8,6 +8,7 @@ from heapq import merge
 from itertools import accumulate
 from operator import itemgetter
 
+from omnitune.containers.base import Unreadable
 from omnitune.data.place import Place
 from omnitune.data.samples import IndexedSource, Samples
 from omnitune.sample import Sample, UserError
@@ -72,11 +73,14 @@ def _wrong(
     places = {(file, within) for file, within in _wrong_places(source)}
     for n, (path, container) in enumerate(source.files):
         left = {within for file, within in places if file == n}
-        for within, (start, length, values) in enumerate(container.scan(path) if left else ()):
+        found = container.scan_stretch(path, lenient=True) if left else ()
+        for within, (start, length, values, _) in enumerate(found):
             if within not in left:
                 continue
             place = Place(starts[n] + within, path, within, start, length)
             try:
+                if isinstance(values, Unreadable):
+                    raise values.error
                 source.parse(place, values)
             except UserError as error:
                 yield place.number, WrongRecord(name, place.number, str(error))

@@ -87,7 +87,12 @@ class AnswerFile:
             self._file.truncate(0)
             write_json(settings, asked)
             return
-        before = read_json_object(settings) if settings.is_file() else {}
+        if not settings.is_file():
+            raise UserError(
+                f"{self.path}: is no file that omnitune wrote answers to (there is no "
+                f"{settings.name} beside it); give another --out, or --overwrite"
+            )
+        before = read_json_object(settings)
         if other := [name for name in asked if before.get(name) != asked[name]]:
             raise UserError(
                 f"{self.path}: holds answers that were made with another {' and '.join(other)}; "

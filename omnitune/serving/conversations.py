@@ -51,6 +51,8 @@ def write_conversation(path: Path, turns: Sequence[Turn], system: str = "") -> N
         raise UserError(f"{path}: is there already and holds no conversation; give another name")
     saved = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     values = {"format": FORMAT, "saved": saved, "settings": {"system": system}, "turns": turns}
+    if not path.parent.is_dir():  # rather a slip than a wish for a new one
+        raise UserError(f"{path}: there is no folder {path.parent}; make it, or name another")
     try:
         with replacing(path) as file:
             text = json.dumps(values, ensure_ascii=False, indent=1) + "\n"
@@ -67,7 +69,9 @@ def read_conversation(path: Path) -> tuple[list[Turn], str]:
     """
     if not path.exists():
         raise UserError(f"{path}: no such file; expected a conversation that was saved")
-    values = read_json_object(path)
+    # JSON can escape halves of characters, which no tokenizer takes.
+    text = json.dumps(read_json_object(path), ensure_ascii=False)
+    values = json.loads(text.encode("utf-8", "replace"))
     turns = values.get("turns")
     if values.get("format") != FORMAT or not isinstance(turns, list):
         raise UserError(f"{path}: is no conversation that /save or the page's Save wrote")

@@ -168,7 +168,8 @@ class Scheduler:
                 self._batch = RunningBatch(self.model, self.renderer.ends)
                 if not isinstance(error, Exception):  # Ctrl-C is no fault of the model's
                     raise
-            self.running = {row: job for row, job in self.running.items() if not job.done}
+            # Who hangs up while a step is computed leaves with the next one, as its row does.
+            self.running = {row: self.running[row] for row in self._batch.rows}
 
     def wait_for(self, job: Job) -> None:
         """Takes turns until something new came of a job, or another thread has ended it."""
@@ -237,8 +238,9 @@ class Scheduler:
         job.on_change(job, piece)
 
     def _fail(self, jobs: Sequence[Job], error: BaseException) -> None:
+        """Tells jobs that there will be no answer; a last token may be drawn and not told yet."""
         for job in jobs:
-            if not job.finish:
+            if not job.ended and job.finish != CANCELLED:
                 job.error = error
                 job.on_change(job, "")
 

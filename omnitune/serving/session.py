@@ -99,7 +99,7 @@ class ChatSession:
         """What goes into the next turn, in the order of the registry, as in the training data."""
         return tuple(media for media, _ in self._pending)
 
-    def attach(self, path: Path, modality: str) -> int:
+    def attach(self, path: str | Path, modality: str) -> int:
         """Reads and encodes a file for the next turn; returns the tokens that it takes.
 
         The file is not read again: a conversation keeps what was attached, not what the file
@@ -112,6 +112,7 @@ class ChatSession:
         """
         if modality not in self.model.modalities:
             raise UserError(f"this model has no encoder for {modality}")
+        path = Path(path)
         with named_in_errors(path):
             self.model.modalities[modality].medium.check(path)  # before a pipe is waited for
             inputs = self.model.modalities[modality].read(path)

@@ -122,6 +122,25 @@ def test_data_that_change_are_told(
     assert "answers another question than q asks now in its record 1" in capsys.readouterr().err
 
 
+def test_a_broken_line_ends_alone(folder: Path, tmp_path: Path) -> None:
+    data, out = tmp_path / "q.jsonl", tmp_path / "a.jsonl"
+    data.write_text('{"question": "1?"}\n{broken\n{"question": "3?"}\n')
+    assert run(folder, out, data=str(data)) == 1
+    first, wrong, last = read(out)
+    assert "not valid JSON" in wrong["error"]
+    assert (first["question"], last["question"], last["number"]) == ("1?", "3?", 2)
+
+
+def test_a_file_of_something_else_is_no_answers(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "a.jsonl"
+    out.write_text("hello\n")
+    assert run(folder, out) == 2
+    assert "is no file that omnitune wrote answers to" in capsys.readouterr().err
+    assert out.read_text() == "hello\n"
+
+
 def test_a_wrong_record_ends_alone(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -11,6 +11,7 @@ from helpers import tiny_model, tiny_renderer
 
 from omnitune import ChatModel
 from omnitune.sample import UserError
+from omnitune.serving import decoding
 from omnitune.serving.decoding import Sampling
 from omnitune.serving.engine import Engine
 from omnitune.serving.prompts import Turn
@@ -164,6 +165,36 @@ def test_a_fault_in_a_step_ends_who_is_in_it(
         scheduler.turn()
     assert [isinstance(job.error, TypeError) for job in jobs] == [True, True, False]
     assert len(jobs[2].told) == 4
+
+
+def test_who_hangs_up_while_a_step_is_computed_is_not_the_others_end(
+    model: ChatModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scheduler = scheduler_of(model)
+    one, other = jobs_of(scheduler, model, [6, 6])
+    scheduler.submit([one, other])
+    step = decoding.decode_step
+    with monkeypatch.context() as patch:
+        patch.setattr(decoding, "decode_step", lambda *given: (other.cancel(), step(*given))[1])
+        scheduler.turn()
+    while not scheduler.idle:
+        scheduler.turn()
+    assert (one.finish, len(one.told), one.error) == ("length", 6, None)
+    assert len(other.told) == 1
+
+
+def test_whose_last_token_was_drawn_hears_of_a_fault_before_it_was_told(model: ChatModel) -> None:
+    scheduler = scheduler_of(model)
+    one, other = jobs_of(scheduler, model, [3, 1])
+    told: list[bool] = []
+    other.on_change = lambda job, piece: told.append(job.done)
+    one.wording.add = lambda token: [][token]  # type: ignore[method-assign]
+    scheduler.submit([one, other])
+    scheduler.turn()
+    assert told == [True]
+    assert isinstance(one.error, IndexError)
+    assert isinstance(other.error, IndexError)
+    assert scheduler.idle
 
 
 @asynccontextmanager

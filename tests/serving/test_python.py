@@ -101,7 +101,7 @@ def test_pieces_add_up(model: ChatModel, folder: Path) -> None:
 
 def test_several_turns(model: ChatModel, folder: Path) -> None:
     session = model.session(20)
-    session.attach(folder / "a.png", "image")
+    session.attach(str(folder / "a.png"), "image")
     first = "".join(session.ask("what is it?"))
     second = "".join(session.ask("and why?"))
     turns = [

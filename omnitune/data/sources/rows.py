@@ -101,6 +101,13 @@ class FolderDialect(ForeignDialect):
         return [key for key in super().unread(record) if not _names_file(key)]
 
 
+# How cameras, recorders and programs begin the names of their files: these are no classes.
+_NO_CLASS = frozenset(
+    "audio capture clip dsc dscf dscn file frame gopr image img mov photo pic picture pxl rec "
+    "recording sample scan screenshot sound speech track vid video voice wav".split()
+)
+
+
 class LabelledDialect(ForeignDialect):
     """A folder of media whose names, or whose folders' names, are the answers."""
 
@@ -119,7 +126,8 @@ class LabelledDialect(ForeignDialect):
             raise origin.wrong(f'"{FILE}" is {as_found(file)}, expected the path of a medium')
         path = Path(file)
         first, *others = path.stem.replace("-", "_").split("_")
-        if len(path.parts) == 1 and others and others[-1].isdigit():  # 3_jackson_0.wav
+        numbered = len(path.parts) == 1 and others and others[-1].isdigit()
+        if numbered and first.lower() not in _NO_CLASS:  # 3_jackson_0.wav
             label = first
         if not isinstance(label, str) or is_blank(label):
             raise origin.wrong(

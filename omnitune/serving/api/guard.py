@@ -17,6 +17,7 @@ from omnitune.serving.api.errors import body_of
 from omnitune.serving.served import Limits
 
 _PORT = re.compile(r":\d*$")
+CLOSE = {"Connection": "close"}  # the rest of the request is not waited for
 OPEN = frozenset({"/health"})  # what is told without a key
 
 
@@ -58,12 +59,12 @@ class Guard:
                 async with asyncio.timeout_at(end):
                     message = await receive()
             except TimeoutError:
-                raise HTTPException(408, self._too_slow()) from None
+                raise HTTPException(408, self._too_slow(), CLOSE) from None
             if not message.get("more_body"):
                 end = None  # what follows is that the client hangs up, whenever it does
             read += len(message.get("body", b""))
             if read > self.body_bytes:  # a body that comes in pieces does not say its length
-                raise HTTPException(413, self._too_large(read))
+                raise HTTPException(413, self._too_large(read), CLOSE)
             return message
 
         await self.app(scope, counted, send)

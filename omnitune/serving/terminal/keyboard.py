@@ -61,6 +61,10 @@ class Keyboard:
         self._keep(self.readline, before)
         return line
 
+    def held_words(self) -> bool:
+        """Whether the line that was broken off by Ctrl-C held anything."""
+        return bool(self.readline and self.readline.get_line_buffer())
+
     def wait_for_enter(self, seconds: float | None, going: Callable[[], bool]) -> None:
         """Waits until Enter is pressed, the time is over, or something no longer goes on.
 

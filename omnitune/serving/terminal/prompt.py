@@ -126,6 +126,9 @@ class Terminal:
                 return None
             except KeyboardInterrupt:
                 print()
+                if self.keyboard.held_words():  # a line is cleared
+                    pressed = False
+                    continue
                 if pressed:
                     return None
                 pressed = True
@@ -306,7 +309,7 @@ class Terminal:
             return
         aside(f"system text: {text}")
         if taught is False:
-            aside("this model was taught without a system text: it may pay no heed to it")
+            aside("this model was taught without a system text: it may ignore it, or answer worse")
         elif taught is None:
             aside("whether this model was taught with a system text is not known")
 

@@ -116,6 +116,6 @@ def _unpacked(medium: dict[str, str], folder: Path) -> Media:
     """A medium of a saved conversation as a file; its name is anybody's."""
     name = Path(printable(medium["name"]).replace("\\", "/")).name
     name = name.encode("utf-8", "ignore")[-LONGEST_NAME:].decode(errors="ignore")
-    path = folder / (name or "medium")
+    path = folder / (name if name.strip(".") else "medium")
     path.write_bytes(conversations.content_of(medium))
     return Media(medium["kind"], path)

@@ -348,6 +348,7 @@ WRONG: list[tuple[str, Values, str]] = [
     ("folder", {"file_name": "a.xyz", "text": "b"}, "suffix is of no known medium"),
     ("labelled", {"file": "a.png", "label": ""}, "no folder of a class"),
     ("labelled", {"file": "agent-pass.wav", "label": ""}, "no folder of a class"),
+    ("labelled", {"file": "IMG_1000.png", "label": ""}, "no folder of a class"),
     ("vqa", {"question": "a", "image_id": 7, "answers": ["b"]}, '"image_id" 7'),
     ("webdataset", {"__key__": "1", "mp4": "::/mp4", "txt": "b"}, "is a video"),
 ]

@@ -216,5 +216,6 @@ def test_a_body_that_does_not_end_is_told_so(start: Callable[..., Any]) -> None:
             line.sendall(head.encode())
             answer = b"".join(iter(lambda: line.recv(65536), b"")).decode()
     assert answer.startswith("HTTP/1.1 408 ")
+    assert "connection: close" in answer.lower()
     error = json.loads(answer.partition("\r\n\r\n")[2])["error"]
     assert "has not arrived within 0.5 seconds" in error["message"]

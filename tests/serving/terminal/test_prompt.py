@@ -1,5 +1,6 @@
 """The commands of the prompt, and files in the middle of what is typed."""
 
+import base64
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -74,7 +75,10 @@ def test_other_words_stay(
     ("taught", "told"),
     [
         (True, ""),
-        (False, "(this model was taught without a system text: it may pay no heed to it)\n"),
+        (
+            False,
+            "(this model was taught without a system text: it may ignore it, or answer worse)\n",
+        ),
         (None, "(whether this model was taught with a system text is not known)\n"),
     ],
 )
@@ -232,6 +236,25 @@ def test_a_conversation_of_the_page_is_loaded(
     assert not err
     assert [message.text for message in talk.session.messages] == ["hi", "of mine"]
     assert talk.transcript.turns[0]["reference"] == "ho"
+
+
+def test_halves_of_characters_and_names_of_dots_end_no_chat(
+    converse: Converse, session: ChatSession, tmp_path: Path
+) -> None:
+    wave = {"kind": "audio", "name": "..", "type": "audio/wav"}
+    content = write_wave(tmp_path / "q.wav").read_bytes()
+    wave["uri"] = f"data:audio/wav;base64,{base64.b64encode(content).decode()}"
+    said = [{"model": "mine", "title": "mine", "text": "\udc80"}]
+    path = page_file(tmp_path, text="\udc80", media=[wave], answers=said)
+    out, err = converse(f"/load {path}", "and now?")
+    assert not err
+    assert len(answers(out)) == 2
+
+
+def test_save_makes_no_folder(converse: Converse, tmp_path: Path) -> None:
+    _, err = converse("hello", f"/save {tmp_path}/none/a.json")
+    assert "there is no folder" in err
+    assert not (tmp_path / "none").exists()
 
 
 def test_names_of_media_stay_in_their_folder(
