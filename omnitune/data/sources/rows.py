@@ -103,8 +103,7 @@ class FolderDialect(ForeignDialect):
 
 # How cameras, recorders and programs begin the names of their files: these are no classes.
 _NO_CLASS = frozenset(
-    "audio capture clip dsc dscf dscn file frame gopr image img mov photo pic picture pxl rec "
-    "recording sample scan screenshot sound speech track vid video voice wav".split()
+    ["audio", "capture", "clip", "dsc", "dscf", "dscn", "file", "frame", "gopr", "image", "img", "mov", "photo", "pic", "picture", "pxl", "rec", "recording", "sample", "scan", "screenshot", "sound", "speech", "track", "vid", "video", "voice", "wav"]
 )
 
 
