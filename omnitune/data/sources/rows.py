@@ -102,9 +102,23 @@ class FolderDialect(ForeignDialect):
 
 
 # How cameras, recorders and programs begin the names of their files: these are no classes.
-_NO_CLASS = frozenset(
-    ["audio", "capture", "clip", "dsc", "dscf", "dscn", "file", "frame", "gopr", "image", "img", "mov", "photo", "pic", "picture", "pxl", "rec", "recording", "sample", "scan", "screenshot", "sound", "speech", "track", "vid", "video", "voice", "wav"]
-)
+_NO_CLASS = {
+    *(
+        "img",
+        "image",
+        "picture",
+        "pic",
+        "photo",
+        "screenshot",
+        "scan",
+        "dsc",
+        "dscf",
+        "dscn",
+        "pxl",
+    ),
+    *("audio", "sound", "speech", "voice", "clip", "track", "rec", "recording", "sample", "wav"),
+    *("video", "vid", "mov", "gopr", "frame", "capture", "file"),
+}
 
 
 class LabelledDialect(ForeignDialect):
