@@ -103,21 +103,9 @@ class FolderDialect(ForeignDialect):
 
 # How cameras, recorders and programs begin the names of their files: these are no classes.
 _NO_CLASS = {
-    *(
-        "img",
-        "image",
-        "picture",
-        "pic",
-        "photo",
-        "screenshot",
-        "scan",
-        "dsc",
-        "dscf",
-        "dscn",
-        "pxl",
-    ),
+    *("img", "image", "picture", "pic", "photo", "screenshot", "scan", "dsc", "dscf", "dscn"),
     *("audio", "sound", "speech", "voice", "clip", "track", "rec", "recording", "sample", "wav"),
-    *("video", "vid", "mov", "gopr", "frame", "capture", "file"),
+    *("video", "vid", "mov", "gopr", "frame", "capture", "file", "pxl"),
 }
 
 
