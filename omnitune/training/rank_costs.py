@@ -12,8 +12,10 @@ from typing import Any
 from torch import nn
 
 from omnitune.config.sft import SftConfig
+from omnitune.media.base import counted
 from omnitune.models.omni import OmniModel
 from omnitune.sample import UserError
+from omnitune.training.devices import HERE
 from omnitune.training.memory import divided, weight_bytes
 
 # Bytes a second that a GPU is assumed to send: to one of its machine (NVLink of Hopper, 450e9 at
@@ -47,7 +49,9 @@ def share_out(
     whole = terms | {"buckets": terms["gradients"]}
     apart = divided(terms, shards) | {"gathered": gathered_bytes(model)}
     memory = {"ddp": whole, "fsdp": apart}
-    room = ROOM * plan["device_memory"]
+    # A GPU is a rank's own; a machine's cores and memory are those of all its ranks.
+    together = min(ranks, per_machine) if plan["device"] == HERE else 1
+    room = ROOM * plan["device_memory"] / together
     asked = config.parallel.mode
     if asked not in memory:
         asked = "ddp" if sum(whole.values()) <= room else "fsdp"
@@ -57,7 +61,7 @@ def share_out(
     inside = (shards if asked == "fsdp" else ranks) <= per_machine
     seconds = in_group / (REACHED * (WITHIN if inside else BETWEEN))
     seconds += in_copies / (REACHED * (WITHIN if ranks <= per_machine else BETWEEN))
-    computing = plan["step_seconds"] / ranks
+    computing = plan["step_seconds"] * together / ranks
     return {
         "count": ranks,
         "machines": -(-ranks // per_machine),
@@ -123,13 +127,15 @@ def rank_lines(found: Mapping[str, Any]) -> list[str]:
     """The figures in words."""
     gib = 2**30
     terms = ", ".join(f"{name} {size / gib:.3f}" for name, size in found["memory"].items())
-    low, high = found["hours"]
+    low, high = (f"{hours:.2f}" for hours in found["hours"])
+    spread = f" if all sending is hidden behind computing, {high} if none is"
     return [
-        f"{found['count']} ranks on {found['machines']} machines, {found['mode']}: each takes "
+        f"{found['count']} ranks on {counted(found['machines'], 'machine')}, {found['mode']}: each "
+        "takes "
         f"{found['memory_total'] / gib:.3f} GiB ({terms})",
         f"  each sends {found['bytes_sent_per_step'] / 1e9:.3g} GB a step: "
         f"{found['sending_seconds']:.2g} s, beside {found['computing_seconds']:.2g} s of computing",
-        f"  {low:.2f} hours if all sending is hidden behind computing, {high:.2f} if none is",
+        f"  {low} hours{spread if high != low else ''}",
         f"  largest model that would fit, trained whole: {found['largest']['ddp'] / 1e9:.2f} "
         f"billion weights under ddp, {found['largest']['fsdp'] / 1e9:.2f} under fsdp",
     ]

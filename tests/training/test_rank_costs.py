@@ -51,6 +51,12 @@ def test_each_rank_takes_less_and_sends_something(home: Path) -> None:
     assert low <= high
 
 
+def test_ranks_of_one_machine_share_its_processor(home: Path) -> None:
+    plan = plan_run(sft_settings(home), "cpu", ranks=4, per_machine=2)
+    assert plan["ranks"]["machines"] == 2
+    assert plan["ranks"]["computing_seconds"] == pytest.approx(plan["step_seconds"] / 2)
+
+
 def test_a_grid_that_does_not_fit_is_refused(home: Path) -> None:
     config = sft_settings(home, parallel={"mode": "fsdp", "shard": 3, "replicate": 2})
     with pytest.raises(UserError, match="--ranks 8"):
