@@ -74,10 +74,11 @@ class Keyboard:
             EOFError: nothing more can be typed.
             KeyboardInterrupt: Ctrl-C was pressed.
         """
+        typed = sys.stdin.isatty()
         end = None if seconds is None else time.monotonic() + seconds
         while going() and (end is None or time.monotonic() < end):
             left = 0.1 if end is None else max(0.0, min(0.1, end - time.monotonic()))
-            if not sys.stdin.isatty():  # its lines are questions; nobody presses Enter
+            if not typed:  # its lines are questions; nobody presses Enter
                 time.sleep(left)
             elif select.select([sys.stdin], [], [], left)[0]:
                 if not sys.stdin.readline():
