@@ -18,7 +18,6 @@ import base64
 import io
 import json
 import multiprocessing
-import os
 import re
 import socket
 import statistics
@@ -98,12 +97,15 @@ class Server(NamedTuple):
 
     @property
     def cpu_seconds(self) -> float:
-        """Time on the processor so far, all threads together; NaN where the system hides it."""
+        """Time on the processor so far, all threads together; NaN where the system hides it.
+
+        Linux numbers the clock of another process so (`clock_getcpuclockid(3)`). It counts
+        nanoseconds; `/proc/PID/stat` counts hundredths of a second, and a short answer takes less.
+        """
         try:
-            fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        except OSError:
+            return time.clock_gettime(~self.pid << 3 | 2)
+        except (AttributeError, OSError):
             return float("nan")
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 @contextmanager
