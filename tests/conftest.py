@@ -1,4 +1,4 @@
-"""Shared by all tests: no network, two threads, one seed; data and parts for stage E."""
+"""Shared by all tests: no network, two threads, one seed each; data and parts for stage E."""
 
 import os
 
@@ -19,19 +19,47 @@ import numpy as np
 import pytest
 import torch
 from helpers import ENCODERS, tiny_model, tiny_tokenizer, write_image, write_wave
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 
 from omnitune.models.loading import save_encoder, save_thinker
 from omnitune.sources import SOURCES
 from omnitune.training import precision
 
+# The same examples each time, however slow the machine is and whatever it found before. To look
+# for others: `pytest --hypothesis-profile=default`.
+hypothesis_settings.register_profile(
+    "the same",
+    derandomize=True,
+    deadline=None,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+hypothesis_settings.load_profile("the same")
 
-@pytest.fixture(scope="session", autouse=True)
-def _seed_threads_and_precision() -> Iterator[None]:
-    """What is compared must run in one precision, whatever the processor has units for."""
-    torch.set_num_threads(2)
+
+def seed_all() -> None:
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """What the fixtures draw does not depend on the tests that this process ran before."""
+    seed_all()
+    torch.set_num_threads(2)
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    """What a test draws does not depend on which fixtures were made for it."""
+    seed_all()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _precision() -> Iterator[None]:
+    """What is compared must run in one precision, whatever the processor has units for."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(precision, "has_bf16_units", lambda: False)
         yield

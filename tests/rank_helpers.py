@@ -22,10 +22,23 @@ SECONDS = 120.0  # after which a rank tells where it is and ends
 needs_fork = pytest.mark.skipif(sys.platform != "linux", reason="the test forks its ranks")
 
 
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+def hold_port() -> socket.socket:
+    """A free port that the system gives to nobody else while this is open.
+
+    It does not listen, so that rank 0 may: both allow the other to use the address.
+    """
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind(("127.0.0.1", 0))
+    return held
+
+
+def wait_until(condition: Callable[[], Any], seconds: float = SECONDS) -> None:
+    """Waits for what another process or thread does."""
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, f"in vain for {seconds:g} s"
+        time.sleep(0.01)
 
 
 def environment(rank: int, count: int, port: int) -> dict[str, str]:
@@ -52,8 +65,14 @@ def on_ranks(count: int, function: Callable[[int], Any], seconds: float = SECOND
 
     A rank that is killed returns None.
     """
-    context = multiprocessing.get_context("fork")
-    port, pipes, others = free_port(), [], []
+    with hold_port() as held:
+        return _on_ranks(count, held.getsockname()[1], function, seconds)
+
+
+def _on_ranks(
+    count: int, port: int, function: Callable[[int], Any], seconds: float
+) -> list[Any]:
+    context, pipes, others = multiprocessing.get_context("fork"), [], []
     for rank in range(count):
         ours, theirs = context.Pipe(duplex=False)
         arguments = (rank, count, port, function, theirs)

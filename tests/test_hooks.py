@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -38,7 +37,7 @@ def test_either_may_be_imported_first(code: str) -> None:
 
 
 def test_help_is_quick() -> None:
-    started = time.process_time()
-    before = time.monotonic()
-    run("from omnitune.cli import main; main(['--help'])")
-    assert time.monotonic() - before < 5 or time.process_time() - started < 1
+    """To import torch or what builds on it takes seconds."""
+    code = "import sys\nfrom omnitune.cli import main\nmain(['--help'])\n"
+    heavy = "{'torch', 'transformers', 'numpy', 'pydantic', 'PIL'}"
+    assert run(f"{code}print(sorted({heavy} & set(sys.modules)))").splitlines()[-1] == "[]"

@@ -14,6 +14,7 @@ from torch import nn
 from omnitune.config.parallel import ParallelSettings
 from omnitune.distributed import sharding
 from omnitune.distributed.opening import open_ranks
+from omnitune.distributed.protocol import Distributed
 from omnitune.storage import write_checkpoint
 from omnitune.training.plan_lines import peak_resident, resident
 
@@ -51,9 +52,9 @@ def test_the_weights_are_those_that_were_divided(everywhere: bool) -> None:
 class Large(nn.Module):
     """Has what is asked of a model to divide it."""
 
-    def __init__(self) -> None:
+    def __init__(self, width: int = WIDTH) -> None:
         super().__init__()
-        layers = [nn.Linear(WIDTH, WIDTH, bias=False) for _ in range(LAYERS)]
+        layers = [nn.Linear(width, width, bias=False) for _ in range(LAYERS)]
         self.thinker = nn.Module()
         self.thinker.layers = nn.ModuleList(layers)
         self.thinker.get_decoder = lambda: SimpleNamespace(layers=self.thinker.layers)  # type: ignore[assignment]
@@ -62,17 +63,22 @@ class Large(nn.Module):
 
 def peak_of(rank: int, folder: Path) -> dict[str, float]:
     """Peak memory, as a share of the model's, of gathering it on rank 0 and writing it."""
-    empty = resident()
     with open_ranks(SETTINGS, torch.device("cpu")) as ranks, pytest.MonkeyPatch.context() as patch:
         patch.setattr(sharding, "fits_whole", lambda *_: False)
+        gather(rank, ranks, Large(64), folder)  # brings torch's own code into memory
+        empty = resident()
         model = Large()
         size = sum(p.numel() * p.element_size() for p in model.parameters())
-        ranks.prepare(model)
-        Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
-        ranks.make_whole(model)
-        if rank == 0:
-            write_checkpoint(folder / "omni.pt", {"model": model.state_dict()})
+        gather(rank, ranks, model, folder)
         return {"peak": (peak_resident() - empty) / size}
+
+
+def gather(rank: int, ranks: Distributed, model: nn.Module, folder: Path) -> None:
+    ranks.prepare(model)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    ranks.make_whole(model)
+    if rank == 0:
+        write_checkpoint(folder / "omni.pt", {"model": model.state_dict()})
 
 
 @pytest.mark.slow

@@ -49,7 +49,7 @@ def passes(rank: int, folder: Path, mode: str, kind: str) -> list[float]:
     if kind == "divided encoders":
         sharding.SMALL = 0
     made = batches(folder, model)
-    settings = ParallelSettings(mode=mode, timeout=20)
+    settings = ParallelSettings(mode=mode, timeout=60)
     norms = []
     with open_ranks(settings, torch.device("cpu")) as ranks:
         ranks.prepare(model)

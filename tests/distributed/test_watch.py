@@ -2,15 +2,16 @@
 
 import os
 import signal
-import time
+import threading
 from datetime import timedelta
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
-from rank_helpers import needs_fork, on_ranks, whole
+from rank_helpers import needs_fork, on_ranks, wait_until, whole
 
 from omnitune.config.parallel import ParallelSettings
 from omnitune.distributed import torch_ranks, watch
@@ -19,23 +20,27 @@ from omnitune.distributed.watch import HangError, LostRankError
 from omnitune.sample import UserError
 
 
-def wait_in_vain(rank: int) -> str:
+def wait_in_vain(rank: int, folder: Path) -> str:
     settings = ParallelSettings(mode="ddp", timeout=2)
     with open_ranks(settings, torch.device("cpu")) as ranks:
         ranks.begin(6)
-        if rank == 0:
-            ranks.begin(7)
-            try:
-                ranks.sum([1.0])
-            except HangError as error:
-                return f"said: {error}"
-            return "no error"
-        time.sleep(6)
-        return "slept"
+        if rank:
+            (folder / "begun").touch()
+            wait_until((folder / "told").exists)
+            return "did not come"
+        wait_until((folder / "begun").exists)
+        ranks.begin(7)
+        try:
+            ranks.sum([1.0])
+        except HangError as error:
+            return f"said: {error}"
+        finally:
+            (folder / "told").touch()
+        return "no error"
 
 
 def lose_the_other(rank: int) -> str:
-    settings = ParallelSettings(mode="ddp", timeout=20)
+    settings = ParallelSettings(mode="ddp", timeout=60)
     with open_ranks(settings, torch.device("cpu")) as ranks:
         ranks.begin(3)
         if rank:
@@ -49,7 +54,7 @@ def lose_the_other(rank: int) -> str:
 
 def lose_the_other_unseen(rank: int) -> str:
     """In a call that is torch's own affair, such as the gathering of a divided weight."""
-    settings = ParallelSettings(mode="ddp", timeout=20)
+    settings = ParallelSettings(mode="ddp", timeout=60)
     try:
         with open_ranks(settings, torch.device("cpu")) as ranks:
             ranks.sum([1.0])
@@ -68,11 +73,11 @@ def test_a_rank_that_is_lost_in_any_call_is_told_of() -> None:
     assert "rank 0 lost another rank" in said
 
 
-def meet_for(rank: int, lose: str) -> str:
+def meet_for(rank: int, lose: str, folder: Path) -> str:
     """Rank 1 does not come, or is killed while the groups are made."""
     torch_ranks.FIRST_MEETING = timedelta(seconds=3)
     if rank and lose == "before":
-        time.sleep(4)
+        wait_until((folder / "told").exists)
         return "did not come"
     made = dist.new_group
 
@@ -89,12 +94,14 @@ def meet_for(rank: int, lose: str) -> str:
             return "met"
     except (HangError, LostRankError) as error:
         return f"said: {error}"
+    finally:
+        (folder / "told").touch()
 
 
 @needs_fork
 @pytest.mark.parametrize("lose", ["before", "within"])
-def test_who_meets_nobody_does_not_wait_for_ever(lose: str) -> None:
-    said = on_ranks(2, partial(meet_for, lose=lose), 30)[0]
+def test_who_meets_nobody_does_not_wait_for_ever(tmp_path: Path, lose: str) -> None:
+    said = on_ranks(2, partial(meet_for, lose=lose, folder=tmp_path))[0]
     assert said.startswith("said: rank 0")
     assert "for the others to meet" in said
 
@@ -107,8 +114,8 @@ def test_a_lost_rank_is_told_of() -> None:
 
 
 @needs_fork
-def test_a_hang_names_rank_step_and_call() -> None:
-    said = on_ranks(2, wait_in_vain)[0]
+def test_a_hang_names_rank_step_and_call(tmp_path: Path) -> None:
+    said = on_ranks(2, partial(wait_in_vain, folder=tmp_path))[0]
     assert "rank 0 waited more than 2 s in step 8 for a sum of numbers" in said
     assert "rank 1 was last in step 7" in said
 
@@ -116,9 +123,11 @@ def test_a_hang_names_rank_step_and_call() -> None:
 class Deaf:
     """A store behind a cable that was cut: its calls do not return."""
 
+    cut, waited = threading.Event(), list[bool]()
+
     def check(self, _: list[str]) -> bool:
-        time.sleep(60)
-        return True
+        self.waited.append(self.cut.wait(60))
+        return False
 
     def set(self, *_: str) -> None:
         """Sends without waiting for an answer."""
@@ -127,24 +136,25 @@ class Deaf:
 def test_a_store_that_does_not_answer_keeps_no_error_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watch, "store", Deaf)
     monkeypatch.setattr(watch, "ASKING", 0.2)
-    watching, began = watch.Watch(0, 2, limit=3), time.monotonic()
+    watching = watch.Watch(0, 2, limit=3)
     watching.begin(6)
     told = "in step 7 for a sum; nothing is heard of the others"
     with pytest.raises(HangError, match=told), watching("a sum"):
         raise RuntimeError("Timed out waiting 3000ms for recv operation to complete")
     watching.close()
-    assert time.monotonic() - began < 10
+    assert Deaf.waited == []  # it did not wait for the answer
+    Deaf.cut.set()  # the thread that asks ends
 
 
 def ending_on(rank: int, waits: bool) -> dict[str, str]:
-    """A rank that ends with an error, or (rank 0) waits for the other."""
+    """A rank that ends with an error after the other has told of its own, or waits for it."""
     try:
         with open_ranks(ParallelSettings(), torch.device("cpu")) as ranks:
             ranks.any(False)
-            if rank == 0:
-                time.sleep(0.5)
-            if waits and rank == 0:
+            if rank == 0 and waits:
                 ranks.any(False)
+            elif rank == 0:
+                wait_until(lambda: watch.store().check(["omnitune/error"]))
             raise UserError("record 7 is wrong")
     except UserError as error:
         return {"kind": type(error).__name__, "error": str(error)}
