@@ -5,6 +5,7 @@ import os
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["OMNITUNE_HISTORY"] = ""  # what tests type is no history of the user's
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"  # servers of the tests
 # Threads that wait do not spin: several processes share the cores in some tests.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 

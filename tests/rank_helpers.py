@@ -33,14 +33,6 @@ def hold_port() -> socket.socket:
     return held
 
 
-def wait_until(condition: Callable[[], Any], seconds: float = SECONDS) -> None:
-    """Waits for what another process or thread does."""
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, f"in vain for {seconds:g} s"
-        time.sleep(0.01)
-
-
 def environment(rank: int, count: int, port: int) -> dict[str, str]:
     return {
         "RANK": str(rank),
@@ -69,9 +61,7 @@ def on_ranks(count: int, function: Callable[[int], Any], seconds: float = SECOND
         return _on_ranks(count, held.getsockname()[1], function, seconds)
 
 
-def _on_ranks(
-    count: int, port: int, function: Callable[[int], Any], seconds: float
-) -> list[Any]:
+def _on_ranks(count: int, port: int, function: Callable[[int], Any], seconds: float) -> list[Any]:
     context, pipes, others = multiprocessing.get_context("fork"), [], []
     for rank in range(count):
         ours, theirs = context.Pipe(duplex=False)

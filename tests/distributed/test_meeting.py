@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 import torch.distributed as dist
 from helpers import sft_settings
-from rank_helpers import needs_fork, on_ranks, wait_until, whole
+from rank_helpers import needs_fork, on_ranks, whole
+from waiting import wait_until
 
 from omnitune.config.parallel import RESTARTS, ParallelSettings
 from omnitune.distributed.meeting import _OPEN, NoMeetingError, meet

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from rank_helpers import needs_fork, on_ranks, wait_until, whole
+from rank_helpers import needs_fork, on_ranks, whole
+from waiting import wait_until
 
 from omnitune.config.parallel import ParallelSettings
 from omnitune.distributed import torch_ranks, watch

@@ -19,9 +19,15 @@ from omnitune.training.stopping import StoppedError
 TIMED = """
 import sys, time
 from pathlib import Path
-begin = time.time()
+begin, own = time.monotonic(), Path(sys.argv[1])
+own.with_suffix(".begun").touch()
+def wait_for(count, pattern):
+    until = time.monotonic() + 60
+    while len(list(own.parent.glob(pattern))) < count:
+        assert time.monotonic() < until, f"in vain for {{count}} of {{pattern}}"
+        time.sleep(0.02)
 {work}
-Path(sys.argv[1]).write_text(f"{{begin}} {{time.time()}}")
+own.write_text(f"{{begin}} {{time.monotonic()}}")
 """
 # Goes on until it is told to end, takes its time, and notes how often it was told.
 PATIENT = """
@@ -44,7 +50,7 @@ def count(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> in
     return int(request.param)
 
 
-def job(folder: Path, name: str, work: str = "time.sleep(0.4)", **files: Path) -> Job:
+def job(folder: Path, name: str, work: str = "", **files: Path) -> Job:
     code = TIMED.format(work=work)
     return Job(name, [sys.executable, "-c", code, str(folder / name)], **files)
 
@@ -59,14 +65,15 @@ def times(folder: Path, *names: str) -> list[tuple[float, float]]:
 
 
 def wait_for(path: Path) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while not path.exists():
         assert time.monotonic() < deadline, f"{path} was not written"
         time.sleep(0.02)
 
 
 def test_as_many_run_at_a_time_as_there_are_cores(tmp_path: Path, count: int) -> None:
-    run_side_by_side([job(tmp_path, name) for name in "abc"])
+    work = f"wait_for({count}, '*.begun'); time.sleep(0.3)"  # time for one more to begin
+    run_side_by_side([job(tmp_path, name, work) for name in "abc"])
     spans = times(tmp_path, *"abc")
     together = max(sum(a <= begin < b for a, b in spans) for begin, _ in spans)
     assert together == count
@@ -100,7 +107,9 @@ def test_a_job_stays_on_its_cores_and_the_others_are_free_again(
 def test_a_job_waits_for_the_new_file_of_another(tmp_path: Path, count: int) -> None:
     words = tmp_path / "words"
     words.write_text("of an earlier run")
-    writes = f"time.sleep(0.4); Path({str(words)!r}).write_text('new'); time.sleep(0.4)"
+    writes = f"time.sleep(0.4); Path({str(words)!r}).write_text('new')"
+    if count > 1:
+        writes += "; wait_for(1, 'reader.begun')"
     reads = f"assert Path({str(words)!r}).read_text() == 'new'"
     run_side_by_side(
         [
@@ -143,7 +152,7 @@ def test_a_failure_ends_the_others_once_and_waits_for_them(tmp_path: Path) -> No
 @pytest.mark.usefixtures("count")
 def test_a_job_whose_time_is_up_stops_all_as_itself(tmp_path: Path) -> None:
     """A script that starts the command again sees that it may."""
-    late = Job("late", [sys.executable, "-c", "import sys, time; time.sleep(0.2); sys.exit(75)"])
+    late = Job("late", [sys.executable, "-c", "import sys; sys.exit(75)"])
     with pytest.raises(StoppedError) as stopped:
         run_side_by_side([late, patient(tmp_path)])
     assert stopped.value.status == 75

@@ -12,6 +12,7 @@ import httpx
 import openai
 import pytest
 from PIL import Image
+from waiting import PATIENCE
 
 from omnitune.serving.served import Limits
 
@@ -22,7 +23,10 @@ LIMITS = Limits(
 
 @pytest.fixture(scope="module")
 def small(start: Callable[..., Any]) -> Iterator[httpx.Client]:
-    with start(LIMITS) as (client, _), httpx.Client(base_url=str(client.base_url)) as plain:
+    with (
+        start(LIMITS) as (client, _),
+        httpx.Client(base_url=str(client.base_url), timeout=PATIENCE) as plain,
+    ):
         yield plain
 
 
@@ -186,10 +190,14 @@ def test_the_key(start: Callable[..., Any]) -> None:
         for wrong in ("x", "secret2", "sécret"):
             headers = [("Authorization", f"Bearer {wrong}".encode())]
             for path in ("/v1/models", "/metrics", "/openapi.json"):
-                found = httpx.get(str(client.base_url.join(path)), headers=headers)  # type: ignore[arg-type]
+                found = httpx.get(
+                    str(client.base_url.join(path)), headers=headers, timeout=PATIENCE
+                )  # type: ignore[arg-type]
                 assert found.status_code == 401
                 assert found.json()["error"]["code"] == "invalid_api_key"
-        assert httpx.get(str(client.base_url.join("/health"))).json() == {"status": "ok"}
+        assert httpx.get(str(client.base_url.join("/health")), timeout=PATIENCE).json() == {
+            "status": "ok"
+        }
         with pytest.raises(openai.AuthenticationError, match="Bearer KEY"):
             client.with_options(api_key="x").models.list()
 
@@ -197,20 +205,20 @@ def test_the_key(start: Callable[..., Any]) -> None:
 def test_other_pages_and_hosts_are_kept_out(start: Callable[..., Any]) -> None:
     with start(hosts={"127.0.0.1", "localhost"}) as (client, _):
         url = str(client.base_url.join("/v1/models"))
-        found = httpx.get(url, headers={"Origin": "https://evil.example"})
+        found = httpx.get(url, headers={"Origin": "https://evil.example"}, timeout=PATIENCE)
         assert not any(name.startswith("access-control") for name in found.headers)
         ask = {"Origin": "https://evil.example", "Access-Control-Request-Method": "POST"}
-        assert httpx.options(url, headers=ask).status_code == 405
-        rebound = httpx.get(url, headers={"Host": "evil.example:80"})
+        assert httpx.options(url, headers=ask, timeout=PATIENCE).status_code == 405
+        rebound = httpx.get(url, headers={"Host": "evil.example:80"}, timeout=PATIENCE)
         assert rebound.status_code == 403
         assert "--host" in rebound.json()["error"]["message"]
-        assert httpx.get(url, headers={"Host": "LOCALHOST"}).status_code == 200
+        assert httpx.get(url, headers={"Host": "LOCALHOST"}, timeout=PATIENCE).status_code == 200
 
 
 def test_a_body_that_does_not_end_is_told_so(start: Callable[..., Any]) -> None:
     with start(Limits(body_seconds=0.5)) as (client, _):
         address = str(client.base_url.host), client.base_url.port
-        with socket.create_connection(address, timeout=20) as line:
+        with socket.create_connection(address, timeout=PATIENCE) as line:
             head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: {address[0]}\r\n"
             head += "Content-Type: application/json\r\nContent-Length: 90\r\n\r\n{"
             line.sendall(head.encode())
