@@ -11,8 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-PATIENCE = 20.0
+from waiting import PATIENCE
 
 
 class Typist:

@@ -1,7 +1,6 @@
 """A real server on a free port, with a tiny random model, as a user's programs meet it."""
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 import uvicorn
 from fastapi import FastAPI
 from helpers import tiny_model, tiny_renderer, write_image, write_wave
+from waiting import wait_until
 
 from omnitune import ChatModel
 from omnitune.serving.api.app import build_app
@@ -33,8 +33,7 @@ def running(app: FastAPI) -> Iterator[str]:
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:
-        while not server.started:
-            time.sleep(0.01)
+        wait_until(lambda: server.started)
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     finally:
         server.should_exit = True

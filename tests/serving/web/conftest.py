@@ -1,12 +1,13 @@
 """One browser, one server and one pair of models for all tests of the page."""
 
-import time
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from helpers import tiny_model, tiny_renderer, write_image, write_wave
+from waiting import held_after
 from web_helpers import LIMIT, Page, open_browser, page_model, serving
 
 from omnitune.serving.python import ChatModel
@@ -66,8 +67,10 @@ def page(browser: Any, address: str) -> Page:
 
 
 @pytest.fixture
-def slow(models: list[PageModel], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Answers take their time, so that they can be stopped."""
+def held(models: list[PageModel], monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """An answer waits for the event after its first tokens, so that it can be stopped."""
     scheduler = models[0].served.engine.scheduler
-    turn = scheduler.turn
-    monkeypatch.setattr(scheduler, "turn", lambda: (time.sleep(0.15), turn()))
+    monkeypatch.setattr(scheduler, "turn", scheduler.turn)  # which comes back at the end
+    goes_on = held_after(scheduler, 4)
+    yield goes_on
+    goes_on.set()

@@ -1,5 +1,6 @@
 """Markdown of answers in a real browser: what it looks like, and that it never does harm."""
 
+import math
 import random
 import time
 from typing import Any
@@ -95,9 +96,14 @@ def test_no_text_does_harm_or_is_lost(driver: Any) -> None:
 def test_long_nonsense_takes_no_time(driver: Any) -> None:
     pieces = ("*", "[", "[a](", "`", "> ", "- ", "|", "**a ", "_a", "!", "\n", "# ", "http")
     for piece in pieces:
-        start = time.monotonic()
-        render(driver, piece * (20_000 // len(piece)))
-        assert time.monotonic() - start < 5, piece  # with the square of the length it would be 100
+        least = math.inf
+        for _ in range(3):  # one of them, should the machine be busy with something else
+            start = time.monotonic()
+            render(driver, piece * (20_000 // len(piece)))
+            least = min(least, time.monotonic() - start)
+            if least < 5:
+                break
+        assert least < 5, piece  # with the square of the length it would be 100
 
 
 def test_a_block_keeps_its_element_while_more_comes(driver: Any) -> None:

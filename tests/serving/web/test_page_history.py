@@ -81,7 +81,7 @@ def test_rename_delete_search(page: Page) -> None:
 
 
 def test_a_reload_in_mid_answer_keeps_what_was_said(page: Page) -> None:
-    page.driver.execute_script(SAYS, "word " * 100, 40)
+    page.driver.execute_script(SAYS, "word " * 2000, 40)
     page.type("go on\n")
     page.until(
         lambda: page.all(".answer .said") and page.all(".answer .said")[0].text.count("w") > 40

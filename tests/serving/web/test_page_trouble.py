@@ -1,5 +1,6 @@
 """The page with what goes wrong: odd files, hasty people, a server that goes away."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -116,11 +117,14 @@ def test_a_server_that_stops_is_told(browser: Any, spare: PageModel) -> None:
 def test_timings_of_an_answer(page: Page) -> None:
     page.driver.execute_script(SAYS, "a" * 40, 20)
     page.ask("hello")
-    said = page.one(".answer .facts-line").text.split(" · ")
-    assert said[0].startswith("10 tokens in 0.")
-    rate, first = float(said[1].split()[0]), float(said[2].split()[2])
-    assert 2 < rate <= 50  # a token each 20 ms at the earliest
-    assert 0.02 <= first < 5
+    count, per_second, begin = page.one(".answer .facts-line").text.split(" · ")
+    assert count.startswith("10 tokens in ")
+    seconds, rate, first = (
+        float(re.findall(r"[\d.]+", words)[-1]) for words in (count, per_second, begin)
+    )
+    assert 0.01 < first < seconds  # a token each 20 ms; a busy machine takes longer
+    assert seconds > 0.15
+    assert (rate + 0.5) * (seconds - first + 0.01) >= 9  # as they are rounded
 
 
 def test_a_system_prompt_and_a_copy(page: Page) -> None:

@@ -1,6 +1,8 @@
 """The page in a real browser, as its user meets it."""
 
 import json
+import re
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -74,23 +76,23 @@ def test_later_turns_know_the_earlier_ones(page: Page, models: list[PageModel]) 
     assert plain([first, second]) == plain([first_said, right])
 
 
-def test_stop_and_regenerate(page: Page, models: list[PageModel], slow: None) -> None:
+def test_stop_and_regenerate(page: Page, models: list[PageModel], held: threading.Event) -> None:
     page.type("what is the sky?")
     page.press("Send")
     page.until(lambda: page.all(".answer .said")[0].text)
     page.press("Stop")
     [begun] = page.answers()
+    held.set()
     whole = said(models[0], "what is the sky?")
     assert plain([begun])[0] != whole
     assert "stopped" in page.one(".answer .row").text
     scheduler = models[0].served.engine.scheduler
     page.until(lambda: scheduler.idle)  # its place is free again
     page.press("Regenerate")
-    page.until(lambda: page.all(".answer.running"))
-    assert plain(page.answers()) == [whole]
+    page.until(lambda: plain(page.answers()) == [whole])
 
 
-def test_escape_stops_too(page: Page, slow: None) -> None:
+def test_escape_stops_too(page: Page, held: threading.Event) -> None:
     page.type("what is the sky?\n")
     page.until(lambda: page.all(".answer .said")[0].text)
     page.type("\ue00c")
@@ -149,7 +151,7 @@ def test_files_may_be_dropped_and_pasted(page: Page, models: list[PageModel], fi
 
 def test_the_microphone(page: Page) -> None:
     page.press("Record from the microphone")
-    page.until(lambda: "Recording, 1 s" in page.one("#hint").text)
+    page.until(lambda: re.search(r"Recording, [1-9]", page.one("#hint").text))
     page.press("End the recording")
     page.until(lambda: page.all("#attached .sound"))
     assert page.ask("")[0]
@@ -161,9 +163,9 @@ def test_a_conversation_is_saved_and_opened_again(page: Page, files: Path, tmp_p
     )
     [answer] = page.ask("what is it?", files / "a.png")
     page.press("Save")
-    [file] = page.until(lambda: list(tmp_path.glob("*.json")))
+    [file] = page.until(lambda: [f for f in tmp_path.glob("*.json") if f.stat().st_size])
     page.press("New")
-    assert not page.all(".turn")
+    page.until(lambda: not page.all(".turn"))
     page.driver.find_element("id", "opener").send_keys(str(file))
     page.until(lambda: page.all(".turn img"))
     assert page.answers() == [answer]

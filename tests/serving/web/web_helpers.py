@@ -2,7 +2,6 @@
 
 import contextlib
 import shutil
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -12,8 +11,10 @@ from typing import Any
 
 import pytest
 import uvicorn
+from waiting import PATIENCE, wait_until
 
 from omnitune.serving.api.app import build_app
+from omnitune.serving.api.server import listen
 from omnitune.serving.served import Served
 from omnitune.serving.web.pages import PageModel, add_pages
 
@@ -32,7 +33,6 @@ FLAGS = (
     "--use-fake-ui-for-media-stream",
     "--window-size=1200,900",
 )
-PATIENCE = 20  # seconds
 LIMIT = 24  # tokens of an answer
 
 
@@ -41,17 +41,15 @@ def serving(models: Sequence[PageModel], **options: Any) -> Iterator[str]:
     """Serves models with their page on a free port; gives its address."""
     app = build_app([model.served for model in models], **options)
     add_pages(app, models)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="error"))
-    thread = threading.Thread(target=server.run, daemon=True)
+    listener = listen("127.0.0.1", 0)
+    server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
+    thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
     thread.start()
-    while not server.started:
-        time.sleep(0.02)
-    yield f"http://127.0.0.1:{port}/"
+    wait_until(lambda: server.started)
+    yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
     server.should_exit = True
-    thread.join(10)
+    thread.join(PATIENCE)
+    listener.close()
 
 
 def open_browser(profile: Path) -> Any:
@@ -65,7 +63,9 @@ def open_browser(profile: Path) -> Any:
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     service = webdriver.ChromeService(executable_path=DRIVER)
-    return webdriver.Chrome(options=options, service=service)
+    driver = webdriver.Chrome(options=options, service=service)
+    driver.set_script_timeout(PATIENCE)
+    return driver
 
 
 class Page:
@@ -96,12 +96,12 @@ class Page:
         return self.until(lambda: self.all(selector))[0]
 
     def until(self, condition: Callable[[], Any]) -> Any:
-        """Waits for something that is there; elements may be drawn anew meanwhile."""
+        """Waits for something that is there; elements may come late, or be drawn anew meanwhile."""
         from selenium.common.exceptions import StaleElementReferenceException
 
         end = time.monotonic() + PATIENCE
         while time.monotonic() < end:
-            with contextlib.suppress(StaleElementReferenceException):
+            with contextlib.suppress(StaleElementReferenceException, IndexError):
                 if found := condition():
                     return found
             time.sleep(0.03)
