@@ -51,6 +51,7 @@ SIGNALS = {
     "interrupted (SIGINT)": signal.SIGINT,
 }
 STATUS = {signal.SIGTERM: 143, signal.SIGUSR1: 75, signal.SIGINT: 130, signal.SIGKILL: -9}
+TRIES = 4  # commands for each fault, at most: some end before theirs
 TIMEOUT = 2  # seconds that ranks wait for one that is paused for longer
 OTHERS = (0, 2, 75)  # how ranks end of which another one was hit
 Fault = Callable[["Chaos", "Disturbed"], tuple[str, Job]]
@@ -75,6 +76,7 @@ class Chaos:
 
     Attributes:
         survived: how often, by fault. finished: runs that ended as the undisturbed one.
+        hits: faults so far; a command that ends before its fault has none.
         duration: seconds of an undisturbed command, by how it is started.
     """
 
@@ -87,7 +89,9 @@ class Chaos:
     torchrun: float = 0.0
     survived: Counter[str] = field(default_factory=Counter)
     finished: Counter[str] = field(default_factory=Counter)
+    hits: int = 0
     duration: dict[bool, float] = field(default_factory=dict)
+    deck: list[Fault] = field(default_factory=list)
     mounts: bool = False
 
     def begin(self) -> None:
@@ -146,39 +150,44 @@ class Chaos:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
             self.survived["caches deleted"] += 1
         started = time.monotonic()
-        what, job = self.rng.choice(self.faults())(self, run)
+        what, job = self.next_fault()(self, run)
         self._check(run, what, job)
         if what:
             self.survived[what] += 1
+            self.hits += 1
         seconds = time.monotonic() - started
         told = f"{what or 'ended before the fault'}, newest checkpoint {newest_step(run.out)}"
         print(f"{run.name}: {told} ({seconds:.0f} s)", flush=True)
         return job.finished
 
-    def faults(self) -> list[Fault]:
-        """What may happen to the next command."""
+    def next_fault(self) -> Fault:
+        """What happens to the next command: any, but each has its turn before it comes again."""
         if self.torchrun and self.rng.random() < self.torchrun:
-            return [of_torchrun]
+            return of_torchrun
+        if not self.deck:
+            self.deck = self.faults()
+            self.rng.shuffle(self.deck)
+        return self.deck.pop()
+
+    def faults(self) -> list[Fault]:
+        """What may happen to a command."""
         if self.kills_only:
             return [of_signal]
         return [of_signal, of_signal, of_signal, of_a_pause, of_no_room, of_damage, of_junk]
 
     def until_a_moment(self, job: Job, folder: Path) -> bool:
-        """Waits for any time of a command, or for a file that is just being written.
-
-        Returns:
-            whether anything of it still runs.
-        """
-        duration = self.duration[TORCHRUN in job.running]
+        """Waits for any time of a command, or until it writes a file; False where it has ended."""
+        duration, started = self.duration[TORCHRUN in job.running], time.monotonic()
         if self.rng.random() < 0.4:
             job.wait(self.rng.uniform(0.1, duration))
         else:
             moment = time.monotonic() + self.rng.uniform(0.3, duration)
-            while time.monotonic() < moment or not list(folder.glob("*.tmp")):
-                if job.wait(0.001):
+            while not job.wait(0.001):
+                if time.monotonic() >= moment and list(folder.glob("*.tmp")):
                     break
         if not job.running:  # a moment too late: this machine has become faster
-            self.duration[TORCHRUN in job.ended] = max(0.5, 0.8 * duration)
+            took = time.monotonic() - started
+            self.duration[TORCHRUN in job.ended] = max(0.5, 0.8 * min(duration, took))
         return bool(job.running)
 
     def _check(self, run: Disturbed, what: str, job: Job) -> None:
@@ -204,8 +213,7 @@ class Chaos:
 
 def of_signal(chaos: Chaos, run: Disturbed) -> tuple[str, Job]:
     """A signal to one rank or all."""
-    names = ["killed (SIGKILL)"] if chaos.kills_only else list(SIGNALS)
-    what = chaos.rng.choice(names)
+    what = chaos.rng.choice(["killed (SIGKILL)"] if chaos.kills_only else list(SIGNALS))
     number, everyone = SIGNALS[what], list(range(chaos.ranks))
     hit = everyone if chaos.rng.random() < 0.4 else [chaos.rng.choice(everyone)]
     job = chaos.start(run)
@@ -276,11 +284,8 @@ def of_junk(chaos: Chaos, run: Disturbed) -> tuple[str, Job]:
     """A run that has begun refuses data that are others now, here with records that are none."""
     if not step_files(run.out):
         return of_signal(chaos, run)
-    file = (
-        chaos.home
-        / "data"
-        / chaos.rng.choice([SOURCES[n].file for n in ("text_only", "image_text")])
-    )
+    name = chaos.rng.choice(["text_only", "image_text"])
+    file = chaos.home / "data" / SOURCES[name].file
     before = file.read_bytes()
     junk = chaos.rng.choice([b', {"question": 7}]', b', "', b"]]", b"\xff\xfe"])
     file.write_bytes(before.rstrip()[:-1] + junk)
@@ -321,8 +326,11 @@ def run_chaos(chaos: Chaos, faults: int | None, seconds: float | None) -> None:
     """Disturbs runs, one after the other, so often or so long; ends with whole ones only."""
     chaos.begin()
     deadline = None if seconds is None else time.monotonic() + seconds
-    number, done, run = 0, 0, None
-    while (faults is None or done < faults) and (not deadline or time.monotonic() < deadline):
+    number, tries, run = 0, 0, None
+    while (not deadline or time.monotonic() < deadline) and (
+        faults is None or (chaos.hits < faults and tries < TRIES * faults)
+    ):
+        tries += 1
         mode = chaos.modes[number % len(chaos.modes)]
         run = run or chaos.run(f"run{number}-{mode}", mode)
         finished = chaos.disturb(run)
@@ -334,7 +342,6 @@ def run_chaos(chaos: Chaos, faults: int | None, seconds: float | None) -> None:
             chaos.compare(run)
             chaos.forget(run)
             number, run = number + 1, None
-        done += 1
     if run:
         chaos.go_on(run)
         chaos.compare(run)

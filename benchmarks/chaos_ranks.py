@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 
 from omnitune import cli
+from omnitune.training.stopping import STATUS, StoppedError, stop_now
 
 PATIENCE = 300.0  # seconds after which a command hangs
 ALONE = 60.0  # seconds in which a rank that has lost another one has to end
@@ -37,12 +38,14 @@ class Job:
         log: the file that they print to.
         running: process numbers, by rank. ended: exit statuses, by rank.
         forced: whether processes had to be stopped that waited for one that was lost.
+        held: the port at which they meet, which the system gives to nobody else meanwhile.
     """
 
     log: Path
     running: dict[int, int] = field(default_factory=dict)
     ended: dict[int, int] = field(default_factory=dict)
     forced: bool = False
+    held: socket.socket | None = None
 
     @property
     def said(self) -> str:
@@ -66,6 +69,8 @@ class Job:
             if done:
                 del self.running[rank]
                 self.ended[rank] = os.waitstatus_to_exitcode(status)
+        if self.held and not self.running:
+            self.held.close()
         return not self.running
 
     def wait(self, seconds: float) -> bool:
@@ -143,8 +148,9 @@ def start(
         limit: bytes of a file at most.
     """
     log.write_bytes(b"")
-    job, port = Job(log), _free_port()
+    job = Job(log, held=_hold_port())
     sys.stdout.flush()
+    signal.pthread_sigmask(signal.SIG_BLOCK, STATUS)  # until a new process knows what they mean
     for rank in [TORCHRUN] if torchrun else range(ranks):
         if process := os.fork():
             job.running[rank] = process
@@ -155,23 +161,29 @@ def start(
             if torchrun:
                 status = _be_torchrun(arguments, ranks)
             else:
-                if ranks > 1:
-                    os.environ |= _environment(rank, ranks, port)
+                if ranks > 1 and job.held:
+                    os.environ |= _environment(rank, ranks, job.held.getsockname()[1])
                 status = cli.main(arguments)
+            signal.pthread_sigmask(signal.SIG_BLOCK, STATUS)  # it has ended
+        except StoppedError as stopped:
+            status = stopped.status
         except BaseException as error:
             print(f"{type(error).__name__} outside of the command: {error}", file=sys.stderr)
         finally:
             sys.stdout.flush()
             os._exit(status)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STATUS)
     return job
 
 
 def _begin(log: Path, limit: int | None) -> None:
     """What a process of its own needs: its output, Ctrl-C, one thread."""
-    number = os.open(log, os.O_WRONLY | os.O_APPEND)
-    os.dup2(number, 1)
-    os.dup2(number, 2)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have it ignored
+    output = os.open(log, os.O_WRONLY | os.O_APPEND)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    for number in STATUS:  # as the command does it in a moment; a shell may have Ctrl-C ignored
+        signal.signal(number, stop_now)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STATUS)
     # Before threads do it at once, which in a fresh copy of a process torch cannot bear.
     torch.set_num_threads(1)
     if limit:
@@ -207,7 +219,9 @@ def _environment(rank: int, ranks: int, port: int) -> dict[str, str]:
     }
 
 
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+def _hold_port() -> socket.socket:
+    """A free port; it does not listen, so rank 0 may: both allow the other to use the address."""
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind(("127.0.0.1", 0))
+    return held

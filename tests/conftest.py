@@ -25,8 +25,16 @@ from hypothesis import settings as hypothesis_settings
 
 from omnitune.models.loading import save_encoder, save_thinker
 from omnitune.sources import SOURCES
-from omnitune.training import precision
+from omnitune.training import precision, stopping
 
+# Who starts the tests may have said otherwise, on a terminal or as one of several processes.
+os.environ["TERM"] = "xterm"
+for _name in (
+    *("NO_COLOR", "FORCE_COLOR", "COLORTERM", "COLUMNS", "LINES", "TTY_COMPATIBLE"),
+    *("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "TORCHELASTIC_RESTART_COUNT"),
+    *("OMNITUNE_API_KEY", "WANDB_PROJECT", "TRACKIO_PROJECT"),
+):
+    os.environ.pop(_name, None)
 # The same examples each time, however slow the machine is and whatever it found before. To look
 # for others: `pytest --hypothesis-profile=default`.
 hypothesis_settings.register_profile(
@@ -50,6 +58,13 @@ def pytest_runtest_setup() -> None:
     """What the fixtures draw does not depend on the tests that this process ran before."""
     seed_all()
     torch.set_num_threads(2)
+    # A command that ran in this process has left its own. A shell starts what runs in its
+    # background with Ctrl-C ignored, for its children too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in stopping.STATUS.keys() - {signal.SIGINT}:
+        signal.signal(number, signal.SIG_DFL)
+    stopping._begun.clear()
+    stopping._stopped.clear()
 
 
 @pytest.fixture(autouse=True)
@@ -59,17 +74,15 @@ def _seed() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _precision() -> Iterator[None]:
-    """What is compared must run in one precision, whatever the processor has units for."""
+def _precision_and_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What is compared must run in one precision, whatever the processor has units for.
+
+    Nothing is found that another run has left, and nothing is left in the user's own folders.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(precision, "has_bf16_units", lambda: False)
+        patch.setenv("OMNITUNE_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _ctrl_c_is_heard() -> None:
-    """A shell starts what runs in its background with Ctrl-C ignored, for its children too."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks.chaos import Chaos
 from benchmarks.chaos_outcome import damage, same
 from omnitune.sample import UserError
 from omnitune.storage import read_checkpoint, write_checkpoint
@@ -43,6 +44,12 @@ def test_runs_that_anything_happens_to_end_as_an_undisturbed_one() -> None:
     said = chaos("--ranks=1", "--faults=8", "--steps=12", "--seed=5")
     assert len(re.findall(r"^survived", said, re.M)) >= 3
     assert re.search(r"[1-9]\d* runs ended bit for bit as the undisturbed one", said)
+
+
+def test_each_fault_has_its_turn(tmp_path: Path) -> None:
+    chaos = Chaos(tmp_path, random.Random(0))
+    drawn = [[chaos.next_fault() for _ in chaos.faults()] for _ in range(2)]
+    assert [set(each) for each in drawn] == [set(chaos.faults())] * 2
 
 
 @pytest.mark.slow

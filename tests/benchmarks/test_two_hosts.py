@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from waiting import wait_until
 
 from benchmarks import host_network
 
@@ -60,11 +61,11 @@ def test_a_cable_that_is_pulled_is_pulled() -> None:
         with subprocess.Popen(inside, stdout=subprocess.PIPE) as listening:
             assert listening.stdout is not None
             assert listening.stdout.readline() == b"ready\n"
-            assert call()
+            wait_until(call)
             network.plug(1, False)
             assert not call()
             network.plug(1, True)
-            assert call()
+            wait_until(call)
             listening.kill()
     assert not left_of(os.getpid())
 

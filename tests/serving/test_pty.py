@@ -29,7 +29,7 @@ class SlowSession:
     system, temperature, timing = "", 0.0, Timing()
 
     def ask(self, text: str) -> Iterator[str]:
-        for word in ("you ", "said ", text) if text != "wait" else ["hm "] * 1_000:
+        for word in ("you ", "said ", text) if text != "wait" else ["hm "] * 100_000:
             yield word
             time.sleep(0.01)
 

@@ -25,7 +25,7 @@ def end(*_):
     sys.exit(1)
 signal.signal(signal.SIGINT, end)
 open(sys.argv[-1] + ".started", "w").close()
-time.sleep(20)
+time.sleep(100)
 """
 
 

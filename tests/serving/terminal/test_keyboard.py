@@ -2,7 +2,6 @@
 
 import os
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pytest
 import torch
 from helpers import write_image, write_wave
 from typist import Typist
+from waiting import wait_until
 
 from omnitune import cli
 from omnitune.serving.session import ChatSession
@@ -142,9 +142,8 @@ def test_enter_ends_a_recording_and_ctrl_c_drops_it(
     for count, (key, told) in enumerate((("\x03", "(stopped)"), ("\n", "recorded, 13 tokens")), 1):
         typist.press("/record\n")
         typist.see("recording by arecord; Enter ends it, Ctrl-C drops it")
-        end = time.monotonic() + 20
-        while len(list(tmp_path.rglob("*.started"))) < count and time.monotonic() < end:
-            time.sleep(0.01)  # until it listens to signals
+        # until it listens to signals
+        wait_until(lambda count=count: len(list(tmp_path.rglob("*.started"))) == count)
         typist.press(key)
         typist.see(told)
         typist.see("you>")

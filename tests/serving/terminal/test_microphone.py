@@ -1,7 +1,6 @@
 """Recording by programs and by a package, played by stand-ins."""
 
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,6 +8,7 @@ from typing import Any
 
 import pytest
 import soundfile
+from waiting import wait_until
 
 from omnitune.sample import UserError
 from omnitune.serving.session import ChatSession
@@ -18,12 +18,6 @@ from omnitune.serving.terminal.prompt import Terminal
 BROKEN = "#!/bin/sh\necho 'no such device' >&2\nexit 1\n"
 
 
-def wait_for(path: Path) -> None:
-    end = time.monotonic() + 20
-    while not path.exists() and time.monotonic() < end:
-        time.sleep(0.01)
-
-
 @pytest.mark.parametrize("name", [command[0] for command in PROGRAMS])
 def test_a_program_records_until_it_is_ended(
     program: Callable[..., None], tmp_path: Path, name: str
@@ -31,7 +25,7 @@ def test_a_program_records_until_it_is_ended(
     program(name)
     path = tmp_path / "a.wav"
     recording = start_recording(path)
-    wait_for(tmp_path / "a.wav.started")
+    wait_until((tmp_path / "a.wav.started").exists)
     assert recording.by == name
     assert recording.going()
     recording.end()
