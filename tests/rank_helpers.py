@@ -18,7 +18,7 @@ import torch
 
 from omnitune.training import checkpoint
 
-SECONDS = 120.0  # after which a rank tells where it is and ends
+SECONDS = 400.0  # after which a rank tells where it is and ends
 needs_fork = pytest.mark.skipif(sys.platform != "linux", reason="the test forks its ranks")
 
 

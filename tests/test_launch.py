@@ -127,7 +127,7 @@ def test_slurm_queues_a_job_again_that_broke_off(
     given |= {"SLURM_RESTART_COUNT": restarts, "SEEN": str(tmp_path / "seen")}
     given["PATH"] = f"{tmp_path}:{os.environ['PATH']}"
     done = subprocess.run(
-        ["bash", str(FOLDER / "slurm.sbatch"), "x.json"], env=given, check=False, timeout=30
+        ["bash", str(FOLDER / "slurm.sbatch"), "x.json"], env=given, check=False, timeout=300
     )
     assert done.returncode == status
     assert (tmp_path / "seen").is_file() == queued

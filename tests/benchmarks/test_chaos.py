@@ -19,7 +19,7 @@ from omnitune.storage import read_checkpoint, write_checkpoint
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def chaos(*arguments: str, seconds: float = 600) -> str:
+def chaos(*arguments: str, seconds: float = 2400) -> str:
     """What the command prints; in a process of its own, as it forks others."""
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.chaos", *arguments],

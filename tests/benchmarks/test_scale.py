@@ -17,6 +17,7 @@ from omnitune.data.reading import DataPlace, join, read_available, split_of
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("OMNITUNE_CACHE", str(tmp_path / "cache"))  # which the benchmark sets
     return tmp_path
 
 
@@ -44,8 +45,7 @@ def test_data_can_be_read_and_share_their_media(home: Path, container: str) -> N
     assert Mixture(sizes, WEIGHTS, 0).epoch_size < 200
 
 
-def test_records_are_the_same_in_shards(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OMNITUNE_CACHE", str(home / "cache"))
+def test_records_are_the_same_in_shards(home: Path) -> None:
     lists, shards = make_data(50), make_data(50, "tar")
     own = scale.settings(shards).own_sources
     assert list(own) == [f"{name}_shards" for name in WEIGHTS]

@@ -92,7 +92,7 @@ def test_nothing_is_left_of_a_benchmark_that_is_stopped(number: int) -> None:
         assert len(left_of(process.pid)) == 6
         process.send_signal(number)
         process.send_signal(number)  # people are impatient
-        process.wait(60)
+        process.wait(300)
     assert not left_of(process.pid)
 
 

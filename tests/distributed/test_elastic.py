@@ -54,7 +54,7 @@ def launch(home: Path, name: str, lose: bool, mode: str) -> subprocess.Completed
         env=os.environ | given,
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=1200,
         check=False,
     )
 

@@ -42,7 +42,7 @@ def test_it_runs(tmp_path: Path) -> None:
     assert {line.split(" = ")[0] for line in places.source.splitlines()} > given.keys()
     places.source = "\n".join(lines)
     NotebookClient(
-        notebook, timeout=120, kernel_name="python3", resources={"metadata": {"path": tmp_path}}
+        notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": tmp_path}}
     ).execute()
 
     model = load_model(tmp_path, "cpu")

@@ -666,7 +666,7 @@ def test_answers_once(ckpt_dir: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert result["prompt"] == "what is the sky?"
     assert result["image"] is result["audio"] is None
     assert 0 < result["tokens"] <= 8
-    assert result["seconds"] > 0
+    assert result["seconds"] >= 0  # to the millisecond
 
 
 def test_several_files_of_a_kind(

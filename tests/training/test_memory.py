@@ -104,7 +104,7 @@ def measured(kind: str, words: int) -> float:
         [sys.executable, here / "measure_memory.py", kind, str(words)],
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": paths},
+        env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "2"},  # each thread takes some
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
