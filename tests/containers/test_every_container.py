@@ -3,6 +3,7 @@
 import bz2
 import gzip
 import io
+import itertools
 import json
 import lzma
 import tarfile
@@ -137,6 +138,7 @@ def test_every_suffix_is_of_one_container() -> None:
     assert len(suffixes()) == len(set(suffixes()))
 
 
+NUMBERS = itertools.count()
 FILES = [write(ROWS) for write in PLAIN.values()] + [
     pack(write(ROWS)) for pack in PACKED.values() for write in PLAIN.values()
 ]
@@ -160,7 +162,8 @@ def test_only_sentences_come_out_of_junk(tmp_path: Path, name: str, data: Any) -
     junk = bytearray(content)
     for place, value in changes if junk else ():
         junk[place] = value
-    path = tmp_path / "junk"
+    # Each has a name of its own: two of one length may bear the same time, on a fast machine.
+    path = tmp_path / f"junk-{next(NUMBERS)}"
     path.write_bytes(junk)
     container = CONTAINERS[name]
     container.recognises(bytes(junk[:1000]))
