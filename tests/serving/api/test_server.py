@@ -119,7 +119,7 @@ def test_a_client_that_hangs_up_frees_its_place(start: Callable[..., Any], strea
         wait_until(lambda: job.finish == CANCELLED)
         gone.set()
         assert comes_to_rest(scheduler)
-        assert len(job.told) == 1
+        assert len(job.told) <= 1  # none, where it hung up within the first turn
 
 
 def test_a_full_line_is_told_with_a_time(start: Callable[..., Any]) -> None:
