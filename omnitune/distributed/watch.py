@@ -21,7 +21,10 @@ EXIT_HANG = 75  # the system's "try again"
 # cut, and its own calls then wait for many minutes.
 ASKING = 5.0
 _SPEAKS_OF_TIME = ("timed out", "timeout", "time out")
-_SPEAKS_OF_LOSS = ("closed by peer", "reset by peer", "broken pipe", "remote process exited")
+_SPEAKS_OF_LOSS = (
+    *("closed by peer", "reset by peer", "broken pipe", "remote process exited"),
+    "connection was likely closed",  # of the store, which ends with the process that keeps it
+)
 
 
 class HangError(UserError):
