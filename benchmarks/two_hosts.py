@@ -17,13 +17,11 @@ import argparse
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -86,11 +84,7 @@ class Cluster:
 
     def kill(self, host: int) -> None:
         """Kills all that runs on a host, at once."""
-        space = self.network.hosts[host]
-        said = subprocess.run(["ip", "netns", "pids", space], capture_output=True, text=True)
-        for process in said.stdout.split():
-            with suppress(ProcessLookupError):
-                os.kill(int(process), signal.SIGKILL)
+        self.network.kill(host)
         if started := self.running.pop(host, None):
             started.wait()
 
