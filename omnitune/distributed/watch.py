@@ -150,7 +150,7 @@ class Watch:
 
 def _own_store() -> dist.Store:
     """The same store for another thread: a call of one that waits does not keep the other."""
-    return store().clone()  # type: ignore[attr-defined, no-any-return]
+    return store().clone()  # type: ignore[attr-defined]
 
 
 def _end(why: str) -> NoReturn:
