@@ -75,9 +75,33 @@ class Network:
         """Pulls a host's cable out of the switch, or puts it back."""
         ip("-n", self.switch, "link", "set", f"port{host}", "up" if whole else "down")
 
+    def processes(self, host: int) -> list[int]:
+        """Those that run on a host."""
+        return _processes(self.hosts[host])
+
+    def kill(self, host: int) -> None:
+        """Kills all that runs on a host, at once."""
+        _kill(self.hosts[host])
+
+    def kill_all(self) -> None:
+        """Kills all that runs on the hosts and the switch, what is just being started too."""
+        for space in (*self.hosts, self.switch) * 3:
+            _kill(space)
+
     def __exit__(self, *_: object) -> None:
         for space in (*self.hosts, self.switch):
             remove(space)
+
+
+def _processes(space: str) -> list[int]:
+    said = subprocess.run(["ip", "netns", "pids", space], capture_output=True, text=True)
+    return list(map(int, said.stdout.split()))
+
+
+def _kill(space: str) -> None:
+    for process in _processes(space):
+        with suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
 
 
 def remove(space: str) -> None:

@@ -1,26 +1,27 @@
 """Two hosts train together, one is cut off or dies, and the run ends as an undisturbed one.
 
-    sudo python -m benchmarks.two_hosts
+    sudo python -m benchmarks.two_hosts --mode fsdp
 
 Each host is a network namespace of this machine; a third one is the switch between them. Both start
 ``examples/launch/two_machines.sh``. The faults, each in the middle of a run: a cable that is pulled
 for a moment; one that is pulled until both have given up; a host that dies and comes back, first
 the second one, then the one that all meet at. Weights, optimiser, scores, answers, log and run hash
-must be, bit for bit, those of an undisturbed run of both. It needs Linux, root and ``ip``.
+must be, bit for bit, those of an undisturbed run of both. Each host holds the whole model (ddp) or
+half of it (fsdp); or it has two processes that share the model, which the other host has once more
+(hybrid). It needs Linux, root and ``ip``.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,6 +33,12 @@ ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = ROOT / "examples" / "launch" / "two_machines.sh"
 PATIENCE = 400.0  # seconds after which a run hangs
 TIMEOUT = 10.0  # of a step, seconds
+# How the model is shared, and the number of processes on a host.
+MODES: dict[str, tuple[dict[str, str | int], int]] = {
+    "ddp": ({"mode": "ddp"}, 1),
+    "fsdp": ({"mode": "fsdp"}, 1),
+    "hybrid": ({"mode": "fsdp", "shard": 2, "replicate": 2}, 2),
+}
 MOMENT = 2.0  # a cut that nobody has to notice
 # torchrun's own waiting, cut short: its defaults are minutes.
 RDZV_CONF = "join_timeout=60,read_timeout=10,keep_alive_interval=1,keep_alive_max_attempt=3"
@@ -44,19 +51,21 @@ class Cluster:
     home: Path
     network: Network
     steps: int
+    mode: str
     running: dict[int, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     def start(self, host: int, name: str) -> None:
         """Starts the script on a host, in a session of its own."""
-        config = config_of(self.home, name, self.steps)
+        parallel, processes = MODES[self.mode]
+        config = config_of(self.home, name, self.steps, "ddp" if self.mode == "ddp" else "fsdp")
         file = self.home / f"{name}.json"
         file.write_text(config.model_dump_json(exclude_unset=True), encoding="utf-8")
         inside = ["ip", "netns", "exec", self.network.hosts[host], "bash", str(SCRIPT), str(file)]
-        parallel = f'{{"mode": "ddp", "timeout": {TIMEOUT}}}'
+        settings = parallel | {"timeout": TIMEOUT}
         given = {
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "PYTHONPATH": str(ROOT),
-            "PROCESSES": "1",
+            "PROCESSES": str(processes),
             "OMP_NUM_THREADS": "1",
             "GLOO_SOCKET_IFNAME": "eth0",
             "LOCAL_ADDR": self.network.addresses[host],
@@ -64,7 +73,7 @@ class Cluster:
         }
         with (self.home / f"{name}-{host}.log").open("ab") as log:
             self.running[host] = subprocess.Popen(
-                [*inside, self.network.addresses[0], "--parallel", parallel],
+                [*inside, self.network.addresses[0], "--parallel", json.dumps(settings)],
                 cwd=ROOT,
                 env=os.environ | given,
                 stdin=subprocess.DEVNULL,
@@ -75,11 +84,7 @@ class Cluster:
 
     def kill(self, host: int) -> None:
         """Kills all that runs on a host, at once."""
-        space = self.network.hosts[host]
-        said = subprocess.run(["ip", "netns", "pids", space], capture_output=True, text=True)
-        for process in said.stdout.split():
-            with suppress(ProcessLookupError):
-                os.kill(int(process), signal.SIGKILL)
+        self.network.kill(host)
         if started := self.running.pop(host, None):
             started.wait()
 
@@ -197,6 +202,7 @@ FAULTS: dict[str, Callable[[Cluster, str], None]] = {
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--faults", nargs="*", choices=[*FAULTS][1:], default=[*FAULTS][1:])
+    parser.add_argument("--mode", choices=[*MODES], default="ddp", help="[default: ddp]")
     parser.add_argument("--steps", type=int, default=60, help="optimiser steps of a run")
     options = parser.parse_args(arguments)
     if not can_make():
@@ -205,7 +211,7 @@ def main(arguments: list[str] | None = None) -> int:
     stop_in_order()
     try:
         with tempfile.TemporaryDirectory(prefix="omnitune-hosts-") as folder, Network() as network:
-            cluster = Cluster(make_home(Path(folder)), network, options.steps)
+            cluster = Cluster(make_home(Path(folder)), network, options.steps, options.mode)
             try:
                 for name in ("undisturbed", *options.faults):
                     cluster.run(name, FAULTS[name])

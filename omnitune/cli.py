@@ -22,8 +22,15 @@ from omnitune.commands.making import consolidate, corpus, fine_tune, parts, plan
 from omnitune.commands.talking import answer, serve, web
 from omnitune.commands.wiring import Command, about
 from omnitune.config.help import aligned, asks_for_help
-from omnitune.config.parallel import OfFirstRank, own_rank, rank_prefix, record_failure
+from omnitune.config.parallel import (
+    OfFirstRank,
+    own_rank,
+    rank_prefix,
+    record_failure,
+    world_size,
+)
 from omnitune.config.settings import nearest
+from omnitune.distributed.telling import is_first_to_tell
 from omnitune.sample import UserError
 from omnitune.serving.streams import CUT_OFF, drop_output, tell, tolerate_any_bytes
 from omnitune.tiny import sources as sources  # the corpus's own are known to every command
@@ -72,13 +79,16 @@ def main(arguments: list[str] | None = None) -> int:
             drop_output()
         reason = str(error) if isinstance(error, OfFirstRank) else explain(error)
         record_failure(reason)
-        if not isinstance(error, OfFirstRank):  # which rank 0 tells
+        told = isinstance(error, OfFirstRank)  # by that rank
+        if not told and is_first_to_tell(error, reason):
             tell(f"{rank_prefix()}error: {reason}")
         return 2 if isinstance(error, UserError | OSError) else 1
 
 
 def _stopped(error: KeyboardInterrupt, hint: str) -> int:
     """Says that the command was stopped; returns its exit status."""
+    if world_size() > 1:
+        stopping.ignore_echoes()
     if not isinstance(error, stopping.StoppedError):
         error = stopping.StoppedError("Ctrl-C", stopping.STATUS[signal.SIGINT])
     told = f"stopped ({error.why}){hint}"

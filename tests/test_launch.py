@@ -110,29 +110,55 @@ def test_slurm_knows_the_options_of_the_job() -> None:
     assert "#SBATCH" not in text[first:], "sbatch reads them up to the first command only"
 
 
-@pytest.mark.parametrize(
-    ("status", "restarts", "queued"), [(0, "0", False), (1, "0", True), (1, "3", False)]
-)
-def test_slurm_queues_a_job_again_that_broke_off(
-    tmp_path: Path, status: int, restarts: str, queued: bool
-) -> None:
-    """With stand-ins for Slurm's commands."""
+# What a stand-in for Slurm's srun does; the last one is warned, which the script hands on to it.
+ENDS = {
+    "well": "exit 0",
+    "breaks off": "exit 1",
+    "warned": "trap 'exit 1' USR1; kill -USR1 $PPID; while true; do sleep 0.05; done",
+}
+
+
+def run_slurm_job(folder: Path, srun: str, comment: str = "(null)", plan: int = 0) -> int:
+    """Runs the job with stand-ins for Slurm's commands; what it asks for is in ``seen``."""
     for name, does in {
-        "scontrol": 'if [ "$1" = show ]; then echo node1; else echo "$@" >"$SEEN"; fi',
-        "srun": f"exit {status}",
+        "scontrol": 'if [ "$1" = show ]; then echo node1; else echo "$@" >>"$SEEN"; fi',
+        "squeue": f"echo '{comment}'",
+        "srun": srun,
+        "omnitune": f"exit {plan}",
     }.items():
-        (tmp_path / name).write_text(f"#!/bin/sh\n{does}\n", encoding="utf-8")
-        (tmp_path / name).chmod(0o755)
+        (folder / name).write_text(f"#!/bin/bash\n{does}\n", encoding="utf-8")
+        (folder / name).chmod(0o755)
+    (folder / "seen").touch()
     given = {"SLURM_JOB_ID": "7", "SLURM_NNODES": "2", "SLURM_JOB_NODELIST": "node[1-2]"}
-    given |= {"SLURM_RESTART_COUNT": restarts, "SEEN": str(tmp_path / "seen")}
-    given["PATH"] = f"{tmp_path}:{os.environ['PATH']}"
-    done = subprocess.run(
-        ["bash", str(FOLDER / "slurm.sbatch"), "x.json"], env=given, check=False, timeout=300
-    )
-    assert done.returncode == status
-    assert (tmp_path / "seen").is_file() == queued
-    if queued:
-        assert (tmp_path / "seen").read_text(encoding="utf-8") == "requeue 7\n"
+    given |= {"SLURM_GPUS_ON_NODE": "8", "SEEN": str(folder / "seen")}
+    given["PATH"] = f"{folder}:{os.environ['PATH']}"
+    command = ["bash", str(FOLDER / "slurm.sbatch"), "x.json"]
+    return subprocess.run(command, env=given, check=False, timeout=300).returncode
+
+
+@pytest.mark.parametrize(
+    ("end", "comment", "asked"),
+    [
+        ("well", "(null)", []),
+        ("breaks off", "(null)", ["update JobId=7 Comment=broke off, 1", "requeue 7"]),
+        ("breaks off", "broke off, 2", ["update JobId=7 Comment=broke off, 3", "requeue 7"]),
+        ("breaks off", "broke off, 3", []),
+        ("warned", "broke off, 3", ["requeue 7"]),
+    ],
+)
+def test_slurm_queues_a_job_again_that_did_not_end(
+    tmp_path: Path, end: str, comment: str, asked: list[str]
+) -> None:
+    """However often its time was over; some times where it broke off."""
+    status = run_slurm_job(tmp_path, ENDS[end], comment)
+    assert status == (0 if end == "well" else 1)
+    assert (tmp_path / "seen").read_text(encoding="utf-8").splitlines() == asked
+
+
+def test_slurm_does_not_start_a_job_with_a_mistake(tmp_path: Path) -> None:
+    status = run_slurm_job(tmp_path, 'echo started >>"$SEEN"', plan=2)
+    assert status == 2
+    assert not (tmp_path / "seen").read_text(encoding="utf-8")
 
 
 def unknown(model: Any, given: Any, place: str = "") -> list[str]:

@@ -5,6 +5,7 @@
 set -euo pipefail
 config=${1:?give a configuration file}
 processes=${2:-gpu}
+export TORCH_CPP_LOG_LEVEL=ERROR # torch's warnings come from every process
 
 torchrun --standalone --nproc_per_node="$processes" --max-restarts=3 \
   sft_omni.py --config "$config" --resume

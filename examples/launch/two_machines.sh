@@ -12,6 +12,7 @@ shift 2
 
 # Each start gets a store of its own, which a machine that comes back later is told of.
 export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
+export TORCH_CPP_LOG_LEVEL=ERROR # torch's warnings come from every process
 conf=${RDZV_CONF:-join_timeout=600}
 own=()
 if [ -n "${LOCAL_ADDR:-}" ]; then

@@ -66,7 +66,8 @@ def _work(
     function: Callable[[T], R], pieces: Sequence[T], pipe: Connection, others: list[Connection]
 ) -> None:
     """Sends what the function makes of each piece; ends where nobody listens any more."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that forked this one hears it
+    for number in (signal.SIGINT, signal.SIGUSR1):  # the process that forked this one hears it
+        signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     for other in others:  # an open end here would keep others from hearing that nobody listens
         other.close()

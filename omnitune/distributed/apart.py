@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -40,6 +41,7 @@ def call_apart(function: Callable[[], T]) -> T:
         ) from None
     finally:
         ours.close()
+        other.terminate()
         other.join()
     if problem is not None:
         raise problem
@@ -47,6 +49,9 @@ def call_apart(function: Callable[[], T]) -> T:
 
 
 def _answer(function: Callable[[], Any], pipe: Connection) -> None:
+    for number in (signal.SIGINT, signal.SIGUSR1):  # the process that forked this one hears it
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     torch.set_num_threads(1)  # those of a pool are not forked
     try:
         pipe.send((function(), None))

@@ -61,6 +61,7 @@ class TorchRanks:
             self.watch.close()
             raise
         self.watch.limit = settings.timeout
+        self.watch.listen()
         self._replica: _Replica | None = None
         self._told: Exception | None = None  # of this rank, which the others have heard of
 

@@ -8,9 +8,11 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import NoReturn
 
 import torch.distributed as dist
 
+from omnitune.distributed.pulse import Pulse
 from omnitune.sample import UserError
 
 # Seconds beyond the limit, after which a process that does not come back from a call is ended: a
@@ -21,7 +23,10 @@ EXIT_HANG = 75  # the system's "try again"
 # cut, and its own calls then wait for many minutes.
 ASKING = 5.0
 _SPEAKS_OF_TIME = ("timed out", "timeout", "time out")
-_SPEAKS_OF_LOSS = ("closed by peer", "reset by peer", "broken pipe", "remote process exited")
+_SPEAKS_OF_LOSS = (
+    *("closed by peer", "reset by peer", "broken pipe", "remote process exited"),
+    "connection was likely closed",  # of the store, which ends with the process that keeps it
+)
 
 
 class HangError(UserError):
@@ -43,8 +48,13 @@ class Watch:
         self.rank, self.world_size, self.limit = rank, world_size, limit
         self.step, self.call = 0, ""
         self._since: float | None = None
+        self._pulse: Pulse | None = None
         self._ended = threading.Event()
         threading.Thread(target=self._look, daemon=True, name="watch").start()
+
+    def listen(self) -> None:
+        """The ranks have met: from here on they give each other signs of life."""
+        self._pulse = Pulse(_own_store(), self.rank, self.world_size, self.limit)
 
     def begin(self, step: int) -> None:
         """A step begins, after ``step`` others; the others can see it."""
@@ -122,12 +132,31 @@ class Watch:
         while not self._ended.wait(min(1.0, self.limit)):
             since = self._since
             if since is not None and time.monotonic() - since > self.limit + GRACE:
-                print(f"error: {self.describe()}", file=sys.__stderr__, flush=True)
-                os._exit(EXIT_HANG)
+                _end(self.describe())
+            other, silent = self._pulse.silent() if self._pulse else (0, 0.0)
+            if silent > self.limit + GRACE:
+                _end(
+                    f"rank {self.rank} waited more than {self.limit:g} s for a sign of life of "
+                    f"rank {other}, in step {self.step + 1}; its call was for {self.call}. The "
+                    "other machine cannot be reached, or that process stands still"
+                )
 
     def close(self) -> None:
         """Watches no longer."""
         self._ended.set()
+        if self._pulse:
+            self._pulse.close()
+
+
+def _own_store() -> dist.Store:
+    """The same store for another thread: a call of one that waits does not keep the other."""
+    return store().clone()  # type: ignore[attr-defined]
+
+
+def _end(why: str) -> NoReturn:
+    """Ends the process, whatever it waits for."""
+    print(f"error: {why}", file=sys.__stderr__, flush=True)
+    os._exit(EXIT_HANG)
 
 
 def store() -> dist.Store:

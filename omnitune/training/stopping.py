@@ -60,6 +60,15 @@ def stop_now(signum: int, frame: FrameType | None = None) -> NoReturn:
     raise _stopped[-1]
 
 
+def ignore_echoes() -> None:
+    """Of several processes that end: a signal that comes now is the first one, sent on.
+
+    It would interrupt what Python does last, and print where.
+    """
+    for number in STATUS:
+        signal.signal(number, signal.SIG_IGN)
+
+
 class Stopping:
     """Whether a run was asked to stop.
 

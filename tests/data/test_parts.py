@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,7 @@ def test_what_goes_wrong_in_a_process_is_raised_here(
     monkeypatch.setattr(forking, "usable_cores", lambda: 2)
 
     def work(number: int) -> int:
+        signal.raise_signal(signal.SIGUSR1)  # to the whole group: the other process's affair
         if number == 3:
             raise wanted("three")
         return number**2

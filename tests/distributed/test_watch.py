@@ -147,6 +147,24 @@ def test_a_store_that_does_not_answer_keeps_no_error_back(monkeypatch: pytest.Mo
     Deaf.cut.set()  # the thread that asks ends
 
 
+@pytest.mark.parametrize(
+    "told",
+    [
+        "Connection closed by peer [127.0.0.1]:4321",
+        "recvBytes failed: Connection reset by peer",
+        "Failed to recv, got 0 bytes. Connection was likely closed. Did the remote server crash?",
+        "Failed to send, sent 0 bytes. Connection was likely closed.",
+    ],
+)
+def test_whatever_torch_says_of_a_lost_rank_is_told_in_our_words(told: str) -> None:
+    """The last two are of the store, which rank 0 keeps where there is no torchrun."""
+    watching = watch.Watch(1, 2, limit=3)
+    error = dist.DistNetworkError(told)
+    with pytest.raises(LostRankError, match="rank 1 lost another"), watching("a sum", patient=True):
+        raise error
+    watching.close()
+
+
 def ending_on(rank: int, waits: bool) -> dict[str, str]:
     """A rank that ends with an error after the other has told of its own, or waits for it."""
     try:

@@ -2,6 +2,7 @@
 
 import json
 import random
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -276,8 +277,14 @@ def test_a_function_called_apart_leaves_nothing_here() -> None:
     def fail() -> int:
         raise UserError("a mistake")
 
+    def hear() -> int:  # a signal to the whole group is the other process's affair
+        signal.raise_signal(signal.SIGUSR1)
+        signal.raise_signal(signal.SIGINT)
+        return 8
+
     assert call_apart(work) == 7
     assert made == []
+    assert call_apart(hear) == 8
     with pytest.raises(UserError, match="a mistake"):
         call_apart(fail)
     with pytest.raises(RuntimeError, match="ZeroDivisionError"):

@@ -146,6 +146,23 @@ def test_the_command_ends_with_a_status_and_says_how_to_go_on(
     assert "the same command with --resume goes on" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("several", [False, True])
+def test_a_signal_that_is_sent_on_to_a_process_that_ends_is_no_second_one(
+    monkeypatch: pytest.MonkeyPatch, several: bool
+) -> None:
+    """torchrun sends on what each process has had already."""
+    before = {signum: signal.getsignal(signum) for signum in STATUS}
+    monkeypatch.setenv("WORLD_SIZE", "2" if several else "1")
+    monkeypatch.setattr(cli, "_run", lambda *_: signal.raise_signal(signal.SIGUSR1))
+    try:
+        cli.main(["sft"])
+        for number in STATUS:
+            assert (signal.getsignal(number) is signal.SIG_IGN) == several
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+
+
 def test_a_library_that_makes_another_error_of_a_signal_hides_nothing(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
