@@ -115,11 +115,14 @@ def num_bytes(state: Mapping[str, Tensor]) -> int:
 
 @contextmanager
 def made_at_once() -> Iterator[None]:
-    """On the CPU and in fp32, where the library, as it loads, has its own device and format."""
-    usual = torch.get_default_dtype()
+    """With values and in fp32, where the library, as it loads, has its own device and format.
+
+    It loads on ``meta``, where nothing has values; engines have a device on which things stay.
+    """
+    usual, device = torch.get_default_dtype(), torch.get_default_device()
     torch.set_default_dtype(torch.float32)
     try:
-        with torch.device("cpu"):
+        with torch.device("cpu") if device.type == "meta" else device:
             yield
     finally:
         torch.set_default_dtype(usual)

@@ -67,11 +67,15 @@ class MediumProcessor:
         return BatchFeature(self.tensors([self.read(given) for given in media]))
 
     def tensors(self, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
-        """What the model takes; each medium's own form is told where they differ."""
+        """What the model takes; each medium's own form is told where media can differ in it.
+
+        It is told of one medium too: vLLM prepares media one by one and joins them afterwards.
+        """
         stacked, sizes_MK = stack(inputs)
         tensor, sizes = self.model_input_names
-        alike = len({x.shape for x in inputs}) == 1
-        return {tensor: stacked} if alike else {tensor: stacked, sizes: sizes_MK}
+        if self.encoder.fixed_rows is not None and len({x.shape for x in inputs}) == 1:
+            return {tensor: stacked}
+        return {tensor: stacked, sizes: sizes_MK}
 
 
 def _local(given: str | Path) -> Path:

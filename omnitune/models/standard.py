@@ -27,7 +27,7 @@ from omnitune.encoders.base import Encoder
 from omnitune.encoders.projectors import Projector
 from omnitune.models import families, fusion
 from omnitune.models.bases import cast_, made_at_once
-from omnitune.models.media_tensors import SIZES, require_media, unstack
+from omnitune.models.media_tensors import SIZES, apart, require_media, unstack
 from omnitune.models.standard_config import MODEL_TYPE, OmniConfig
 
 # Files hold the thinker's weights under its own names, so that it loads by itself too.
@@ -89,12 +89,14 @@ class OmniPreTrainedModel(PreTrainedModel):
             tensor: as the processor gives it. sizes: each medium's own form.
 
         Returns:
-            ``pooler_output``: ``[R, E]``, of all media end to end; ``last_hidden_state``: the
-            encoder's rows ``[R, D]``.
+            ``pooler_output``: ``[R, E]``, of all media end to end, or of each medium where its
+            kind is ``apart``; ``last_hidden_state``: the encoder's rows ``[R, D]``.
         """
-        sizes = kwargs.get(self.modalities[name].medium.tensor_name + SIZES, sizes)
-        backbone: Any = self.base_model
-        return backbone.encode_media(name, tensor, sizes)
+        encoder, backbone = self.modalities[name], cast(Any, self.base_model)
+        sizes = kwargs.get(encoder.medium.tensor_name + SIZES, sizes)
+        found = backbone.encode_media(name, tensor, sizes)
+        found.pooler_output = apart(encoder, found.pooler_output, unstack(tensor, sizes))
+        return found
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("get_") and name.endswith("_features"):
