@@ -102,10 +102,22 @@ def format_of(weights: Iterable[Tensor]) -> str:
 
 
 def cast_(module: nn.Module, dtype: torch.dtype) -> None:
-    """Brings weights into a format; buffers, such as rotary angles, keep their precision."""
-    for parameter in module.parameters():
+    """Brings weights into a format; buffers, such as rotary angles, keep their precision.
+
+    So do weights beside statistics: no kernel takes the two in different formats, unless the
+    weights are in fp32.
+    """
+    kept = beside_statistics(module)
+    for name, parameter in module.named_parameters():
         if parameter.is_floating_point():
-            parameter.data = parameter.data.to(dtype)
+            parameter.data = parameter.data.to(torch.float32 if name in kept else dtype)
+
+
+def beside_statistics(module: nn.Module) -> set[str]:
+    """Names of the weights of every BatchNorm."""
+    kind = nn.modules.batchnorm._BatchNorm
+    norms = {name: part for name, part in module.named_modules() if isinstance(part, kind)}
+    return {f"{place}.{name}" for place, n in norms.items() for name, _ in n.named_parameters()}
 
 
 def num_bytes(state: Mapping[str, Tensor]) -> int:

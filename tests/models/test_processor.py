@@ -24,10 +24,13 @@ from PIL import Image
 from transformers.processing_utils import MultiModalData
 
 from omnitune.data.template import ChatRenderer, placeholder
+from omnitune.encoders.base import Encoder
+from omnitune.encoders.registry import build_encoder, read_pretrained, with_settings
 from omnitune.evaluation.certificate import as_dicts
 from omnitune.models.convert import to_processor, to_standard
 from omnitune.models.loading import assemble, load_thinker
 from omnitune.models.media_tensors import unstack
+from omnitune.models.medium_processor import MediumProcessor
 from omnitune.models.processor import OmniProcessor
 from omnitune.models.standard import OmniForConditionalGeneration
 from omnitune.sample import Message, Sample, Text
@@ -159,11 +162,16 @@ def test_media_in_memory_are_those_of_files(processor: OmniProcessor, tmp_path: 
     assert len(slower) > 1.9 * len(expected)
 
 
-@pytest.mark.parametrize("key", ["image", "path", "url"])
+@pytest.mark.parametrize("key", ["image", "path", "url", "image_url"])
 def test_typed_parts(processor: OmniProcessor, tmp_path: Path, key: str) -> None:
-    picture = str(write_image(tmp_path / "one.png"))
-    parts = [{"type": "image", key: picture}, {"type": "text", "text": "which color?"}]
-    found = processor.apply_chat_template([{"role": "user", "content": parts}], **OPTIONS)
+    picture = write_image(tmp_path / "one.png")
+    shown: dict[str, Any] = {"type": "image", key: str(picture)}
+    if key == "image_url":  # as in OpenAI's requests
+        shown = {"type": key, key: {"url": picture.as_uri()}}
+    parts = [shown, {"type": "text", "text": "which color?"}]
+    message = {"role": "user", "content": parts, "tool_calls": None}
+    found = processor.apply_chat_template([message], **OPTIONS)
+    assert found["input_ids"] == processor.apply_chat_template([[message]], **OPTIONS)["input_ids"]
     assert found["pixel_values"].shape == (1, 3, 32, 32)
     assert found["input_ids"][0].count(processor.image_token_id) == 4
 
@@ -316,6 +324,12 @@ class TestEngines:
         assert [len(one) for one in rows.pooler_output] == told
         assert len(set(told)) > 1
 
+    def test_the_picture_that_the_model_is_tried_with(self, tmp_path: Path) -> None:
+        encoder = pretrained_miniature(tmp_path, max_tiles=6)
+        sub = MediumProcessor(encoder, {})
+        assert sub.size == {"height": 32, "width": 6 * 32}
+        assert not hasattr(MediumProcessor(pretrained_miniature(tmp_path), {}), "size")
+
     def test_sub_processors(self, processor: OmniProcessor) -> None:
         assert "pixel_values" in processor.image_processor.model_input_names
         assert "input_features" in processor.feature_extractor.model_input_names
@@ -357,6 +371,11 @@ class TestEngines:
         base = AutoModel.from_config(config).eval()
         base(input_ids=torch.tensor([[7, 8]]), marker="here", use_cache=False)
         assert calls == ["here"] * config.text_config.num_hidden_layers
+
+
+def pretrained_miniature(tmp_path: Path, **settings: Any) -> Encoder:
+    found = read_pretrained("image", save_vision_folder(tmp_path / "eye"))
+    return build_encoder("image", with_settings("image", found.config, settings))
 
 
 def tiny_config() -> Any:
