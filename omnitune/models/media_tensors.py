@@ -41,7 +41,9 @@ def unstack(
     if sizes_MK is None:
         return list(stacked)
     inputs = []
-    for row, one in zip(stacked, sizes_MK, strict=True):
+    # At once: to wait for a GPU costs more than to read from it.
+    told = sizes_MK.tolist() if isinstance(sizes_MK, Tensor) else sizes_MK
+    for row, one in zip(stacked, told, strict=True):
         sizes = [int(n) for n in one]
         cut = row[tuple(slice(max(n, 1)) for n in sizes)]
         missing = sum(n == 0 for n in sizes)
