@@ -124,13 +124,13 @@ def refusal(name: str, revision: str, error: Exception, data_set: bool = False) 
         )
     if status >= 500:
         return (
-            f"the Hugging Face Hub has a fault of its own (status {status}); try again later, and "
-            "it goes on with what has arrived"
+            f"the Hugging Face Hub has a fault of its own (status {status}); try again later: "
+            "files that have arrived whole are kept"
         )
     return (
         f"no such file or folder, and the Hugging Face Hub does not give it ({said_by(error)}); "
-        "check the name and the network and try again, which goes on with what has arrived, or "
-        f"fetch it where there is a network (hf download {option}{name}) and give the folder"
+        "check the name and the network and try again (files that have arrived whole are kept), "
+        f"or fetch it where there is a network (hf download {option}{name}) and give the folder"
     )
 
 

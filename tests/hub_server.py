@@ -46,7 +46,7 @@ class Hub:
     """A running server.
 
     Attributes:
-        cut_at: bytes of a file after which a connection breaks; each answer uses up one entry.
+        cut_at: bytes of weights after which a connection breaks; each answer uses up one entry.
         asked: method and path of every request, and the range of a file that was asked for.
     """
 
@@ -165,7 +165,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command == "HEAD":
             return
-        if self.hub.cut_at and len(content) - first > self.hub.cut_at[0]:
+        weights = file.endswith(".safetensors")
+        if weights and self.hub.cut_at and len(content) - first > self.hub.cut_at[0]:
             self.wfile.write(content[first:][: self.hub.cut_at.pop(0)])
             self.wfile.flush()
             self.close_connection = True
