@@ -123,9 +123,9 @@ def test_a_revision_is_a_branch_a_tag_or_a_commit(hub: Hub, folders: dict[str, P
 @pytest.mark.parametrize(
     ("given", "refused", "said"),
     [
-        ("me/nothing", None, "no repository of this name that is open to you; .* hf auth login"),
+        ("me/nothing", None, "no repository of this name that is open to you; .*hf auth login"),
         (f"{NAME}@v9", None, f"{NAME} has no revision 'v9' .*; give a branch, a tag or"),
-        (NAME, (403, "GatedRepo"), "accepted its terms; accept them on its page .* hf auth login"),
+        (NAME, (403, "GatedRepo"), "accepted its terms; accept them on its page .*hf auth login"),
         (NAME, (401, "GatedRepo"), "accepted its terms"),
         (NAME, (403, ""), "open to you"),
         (NAME, (500, ""), r"a fault of its own \(status 500\); try again later"),
@@ -148,7 +148,10 @@ def test_a_server_that_is_gone(hub: Hub) -> None:
         find_part(NAME)
 
 
-def test_a_connection_that_breaks_once_goes_on(hub: Hub, folders: dict[str, Path]) -> None:
+def test_a_connection_that_breaks_once_goes_on(
+    hub: Hub, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1000)  # what is smaller is not kept
     hub.cut_at = [20_000]
     found = find_part(NAME) / "model.safetensors"
     assert found.read_bytes() == (folders["main"] / "model.safetensors").read_bytes()
