@@ -11,6 +11,7 @@ import json
 import re
 import sys
 from collections.abc import Iterable, Mapping
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,13 @@ from omnitune.sample import UserError
 
 CONFIG = "config.json"
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
-# What is fetched of a repository; it may hold the same weights in other libraries' formats too.
-WANTED = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt")
+# What is fetched of a repository. It may hold the same weights in other formats, in other number
+# formats and in folders for other programs too: of weights the first of these kinds that it has.
+WANTED = ("*.json", "*.jinja", "*.model", "*.txt")
+STORED = (
+    ("model.safetensors", "model-*.safetensors"),
+    ("pytorch_model.bin", "pytorch_model-*.bin"),
+)
 # ``owner/name`` or ``name``, and after an @ the revision: a branch, a tag or a commit.
 # How a file begins that stands for another one, which git has not fetched.
 POINTER = b"version https://git-lfs"
@@ -47,38 +53,85 @@ def is_repository(given: str | Path) -> bool:
 def find_part(given: str | Path) -> Path:
     """The file or folder of a part; a Hub id is fetched into the Hub's cache first.
 
+    What the cache holds whole is taken without asking the Hub.
+
     Raises:
         UserError: the repository is neither cached nor to be had; says what to do.
     """
     if not is_repository(given):
         return Path(given)
     name, _, revision = Path(given).as_posix().partition("@")
+    if (folder := _cached(name, revision)) is not None:
+        return folder
+    say(f"fetching {name} from the Hugging Face Hub")
+    try:
+        return _fetched(name, revision)
+    except Exception as error:  # the library's errors have many classes
+        raise UserError(f"{given}: {refusal(name, revision, error)}") from None
+
+
+def _options(revision: str, weights: Iterable[str]) -> dict[str, Any]:
+    patterns = [*WANTED, *weights]
+    return {"revision": revision or None, "allow_patterns": patterns, "ignore_patterns": "*/*"}
+
+
+def _cached(name: str, revision: str) -> Path | None:
+    """The folder of a repository in the cache, if it is whole."""
     # Imported here: most runs read local files, and this takes a second.
     from huggingface_hub import snapshot_download
 
-    options: dict[str, Any] = {"revision": revision or None, "allow_patterns": WANTED}
-    try:
-        return Path(snapshot_download(name, local_files_only=True, **options))
-    except Exception:  # not cached, or not whole
-        say(f"fetching {name} from the Hugging Face Hub")
-    try:
-        return Path(_fetched(name, options))
-    except Exception as error:  # the library's errors have many classes
-        raise UserError(
-            f"{given}: no such file or folder, and the Hugging Face Hub does not give it "
-            f"({said_by(error)}); "
-            "check the name and the network, or fetch it where there is one "
-            f"(hf download {name}) and give the folder"
-        ) from None
+    for weights in STORED:
+        try:
+            options = _options(revision, weights)
+            folder = Path(snapshot_download(name, local_files_only=True, **options))
+        except Exception:  # not cached, or not whole
+            return None
+        if any(found for pattern in weights for found in folder.glob(pattern)):
+            return folder
+    return None
 
 
-def _fetched(name: str, options: dict[str, Any]) -> str:
+def _fetched(name: str, revision: str) -> Path:
     from huggingface_hub import HfApi, snapshot_download
 
-    files = HfApi().list_repo_files(name, revision=options["revision"])
-    if not any(file.endswith(".safetensors") for file in files):
-        options = options | {"allow_patterns": (*WANTED, "*.bin")}
-    return snapshot_download(name, **options)
+    files = HfApi().list_repo_files(name, revision=revision or None)
+    held = [weights for weights in STORED if any(fnmatch(f, p) for f in files for p in weights)]
+    return Path(snapshot_download(name, **_options(revision, held[0] if held else ())))
+
+
+def refusal(name: str, revision: str, error: Exception, data_set: bool = False) -> str:
+    """Why the Hub does not give a repository, and what to do about it."""
+    from huggingface_hub import errors
+
+    what, option = ("data set", "--repo-type dataset ") if data_set else ("repository", "")
+    if isinstance(error, errors.LocalEntryNotFoundError) and isinstance(error.__cause__, Exception):
+        error = error.__cause__
+    status = getattr(getattr(error, "response", None), "status_code", 0)
+    if isinstance(error, errors.GatedRepoError):
+        return (
+            f"the Hugging Face Hub gives {name} only to those who have accepted its terms; accept "
+            "them on its page there, and log in (hf auth login, or HF_TOKEN)"
+        )
+    if isinstance(error, errors.RevisionNotFoundError):
+        return (
+            f"{name} has no revision {revision!r} on the Hugging Face Hub; give a branch, a tag or "
+            "a whole commit that it has, or none"
+        )
+    if isinstance(error, errors.RepositoryNotFoundError) or status in (401, 403, 404):
+        return (
+            f"no such file or folder, and the Hugging Face Hub has no {what} of this name that is "
+            "open to you; check the name, and if it is private log in (hf auth login, or HF_TOKEN)"
+        )
+    if status >= 500:
+        return (
+            f"the Hugging Face Hub has a fault of its own (status {status}); try again later: "
+            "files that have arrived whole are kept"
+        )
+    return (
+        f"no such file or folder, and the Hugging Face Hub does not give it ({said_by(error)}); "
+        "check the name and the network and try again (files that have arrived whole are kept), "
+        f"or fetch it where there is a network (hf download {option}{name}) and give the folder"
+    )
 
 
 def is_folder(path: Path) -> bool:

@@ -147,6 +147,11 @@ class Encoder(ABC):
         """
         return None
 
+    @property
+    def most_rows(self) -> int | None:
+        """``num_slots`` that no medium up to ``largest_size`` exceeds; None where that is None."""
+        return None if self.largest_size is None else self.rows_of_size(self.largest_size)
+
     def size(self, inputs: Tensor) -> int:
         """What to sort by so that media of like length share a batch."""
         return self.num_slots(inputs)

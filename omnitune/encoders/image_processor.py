@@ -143,6 +143,19 @@ class PictureReader:
         )
         return Layout(1, *whole, round(high * wide))
 
+    def sizes(self) -> list[tuple[int, int]]:
+        """Heights and widths among which is a picture of the most patches, whatever its shape.
+
+        Empty where a picture's shape changes nothing, or nothing bounds what it becomes.
+        """
+        if self.any_shape:
+            most, (high, wide) = self.processor.max_num_patches, self.patch
+        elif self.max_tiles > 1 and self.square is not None:
+            most, (high, wide) = self.max_tiles, self.square
+        else:
+            return []
+        return [(n * high, most // n * wide) for n in range(1, most + 1)]
+
     def _whole(self, size: tuple[int, int]) -> tuple[int, int]:
         """Pixels of the whole patches in a size; a convolution over patches sees no others."""
         return size[0] // self.patch[0] * self.patch[0], size[1] // self.patch[1] * self.patch[1]

@@ -177,6 +177,11 @@ class PretrainedVisionEncoder(Encoder):
         way = self.reader.layout(*size)
         return way.tiles * self._rows(way.height, way.width)
 
+    @property
+    def largest_size(self) -> tuple[int, int] | None:
+        """Height and width of the picture with the most rows; None where any square has them."""
+        return max(self.reader.sizes(), key=self.rows_of_size, default=None)
+
     def _rows(self, height: int, width: int) -> int:
         (rows, columns), r = self._grid(height, width), self.pixel_shuffle
         return -(-rows // r) * -(-columns // r)

@@ -96,11 +96,18 @@ class SpeechEncoder(Encoder):
                 f"{path}: {seconds:.1f} s of sound, the limit is {self.max_seconds:g} s; "
                 "cut it into pieces (it is never shortened silently)"
             )
-        pieces = max(1, math.ceil(seconds / self._piece_seconds))
+        pieces = self._pieces(seconds)
         rows = seconds * SAMPLE_RATE / self.samples_per_row
         least = int(rows) - 1 - pieces * self.missed
-        most = math.ceil(rows) + 2 * pieces
-        return MediaStats(seconds, 0.0, max(1, least // self.stack), math.ceil(most / self.stack))
+        return MediaStats(seconds, 0.0, max(1, least // self.stack), self._most(seconds))
+
+    def _pieces(self, seconds: float) -> int:
+        return max(1, math.ceil(seconds / self._piece_seconds))
+
+    def _most(self, seconds: float) -> int:
+        """Slots that a clip of this length has at most, wherever it is cut."""
+        rows = math.ceil(seconds * SAMPLE_RATE / self.samples_per_row)
+        return math.ceil((rows + 2 * self._pieces(seconds)) / self.stack)
 
     @property
     def _piece_seconds(self) -> float:
@@ -110,6 +117,12 @@ class SpeechEncoder(Encoder):
     def largest_size(self) -> tuple[int]:
         """Samples of a clip of ``max_seconds``."""
         return (int(self.max_seconds * SAMPLE_RATE),)
+
+    @property
+    def most_rows(self) -> int:
+        """Exact where a clip of ``max_seconds`` is one piece; else a bound, wherever it is cut."""
+        whole = self._pieces(self.max_seconds) == 1
+        return self.rows_of_size(self.largest_size) if whole else self._most(self.max_seconds)
 
     def num_slots(self, inputs: Tensor) -> int:
         """All rows of a clip's pieces, ``stack`` to a slot."""

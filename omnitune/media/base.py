@@ -111,6 +111,9 @@ class Medium(ABC):
             encoder's settings, its tensor, the media in a call of the processor, and what prepares
             them [``<name>_config``, ``<name>_values``, ``<name>``, ``<name>_processor``].
         token_type: number of its placeholders in ``mm_token_type_ids``.
+        apart: whether the standard model's features are a tensor for each medium, as the library
+            has it of pictures, and not one for all, as of sounds. Engines divide one for all into
+            equal pieces.
         from_microphone: whether a microphone makes one.
     """
 
@@ -125,6 +128,7 @@ class Medium(ABC):
     projector_part = encoder_part = ""
     config_name = tensor_name = argument = processor_name = ""
     token_type = 4
+    apart = False
     from_microphone = False
 
     def __init_subclass__(cls) -> None:

@@ -55,6 +55,7 @@ class ImageMedium(Medium):
     encoder_part = "vision_encoder"
     config_name, tensor_name, argument = "vision_config", "pixel_values", "images"
     token_type = 1
+    apart = True
 
     def check(self, path: Path) -> None:
         """Checks that the file exists, is a picture of a known format and is not huge."""

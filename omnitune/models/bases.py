@@ -102,10 +102,22 @@ def format_of(weights: Iterable[Tensor]) -> str:
 
 
 def cast_(module: nn.Module, dtype: torch.dtype) -> None:
-    """Brings weights into a format; buffers, such as rotary angles, keep their precision."""
-    for parameter in module.parameters():
+    """Brings weights into a format; buffers, such as rotary angles, keep their precision.
+
+    So do weights beside statistics: no kernel takes the two in different formats, unless the
+    weights are in fp32.
+    """
+    kept = beside_statistics(module)
+    for name, parameter in module.named_parameters():
         if parameter.is_floating_point():
-            parameter.data = parameter.data.to(dtype)
+            parameter.data = parameter.data.to(torch.float32 if name in kept else dtype)
+
+
+def beside_statistics(module: nn.Module) -> set[str]:
+    """Names of the weights of every BatchNorm."""
+    kind = nn.modules.batchnorm._BatchNorm
+    norms = {name: part for name, part in module.named_modules() if isinstance(part, kind)}
+    return {f"{place}.{name}" for place, n in norms.items() for name, _ in n.named_parameters()}
 
 
 def num_bytes(state: Mapping[str, Tensor]) -> int:
@@ -115,11 +127,14 @@ def num_bytes(state: Mapping[str, Tensor]) -> int:
 
 @contextmanager
 def made_at_once() -> Iterator[None]:
-    """On the CPU and in fp32, where the library, as it loads, has its own device and format."""
-    usual = torch.get_default_dtype()
+    """With values and in fp32, where the library, as it loads, has its own device and format.
+
+    It loads on ``meta``, where nothing has values; engines have a device on which things stay.
+    """
+    usual, device = torch.get_default_dtype(), torch.get_default_device()
     torch.set_default_dtype(torch.float32)
     try:
-        with torch.device("cpu"):
+        with torch.device("cpu") if device.type == "meta" else device:
             yield
     finally:
         torch.set_default_dtype(usual)

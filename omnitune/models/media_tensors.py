@@ -34,16 +34,30 @@ def stack(inputs: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     return out, torch.tensor(sizes)
 
 
-def unstack(stacked: Tensor, sizes_MK: Tensor | None) -> list[Tensor]:
+def unstack(
+    stacked: Tensor, sizes_MK: Tensor | Sequence[Tensor | Sequence[int]] | None
+) -> list[Tensor]:
     """The inputs that ``stack`` was given; without sizes each fills its row."""
     if sizes_MK is None:
         return list(stacked)
     inputs = []
-    for row, sizes in zip(stacked, sizes_MK.tolist(), strict=True):
+    # At once: to wait for a GPU costs more than to read from it.
+    told = sizes_MK.tolist() if isinstance(sizes_MK, Tensor) else sizes_MK
+    for row, one in zip(stacked, told, strict=True):
+        sizes = [int(n) for n in one]
         cut = row[tuple(slice(max(n, 1)) for n in sizes)]
         missing = sum(n == 0 for n in sizes)
         inputs.append(cut.reshape(cut.shape[missing:]))
     return inputs
+
+
+def apart(
+    encoder: Encoder, rows_RE: Tensor, inputs: Sequence[Tensor]
+) -> Tensor | tuple[Tensor, ...]:
+    """Rows of media end to end as engines take them: of each medium, where its kind is so."""
+    if not encoder.medium.apart:
+        return rows_RE
+    return rows_RE.split([encoder.slots_for(encoder.num_slots(x)) for x in inputs])
 
 
 def require_media(

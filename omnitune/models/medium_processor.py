@@ -37,6 +37,18 @@ class MediumProcessor:
         """Seconds of the longest sound, by which vLLM tries the model; pictures have none."""
         return int(self.encoder.max_seconds)  # type: ignore[attr-defined]
 
+    @property
+    def size(self) -> dict[str, int]:
+        """Height and width of the picture with the most slots, with which vLLM tries the model.
+
+        Raises:
+            AttributeError: the encoder does not tell; then large squares are tried.
+        """
+        largest = self.encoder.largest_size
+        if largest is None or len(largest) != 2:
+            raise AttributeError(f"{self.encoder.medium.name} has no largest height and width")
+        return dict(zip(("height", "width"), largest, strict=True))
+
     def read(self, given: Any) -> Tensor:
         """The encoder's input of a path, a ``file:`` address, or a medium that is decoded already.
 
@@ -67,11 +79,15 @@ class MediumProcessor:
         return BatchFeature(self.tensors([self.read(given) for given in media]))
 
     def tensors(self, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
-        """What the model takes; each medium's own form is told where they differ."""
+        """What the model takes; each medium's own form is told where media can differ in it.
+
+        It is told of one medium too: vLLM prepares media one by one and joins them afterwards.
+        """
         stacked, sizes_MK = stack(inputs)
         tensor, sizes = self.model_input_names
-        alike = len({x.shape for x in inputs}) == 1
-        return {tensor: stacked} if alike else {tensor: stacked, sizes: sizes_MK}
+        if self.encoder.fixed_rows is not None and len({x.shape for x in inputs}) == 1:
+            return {tensor: stacked}
+        return {tensor: stacked, sizes: sizes_MK}
 
 
 def _local(given: str | Path) -> Path:
@@ -112,6 +128,32 @@ def each(*given: Any) -> Iterator[Any]:
             yield from each(*item)
         else:
             yield item
+
+
+def conversations_of(given: Any) -> list[list[dict[str, Any]]]:
+    """Conversations, given one or several, without keys whose value is None.
+
+    A part as OpenAI has it (``image_url``) becomes one of the medium's type with ``url``. The
+    library's own reading of conversations changes from version to version.
+    """
+    several = bool(given) and not isinstance(given[0], Mapping)
+    found = []
+    for conversation in given if several else [given]:
+        messages = [{k: v for k, v in one.items() if v is not None} for one in conversation]
+        for message in messages:
+            if isinstance(message.get("content"), list):
+                message["content"] = [_part(part) for part in message["content"]]
+        found.append(messages)
+    return found
+
+
+def _part(part: Any) -> Any:
+    kind = part.get("type") if isinstance(part, Mapping) else None
+    if not isinstance(kind, str) or not kind.endswith("_url") or kind not in part:
+        return part
+    told = part[kind]
+    url = told.get("url") if isinstance(told, Mapping) else told
+    return {"type": kind.removesuffix("_url"), "url": url}
 
 
 def rows_of(input_ids: Any) -> list[list[int]]:

@@ -19,7 +19,15 @@ from omnitune.data.chat_template import renderer_of
 from omnitune.data.template import ChatRenderer, Rendered, placeholder
 from omnitune.encoders.registry import build_encoder
 from omnitune.media.registry import MEDIA
-from omnitune.models.medium_processor import MediumProcessor, each, flat, named, rows_of, split
+from omnitune.models.medium_processor import (
+    MediumProcessor,
+    conversations_of,
+    each,
+    flat,
+    named,
+    rows_of,
+    split,
+)
 from omnitune.sample import ROLES, ContentPart, Media, Message, Text, UserError
 
 HELD = Path("given")  # stands for a medium that is at hand
@@ -284,7 +292,7 @@ class OmniProcessor(ProcessorMixin):
         settings.pop("sanitize_control_tokens", None)
         tensor_type = None if return_tensors == "auto" else return_tensors
         tensor_type = settings.pop("return_tensors", tensor_type)
-        conversations, _ = self._normalize_conversations(conversation)
+        conversations = conversations_of(conversation)
         out = self._render(conversations, add_generation_prompt, settings)
         if not return_assistant_tokens_mask:
             out.pop("assistant_masks")

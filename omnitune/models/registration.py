@@ -24,3 +24,14 @@ def register() -> None:
     for name in GENERATING:
         if auto := getattr(transformers, name, None):
             auto.register(OmniConfig, OmniForConditionalGeneration, exist_ok=True)
+
+
+def register_for_engines() -> None:
+    """As ``register``, in the processes of vLLM, which calls it through an entry point.
+
+    vLLM looks for the class that config.json names among the library's own, and nowhere else
+    unless it may execute code that lies beside the weights.
+    """
+    register()
+    model = OmniForConditionalGeneration
+    setattr(transformers, model.__name__, model)

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, GenerationMixin, PreTrainedModel
+from transformers import AutoModelForCausalLM, GenerationMixin
 from transformers.cache_utils import Cache
 from transformers.conversion_mapping import register_checkpoint_conversion_mapping
 from transformers.core_model_loading import WeightRenaming
@@ -26,8 +26,9 @@ from transformers.modeling_outputs import (
 from omnitune.encoders.base import Encoder
 from omnitune.encoders.projectors import Projector
 from omnitune.models import families, fusion
-from omnitune.models.bases import cast_, made_at_once
-from omnitune.models.media_tensors import SIZES, require_media, unstack
+from omnitune.models.bases import beside_statistics, cast_, made_at_once
+from omnitune.models.media_tensors import require_media, unstack
+from omnitune.models.standard_base import OmniPreTrainedModel
 from omnitune.models.standard_config import MODEL_TYPE, OmniConfig
 
 # Files hold the thinker's weights under its own names, so that it loads by itself too.
@@ -38,70 +39,6 @@ RENAMED = WeightRenaming(
 register_checkpoint_conversion_mapping(MODEL_TYPE, [RENAMED], overwrite=True)
 GUESSING = ("assistant_model", "prompt_lookup_num_tokens")  # ahead of what is generated
 UNUSED = ("mm_token_type_ids", "token_type_ids")  # a processor may give them; nothing reads them
-
-
-class OmniPreTrainedModel(PreTrainedModel):
-    """What both classes have in common."""
-
-    config_class = OmniConfig
-    base_model_prefix = "model"
-    supports_gradient_checkpointing = True
-    _supports_sdpa = True
-    _supports_flash_attn = True
-    _supports_flex_attn = True
-    _supports_attention_backend = True
-    _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012  # as the library has it
-
-    def init_weights(self) -> None:
-        """Draws nothing: each part has the weights that it was built with."""
-        self.tie_weights(recompute_mapping=False)
-
-    def initialize_weights(self) -> None:
-        """After loading: the library has emptied the buffers that no checkpoint holds."""
-        super().initialize_weights()
-        backbone: Any = self.base_model
-        backbone.restore_buffers()
-
-    def _media_of(self, arguments: dict[str, Any]) -> dict[str, tuple[Tensor, Tensor | None]]:
-        """Takes the media out of the arguments of a call: by name, tensor and sizes."""
-        media = {}
-        for name, encoder in self.modalities.items():
-            tensor = encoder.medium.tensor_name
-            found, sizes = arguments.pop(tensor, None), arguments.pop(tensor + SIZES, None)
-            if found is not None:
-                media[name] = found, sizes
-        return media
-
-    @property
-    def modalities(self) -> dict[str, Encoder]:
-        """The encoders without their weights, by medium."""
-        backbone: Any = self.base_model
-        return backbone.modalities
-
-    def get_features(
-        self, name: str, tensor: Tensor, sizes: Tensor | None = None, **kwargs: Any
-    ) -> BaseModelOutputWithPooling:
-        """What the thinker reads of some media, slot by slot.
-
-        ``get_image_features``, ``get_audio_features`` and so on are this for one medium.
-
-        Args:
-            tensor: as the processor gives it. sizes: each medium's own form.
-
-        Returns:
-            ``pooler_output``: ``[R, E]``, of all media end to end; ``last_hidden_state``: the
-            encoder's rows ``[R, D]``.
-        """
-        sizes = kwargs.get(self.modalities[name].medium.tensor_name + SIZES, sizes)
-        backbone: Any = self.base_model
-        return backbone.encode_media(name, tensor, sizes)
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("get_") and name.endswith("_features"):
-            medium = name.removeprefix("get_").removesuffix("_features")
-            if medium in self.modalities:
-                return partial(self.get_features, medium)
-        return super().__getattr__(name)
 
 
 class OmniBackbone(OmniPreTrainedModel):
@@ -128,6 +65,7 @@ class OmniBackbone(OmniPreTrainedModel):
                 self.projectors[name] = encoder.build_projector(width)
                 cast_(self.encoders[name], formats[0])
                 cast_(self.projectors[name], formats[1])
+        self._keep_in_fp32_modules_strict = beside_statistics(self)
         self._made = {name: buffer.clone() for name, buffer in self._hidden_buffers()}
         self.post_init()
 

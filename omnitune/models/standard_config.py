@@ -60,9 +60,9 @@ class EncoderConfig(PreTrainedConfig):
             AttributeError: media of this kind have no largest size.
         """
         encoder = self.build()
-        if encoder.largest_size is None:
+        if encoder.most_rows is None:
             raise AttributeError(f"{self.medium} has no largest size")
-        return encoder.slots_for(encoder.rows_of_size(encoder.largest_size))
+        return encoder.slots_for(encoder.most_rows)
 
     @property
     def dtypes(self) -> list[torch.dtype]:

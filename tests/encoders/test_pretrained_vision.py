@@ -497,6 +497,17 @@ def test_more_tiles_than_are_encoded_at_once(
 # Measuring
 
 
+@pytest.mark.parametrize(("name", "tiles"), [("clip", 6), ("siglip", 5), ("siglip2", 0)])
+def test_no_picture_has_more_rows_than_the_largest(tmp_path: Path, name: str, tiles: int) -> None:
+    """Engines make room by it; a square has fewer tiles than a picture twice as wide may have."""
+    save(tmp_path, FAMILIES[name])
+    encoder = load(tmp_path, pixel_shuffle=3, max_tiles=tiles)[0]
+    sides = (1, 32, 33, 64, 90, 200, 3000)
+    rows = [encoder.rows_of_size((high, wide)) for high in sides for wide in sides]
+    assert encoder.most_rows is not None
+    assert max(rows) <= encoder.most_rows == encoder.rows_of_size(encoder.largest_size)
+
+
 @pytest.mark.parametrize(("name", "tiles"), [("clip", 0), ("siglip", 5), ("siglip2", 0)])
 def test_slots_are_within_what_the_header_says(tmp_path: Path, name: str, tiles: int) -> None:
     save(tmp_path, FAMILIES[name])

@@ -109,6 +109,16 @@ def test_header_bounds_the_slots(folder: Path, tmp_path: Path, seconds: float, r
     assert extent.most - extent.least <= 6 + 2 * (seconds / SECONDS)
 
 
+@pytest.mark.parametrize("limit", [9, 20, 30])
+def test_no_sound_has_more_rows_than_the_most(folder: Path, tmp_path: Path, limit: int) -> None:
+    """Engines make room by it: wherever a clip is cut, each piece is rounded up by itself."""
+    encoder, _ = load(folder, max_seconds=limit, stack=1)
+    for seed in range(3):
+        path = write_wave(tmp_path / f"{seed}.wav", limit, seed=seed)
+        rows = encoder.num_slots(encoder.read(path))
+        assert rows <= encoder.most_rows <= rows + 2 * (1 + limit / SECONDS) * (limit > SECONDS)
+
+
 def test_long_clip_is_its_pieces_one_after_the_other(folder: Path, tmp_path: Path) -> None:
     encoder, module = load(folder, stack=1, max_seconds=25)
     path = write_wave(tmp_path / "a.wav", 20.0)

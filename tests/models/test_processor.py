@@ -1,5 +1,7 @@
 """The processor's prompts are the renderer's; media come from files and from memory alike."""
 
+import tomllib
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+import transformers
 from helpers import (
     ENCODERS,
     conversation,
@@ -16,15 +19,20 @@ from helpers import (
     write_image,
     write_wave,
 )
-from miniatures import TEMPLATES, save_thinker_folder
+from miniatures import TEMPLATES, save_thinker_folder, save_vision_folder
 from PIL import Image
 from transformers.processing_utils import MultiModalData
 
 from omnitune.data.template import ChatRenderer, placeholder
+from omnitune.encoders.base import Encoder
+from omnitune.encoders.registry import build_encoder, read_pretrained, with_settings
 from omnitune.evaluation.certificate import as_dicts
-from omnitune.models.convert import to_processor
-from omnitune.models.loading import load_thinker
+from omnitune.models.convert import to_processor, to_standard
+from omnitune.models.loading import assemble, load_thinker
+from omnitune.models.media_tensors import unstack
+from omnitune.models.medium_processor import MediumProcessor
 from omnitune.models.processor import OmniProcessor
+from omnitune.models.standard import OmniForConditionalGeneration
 from omnitune.sample import Message, Sample, Text
 
 OPTIONS = {"tokenize": True, "return_dict": True}
@@ -154,11 +162,16 @@ def test_media_in_memory_are_those_of_files(processor: OmniProcessor, tmp_path: 
     assert len(slower) > 1.9 * len(expected)
 
 
-@pytest.mark.parametrize("key", ["image", "path", "url"])
+@pytest.mark.parametrize("key", ["image", "path", "url", "image_url"])
 def test_typed_parts(processor: OmniProcessor, tmp_path: Path, key: str) -> None:
-    picture = str(write_image(tmp_path / "one.png"))
-    parts = [{"type": "image", key: picture}, {"type": "text", "text": "which color?"}]
-    found = processor.apply_chat_template([{"role": "user", "content": parts}], **OPTIONS)
+    picture = write_image(tmp_path / "one.png")
+    shown: dict[str, Any] = {"type": "image", key: str(picture)}
+    if key == "image_url":  # as in OpenAI's requests
+        shown = {"type": key, key: {"url": picture.as_uri()}}
+    parts = [shown, {"type": "text", "text": "which color?"}]
+    message = {"role": "user", "content": parts, "tool_calls": None}
+    found = processor.apply_chat_template([message], **OPTIONS)
+    assert found["input_ids"] == processor.apply_chat_template([[message]], **OPTIONS)["input_ids"]
     assert found["pixel_values"].shape == (1, 3, 32, 32)
     assert found["input_ids"][0].count(processor.image_token_id) == 4
 
@@ -267,6 +280,56 @@ class TestEngines:
         assert not hasattr(config.vision_config, "max_source_positions")
         assert "max_source_positions" not in config.audio_config.to_dict()
 
+    def test_vllm_finds_the_class_and_its_plugin(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It looks for the architecture of config.json in transformers itself."""
+        settings = tomllib.loads(Path("pyproject.toml").read_text())
+        place = settings["project"]["entry-points"]["vllm.general_plugins"]["omnitune"]
+        module, _, function = place.partition(":")
+        name = OmniForConditionalGeneration.__name__
+        monkeypatch.setattr(transformers, name, None, raising=False)  # taken back afterwards
+        getattr(import_module(module), function)()
+        assert getattr(transformers, name) is OmniForConditionalGeneration
+
+    def test_sounds_apart_have_the_keys_and_forms_of_sounds_together(
+        self, processor: OmniProcessor
+    ) -> None:
+        """It prepares sounds of different length one by one, and takes each key from each."""
+        sounds = [np.random.default_rng(n).normal(0, 0.1, 8000 + 4000 * n) for n in range(2)]
+        together = processor(text="<|audio|> <|audio|>", audio=sounds, return_tensors="pt")
+        media = {key for key in together if key.startswith("input_features")}
+        assert media == set(processor.feature_extractor.model_input_names)
+        alone = [processor(text="<|audio|>", audio=[x], return_tensors="pt") for x in sounds]
+        features, sizes = sorted(media)
+        for n, inputs in enumerate(unstack(together[features], together[sizes])):
+            assert media <= alone[n].keys()
+            [same] = unstack(alone[n][features], [list(alone[n][sizes][0])])
+            assert torch.equal(same, inputs)
+
+    def test_features_of_pictures_of_different_size(self, tmp_path: Path) -> None:
+        """It divides one tensor evenly among pictures, and takes one for each as it is."""
+
+        eye, given = save_vision_folder(tmp_path / "eye"), save_thinker_folder(tmp_path / "thinker")
+        settings = {"image": {"max_tiles": 4}}
+        model, renderer = assemble(given, {"image": eye}, settings)
+        made = to_processor(model, renderer)
+        standard = to_standard(model, renderer)
+        pictures = [Image.new("RGB", size, "red") for size in ((32, 32), (64, 64), (96, 32))]
+        found = made(text="<|image|>" * 3, images=pictures, return_tensors="pt")
+        sizes = [(picture.height, picture.width) for picture in pictures]
+        told = made._get_num_multimodal_tokens(image_sizes=sizes)["num_image_tokens"]
+        with torch.no_grad():
+            rows = standard.model.get_image_features(
+                found["pixel_values"], pixel_values_sizes=found["pixel_values_sizes"]
+            )
+        assert [len(one) for one in rows.pooler_output] == told
+        assert len(set(told)) > 1
+
+    def test_the_picture_that_the_model_is_tried_with(self, tmp_path: Path) -> None:
+        encoder = pretrained_miniature(tmp_path, max_tiles=6)
+        sub = MediumProcessor(encoder, {})
+        assert sub.size == {"height": 32, "width": 6 * 32}
+        assert not hasattr(MediumProcessor(pretrained_miniature(tmp_path), {}), "size")
+
     def test_sub_processors(self, processor: OmniProcessor) -> None:
         assert "pixel_values" in processor.image_processor.model_input_names
         assert "input_features" in processor.feature_extractor.model_input_names
@@ -308,6 +371,11 @@ class TestEngines:
         base = AutoModel.from_config(config).eval()
         base(input_ids=torch.tensor([[7, 8]]), marker="here", use_cache=False)
         assert calls == ["here"] * config.text_config.num_hidden_layers
+
+
+def pretrained_miniature(tmp_path: Path, **settings: Any) -> Encoder:
+    found = read_pretrained("image", save_vision_folder(tmp_path / "eye"))
+    return build_encoder("image", with_settings("image", found.config, settings))
 
 
 def tiny_config() -> Any:

@@ -16,6 +16,7 @@ from helpers import (
     tiny_reader,
     tiny_renderer,
     write_image,
+    write_wave,
 )
 from miniatures import save_thinker_folder
 from torch import Tensor, nn
@@ -36,6 +37,7 @@ from omnitune.evaluation.certificate import as_dicts, relative_difference
 from omnitune.generation import generate
 from omnitune.media.base import Fingerprint, Medium
 from omnitune.media.registry import MEDIA
+from omnitune.models.bases import beside_statistics, cast_, made_at_once
 from omnitune.models.convert import to_standard
 from omnitune.models.export import write_standard
 from omnitune.models.exported import load_exported_omni
@@ -334,7 +336,7 @@ def test_families_of_thinkers(tmp_path: Path, family: str, dtype: torch.dtype) -
 def test_parts_keep_their_number_formats(tmp_path: Path) -> None:
     model = tiny_model()
     for part in (model.encoders["image"], model.encoders["audio"]):
-        part.to(torch.bfloat16)
+        cast_(part, torch.bfloat16)
     standard = to_standard(model, tiny_renderer())
     standard.save_pretrained(tmp_path)
     back = OmniForConditionalGeneration.from_pretrained(tmp_path)
@@ -362,7 +364,7 @@ def test_a_thinker_in_half_precision_before_fresh_projectors(
 def test_media_features_by_name(standard: Any, processor: Any, samples: list[Sample]) -> None:
     batch = whole(processor, samples)
     found = standard.get_image_features(batch["pixel_values"])
-    assert found.pooler_output.shape == (2 * 4, 32)
+    assert [rows.shape for rows in found.pooler_output] == [(4, 32)] * 2
     sounds = standard.get_audio_features(
         batch["input_features"], input_features_sizes=batch["input_features_sizes"]
     )
@@ -460,3 +462,29 @@ def test_a_third_medium(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     found = standard.get_series_features(batch["series_values"]).pooler_output
     [rows] = model.encode("series", [torch.tensor([[1.0], [2.0], [3.0]])])
     assert torch.allclose(found, model.projector("series")(rows, [3]))
+
+
+def test_batch_norms_stay_in_fp32(tmp_path: Path, samples: list[Sample]) -> None:
+    """No kernel takes their statistics beside weights in half precision."""
+    model = tiny_model()
+    for encoder in model.encoders.values():
+        cast_(encoder, torch.bfloat16)
+    inputs = model.modalities["audio"].read(write_wave(tmp_path / "a.wav"))
+    [rows_ND] = model.encode("audio", [inputs.bfloat16()])
+    assert rows_ND.dtype == torch.bfloat16
+    assert rows_ND.isfinite().all()
+    write_standard(tmp_path / "out", model, tiny_renderer())
+    back = OmniForConditionalGeneration.from_pretrained(tmp_path / "out", dtype=torch.bfloat16)
+    kept = beside_statistics(back.model.encoders)
+    assert kept
+    for name, weight in back.model.encoders.named_parameters():
+        assert weight.dtype == (torch.float32 if name in kept else torch.bfloat16), name
+    # Engines go by these names.
+    assert back.model._keep_in_fp32_modules_strict == beside_statistics(back.model)
+
+
+def test_buffers_are_made_where_things_stay() -> None:
+    """An engine builds on its own device and moves nothing; the library builds on none."""
+    for ambient, expected in (("meta", "cpu"), ("cuda:0", "cuda")):
+        with torch.device(ambient), made_at_once():
+            assert torch.get_default_device().type == expected

@@ -16,7 +16,7 @@ from omnitune.containers.registry import is_list, suffixes
 from omnitune.data.sources.file_splits import split_in
 from omnitune.data.sources.folders import layout_of_folder
 from omnitune.data.sources.layout import Layout
-from omnitune.hub import said_by, say
+from omnitune.hub import refusal, say
 from omnitune.sample import UserError
 
 _SET = re.compile(
@@ -86,8 +86,5 @@ def _fetched(given: str, asked: SetName) -> Path:
     try:
         return Path(snapshot_download(asked.name, **options))
     except Exception as error:  # the library's errors have many classes
-        raise UserError(
-            f"{given}: no such file or folder, and the Hugging Face Hub does not give a data set "
-            f"of this name ({said_by(error)}); check the name and the network, or fetch it where "
-            f"there is one (hf download --repo-type dataset {asked.name}) and give the folder"
-        ) from None
+        told = refusal(asked.name, asked.revision, error, data_set=True)
+        raise UserError(f"{given}: {told}") from None
