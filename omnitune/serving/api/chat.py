@@ -90,7 +90,7 @@ def _choice(served: Served, index: int, job: Job) -> Choice:
     return Choice(
         index=index,
         message=AnswerMessage(content=job.text),
-        logprobs=logprobs_of(served.model.renderer, job.told) if asked else None,
+        logprobs=logprobs_of(served.model.renderer, job) if asked else None,
         finish_reason=job.finish,
     )
 
@@ -132,12 +132,12 @@ def _choices(
     """What a change is told as: its text, then the end."""
     job, index = change.job, jobs.index(change.job)
     parts = []
-    if change.piece:
+    since, told[job] = told[job], change.spelled
+    if change.piece or change.spelled > since:
         logprobs = None
         if job.sampling.top_logprobs is not None:
-            drawn = job.told[told[job] : change.tokens]
-            logprobs = logprobs_of(served.model.renderer, drawn).model_dump()
-            told[job] = change.tokens
+            found = logprobs_of(served.model.renderer, job, since, change.spelled)
+            logprobs = found.model_dump()
         parts.append(_part(index, {"content": change.piece}, logprobs))
     if change.done:
         parts.append(_part(index, {}, None, job.finish))

@@ -15,8 +15,8 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from omnitune.data.template import ChatRenderer
-from omnitune.serving.decoding import Drawn
 from omnitune.serving.scheduler import Job
+from omnitune.serving.spelling import bytes_of
 
 _ENCODE = json.JSONEncoder(ensure_ascii=False).encode  # made once: it is used for each token
 
@@ -142,27 +142,36 @@ def usage_of(jobs: Sequence[Job]) -> Usage:
     return Usage(prompt_tokens=prompt, completion_tokens=answers, total_tokens=prompt + answers)
 
 
-def logprobs_of(renderer: ChatRenderer, drawn: Sequence[Drawn]) -> Logprobs:
-    """Of some tokens of an answer."""
-    return Logprobs(
-        content=[
-            TokenLogprob(
-                **_chance(renderer, one.token, one.logprob),
-                top_logprobs=[
-                    TokenChance(**_chance(renderer, token, value)) for token, value in one.others
-                ],
-            )
-            for one in drawn
+def logprobs_of(
+    renderer: ChatRenderer, job: Job, first: int = 0, end: int | None = None
+) -> Logprobs:
+    """Of the tokens of an answer from one to another; together they are its text."""
+    spelled = job.wording.spelling.parts if job.wording.spelling else []
+    is_start = not any(part.text for part in spelled[:first])
+    content = []
+    for one, (text, own) in zip(job.told[first:end], spelled[first:end], strict=False):
+        others = [
+            _chance(text, own, value)
+            if token == one.token
+            else _chance(*_rival(renderer, token, is_start), value)
+            for token, value in one.others
         ]
-    )
+        chosen = _chance(text, own, one.logprob).model_dump()
+        content.append(TokenLogprob(**chosen, top_logprobs=others))
+        is_start = is_start and not text
+    return Logprobs(content=content)
 
 
-def _chance(renderer: ChatRenderer, token: int, logprob: float) -> dict[str, Any]:
+def _rival(renderer: ChatRenderer, token: int, is_start: bool) -> tuple[str, bytes | None]:
+    """A token that was not taken; at the start of an answer its blank would be dropped, too."""
     text = renderer.tokenizer.decode([token], skip_special_tokens=False)
-    # A token may be a part of a character: its bytes are not known then.
-    whole = "\N{REPLACEMENT CHARACTER}" not in text
-    found = list(text.encode()) if whole else None
-    return {"token": text, "logprob": max(logprob, -9999.0), "bytes": found}
+    content = bytes_of(renderer.tokenizer, token)
+    return (text.lstrip(), content and content.lstrip()) if is_start else (text, content)
+
+
+def _chance(text: str, content: bytes | None, logprob: float) -> TokenChance:
+    told = None if content is None else list(content)
+    return TokenChance(token=text, logprob=max(logprob, -9999.0), bytes=told)
 
 
 class EventStream(Response):

@@ -145,12 +145,19 @@ def test_logprobs(client: openai.OpenAI) -> None:
     for token in told:
         assert len(token.top_logprobs) == 3
         assert token.logprob == max(one.logprob for one in token.top_logprobs) <= 0
-    streamed = []
+        assert (token.token, token.logprob) in [(t.token, t.logprob) for t in token.top_logprobs]
+    content = found.choices[0].message.content
+    assert "".join(token.token for token in told) == content
+    assert bytes(b for token in told for b in token.bytes).decode() == content
+    streamed, text = [], ""
     for chunk in ask(client, user("hello"), logprobs=True, top_logprobs=3, stream=True):
+        text += chunk.choices[0].delta.content or ""
         if chunk.choices[0].logprobs:
             streamed += chunk.choices[0].logprobs.content
-    assert streamed == told[: len(streamed)]
-    assert len(streamed) >= len(told) - 1
+    assert (streamed, text) == (told, content)
+    stopped = ask(client, user("hello"), logprobs=True, stop=content[4:6]).choices[0]
+    tokens = stopped.logprobs.content
+    assert "".join(token.token for token in tokens) == stopped.message.content
     plain = ask(client, user("hello"), logprobs=True).choices[0].logprobs.content
     assert [t.top_logprobs for t in plain] == [[]] * len(plain)
     assert ask(client, user("hello")).choices[0].logprobs is None
