@@ -7,7 +7,6 @@ import socket
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from pathlib import Path
 
 import torch
 import uvicorn
@@ -17,7 +16,7 @@ from omnitune.config.serving import ServeConfig
 from omnitune.sample import UserError
 from omnitune.serving.api.app import build_app
 from omnitune.serving.api.slow_heads import bounded_heads
-from omnitune.serving.folder import require_model
+from omnitune.serving.folder import name_of, require_model
 from omnitune.serving.python import load_model
 from omnitune.serving.served import Limits, Served
 from omnitune.storage import usable_cores
@@ -75,14 +74,6 @@ def load_all(config: ServeConfig) -> list[Served]:
         name = name_of(path, [one.name for one in served])
         served.append(Served(name, load_model(path, config.device), limits))
     return served
-
-
-def name_of(path: Path, taken: Sequence[str]) -> str:
-    """What clients call the model of a folder or file."""
-    whole = path.resolve()
-    plain = (whole if whole.is_dir() else whole.parent).name or "model"
-    names = (plain, *(f"{plain}-{n}" for n in range(2, len(taken) + 2)))
-    return next(name for name in names if name not in taken)
 
 
 def limits_of(config: ServeConfig) -> Limits:

@@ -22,7 +22,8 @@ from helpers import tiny_model, tiny_renderer
 from omnitune.cli import main
 from omnitune.models.loading import save_omni
 from omnitune.sample import UserError
-from omnitune.serving.api.server import is_loopback, listen, name_of
+from omnitune.serving.api.server import is_loopback, listen
+from omnitune.serving.folder import name_of
 from omnitune.serving.scheduler import Scheduler
 from omnitune.serving.served import Limits
 
