@@ -5,10 +5,11 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Generic, TypeVar
 
 from omnitune.config.serving import AnswerConfig
 from omnitune.config.settings import read_json_object
@@ -18,14 +19,63 @@ from omnitune.models.exported import is_exported
 from omnitune.sample import Media, UserError
 from omnitune.storage import sha256, write_json
 
-Key = tuple[str, int, str]  # source, number of the record, id of the question
-Asked = Question | WrongRecord
+Key = tuple[Any, ...]
+One = TypeVar("One")  # what is asked, and gets a line
 
 
-def about(one: Asked) -> dict[str, Any]:
-    """What a line is known by."""
-    name = one.id if isinstance(one, Question) else f"{one.source}/{one.number}"
-    return {"source": one.source, "number": one.number, "id": name}
+class LineForm(ABC, Generic[One]):
+    """What the lines of a file of answers look like."""
+
+    @abstractmethod
+    def about(self, one: One) -> dict[str, Any]:
+        """What the line of a question is known by."""
+
+    @abstractmethod
+    def key(self, line: dict[str, Any]) -> Key:
+        """The same, of a line."""
+
+    @abstractmethod
+    def question(self, one: One) -> str:
+        """What is asked, to notice data that were changed."""
+
+    @abstractmethod
+    def answered(self, line: dict[str, Any]) -> str | None:
+        """The same, of a line with an answer; None where it has none."""
+
+    @abstractmethod
+    def place(self, one: One) -> tuple[str, int]:
+        """Source and number of its record, to be told."""
+
+
+class QuestionLines(LineForm[Question | WrongRecord]):
+    """The form of omnitune's own."""
+
+    def about(self, one: Question | WrongRecord) -> dict[str, Any]:
+        """Source, number of the record, and id of the question."""
+        name = one.id if isinstance(one, Question) else f"{one.source}/{one.number}"
+        return {"source": one.source, "number": one.number, "id": name}
+
+    def key(self, line: dict[str, Any]) -> Key:
+        """The same three."""
+        return line["source"], line["number"], line["id"]
+
+    def question(self, one: Question | WrongRecord) -> str:
+        """Question and media, as they are read back from a line; nothing of a wrong record."""
+        if isinstance(one, WrongRecord):
+            return ""
+        return self._asked_in(json.loads(written(asks(one))))
+
+    def answered(self, line: dict[str, Any]) -> str | None:
+        """Question and media."""
+        return self._asked_in(line) if "answer" in line else None
+
+    def place(self, one: Question | WrongRecord) -> tuple[str, int]:
+        """As the question has it."""
+        return one.source, one.number
+
+    @staticmethod
+    def _asked_in(line: dict[str, Any]) -> str:
+        return json.dumps([line["question"], line["media"]])
 
 
 def asks(question: Question) -> dict[str, Any]:
@@ -42,10 +92,13 @@ def written(line: dict[str, Any]) -> bytes:
     return json.dumps(line, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
 
 
-class AnswerFile:
+class AnswerFile(Generic[One]):
     """The file that ``omnitune answer`` writes, begun or gone on with.
 
     Failures, and a line that was cut off, are taken out of it: they are tried again.
+
+    Args:
+        form: of its lines.
 
     Attributes:
         done: by key, what the question of an answer was.
@@ -54,8 +107,8 @@ class AnswerFile:
         UserError: it cannot be written, or holds the answers of another model, or to other data.
     """
 
-    def __init__(self, config: AnswerConfig) -> None:
-        self.path = config.out
+    def __init__(self, config: AnswerConfig, form: LineForm[One]) -> None:
+        self.path, self.form = config.out, form
         self.done: dict[Key, str] = {}
         self._order: list[Key] = []
         try:
@@ -104,7 +157,7 @@ class AnswerFile:
         whole = self.path.read_bytes()
         kept: dict[Key, bytes] = {}
         for line in whole.splitlines(keepends=True):
-            if line.endswith(b"\n") and (found := _read(line)):
+            if line.endswith(b"\n") and (found := self._read(line)):
                 kept[found[0]], self.done[found[0]] = line, found[1]
         self._replace(whole, b"".join(kept.values()))
 
@@ -121,21 +174,31 @@ class AnswerFile:
         self._file.close()
         self._file = file
 
-    def todo(self, asked: Iterable[Asked]) -> Iterator[Asked]:
+    def _read(self, line: bytes) -> tuple[Key, str] | None:
+        """Key and question of an answer; None for anything else."""
+        try:
+            values = json.loads(line)
+            answered = self.form.answered(values)
+            return None if answered is None else (self.form.key(values), answered)
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+            return None
+
+    def todo(self, asked: Iterable[One]) -> Iterator[One]:
         """What has no answer yet.
 
         Raises:
             UserError: an answer of the file is to another question than the data now ask.
         """
         for one in asked:
-            key = _key(about(one))
+            key = self.form.key(self.form.about(one))
             self._order.append(key)
             if key not in self.done:
                 yield one
-            elif isinstance(one, WrongRecord) or self.done[key] != _question(one):
+            elif self.done[key] != self.form.question(one):
+                source, number = self.form.place(one)
                 raise UserError(
-                    f"{self.path}: answers another question than {one.source} asks now in its "
-                    f"record {one.number + 1}; the data were changed: give another --out, or "
+                    f"{self.path}: answers another question than {source} asks now in its "
+                    f"record {number + 1}; the data were changed: give another --out, or "
                     "--overwrite"
                 )
 
@@ -156,30 +219,9 @@ class AnswerFile:
     def _sort(self) -> None:
         """Puts the lines in the order of the questions: those that failed before come last."""
         whole = self.path.read_bytes()
-        lines = {_key(json.loads(line)): line for line in whole.splitlines(keepends=True)}
+        key = self.form.key
+        lines = {key(json.loads(line)): line for line in whole.splitlines(keepends=True)}
         self._replace(whole, b"".join(lines[key] for key in self._order if key in lines))
-
-
-def _key(values: dict[str, Any]) -> Key:
-    return values["source"], values["number"], values["id"]
-
-
-def _question(one: Question) -> str:
-    """What is asked, as it is read back from a line."""
-    return _asked_in(json.loads(written(asks(one))))
-
-
-def _asked_in(values: dict[str, Any]) -> str:
-    return json.dumps([values["question"], values["media"]])
-
-
-def _read(line: bytes) -> tuple[Key, str] | None:
-    """Key and question of an answer; None for anything else."""
-    try:
-        values = json.loads(line)
-        return (_key(values), _asked_in(values)) if "answer" in values else None
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return None
 
 
 def _lock(file: BinaryIO, path: Path) -> bool:

@@ -6,11 +6,12 @@ What was answered stays answered: the same command goes on where the file ends.
 from __future__ import annotations
 
 import sys
+from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple
 
 from torch import Tensor
 
@@ -29,10 +30,11 @@ from omnitune.data.samples import Samples
 from omnitune.evaluation.scoring import Question, questions_of
 from omnitune.media.base import counted
 from omnitune.sample import UserError
-from omnitune.serving.answer_file import AnswerFile, Asked, about, asks
+from omnitune.serving.answer_file import AnswerFile, LineForm, One, QuestionLines, asks
 from omnitune.serving.decoding import LENGTH, Sampling
 from omnitune.serving.encoded_media import GivenMedium
-from omnitune.serving.folder import require_model
+from omnitune.serving.folder import name_of, require_model
+from omnitune.serving.openai_batch import BatchLines, BatchRequest, is_batch, requests_in
 from omnitune.serving.python import ChatModel, load_model
 from omnitune.serving.scheduler import Job, Scheduler
 
@@ -62,6 +64,8 @@ def answer_data(config: AnswerConfig) -> int:
     require_model(config.ckpt_dir)
     if config.out.is_dir():
         raise UserError(f"{config.out}: is a folder; give --out a file")
+    if is_batch(config.data):
+        return _answer_batch(config)
     available = read_available(DataPlace.to_answer(config.data, config.prompt))
     model = load_model(config.ckpt_dir, config.device)
     available, left_out = leave_out_unreadable(available, model.media)
@@ -69,13 +73,32 @@ def answer_data(config: AnswerConfig) -> int:
         print(f"warning: {left_out}", file=sys.stderr)
     chosen = _chosen(available, config)
     total = sum(n for s in chosen.values() for counts in all_task_counts(s) for _, n in counts)
-    answers = AnswerFile(config)
+    asked = _asked(chosen, wrong=not config.split)
+    return _answer_all(config, QuestionAnswers(model, config), asked, total)
+
+
+def _answer_batch(config: AnswerConfig) -> int:
+    """The same for a batch file of OpenAI's API."""
+    if config.split or config.prompt:
+        raise UserError(
+            f"{config.data}: is a batch file, whose requests say all themselves; leave out --split "
+            "and --prompt"
+        )
+    total = sum(1 for _ in requests_in(config.data))
+    model = load_model(config.ckpt_dir, config.device)
+    answers = RequestAnswers(model, config, name_of(config.ckpt_dir))
+    return _answer_all(config, answers, requests_in(config.data), total)
+
+
+def _answer_all(
+    config: AnswerConfig, batch: BatchAnswers[One], asked: Iterable[One], total: int
+) -> int:
+    answers = AnswerFile(config, batch.form)
     with (
         progress_bar("answering", total, min(total, len(answers.done))) as advance,
         answers.open() as write,
     ):
-        todo = answers.todo(_asked(chosen, wrong=not config.split))
-        failed = BatchAnswers(model, config).run(todo, write, advance)
+        failed = batch.run(answers.todo(asked), write, advance)
     print(f"{config.out}: {counted(total - failed.questions, 'answer')}")
     if told := failed.in_words():
         print(
@@ -98,7 +121,7 @@ def _chosen(available: Mapping[str, Samples], config: AnswerConfig) -> dict[str,
     return chosen
 
 
-def _asked(chosen: Mapping[str, Samples], wrong: bool) -> Iterator[Asked]:
+def _asked(chosen: Mapping[str, Samples], wrong: bool) -> Iterator[Question | WrongRecord]:
     """Every question in the order of the records, and what is wrong with records.
 
     Args:
@@ -112,41 +135,46 @@ def _asked(chosen: Mapping[str, Samples], wrong: bool) -> Iterator[Asked]:
                 yield from questions_of(record)
 
 
-class _Going(NamedTuple):
-    """A question that is being answered."""
+class Going(NamedTuple):
+    """A question that is being answered.
 
-    question: Question
-    job: Job
+    Attributes:
+        jobs: of its answers. line: what is written down when they are done.
+    """
+
+    jobs: Sequence[Job]
+    line: Callable[[], dict[str, Any]]
 
     @property
-    def line(self) -> dict[str, Any]:
-        """What is written down of it."""
-        question, job = self
-        line = about(question) | {"task": question.task} | asks(question)
-        line |= {"answer": job.text, "tokens": len(job.told), "at_limit": job.finish == LENGTH}
-        return line | ({"reference": question.reference} if question.reference else {})
+    def done(self) -> bool:
+        """Whether all answers are there."""
+        return all(job.done for job in self.jobs)
 
 
-class BatchAnswers:
-    """Answers questions together, reading ahead of the decoder."""
+class BatchAnswers(ABC, Generic[One]):
+    """Answers questions together, reading ahead of the decoder.
+
+    Attributes:
+        form: of the lines.
+    """
+
+    form: LineForm[One]
 
     def __init__(self, model: ChatModel, config: AnswerConfig) -> None:
         self.model, self.config = model, config
         self.scheduler = Scheduler(model.model, model.renderer, config.max_batch)
-        features = {kind: self._rows_of(kind) for kind in model.media}
-        self.reader = SampleReader(
-            model.renderer, model.model.modalities, features, model.prompts.context - 1
-        )
-        self._lines: deque[_Going | dict[str, Any]] = deque()  # that are not written yet
-        self._going: set[Job] = set()
+        self._lines: deque[Going | dict[str, Any]] = deque()  # that are not written yet
+        self._going: list[Going] = []
 
-    def _rows_of(self, kind: str) -> Callable[[Path], Tensor]:
-        def rows(path: Path) -> Tensor:
-            return self.model.media_rows.rows(GivenMedium(kind, path, str(path)))
+    @abstractmethod
+    def begin(self, one: One) -> Going:
+        """The jobs of a question, not submitted yet; raises UserError."""
 
-        return rows
+    def failed(self, one: One, why: str) -> dict[str, Any]:
+        """The line of a question that cannot be answered."""
+        return self.form.about(one) | {"error": why}
 
-    def run(self, asked: Iterable[Asked], write: Write, advance: Callable[..., None]) -> Failed:
+    def run(self, asked: Iterable[One], write: Write, advance: Callable[..., None]) -> Failed:
         """Answers all questions.
 
         Args:
@@ -159,9 +187,12 @@ class BatchAnswers:
         failed = Failed()
         for one in asked:
             try:
-                self._begin(one)
+                going = self.begin(one)
+                self._lines.append(going)
+                self._going.append(going)
+                self.scheduler.submit(going.jobs)
             except UserError as error:
-                self._lines.append(about(one) | {"error": str(error)})
+                self._lines.append(self.failed(one, str(error)))
                 if isinstance(one, WrongRecord):
                     failed.records += 1
                 else:
@@ -175,7 +206,45 @@ class BatchAnswers:
             self._write_ended(write)
         return failed
 
-    def _begin(self, one: Asked) -> None:
+    def _turn(self, advance: Callable[..., None]) -> None:
+        self.scheduler.turn()
+        for going in [going for going in self._going if going.done]:
+            for job in going.jobs:
+                if job.error is not None:
+                    raise job.error
+            self._going.remove(going)
+            advance(1)
+
+    def _write_ended(self, write: Write) -> None:
+        """Writes what has ended before the first that has not."""
+        while self._lines:
+            first = self._lines[0]
+            if isinstance(first, Going) and not first.done:
+                return
+            write(first.line() if isinstance(first, Going) else first)
+            self._lines.popleft()
+
+
+class QuestionAnswers(BatchAnswers[Question | WrongRecord]):
+    """Answers the questions of records, in omnitune's own form."""
+
+    form = QuestionLines()
+
+    def __init__(self, model: ChatModel, config: AnswerConfig) -> None:
+        super().__init__(model, config)
+        features = {kind: self._rows_of(kind) for kind in model.media}
+        self.reader = SampleReader(
+            model.renderer, model.model.modalities, features, model.prompts.context - 1
+        )
+
+    def _rows_of(self, kind: str) -> Callable[[Path], Tensor]:
+        def rows(path: Path) -> Tensor:
+            return self.model.media_rows.rows(GivenMedium(kind, path, str(path)))
+
+        return rows
+
+    def begin(self, one: Question | WrongRecord) -> Going:
+        """One answer, greedily."""
         if isinstance(one, WrongRecord):
             raise UserError(one.error)
         if not any(part for message in one.messages for part in message.parts):
@@ -183,23 +252,41 @@ class BatchAnswers:
         item = self.reader.prompt(one.id, one.messages)
         room = min(self.config.max_new_tokens, self.model.prompts.room(item))
         job = self.scheduler.job(item, Sampling(room), streams=False)
-        self._lines.append(_Going(one, job))
-        self._going.add(job)
-        self.scheduler.submit([job])
+        return Going([job], lambda: self._line(one, job))
 
-    def _turn(self, advance: Callable[..., None]) -> None:
-        self.scheduler.turn()
-        for job in [job for job in self._going if job.done]:
-            if job.error is not None:
-                raise job.error
-            self._going.remove(job)
-            advance(1)
+    def _line(self, question: Question, job: Job) -> dict[str, Any]:
+        line = self.form.about(question) | {"task": question.task} | asks(question)
+        line |= {"answer": job.text, "tokens": len(job.told), "at_limit": job.finish == LENGTH}
+        return line | ({"reference": question.reference} if question.reference else {})
 
-    def _write_ended(self, write: Write) -> None:
-        """Writes what has ended before the first that has not."""
-        while self._lines:
-            first = self._lines[0]
-            if isinstance(first, _Going) and not first.job.done:
-                return
-            write(first.line if isinstance(first, _Going) else first)
-            self._lines.popleft()
+
+class RequestAnswers(BatchAnswers[BatchRequest]):
+    """Answers the requests of a batch file, each by its own settings, as the API would.
+
+    Args:
+        name: of the model, in the answers.
+    """
+
+    form = BatchLines()
+
+    def __init__(self, model: ChatModel, config: AnswerConfig, name: str) -> None:
+        super().__init__(model, config)
+        self.name = name
+
+    def begin(self, one: BatchRequest) -> Going:
+        """As many answers as the request asks for."""
+        body = one.chat()
+        try:
+            item = self.model.prompts.prompt(one.turns(body))
+        except UserError as error:
+            raise UserError(f"{one.place}: {error}") from None
+        sampling, room = body.sampling(self.config.max_new_tokens), self.model.prompts.room(item)
+        jobs = [
+            self.scheduler.job(item, sampling.of_choice(n, room), body.stops, streams=False)
+            for n in range(body.n or 1)
+        ]
+        return Going(jobs, lambda: one.answered(self.model.renderer, self.name, jobs))
+
+    def failed(self, one: BatchRequest, why: str) -> dict[str, Any]:
+        """As the batch API tells it."""
+        return one.failed(why)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
@@ -42,6 +42,15 @@ class Sampling:
     top_p: float = 1.0
     seed: int | str | None = None
     top_logprobs: int | None = None
+
+    def of_choice(self, number: int, room: int) -> Sampling:
+        """The same for one of several answers, each with draws of its own.
+
+        Args:
+            room: tokens that it may have at most.
+        """
+        seed = None if self.seed is None else f"{self.seed}/{number}"
+        return replace(self, max_new_tokens=min(self.max_new_tokens, room), seed=seed)
 
 
 class Drawn(NamedTuple):

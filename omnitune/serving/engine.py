@@ -20,13 +20,14 @@ class Change(NamedTuple):
     """Something new of a job.
 
     Attributes:
-        piece: text since the change before. tokens: of the answer so far.
+        piece: text since the change before. spelled: tokens that are in the text so far; 0 where
+            it is not asked which they are.
         done: nothing more will come.
     """
 
     job: Job
     piece: str
-    tokens: int
+    spelled: int
     done: bool
 
 
@@ -117,7 +118,10 @@ class Engine:
 
     def _note(self, job: Job, piece: str) -> None:
         if job.done or job in self._streams:
-            self._changes.append(Change(job, piece, len(job.told), job.done))
+            spelling, spelled = job.wording.spelling, 0
+            if spelling:
+                spelled = len(job.told) if job.done else spelling.within(job.text)
+            self._changes.append(Change(job, piece, spelled, job.done))
 
     def _run(self) -> None:
         while not self._stopping:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,14 @@ def require_model(ckpt_dir: Path) -> None:
             f"a whole one with `{MADE_BY['omni']}`"
         )
     raise UserError(f"{ckpt_dir}: holds no omni.pt; make a model with `{MADE_BY['omni']}`")
+
+
+def name_of(path: Path, taken: Sequence[str] = ()) -> str:
+    """What clients call the model of a folder or file."""
+    whole = path.resolve()
+    plain = (whole if whole.is_dir() else whole.parent).name or "model"
+    names = (plain, *(f"{plain}-{n}" for n in range(2, len(taken) + 2)))
+    return next(name for name in names if name not in taken)
 
 
 def greeting(ckpt_dir: Path) -> list[str]:

@@ -121,7 +121,8 @@ class Scheduler:
         on_change: Callable[[Job, str], None] = lambda job, piece: None,
     ) -> Job:
         """A job of this model; not submitted yet."""
-        return Job(item, sampling, Wording(self.renderer, stops, streams), on_change)
+        spells = sampling.top_logprobs is not None
+        return Job(item, sampling, Wording(self.renderer, stops, streams, spells), on_change)
 
     def submit(self, jobs: Sequence[Job]) -> None:
         """Puts jobs in line, all or none of them.

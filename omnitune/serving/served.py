@@ -90,19 +90,8 @@ class Served:
             raise UserError(
                 f"n is {count}, the limit of this server is {self.limits.choices} answers a request"
             )
-        room = min(sampling.max_new_tokens, self.prompts.room(item))
+        room = self.prompts.room(item)
         return [
-            self.engine.job(
-                item,
-                Sampling(
-                    room,
-                    sampling.temperature,
-                    sampling.top_p,
-                    None if sampling.seed is None else f"{sampling.seed}/{choice}",
-                    sampling.top_logprobs,
-                ),
-                stops,
-                streams,
-            )
+            self.engine.job(item, sampling.of_choice(choice, room), stops, streams)
             for choice in range(count)
         ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from omnitune.data.template import ChatRenderer
+from omnitune.serving.spelling import Spelling
 
 
 class Wording:
@@ -14,17 +15,24 @@ class Wording:
         stops: texts that end the answer and are no part of it.
         streams: whether pieces are asked for; without, the text is made once, at the end, unless
             there are stops to look for.
+        spells: whether it is asked which part of the text each token is.
 
     Attributes:
         tokens: ids so far. said: the text that was given out.
         stopped: a stop was met.
+        spelling: each token's part of the text, where that is asked for.
     """
 
     def __init__(
-        self, renderer: ChatRenderer, stops: Sequence[str] = (), streams: bool = True
+        self,
+        renderer: ChatRenderer,
+        stops: Sequence[str] = (),
+        streams: bool = True,
+        spells: bool = False,
     ) -> None:
         self.renderer, self.stops = renderer, [stop for stop in stops if stop]
         self._looks = streams or bool(self.stops)
+        self.spelling = Spelling(renderer.tokenizer) if spells else None
         self.tokens: list[int] = []
         self.said = ""
         self.stopped = False
@@ -32,6 +40,8 @@ class Wording:
     def add(self, token: int) -> str:
         """Takes one more token; returns the text that is certain now and was not before."""
         self.tokens.append(token)
+        if self.spelling:
+            self.spelling.add(token, self._whole)
         if not self._looks:
             return ""
         whole = settled(self._until_stop(self.renderer.decode(self.tokens)))
@@ -39,7 +49,15 @@ class Wording:
 
     def finish(self) -> str:
         """The rest of the text, when there are no more tokens."""
-        return self._say(self._until_stop(self.renderer.decode(self.tokens)))
+        piece = self._say(self._until_stop(self.renderer.decode(self.tokens)))
+        if self.spelling:
+            self.spelling.end(self._whole, self.said)
+        return piece
+
+    @property
+    def _whole(self) -> str:
+        """The text with the blanks around it."""
+        return self.renderer.tokenizer.decode(self.tokens, skip_special_tokens=True)
 
     def _say(self, whole: str) -> str:
         if not whole.startswith(self.said):

@@ -1,11 +1,15 @@
 """Pieces of an answer add up to its text, and no stop is seen in them."""
 
+from typing import Any
+
 import pytest
 from helpers import tiny_renderer
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from omnitune.data.template import ChatRenderer
+from omnitune.serving.spelling import Spelling, bytes_of
 from omnitune.serving.wording import Wording
 
 RENDERER = tiny_renderer()
@@ -48,3 +52,76 @@ def test_without_a_stream_the_text_comes_at_the_end() -> None:
         RENDERER.encode("the sky is")
     )
     assert wording.finish() == "the sky is"
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.text("ab cé日🙂\n", max_size=30), st.lists(st.text("ab c🙂\n", min_size=1, max_size=3)))
+def test_tokens_spell_the_answer(text: str, stops: list[str]) -> None:
+    """Their texts and their bytes are the answer, also while it goes on."""
+    wording = Wording(RENDERER, tuple(stops), spells=True)
+    spelling = wording.spelling
+    assert spelling
+    tokens, told = RENDERER.encode(" " + text), 0
+    early = []
+    for token in tokens:
+        wording.add(token)
+        until = spelling.within(wording.said)
+        assert until >= told
+        early += spelling.parts[told:until]
+        assert (
+            "".join(part.text for part in early) == wording.said[: sum(len(p.text) for p in early)]
+        )
+        told = until
+        if wording.stopped:
+            break
+    wording.finish()
+    assert spelling.parts[:told] == early
+    assert "".join(part.text for part in spelling.parts) == wording.said
+    assert b"".join(part.content for part in spelling.parts).decode() == wording.said
+    assert len(spelling.parts) == len(wording.tokens)
+
+
+def test_a_part_of_a_character_has_its_bytes() -> None:
+    wording = Wording(RENDERER, spells=True)
+    for token in RENDERER.encode("a 🙂"):
+        wording.add(token)
+    wording.finish()
+    assert wording.spelling
+    texts, contents = zip(*wording.spelling.parts, strict=True)
+    assert texts[-4:] == ("", "", "", "🙂")
+    assert [len(content) for content in contents[-4:]] == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("vocabulary", "decoder"),
+    [
+        ({"▁the": 0, "▁s": 1, "ky": 2, "<0xC3>": 3, "<0xA9>": 4, "▁": 5}, "bytes"),
+        ({"the": 0, "s": 1, "##ky": 2, "é": 3}, "pieces"),
+    ],
+)
+def test_other_tokenizers_spell_too(vocabulary: dict[str, int], decoder: str) -> None:
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, "▁"))
+    made: dict[str, Any] = {
+        "bytes": decoders.Sequence(
+            [decoders.ByteFallback(), decoders.Fuse(), decoders.Metaspace()]
+        ),
+        "pieces": decoders.WordPiece(),
+    }
+    tokenizer.decoder = made[decoder]
+    tokens = [n for n in vocabulary.values() if n < 5]
+    spelling = Spelling(tokenizer)
+    for n, token in enumerate(tokens):
+        spelling.add(token, tokenizer.decode(tokens[: n + 1]))
+    whole = tokenizer.decode(tokens)
+    spelling.end(whole, whole.strip())
+    assert "".join(part.text for part in spelling.parts) == whole.strip()
+    assert b"".join(part.content for part in spelling.parts).decode() == whole.strip()
+    if decoder == "bytes":
+        assert [part.content for part in spelling.parts[-2:]] == [b"\xc3", b"\xa9"]
+
+
+def test_every_byte_has_a_letter() -> None:
+    tokenizer = RENDERER.tokenizer
+    pieces = [tokenizer.token_to_id(letter) for letter in pre_tokenizers.ByteLevel.alphabet()]
+    found = {bytes_of(tokenizer, piece) for piece in pieces if piece is not None}
+    assert found == {bytes([n]) for n in range(256)}

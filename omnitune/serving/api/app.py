@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI, File, Form, Request, UploadFile
 from fastapi.responses import JSONResponse, Response
@@ -20,6 +20,7 @@ from omnitune.serving.api.responses import (
     ModelCard,
     ModelList,
     Transcript,
+    VerboseTranscript,
 )
 from omnitune.serving.served import Served
 
@@ -103,15 +104,18 @@ def build_app(
 def _answering(app: FastAPI, models: Models, metrics: Metrics) -> None:
     """The endpoints that answer."""
     fails = _fails(400, 404, 408, 413, 429, 500)
-    streams = {"content": {"text/event-stream": {"schema": {"type": "string"}}}}
-    texts = {"content": {"text/plain": {"schema": {"type": "string"}}, **streams["content"]}}
+    text = {"schema": {"type": "string"}}
+    streams = {"content": {"text/event-stream": text}}
+    texts = {"content": {**streams["content"], "text/plain": text, "text/vtt": text}}
 
     @app.post(CHAT, responses={200: {"model": ChatCompletion, **streams}, **fails})
     async def chat_completions(request: Request, body: ChatRequest) -> Response:
         """Answers a conversation, or streams the answer as server-sent events."""
         return await chat.answer(models.named(body.model), request, body, metrics.note)
 
-    @app.post(TRANSCRIPTS, responses={200: {"model": Transcript, **texts}, **fails})
+    transcript = {"model": Transcript | VerboseTranscript, **texts}
+
+    @app.post(TRANSCRIPTS, responses={200: transcript, **fails})
     async def audio_transcriptions(
         request: Request,
         file: Annotated[UploadFile, File()],
@@ -119,17 +123,18 @@ def _answering(app: FastAPI, models: Models, metrics: Metrics) -> None:
         response_format: Annotated[transcripts.Format, Form()] = "json",
         temperature: Annotated[float, Form(ge=0, le=2)] = 0.0,
         stream: Annotated[bool, Form()] = False,
+        language: Annotated[str, Form()] = "",
+        timestamp_granularities: Annotated[
+            list[Literal["word", "segment"]] | None, Form(alias="timestamp_granularities[]")
+        ] = None,
     ) -> Response:
         """Writes down what is said in a sound file; keys that are not listed change nothing."""
+        wish = transcripts.Wish(
+            response_format, temperature, stream, language, timestamp_granularities or ()
+        )
+        name, content = file.filename or "file", await file.read()
         return await transcripts.transcribe(
-            models.named(model),
-            request,
-            await file.read(),
-            file.filename or "file",
-            response_format,
-            temperature,
-            stream,
-            metrics.note,
+            models.named(model), request, content, name, wish, metrics.note
         )
 
 

@@ -12,18 +12,9 @@ from fastapi.responses import JSONResponse, Response
 from starlette.concurrency import run_in_threadpool
 
 from omnitune.serving.api.errors import error_body
+from omnitune.serving.api.events import EventStream, disconnected
 from omnitune.serving.api.requests import ChatRequest, turns_of
-from omnitune.serving.api.responses import (
-    AnswerMessage,
-    ChatCompletion,
-    Choice,
-    EventStream,
-    disconnected,
-    logprobs_of,
-    new_id,
-    now,
-    usage_of,
-)
+from omnitune.serving.api.responses import completion_of, logprobs_of, new_id, now, usage_of
 from omnitune.serving.engine import Change
 from omnitune.serving.scheduler import Job
 from omnitune.serving.served import Served
@@ -41,20 +32,14 @@ async def answer(served: Served, request: Request, body: ChatRequest, note: Note
         note: told of the answers when they are written.
     """
     item = await run_in_threadpool(lambda: served.prompt(turns_of(body.messages)))
-    jobs = served.jobs(item, body.sampling, body.n or 1, body.stops, bool(body.stream))
+    jobs = served.jobs(item, body.sampling(), body.n or 1, body.stops, bool(body.stream))
     served.engine.submit(jobs)
     if body.stream:
         return EventStream(_events(served, body, jobs, note))
     if not await finished(served, request, jobs):
         return Response(status_code=HUNG_UP)
     note(served.name, jobs)
-    answered = ChatCompletion(
-        id=new_id("chatcmpl"),
-        created=now(),
-        model=served.name,
-        choices=[_choice(served, n, job) for n, job in enumerate(jobs)],
-        usage=usage_of(jobs),
-    )
+    answered = completion_of(served.model.renderer, served.name, jobs)
     return JSONResponse(answered.model_dump())
 
 
@@ -83,16 +68,6 @@ async def finished(served: Served, request: Request, jobs: Sequence[Job]) -> boo
 async def _collect(served: Served, jobs: Sequence[Job]) -> None:
     async for _ in served.engine.answers(jobs):
         pass
-
-
-def _choice(served: Served, index: int, job: Job) -> Choice:
-    asked = job.sampling.top_logprobs is not None
-    return Choice(
-        index=index,
-        message=AnswerMessage(content=job.text),
-        logprobs=logprobs_of(served.model.renderer, job.told) if asked else None,
-        finish_reason=job.finish,
-    )
 
 
 async def _events(
@@ -132,12 +107,12 @@ def _choices(
     """What a change is told as: its text, then the end."""
     job, index = change.job, jobs.index(change.job)
     parts = []
-    if change.piece:
+    since, told[job] = told[job], change.spelled
+    if change.piece or change.spelled > since:
         logprobs = None
         if job.sampling.top_logprobs is not None:
-            drawn = job.told[told[job] : change.tokens]
-            logprobs = logprobs_of(served.model.renderer, drawn).model_dump()
-            told[job] = change.tokens
+            found = logprobs_of(served.model.renderer, job, since, change.spelled)
+            logprobs = found.model_dump()
         parts.append(_part(index, {"content": change.piece}, logprobs))
     if change.done:
         parts.append(_part(index, {}, None, job.finish))

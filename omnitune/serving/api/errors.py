@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -14,6 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from omnitune.sample import UserError
+from omnitune.serving.api.requests import said_wrong
 from omnitune.serving.encoded_media import TooLargeError
 from omnitune.serving.prompts import ContextError
 from omnitune.serving.scheduler import BusyError
@@ -34,7 +34,6 @@ KINDS: tuple[tuple[type[UserError], int, str, str | None], ...] = (
     (UserError, 400, "invalid_request_error", None),
 )
 UNPARSED = "There was an error parsing the body"  # as the library says it
-JSON_TYPE = "Content-Type: application/json"
 OF_STATUS = {401: "authentication_error", 413: "invalid_request_error", 500: "server_error"}
 
 
@@ -63,22 +62,6 @@ def response_of(error: BaseException) -> JSONResponse:
     return JSONResponse(body, status, headers)
 
 
-def _said_wrong(errors: Sequence[Mapping[str, Any]]) -> tuple[str, str | None]:
-    """The first thing that is wrong with a request, and where."""
-    first = errors[0]
-    if first["type"] == "json_invalid":
-        return "the body is no JSON that can be read; send one object in UTF-8", None
-    if tuple(first["loc"]) == ("body",) and first["type"] != "value_error":
-        return f"the body is no JSON object; send one, with the header {JSON_TYPE}", None
-    place = [str(part) for part in first["loc"] if part not in ("body", "query", "path")]
-    where = ".".join(place)
-    message = str(first["msg"])
-    reason = message.removeprefix("Value error, ")
-    given = first.get("input")
-    found = f" (found {given!r})"[:200] if isinstance(given, str | int | float | bool) else ""
-    return f"{where}: {reason}{found}" if where else reason, where or None
-
-
 def install(app: FastAPI) -> None:
     """Makes an application answer every error in this shape."""
 
@@ -88,7 +71,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        message, param = _said_wrong(error.errors())
+        message, param = said_wrong(error.errors())
         return JSONResponse(body_of(message, "invalid_request_error", None, param), 400)
 
     @app.exception_handler(HTTPException)
@@ -96,13 +79,19 @@ def install(app: FastAPI) -> None:
         message = str(error.detail)
         if error.status_code in (404, 405):
             message = (
-                f"{request.method} {request.url.path}: there is nothing of this kind here; "
-                "/openapi.json lists what there is"
+                f"{request.method} {request.url.path}: there is nothing of this kind here; there "
+                f"is {', '.join(offered(request.app))}; /openapi.json tells of them"
             )
         if message == UNPARSED:  # nested too deep, not in UTF-8, or a number too long
             message = "the body is no JSON that can be read; send one plain object in UTF-8"
         kind = OF_STATUS.get(error.status_code, "invalid_request_error")
         return JSONResponse(body_of(message, kind), error.status_code, error.headers)
+
+
+def offered(app: FastAPI) -> list[str]:
+    """Method and path of what an application answers."""
+    paths: dict[str, dict[str, Any]] = app.openapi()["paths"]
+    return [f"{method.upper()} {path}" for path, found in paths.items() for method in found]
 
 
 class Faults:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -21,7 +22,10 @@ from omnitune.serving.prompts import Turn
 _DATA_URI = re.compile(r"data:[^,]{0,200};base64,", re.IGNORECASE)
 _ROLES = {"developer": "system"}
 LARGEST = 2**31 - 1
+JSON_TYPE = "Content-Type: application/json"
 
+# From a medium's text and its place in the request to its content: bytes, or a path.
+ReadMedium = Callable[[str, str], bytes | Path]
 Stop = Annotated[str, Field(max_length=200)]
 
 
@@ -119,12 +123,15 @@ class ChatRequest(BaseModel):
         stops = [self.stop] if isinstance(self.stop, str) else list(self.stop or ())
         return [stop for stop in stops if stop]
 
-    @property
-    def sampling(self) -> Sampling:
-        """How answers are chosen; greedily unless a temperature is given."""
+    def sampling(self, longest: int = MAX_NEW_TOKENS) -> Sampling:
+        """How answers are chosen; greedily unless a temperature is given.
+
+        Args:
+            longest: tokens of an answer where the request has no limit.
+        """
         limits = [n for n in (self.max_tokens, self.max_completion_tokens) if n is not None]
         return Sampling(
-            min(limits, default=MAX_NEW_TOKENS),
+            min(limits, default=longest),
             self.temperature or 0.0,
             1.0 if self.top_p is None else self.top_p,
             self.seed,
@@ -132,17 +139,21 @@ class ChatRequest(BaseModel):
         )
 
 
-def turns_of(messages: Sequence[ChatMessage]) -> list[Turn]:
+def turns_of(messages: Sequence[ChatMessage], read: ReadMedium | None = None) -> list[Turn]:
     """The turns that messages mean.
+
+    Args:
+        read: what a medium's text stands for; only ``decoded`` of it without.
 
     Raises:
         UserError: a part is no text and no medium, or names something that would have to be
             fetched or opened.
     """
-    return [_turn(message, f"messages.{n}") for n, message in enumerate(messages)]
+    reads = read or decoded
+    return [_turn(message, f"messages.{n}", reads) for n, message in enumerate(messages)]
 
 
-def _turn(message: ChatMessage, where: str) -> Turn:
+def _turn(message: ChatMessage, where: str, read: ReadMedium) -> Turn:
     role = _ROLES.get(message.role, message.role)
     if not isinstance(message.content, list):
         return Turn(role, message.content or "")
@@ -154,13 +165,13 @@ def _turn(message: ChatMessage, where: str) -> Turn:
                 raise UserError(f'{place}: a part of the type "text" needs the key "text"')
             texts.append(part.text)
         else:
-            media.append(_medium(part, place))
+            media.append(_medium(part, place, read))
     if media and role != "user":
         raise UserError(f"{where}: media stand in the user's messages, not in the {role}'s")
     return Turn(role, join_texts(texts), tuple(media))
 
 
-def _medium(part: ContentPart, place: str) -> GivenMedium:
+def _medium(part: ContentPart, place: str, read: ReadMedium) -> GivenMedium:
     known: dict[str, Medium] = {name: m for m in MEDIA.values() for name in (*m.aliases, m.name)}
     if part.type not in known:
         raise UserError(
@@ -173,7 +184,9 @@ def _medium(part: ContentPart, place: str) -> GivenMedium:
             f'{place}: "{part.type}" holds no data; expected an object with a data URI under '
             '"url" or base64 under "data"'
         )
-    return GivenMedium(known[part.type].name, decoded(given, place), place)
+    content = read(given, place)
+    label = str(content) if isinstance(content, Path) else place
+    return GivenMedium(known[part.type].name, content, label)
 
 
 def decoded(text: str, place: str) -> bytes:
@@ -196,3 +209,19 @@ def decoded(text: str, place: str) -> bytes:
     if not content:
         raise UserError(f"{place}: is empty; send data:TYPE;base64,...")
     return content
+
+
+def said_wrong(errors: Sequence[Mapping[str, Any]]) -> tuple[str, str | None]:
+    """The first thing that is wrong with a request, and where."""
+    first = errors[0]
+    if first["type"] == "json_invalid":
+        return "the body is no JSON that can be read; send one object in UTF-8", None
+    if tuple(first["loc"]) == ("body",) and first["type"] != "value_error":
+        return f"the body is no JSON object; send one, with the header {JSON_TYPE}", None
+    place = [str(part) for part in first["loc"] if part not in ("body", "query", "path")]
+    where = ".".join(place)
+    message = str(first["msg"])
+    reason = message.removeprefix("Value error, ")
+    given = first.get("input")
+    found = f" (found {given!r})"[:200] if isinstance(given, str | int | float | bool) else ""
+    return f"{where}: {reason}{found}" if where else reason, where or None

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 import time
 import uuid
-from collections.abc import AsyncIterator, Sequence
-from contextlib import aclosing, suppress
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Literal
 
 from pydantic import BaseModel
-from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
 
 from omnitune.data.template import ChatRenderer
-from omnitune.serving.decoding import Drawn
 from omnitune.serving.scheduler import Job
-
-_ENCODE = json.JSONEncoder(ensure_ascii=False).encode  # made once: it is used for each token
+from omnitune.serving.spelling import bytes_of
 
 
 class Usage(BaseModel):
@@ -110,6 +103,23 @@ class Transcript(BaseModel):
     usage: TranscriptUsage
 
 
+class DurationUsage(BaseModel):
+    """Length of a sound."""
+
+    type: Literal["duration"] = "duration"
+    seconds: float
+
+
+class VerboseTranscript(BaseModel):
+    """The same as ``verbose_json``: with the sound's length, and no times within it."""
+
+    task: Literal["transcribe"] = "transcribe"
+    language: str
+    duration: float
+    text: str
+    usage: DurationUsage
+
+
 class ErrorObject(BaseModel):
     """What went wrong, as a sentence that says what to do."""
 
@@ -142,70 +152,58 @@ def usage_of(jobs: Sequence[Job]) -> Usage:
     return Usage(prompt_tokens=prompt, completion_tokens=answers, total_tokens=prompt + answers)
 
 
-def logprobs_of(renderer: ChatRenderer, drawn: Sequence[Drawn]) -> Logprobs:
-    """Of some tokens of an answer."""
-    return Logprobs(
-        content=[
-            TokenLogprob(
-                **_chance(renderer, one.token, one.logprob),
-                top_logprobs=[
-                    TokenChance(**_chance(renderer, token, value)) for token, value in one.others
-                ],
-            )
-            for one in drawn
-        ]
+def completion_of(renderer: ChatRenderer, name: str, jobs: Sequence[Job]) -> ChatCompletion:
+    """Answers to one prompt that are complete.
+
+    Args:
+        renderer: of the model. name: by which clients know it.
+    """
+    return ChatCompletion(
+        id=new_id("chatcmpl"),
+        created=now(),
+        model=name,
+        choices=[_choice(renderer, n, job) for n, job in enumerate(jobs)],
+        usage=usage_of(jobs),
     )
 
 
-def _chance(renderer: ChatRenderer, token: int, logprob: float) -> dict[str, Any]:
+def _choice(renderer: ChatRenderer, index: int, job: Job) -> Choice:
+    asked = job.sampling.top_logprobs is not None
+    return Choice(
+        index=index,
+        message=AnswerMessage(content=job.text),
+        logprobs=logprobs_of(renderer, job) if asked else None,
+        finish_reason=job.finish,
+    )
+
+
+def logprobs_of(
+    renderer: ChatRenderer, job: Job, first: int = 0, end: int | None = None
+) -> Logprobs:
+    """Of the tokens of an answer from one to another; together they are its text."""
+    spelled = job.wording.spelling.parts if job.wording.spelling else []
+    is_start = not any(part.text for part in spelled[:first])
+    content = []
+    for one, (text, own) in zip(job.told[first:end], spelled[first:end], strict=False):
+        others = [
+            _chance(text, own, value)
+            if token == one.token
+            else _chance(*_rival(renderer, token, is_start), value)
+            for token, value in one.others
+        ]
+        chosen = _chance(text, own, one.logprob).model_dump()
+        content.append(TokenLogprob(**chosen, top_logprobs=others))
+        is_start = is_start and not text
+    return Logprobs(content=content)
+
+
+def _rival(renderer: ChatRenderer, token: int, is_start: bool) -> tuple[str, bytes | None]:
+    """A token that was not taken; at the start of an answer its blank would be dropped, too."""
     text = renderer.tokenizer.decode([token], skip_special_tokens=False)
-    # A token may be a part of a character: its bytes are not known then.
-    whole = "\N{REPLACEMENT CHARACTER}" not in text
-    found = list(text.encode()) if whole else None
-    return {"token": text, "logprob": max(logprob, -9999.0), "bytes": found}
+    content = bytes_of(renderer.tokenizer, token)
+    return (text.lstrip(), content and content.lstrip()) if is_start else (text, content)
 
 
-class EventStream(Response):
-    """Server-sent events; when the client hangs up, what makes them is closed at once.
-
-    Args:
-        events: objects to send as JSON, and texts to send as they are.
-    """
-
-    media_type = "text/event-stream"
-
-    def __init__(self, events: AsyncIterator[Any]) -> None:
-        super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
-        del self.headers["content-length"]
-        self.events = events
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        sending = asyncio.ensure_future(self._send(send))
-        leaving = asyncio.ensure_future(disconnected(receive))
-        try:
-            await asyncio.wait([sending, leaving], return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            leaving.cancel()
-            if not sending.done():
-                sending.cancel()
-        with suppress(asyncio.CancelledError, OSError):
-            await sending
-
-    async def _send(self, send: Send) -> None:
-        start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
-        await send(start)
-        async with aclosing(self.events) as events:  # type: ignore[type-var]
-            async for event in events:
-                text = event if isinstance(event, str) else _ENCODE(event)
-                await send(_body(f"data: {text}\n\n".encode(), more=True))
-        await send(_body(b"", more=False))
-
-
-def _body(content: bytes, more: bool) -> dict[str, Any]:
-    return {"type": "http.response.body", "body": content, "more_body": more}
-
-
-async def disconnected(receive: Receive) -> None:
-    """Returns when the client has hung up; its request has been read before."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
+def _chance(text: str, content: bytes | None, logprob: float) -> TokenChance:
+    told = None if content is None else list(content)
+    return TokenChance(token=text, logprob=max(logprob, -9999.0), bytes=told)

@@ -7,7 +7,6 @@ import socket
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from pathlib import Path
 
 import torch
 import uvicorn
@@ -16,12 +15,14 @@ from fastapi import FastAPI
 from omnitune.config.serving import ServeConfig
 from omnitune.sample import UserError
 from omnitune.serving.api.app import build_app
-from omnitune.serving.folder import require_model
+from omnitune.serving.api.slow_heads import bounded_heads
+from omnitune.serving.folder import name_of, require_model
 from omnitune.serving.python import load_model
 from omnitune.serving.served import Limits, Served
 from omnitune.storage import usable_cores
 
 API_KEY = "OMNITUNE_API_KEY"
+HEAD_SECONDS = 20.0  # that the head of a request may take; no client is that slow
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
 
@@ -60,7 +61,7 @@ def serve(
         address = f"[{host}]" if ":" in host else host
         names = ", ".join(one.name for one in served)
         print(f"serving {names} on http://{address}:{port}{path} (Ctrl-C ends it)", flush=True)
-        run(app, listener, config.drain_seconds)
+        run(app, listener, config.drain_seconds, min(HEAD_SECONDS, config.max_upload_seconds))
     print("stopped; every answer that was begun has ended", flush=True)
     return 0
 
@@ -73,14 +74,6 @@ def load_all(config: ServeConfig) -> list[Served]:
         name = name_of(path, [one.name for one in served])
         served.append(Served(name, load_model(path, config.device), limits))
     return served
-
-
-def name_of(path: Path, taken: Sequence[str]) -> str:
-    """What clients call the model of a folder or file."""
-    whole = path.resolve()
-    plain = (whole if whole.is_dir() else whole.parent).name or "model"
-    names = (plain, *(f"{plain}-{n}" for n in range(2, len(taken) + 2)))
-    return next(name for name in names if name not in taken)
 
 
 def limits_of(config: ServeConfig) -> Limits:
@@ -133,10 +126,17 @@ def is_loopback(host: str) -> bool:
     return host == "localhost" or host.startswith("127.") or host == "::1"
 
 
-def run(app: FastAPI, listener: socket.socket, drain_seconds: int) -> None:
+def run(
+    app: FastAPI, listener: socket.socket, drain_seconds: int, head_seconds: float = HEAD_SECONDS
+) -> None:
     """Serves an application until a signal; then takes no more requests, and ends those it has."""
     config = uvicorn.Config(
-        app, log_level="warning", access_log=False, timeout_graceful_shutdown=drain_seconds
+        app,
+        http=bounded_heads(head_seconds),
+        ws="none",
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=drain_seconds,
     )
     with suppress(KeyboardInterrupt):  # the signal that ended it, told once more
         uvicorn.Server(config).run(sockets=[listener])

@@ -283,7 +283,7 @@ class Terminal:
         try:
             before, temperature = self.session.messages[-1:], self.session.temperature
             pieces = self.session.retry()
-            answer = self._answer(pieces, self.transcript.turns.pop())
+            answer = self._answer(pieces, self.transcript.again())
         finally:
             self.session.temperature = usual
         if not temperature and before and before[0].text == answer:

@@ -53,6 +53,16 @@ class Transcript:
         """A turn that is not answered yet, with what was noted for it."""
         return {"text": text, "media": [entry for _, entry in self._attached]}
 
+    def again(self) -> Turn:
+        """The last turn, not answered yet; what it was stays as an earlier version of it."""
+        turn = self.turns.pop()
+        versions, version = turn.get("versions"), turn.get("version")
+        if not isinstance(versions, list) or version not in range(len(versions)):
+            versions, version = [None], 0  # it had none, or a file that says nonsense
+        was = {key: turn[key] for key in ("text", "reference", "answers") if key in turn}
+        versions = [was | {"after": []} if n == version else v for n, v in enumerate(versions)]
+        return turn | {"version": len(versions), "versions": [*versions, None]}
+
     def add(self, turn: Turn) -> None:
         """Takes a turn that was answered."""
         self.turns.append(turn)
@@ -106,7 +116,10 @@ def load(path: Path, session: ChatSession, name: str, new_folder: Callable[[], P
                 loaded.session.attach(medium.path, medium.modality)
             loaded.session.remember(turn.get("text", ""), answer_of(turn, name))
         except UserError as error:
-            raise UserError(f"{path}: turn {number}: {error}") from None
+            told = str(error)
+            for medium in media:  # nobody knows the folder that it was unpacked into
+                told = told.replace(str(medium.path), medium.path.name)
+            raise UserError(f"{path}: turn {number}: {told}") from None
     if len(turns) < len(found):
         loaded.notices.append(f"{len(found) - len(turns)} without an answer left out")
     return loaded

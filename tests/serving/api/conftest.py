@@ -9,7 +9,6 @@ from typing import Any
 import openai
 import pytest
 import uvicorn
-from fastapi import FastAPI
 from helpers import tiny_model, tiny_renderer, write_image, write_wave
 from waiting import wait_until
 
@@ -26,10 +25,10 @@ def chat_model() -> ChatModel:
 
 
 @contextmanager
-def running(app: FastAPI) -> Iterator[str]:
-    """Serves an application in a thread; yields its address."""
+def running(app: Any, **options: Any) -> Iterator[str]:
+    """Serves an application in a thread, with options of uvicorn's; yields its address."""
     listener = listen("127.0.0.1", 0)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", **options))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:
@@ -38,6 +37,12 @@ def running(app: FastAPI) -> Iterator[str]:
     finally:
         server.should_exit = True
         thread.join()
+
+
+@pytest.fixture(scope="session")
+def serving_app() -> Callable[..., Any]:
+    """Serves any application: ``with serving_app(app, **options) as url``."""
+    return running
 
 
 @pytest.fixture(scope="session")

@@ -170,7 +170,12 @@ def test_transcripts(small: httpx.Client, media: Path) -> None:
     for found, status, words in (
         (post(b"no sound"), 400, "a.wav: is not a sound file"),
         (post(b""), 400, "a.wav is empty"),
-        (post(whole, response_format="srt"), 400, "srt has times"),
+        (post(whole, response_format="lrc"), 400, "response_format: "),
+        (
+            post(whole, **{"response_format": "verbose_json", "timestamp_granularities[]": "word"}),
+            400,
+            "does not tell when a word is said",
+        ),
         (post(whole, model="whisper-1"), 404, "there is tiny"),
         (small.post("audio/transcriptions"), 400, "file"),
     ):
@@ -179,9 +184,15 @@ def test_transcripts(small: httpx.Client, media: Path) -> None:
 
 
 def test_there_is_nothing_there(small: httpx.Client) -> None:
-    for found, status in ((small.get("nothing"), 404), (small.get("chat/completions"), 405)):
+    for found, status in (
+        (small.get("nothing"), 404),
+        (small.post("responses", json={}), 404),
+        (small.get("chat/completions"), 405),
+    ):
         assert found.status_code == status
-        assert "/openapi.json" in found.json()["error"]["message"]
+        message = found.json()["error"]["message"]
+        assert "there is POST /v1/chat/completions, POST /v1/audio/transcriptions, GET" in message
+        assert "/web/" not in message
 
 
 def test_the_key(start: Callable[..., Any]) -> None:

@@ -145,12 +145,19 @@ def test_logprobs(client: openai.OpenAI) -> None:
     for token in told:
         assert len(token.top_logprobs) == 3
         assert token.logprob == max(one.logprob for one in token.top_logprobs) <= 0
-    streamed = []
+        assert (token.token, token.logprob) in [(t.token, t.logprob) for t in token.top_logprobs]
+    content = found.choices[0].message.content
+    assert "".join(token.token for token in told) == content
+    assert bytes(b for token in told for b in token.bytes).decode() == content
+    streamed, text = [], ""
     for chunk in ask(client, user("hello"), logprobs=True, top_logprobs=3, stream=True):
+        text += chunk.choices[0].delta.content or ""
         if chunk.choices[0].logprobs:
             streamed += chunk.choices[0].logprobs.content
-    assert streamed == told[: len(streamed)]
-    assert len(streamed) >= len(told) - 1
+    assert (streamed, text) == (told, content)
+    stopped = ask(client, user("hello"), logprobs=True, stop=content[4:6]).choices[0]
+    tokens = stopped.logprobs.content
+    assert "".join(token.token for token in tokens) == stopped.message.content
     plain = ask(client, user("hello"), logprobs=True).choices[0].logprobs.content
     assert [t.top_logprobs for t in plain] == [[]] * len(plain)
     assert ask(client, user("hello")).choices[0].logprobs is None
@@ -169,9 +176,55 @@ def test_transcripts(
         model="tiny", file=content, response_format="text"
     )
     assert text.strip() == expected
+    verbose = client.audio.transcriptions.create(
+        model="tiny",
+        file=content,
+        response_format="verbose_json",
+        timestamp_granularities=["segment"],
+    )
+    assert (verbose.text, verbose.duration) == (expected, pytest.approx(0.6))
+    assert verbose.segments is None
+    for form, begins, ends in (
+        ("srt", "1\n00:00:00,000 --> 00:00:00,600\n", "\n\n"),
+        ("vtt", "WEBVTT\n\n00:00:00.000 --> 00:00:00.600\n", "\n\n"),
+    ):
+        timed: Any = client.audio.transcriptions.create(
+            model="tiny",
+            file=content,
+            response_format=form,  # type: ignore[call-overload]
+        )
+        assert timed == begins + expected + ends
     events = list(client.audio.transcriptions.create(model="tiny", file=content, stream=True))
     deltas = [event.delta for event in events if event.type == "transcript.text.delta"]
     assert "".join(deltas) == events[-1].text == expected  # type: ignore[union-attr]
+
+
+def test_what_is_not_there_is_told(client: openai.OpenAI) -> None:
+    for ask_for in (
+        lambda: client.responses.create(model="tiny", input="hello"),
+        lambda: client.embeddings.create(model="tiny", input="hello"),
+        lambda: client.batches.list(),
+    ):
+        with pytest.raises(openai.NotFoundError, match="there is POST /v1/chat/completions"):
+            ask_for()
+
+
+def test_helpers_of_the_client(client: openai.OpenAI) -> None:
+    """``stream`` and ``parse`` make more of the same requests; both refuse what was cut off."""
+    messages: Any = [user("hello")]
+    stop = ask(client, *messages).choices[0].message.content[4:6]
+    whole = ask(client, *messages, logprobs=True, stop=stop)
+    values: Any = {"model": "tiny", "messages": messages, "stop": stop}
+    with client.chat.completions.stream(**values, logprobs=True) as stream:
+        events = [event.type for event in stream]
+        found = stream.get_final_completion()
+    assert found.choices[0].message.content == whole.choices[0].message.content
+    assert found.choices[0].logprobs == whole.choices[0].logprobs
+    assert "content.done" in events
+    parsed = client.chat.completions.parse(**values)
+    assert parsed.choices[0].message.content == whole.choices[0].message.content
+    again = ask(client, *messages, parsed.choices[0].message, user("and then?"))
+    assert again.choices[0].message.role == "assistant"
 
 
 def test_models(client: openai.OpenAI) -> None:

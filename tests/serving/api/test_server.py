@@ -22,8 +22,9 @@ from waiting import PATIENCE, held_after, wait_until
 from omnitune.cli import main
 from omnitune.models.loading import save_omni
 from omnitune.sample import UserError
-from omnitune.serving.api.server import is_loopback, listen, name_of
+from omnitune.serving.api.server import is_loopback, listen
 from omnitune.serving.decoding import RunningBatch
+from omnitune.serving.folder import name_of
 from omnitune.serving.scheduler import CANCELLED, Scheduler
 from omnitune.serving.served import Limits
 
@@ -39,7 +40,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def process(folder: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """The command in a process of its own, and its address."""
     command = [sys.executable, "-m", "omnitune.cli", "serve", "--ckpt_dir", str(folder)]
-    command += ["--port", "0", "--device", "cpu"]
+    command += ["--port", "0", "--device", "cpu", "--max-upload-seconds", "1"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ) as found:
         assert found.stdout
         line = found.stdout.readline()
@@ -51,11 +52,18 @@ def process(folder: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
             found.kill()
 
 
+def said_to_a_slow_head(port: int) -> bytes:
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as line:
+        line.sendall(b"GET /health HTTP/1.1\r\n")
+        return b"".join(iter(lambda: line.recv(65536), b""))
+
+
 @pytest.mark.slow
 def test_what_was_begun_is_answered(process: tuple[subprocess.Popen[str], str]) -> None:
     server, url = process
     with openai.OpenAI(base_url=f"{url}/v1", api_key="any", max_retries=0) as client:
         wait_until(lambda: httpx.get(f"{url}/health", timeout=PATIENCE).is_success)
+        assert said_to_a_slow_head(int(url.rpartition(":")[2])).startswith(b"HTTP/1.1 408 ")
         stream = client.chat.completions.create(
             model="mine",
             messages=[{"role": "user", "content": "hello"}],

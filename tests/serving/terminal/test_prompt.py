@@ -121,6 +121,26 @@ def test_retry_asks_anew(converse: Converse, session: ChatSession, tmp_path: Pat
     assert Media("image", image) in session.messages[2].parts
 
 
+def test_earlier_answers_are_saved_as_the_page_saves_them(
+    converse: Converse, talk: Terminal, tmp_path: Path
+) -> None:
+    file = tmp_path / "talk.json"
+    out, _ = converse("hello", "/retry 5", "/retry 5", f"/save {file}")
+    [turn] = json.loads(file.read_text())["turns"]
+    assert (turn["version"], turn["versions"][2]) == (2, None)
+    said = [one["answers"][0]["text"] for one in (*turn["versions"][:2], turn)]
+    assert [printable(text) for text in said] == answers(out)
+    converse(f"/load {file}", "/retry 5", f"/save {file}")
+    [turn] = json.loads(file.read_text())["turns"]
+    assert (turn["version"], len(turn["versions"])) == (3, 4)
+    assert turn["versions"][2]["answers"][0]["text"] == said[2]
+    turn |= {"versions": "x", "version": "y"}
+    file.write_text(json.dumps({"format": "omnitune conversation 1", "turns": [turn]}))
+    _, err = converse(f"/load {file}", "/retry 5", f"/save {file}")
+    assert not err
+    assert len(json.loads(file.read_text())["turns"][0]["versions"]) == 2
+
+
 def test_retry_draws_where_it_is_hot(converse: Converse, session: ChatSession) -> None:
     out, _ = converse("hello", *["/retry 5"] * 4)
     assert len(set(answers(out))) > 2
@@ -261,8 +281,8 @@ def test_names_of_media_stay_in_their_folder(
     converse: Converse, talk: Terminal, tmp_path: Path
 ) -> None:
     _, err = converse(f"/load {page_file(tmp_path, media=['MEDIUM'])}")
-    assert "page.json: turn 1: " in err
-    assert "x.png: is not an image" in err
+    # The user knows no other place of it than the file.
+    assert f"{tmp_path}/page.json: turn 1: x.png: is not an image" in err
     assert not list(tmp_path.parent.glob("x.png"))
     assert talk.session.messages == []
 

@@ -105,8 +105,11 @@ def test_media_are_kept_within_a_bound(page: Page, files: Path) -> None:
           const medium = (id, size) => ({ id, kind: "image", name: id, type: "image/png",
             uri: "data:image/png;base64," + "A".repeat(size) });
           const turn = (media) => [{ text: "q", media: [media], answers: [] }];
-          const first = await history.keep("x1", "new", turn(medium("big", 9000)), 2e12, 9100);
-          const second = await history.keep("x2", "huge", turn(medium("huge", 9200)), 2e12, 9100);
+          const talk = (id, title, turns) => ({ id, title, turns, system: "" });
+          const one = talk("x1", "new", turn(medium("big", 9000)));
+          const first = await history.keep(one, 2e12, 9100);
+          const other = talk("x2", "huge", turn(medium("huge", 9200)));
+          const second = await history.keep(other, 2e12, 9100);
           const kept = (await history.list()).map((row) => [row.title, row.media.length]);
           return [first, second, kept];
         }""",
@@ -136,6 +139,12 @@ JUNK: list[Any] = [
     {"format": "omnitune conversation 1", "turns": [{"text": {}, "answers": "x", "media": 5}]},
     {"format": "omnitune conversation 1", "title": {}, "turns": [{"text": 5, "answers": [
         None, 7, {"text": [], "seconds": "<b>", "tokens": -1, "state": 9}]}]},
+    {"format": "omnitune conversation 1", "settings": {"system": {}}, "turns": [
+        {"text": "a", "version": 0, "versions": [None, {"answers": 7}]},
+        {"text": "a", "version": 1, "versions": [{"after": 5}, None]}]},
+    {"format": "omnitune conversation 1", "settings": 7, "turns": [
+        {"text": "a", "version": n, "versions": v} for n, v in
+        ((0, "x"), (5, [None]), (0, [None]), (1, [None, {}]), (0, [None, None]))]},
 ]  # fmt: skip
 
 

@@ -8,9 +8,10 @@ import { $, make, newId } from "./dom.js";
 import * as history from "./history.js";
 import { announce, focusText, hint, refuse, tell } from "./notice.js";
 import { closeOnBackdrop, showCard, showSaw } from "./panels.js";
-import { bindSettings } from "./settings.js";
+import { bindSettings, bindSystem } from "./settings.js";
 import { close as closeSidebar, refresh as refreshSidebar, wireSidebar } from "./sidebar.js";
 import { nounOf, state, store, used } from "./state.js";
+import { countOf, leave, turnTo } from "./versions.js";
 import { redrawAll, turnView, waveform } from "./view.js";
 
 // Models
@@ -133,16 +134,25 @@ const actions = {
   followDown,
   regenerate(turn) {
     if (state.running) return;
+    leave(turn, []);
     answer(turn);
     focusText();
   },
   edited(turn, text) {
     if (state.running || (!text && !turn.media.length)) return;
-    state.turns.length = state.turns.indexOf(turn) + 1;
+    leave(turn, state.turns.splice(state.turns.indexOf(turn) + 1));
     turn.text = text;
     delete turn.reference;
     answer(turn);
     focusText();
+  },
+  version(turn, number) {
+    if (state.running) return;
+    state.turns.push(...turnTo(turn, number, state.turns.splice(state.turns.indexOf(turn) + 1)));
+    draw();
+    keepSoon(0);
+    const said = turn.answers.map((one) => one.text);
+    announce([`Version ${number + 1} of ${countOf(turn)}: ${turn.text}`, ...said].join("\n"));
   },
   saw: once(async (turn, one) => showSaw(...await lookBack(turn, one))),
 };
@@ -180,9 +190,9 @@ function keepSoon(delay) {
 function keepNow() {
   clearTimeout(timer);
   timer = 0;
-  const { id, title, turns } = state;
+  const { id, title, turns, system } = state;
   if (!id || !turns.length) return keeping;
-  keeping = keeping.then(() => history.keep(id, title, turns)).then((problem) => {
+  keeping = keeping.then(() => history.keep({ id, title, turns, system })).then((problem) => {
     if (problem) tell(problem);
     return refreshSidebar();
   }).catch((error) => {
@@ -192,15 +202,17 @@ function keepNow() {
   return keeping;
 }
 
+let showSystem = () => {};
 let visit = 0; // counts what is asked for: what comes later than something newer is not shown
 
 /** Leaves the conversation and shows another, or none; ends when the left one is kept. */
-function show(id, title, turns) {
+function show(id, title, turns, system) {
   visit++;
   if (state.running || timer) keepNow();
   state.running?.abort();
   state.running = null;
-  Object.assign(state, { id, title, turns });
+  Object.assign(state, { id, title, turns, system });
+  showSystem();
   sessionStorage.setItem("omnitune-conversation", id);
   views = new WeakMap();
   refuse("");
@@ -213,16 +225,17 @@ function show(id, title, turns) {
   return keeping;
 }
 
-const begin = () => show("", "", []);
+const begin = () => show("", "", [], state.settings.system);
 
 async function openKept(id, title) {
   if (id === state.id) { closeSidebar(); return; }
   const mine = ++visit;
   try {
     await keeping;
-    const turns = await history.load(id);
-    if (!turns) throw new Error("it was deleted elsewhere");
-    if (visit === mine) show(id, title, turns);
+    const found = await history.load(id);
+    if (!found) throw new Error("it was deleted elsewhere");
+    // One of before had no system prompt of its own.
+    if (visit === mine) show(id, title, found.turns, found.system ?? state.settings.system);
   } catch (error) {
     refuse(`“${title}” cannot be opened: ${error?.message ?? error}.`);
     refreshSidebar();
@@ -238,15 +251,15 @@ async function openAgain() {
 
 function save() {
   const name = `conversation-${new Date().toISOString().slice(0, 16).replace(/[:T]/g, "-")}.json`;
-  const href = URL.createObjectURL(asFile(state.turns, state.title, state.settings));
+  const href = URL.createObjectURL(asFile(state, state.settings));
   make("a", { href, download: name }).click();
   setTimeout(() => URL.revokeObjectURL(href), 1000);
 }
 
 async function openFile(file) {
   try {
-    const { title, turns } = ofFile(await file.text());
-    show(newId(), title, turns);
+    const { title, turns, system } = ofFile(await file.text());
+    show(newId(), title, turns, system);
     keepSoon(0);
   } catch { refuse(`${file.name}: is no conversation that this page saved.`); }
 }
@@ -322,9 +335,15 @@ function wire() {
   });
   $("theme").addEventListener("click", switchTheme);
   document.querySelectorAll("dialog").forEach(closeOnBackdrop);
+  const keptSettings = () => store("omnitune-settings", { ...state.settings, key: "" });
+  showSystem = bindSystem(state.settings, {
+    of: () => state.system, set: (text) => { state.system = text; keepSoon(1000); }, kept: keptSettings,
+  });
   bindSettings(state.settings, (name) => {
     useKey(state.settings.key);
-    store("omnitune-settings", { ...state.settings, key: "" });
+    keptSettings();
+    if (name === "system" && !state.turns.length) state.system = state.settings.system;
+    showSystem();
     if (name !== "markdown") return;
     views = new WeakMap();
     draw();

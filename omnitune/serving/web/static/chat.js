@@ -39,7 +39,7 @@ function shownOfBefore(model, last) {
 
 /** The conversation up to a turn as the API takes it, with the answers of one model. */
 function messagesFor(model, last) {
-  const { system } = state.settings;
+  const { system } = state;
   const messages = system.trim() ? [{ role: "system", content: system }] : [];
   for (const turn of turnsUntil(model, last)) {
     const parts = readBy(model, turn.media).map(asPart);

@@ -4,6 +4,7 @@
 // All media together are bounded: the oldest conversations keep their words only.
 
 import { plain, turnsOf, wordsOf } from "./conversation.js";
+import { allTurns } from "./versions.js";
 
 const BUDGET = 200_000_000; // bytes of media
 const STORES = ["titles", "turns", "media"];
@@ -49,34 +50,37 @@ export async function list() {
   return found.sort((one, other) => other.changed - one.changed);
 }
 
-/** The turns of one; media that are no longer kept have no `uri`. */
+/** One of them, { turns, system }; media that are no longer kept have no `uri`. */
 export async function load(id) {
   const found = await within("readonly", async ({ turns, media }) => {
     const row = await done(turns.get(id));
-    const all = (row?.turns ?? []).flatMap((turn) => turn.media ?? []);
+    const all = allTurns(row?.turns ?? []).flatMap((turn) => turn.media ?? []);
     for (const medium of all) Object.assign(medium, await done(media.get(medium.id)));
-    return row?.turns;
+    return row;
   });
-  return found && turnsOf(found);
+  return found && { turns: turnsOf(found.turns), system: found.system };
 }
 
-/** Keeps a conversation; says in words what could not be kept of it, else "". */
-export async function keep(id, title, turns, changed = Date.now(), budget = BUDGET) {
-  const own = turns.flatMap((turn) => turn.media).filter((medium) => medium.uri);
+/**
+ * Keeps a conversation, { id, title, turns, system }; says in words what could not be kept of it,
+ * else "".
+ */
+export async function keep(conversation, changed = Date.now(), budget = BUDGET) {
+  const own = allTurns(conversation.turns).flatMap((turn) => turn.media).filter((medium) => medium.uri);
   let size = 0, fits = true;
   for (const medium of own) size += sizeOf(medium);
   if (size > budget) fits = false;
   try {
-    await write(id, title, turns, changed, fits ? own : []);
-    await makeRoom(id, budget);
+    await write(conversation, changed, fits ? own : []);
+    await makeRoom(conversation.id, budget);
   } catch (error) {
     if (error?.name !== "QuotaExceededError") throw error;
-    await makeRoom(id, 0); // the browser gives less than is asked for
+    await makeRoom(conversation.id, 0); // the browser gives less than is asked for
     try {
-      await write(id, title, turns, changed, fits ? own : []);
+      await write(conversation, changed, fits ? own : []);
     } catch {
       fits = false;
-      await write(id, title, turns, changed, []);
+      await write(conversation, changed, []);
     }
   }
   told();
@@ -86,7 +90,9 @@ export async function keep(id, title, turns, changed = Date.now(), budget = BUDG
 
 const sizeOf = (medium) => medium.uri.length + (medium.shown?.length ?? 0);
 
-const write = (id, title, turns, changed, media) => within("readwrite", async (stores) => {
+const withoutData = ({ id, kind, name, type, transcript }) => ({ id, kind, name, type, transcript });
+
+const write = ({ id, title, turns, system }, changed, media) => within("readwrite", async (stores) => {
   const before = await done(stores.titles.get(id));
   const there = new Map((before?.media ?? []).map((one) => [one.id, one]));
   const wanted = new Map(media.map((medium) => [medium.id, medium]));
@@ -96,9 +102,7 @@ const write = (id, title, turns, changed, media) => within("readwrite", async (s
   }
   const sizes = [...wanted.values()].map((medium) => ({ id: medium.id, size: sizeOf(medium) }));
   stores.titles.put({ id, title, changed, words: wordsOf(turns), media: sizes });
-  const bare = plain(turns).map((turn) => (
-    { ...turn, media: turn.media.map(({ uri, shown, ...rest }) => rest) }));
-  stores.turns.put({ id, turns: bare });
+  stores.turns.put({ id, system, turns: plain(turns, withoutData) });
 });
 
 /** Takes the media of the oldest conversations until all together fit; never those of `id`. */
@@ -125,7 +129,7 @@ export async function rename(id, title) {
 
 /** Forgets one; gives what `keep` needs to take that back. */
 export async function remove(id) {
-  const turns = await load(id);
+  const kept = await load(id);
   const row = await within("readwrite", async (stores) => {
     const found = await done(stores.titles.get(id));
     found?.media.forEach((one) => stores.media.delete(one.id));
@@ -134,7 +138,7 @@ export async function remove(id) {
     return found;
   });
   told();
-  return row && turns ? [id, row.title, turns, row.changed] : null;
+  return row && kept ? [{ id, title: row.title, ...kept }, row.changed] : null;
 }
 
 export async function clear() {

@@ -16,15 +16,17 @@ export function store(name, value) {
 }
 
 /**
- * turns: { text, media, answers, reference? } each.  attached: media of the next question.
- * reading: promises of files that are being read.  id, title: of the conversation, "" before its
- * first question.  running: what stops the answer that is being written.
+ * turns: { text, media, answers, reference? } each, and its other versions.  attached: media of the
+ * next question.  reading: promises of files that are being read.  id, title, system: of the
+ * conversation, the first two "" before its first question.  running: what stops the answer that is
+ * being written.  settings.system: that a new conversation begins with.
  */
 export const state = {
   models: [], mostBytes: Infinity, chosen: [0], turns: [], attached: [], reading: new Set(),
-  id: "", title: "", running: null, stopRecording: null,
+  id: "", title: "", system: "", running: null, stopRecording: null,
   settings: settingsOf(stored("omnitune-settings")),
 };
+state.system = state.settings.system;
 
 export const used = () => state.chosen.map((n) => state.models[n]).filter(Boolean);
 export const mediaRead = () => used().flatMap((model) => model.media);

@@ -3,6 +3,7 @@
 import { button, clock, copyText, icon, make } from "./dom.js";
 import { markdownView } from "./markdown.js";
 import { drawWave, peaksOf } from "./media.js";
+import { countOf, othersOf } from "./versions.js";
 
 const BARS = 56;
 const redraws = new Set();
@@ -127,17 +128,20 @@ export function turnView(turn, actions) {
   let views = [], shownAnswers = null, state = "";
   media.append(...turn.media.map((m) => showMedium(m, actions.canTranscribe ? actions.transcript : null)));
   const refresh = () => {
-    const next = JSON.stringify([actions.busy(), actions.isLast(turn), turn.text, turn.answers.map((a) => a.state)]);
+    const versions = [turn.version, countOf(turn)];
+    const states = turn.answers.map((answer) => answer.state);
+    const next = JSON.stringify([actions.busy(), actions.isLast(turn), turn.text, versions, states]);
     if (shownAnswers === turn.answers && state === next) return;
     state = next;
     const bubble = turn.text ? make("p", { class: "bubble" }, turn.text) : null;
     const open = { "aria-label": "Edit this question", disabled: actions.busy() };
-    row.replaceChildren(button("Edit", () => edit(mine, row, turn, actions, again), open));
+    row.replaceChildren(...(isOfQuestion(turn) ? [pager(turn, actions, element)] : []),
+      button("Edit", () => edit(mine, row, turn, actions, again), open));
     mine.replaceChildren(...[turn.media.length ? media : null, bubble, row].filter(Boolean));
     if (shownAnswers !== turn.answers) {
       shownAnswers = turn.answers;
       answers.classList.toggle("pair", turn.answers.length > 1);
-      views = turn.answers.map((answer) => answerView(turn, answer, actions));
+      views = turn.answers.map((answer) => answerView(turn, answer, actions, element));
       answers.replaceChildren(...views.map((view) => view.box));
     }
     views.forEach((view) => view.finish());
@@ -161,8 +165,29 @@ function edit(mine, row, turn, actions, cancel) {
   field.focus();
 }
 
+/** Whether the versions of a turn differ in more than one answer: then they are the question's. */
+const isOfQuestion = (turn) => turn.versions && (turn.answers.length > 1
+  || othersOf(turn).some(([, other]) => other.text !== turn.text || other.answers.length > 1));
+
+/** Goes through the versions of a turn; the focus stays on its buttons. `element`: of the turn. */
+function pager(turn, actions, element) {
+  const count = countOf(turn), now = turn.version ?? 0;
+  const step = (by, sign, label) => {
+    const go = () => {
+      actions.version(turn, now + by);
+      const steps = [...element.querySelectorAll(".pager button:enabled")];
+      (steps.find((one) => one.dataset.by === String(by)) ?? steps[0])?.focus();
+    };
+    const there = now + by >= 0 && now + by < count && !actions.busy();
+    return button(sign, go, { "aria-label": label, title: label, "data-by": String(by), disabled: !there });
+  };
+  return make("div", { class: "pager", role: "group", "aria-label": "Versions" },
+    step(-1, "‹", "Earlier version"), make("span", { "aria-hidden": "true" }, `${now + 1}/${count}`),
+    make("span", { class: "sr" }, `Version ${now + 1} of ${count}`), step(1, "›", "Later version"));
+}
+
 /** An answer: its element and functions that change it while it grows. */
-function answerView(turn, answer, actions) {
+function answerView(turn, answer, actions, element) {
   const said = make("div", { class: "said" }), row = make("div", { class: "row" });
   const note = make("p", { class: "note" }), problem = make("p", { class: "problem", role: "alert" });
   const markdown = markdownView(said);
@@ -193,7 +218,7 @@ function answerView(turn, answer, actions) {
   const finish = () => {
     draw();
     if (answer.state === "running") { row.replaceChildren(); return; }
-    const buttons = [];
+    const buttons = turn.versions && !isOfQuestion(turn) ? [pager(turn, actions, element)] : [];
     if (actions.isLast(turn) && !actions.busy()) buttons.push(button("Regenerate", () => actions.regenerate(turn)));
     if (answer.text) {
       buttons.push(button("Copy", (event) => copyText(answer.text, event.currentTarget)));
