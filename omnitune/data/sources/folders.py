@@ -23,6 +23,8 @@ from omnitune.data.sources.file_splits import split_in, splits_of
 from omnitune.data.sources.layout import Layout
 from omnitune.data.sources.llama_factory import dialect_of_entry
 from omnitune.data.sources.registry import dialect_of
+from omnitune.data.sources.rows import FILE_NAME
+from omnitune.data.sources.spoken import layout_of_spoken
 from omnitune.data.splits import TRAIN
 from omnitune.sample import UserError
 
@@ -55,7 +57,7 @@ def layout_of_folder(folder: Path, source: str) -> Layout:
         if found := marked(folder):
             return found
     files = sorted(_below(folder))
-    for of_files in (_librispeech, _vqa, _lists, _texts):
+    for of_files in (_librispeech, layout_of_spoken, _vqa, _lists, _texts):
         if found := of_files(folder, files):
             return found
     if media_below(folder):
@@ -174,9 +176,15 @@ def _with_metadata(folder: Path) -> Layout | None:
     places = [folder, *(path for path in sorted(folder.iterdir()) if path.is_dir())]
     places += [p for place in places[1:] if split_in(place.name) for p in sorted(place.iterdir())]
     files = [place / name for place in places for name in METADATA if (place / name).is_file()]
+    files = [path for path in files if path.suffix != ".csv" or FILE_NAME in _first_line(path)]
     if not files:
         return None
     return Layout(files, dialect="folder", splits=splits_of(files, folder))
+
+
+def _first_line(path: Path) -> str:
+    with path.open("rb") as file:
+        return file.readline(HEAD).decode(errors="replace")
 
 
 # Speech

@@ -17,6 +17,7 @@ from omnitune.data.sources.patterns import (
     layout_of_pattern,
     no_such,
 )
+from omnitune.data.sources.spoken import layout_of_spoken_file
 from omnitune.sample import UserError
 from omnitune.sources import Source
 
@@ -34,7 +35,8 @@ def layout_of(source: Source) -> Layout:
     if path.is_dir():
         return layout_of_folder(path, source.name)
     if path.exists():
-        return Layout([path])
+        said = source.format or source.columns
+        return (None if said else layout_of_spoken_file(path)) or Layout([path])
     asked = set_name(source.path)
     if asked and not _is_slip(path):
         return layout_of_set(source.path, asked, source.name)
