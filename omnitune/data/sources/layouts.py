@@ -33,7 +33,7 @@ def layout_of(source: Source) -> Layout:
     if Path(file).name == INFO and Path(file).is_file() and not path.with_name(STATE).exists():
         return layout_of_entry(Path(file), entry)
     if path.is_dir():
-        return layout_of_folder(path, source.name)
+        return layout_of_folder(path, source.name, source.format)
     if path.exists():
         said = source.format or source.columns
         return (None if said else layout_of_spoken_file(path)) or Layout([path])

@@ -6,28 +6,23 @@ below its folder, or in a usual one beside it.
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
-from functools import partial
 from itertools import islice
 from pathlib import Path
 
 from omnitune.config.settings import quoted
 from omnitune.containers.base import lines_of
 from omnitune.data.sources.base import Values
-from omnitune.data.sources.file_splits import split_in, splits_of
-from omnitune.data.sources.joined import joined, spoken
-from omnitune.data.sources.layout import Layout
+from omnitune.data.sources.joined import spoken
 from omnitune.data.sources.manifest import TEXTS
 from omnitune.data.sources.parts import kept
 from omnitune.data.sources.sounds import Sounds, around, known
 from omnitune.data.splits import SPLIT
 from omnitune.sample import UserError
 
-SHOWN = 8
 LOOKED_AT = 20  # lines by which a list is known
 ENOUGH = 0.5  # share of them whose sounds have to be there
 ALIKE = 0.5  # of two columns of words, above which the second is the first, normalised
@@ -85,6 +80,14 @@ class NameList:
     sounds: Sounds
     width: int
     header: tuple[str, ...] = ()
+
+    @property
+    def title(self) -> str:
+        """What was recognised, with the field that is learnt."""
+        title = "a list of sounds and their words"
+        if self.header:
+            return f"{title} (field {self.header[self.words]})"
+        return f"{title} (field {self.words + 1} of {self.width})" if self.width > 2 else title
 
 
 def list_of_names(path: Path, root: Path | None = None) -> NameList | None:
@@ -193,9 +196,15 @@ def text_lines(path: Path) -> Iterator[tuple[int, str]]:
             ) from None
 
 
-def _records(forms: Mapping[Path, NameList], media_dir: Path, path: Path) -> Iterator[Values]:
-    form = forms[path]
-    folder = os.path.relpath(form.sounds.folder, media_dir)
+def records_of_list(form: NameList, folder: str, path: Path) -> Iterator[Values]:
+    """The transcriptions of a list in our keys.
+
+    Args:
+        folder: of its sounds, as seen from that of all media.
+
+    Raises:
+        OSError, UserError: it cannot be read, or a line has another number of fields.
+    """
     for number, line in islice(text_lines(path), bool(form.header), None):
         fields = form.fields(line)
         if len(fields) != form.width:
@@ -211,50 +220,3 @@ def _records(forms: Mapping[Path, NameList], media_dir: Path, path: Path) -> Ite
         told = kept(dict(zip(form.header, fields, strict=False)))
         split = told.get(SPLIT) or form.sounds.splits.get(found, "")
         yield spoken(sound, words, split, name, told.get("language", ""))
-
-
-def layout_of_list(path: Path) -> Layout | None:
-    """The layout of a text that lists sounds and their words; None if it is none."""
-    form = list_of_names(path)
-    return _layout({path: form}, form.sounds.folder) if form else None
-
-
-def layout_of_lists(folder: Path, paths: Iterable[Path]) -> Layout | None:
-    """The layout of the texts in a folder that list sounds and their words; None if there are none.
-
-    Raises:
-        UserError: several lie in one folder, and their names are not those of splits.
-    """
-    found = {path: form for path in paths if (form := list_of_names(path, folder))}
-    if not found:
-        return None
-    by_folder: dict[Path, list[Path]] = {}
-    for path in found:
-        by_folder.setdefault(path.parent, []).append(path)
-    for paths in by_folder.values():
-        splits = [split_in(path.name.partition(".")[0]) for path in paths]
-        if len(paths) > 1 and ("" in splits or len(set(splits)) < len(splits)):
-            told = ", ".join(path.name for path in paths[:SHOWN])
-            raise UserError(
-                f"{paths[0].parent}: holds several lists ({told}); name one of them as the path"
-            )
-    places = [os.path.abspath(form.sounds.folder) for form in found.values()]
-    common = Path(os.path.commonpath(places))
-    same = all(
-        form.sounds.folder == next(iter(found.values())).sounds.folder for form in found.values()
-    )
-    media_dir = next(iter(found.values())).sounds.folder if same else common
-    return _layout(found, media_dir, splits_of(list(found), folder))
-
-
-def _layout(
-    forms: Mapping[Path, NameList], media_dir: Path, splits: Mapping[Path, str] | None = None
-) -> Layout:
-    form = next(iter(forms.values()))
-    title = "a list of sounds and their words"
-    if form.header:
-        title += f" (field {form.header[form.words]})"
-    elif form.width > 2:
-        title += f" (field {form.words + 1} of {form.width})"
-    parts = {path: [each.sounds.folder] for path, each in forms.items()}
-    return joined(title, parts, media_dir, partial(_records, forms, media_dir), splits)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
@@ -12,15 +13,19 @@ from omnitune.containers.notes import note
 from omnitune.data.sources.base import Values
 from omnitune.data.sources.joined import joined, spoken
 from omnitune.data.sources.layout import Layout
+from omnitune.data.sources.manifest import TEXTS
+from omnitune.data.sources.parts import kept
 from omnitune.data.sources.sounds import Sounds, sounds_below
 from omnitune.data.sources.timed_texts import READERS, read_text
 from omnitune.media.base import counted
 from omnitune.media.segments import with_time
 from omnitune.sample import LANGUAGE_CODE, UserError
 
+SHOWN = 8  # keys in an error
 ENOUGH = 0.5  # share of the sounds that have to have a text
 # Ends of their names, the best first.
-ENDS = (".normalized.txt", ".txt", ".lab", ".wav.trn", ".trn", *READERS)
+ENDS = (".normalized.txt", ".txt", ".lab", ".wav.trn", ".trn", *READERS, ".json")
+LARGEST = 1 << 20  # bytes of a text of one sound
 _MICROPHONE = re.compile(r"_mic\d$")  # VCTK has one text for the sounds of two
 _SAMPLES = re.compile(r"\d+ \d+ (.*)", re.DOTALL)  # TIMIT's texts begin with these
 _LABEL = re.compile(r"[\d.]+\s+[\d.]+\s+\S+")  # a sound of a language, and no words
@@ -122,7 +127,34 @@ def _records(sounds: Sounds, texts: Mapping[str, Beside], folder: Path) -> Itera
                     path = str(with_time(Path(sound), cue.start, cue.stop))
                     yield spoken(path, cue.words, split, language=language)
             continue
-        yield spoken(sound, _words(text), split, PurePosixPath(sound).stem)
+        name = PurePosixPath(sound).stem
+        if text.suffix == ".json":
+            words, language = _described(text)
+            yield spoken(sound, words, split, name, language)
+        else:
+            yield spoken(sound, _words(text), split, name)
+
+
+def _described(path: Path) -> tuple[str, str]:
+    """The words that an object beside a sound holds, and their language.
+
+    Raises:
+        OSError: it cannot be read.
+        UserError: it is no object with words, as of sounds that nobody has transcribed.
+    """
+    try:
+        given = json.loads(read_text(path)) if path.stat().st_size <= LARGEST else None
+    except ValueError as error:
+        raise UserError(f"{path}: is not valid JSON ({error})") from None
+    values = given if isinstance(given, dict) else {}
+    key = next((key for key in TEXTS if isinstance(values.get(key), str)), "")
+    if not key:
+        told = ", ".join(list(values)[:SHOWN])
+        raise UserError(
+            f"{path}: has no words of its sound ({told}), expected one of {', '.join(TEXTS)}; "
+            "sounds without words or answers are not trained on"
+        )
+    return values[key].strip(), str(kept(values).get("language", ""))
 
 
 def _words(path: Path) -> str:

@@ -109,8 +109,9 @@ def around(file: Path, root: Path | None = None) -> Iterator[Sounds]:
     Args:
         root: folder that the user named, above the file.
     """
-    own = file.parent
-    places = [own]
+    own, stem = file.parent, file.name.partition(".")[0]
+    # train.csv stands for what lies in train, where there is such a folder.
+    places = [own / path for path in (stem, *(f"{name}/{stem}" for name in USUAL), "")]
     places += [above / name for above in (own, *own.absolute().parents[:2]) for name in USUAL]
     if root is not None:
         places.append(root)

@@ -10,8 +10,10 @@ from omnitune.containers.base import Unreadable
 from omnitune.containers.lines import LinesContainer
 from omnitune.containers.registry import CONTAINERS, container_of, is_list
 from omnitune.data.sources.kaldi import SCP, layout_of_kaldi
+from omnitune.data.sources.kinds import modality_of
 from omnitune.data.sources.layout import Layout
-from omnitune.data.sources.name_lists import LOOKED_AT, layout_of_list, layout_of_lists
+from omnitune.data.sources.name_lists import LOOKED_AT
+from omnitune.data.sources.nemo_shards import layout_of_shards
 from omnitune.data.sources.recordings import (
     layout_of_fairseq,
     layout_of_lhotse,
@@ -19,7 +21,10 @@ from omnitune.data.sources.recordings import (
     layout_of_stm,
 )
 from omnitune.data.sources.registry import dialect_of
+from omnitune.data.sources.rows import FolderDialect, RowsDialect
 from omnitune.data.sources.sidecars import layout_of_sidecars
+from omnitune.data.sources.sound_lists import layout_of_list, layout_of_lists
+from omnitune.data.sources.sound_rows import SoundRowsDialect
 from omnitune.data.sources.sounds import sounds_below
 from omnitune.sample import UserError
 
@@ -36,7 +41,7 @@ def layout_of_spoken(folder: Path, files: Sequence[Path]) -> Layout | None:
         UserError: it is one, and has to be put right.
     """
     sounds_below.cache_clear()  # it is looked anew whenever a source is
-    for of_folder in (layout_of_kaldi, layout_of_stm, layout_of_lhotse):
+    for of_folder in (layout_of_kaldi, layout_of_stm, layout_of_lhotse, layout_of_shards):
         if found := of_folder(folder, files):
             return found
     if found := layout_of_fairseq(files):
@@ -70,8 +75,12 @@ def _above(path: Path) -> Path:
     return path.parent if sounds_below(path.parent).paths else path.absolute().parent.parent
 
 
+# Dialects of tables that say nothing of where a sound lies.
+_FLAT = (FolderDialect.name, RowsDialect.name, SoundRowsDialect.name)
+
+
 def _is_known(path: Path) -> bool:
-    """Whether a text is in a format of records that is known by its content."""
+    """Whether a text is in a format of records that is known, and its media are where it says."""
     lines = path.suffix.lower() == ".txt"
     if not (lines or is_list(path)):
         return False
@@ -82,4 +91,10 @@ def _is_known(path: Path) -> bool:
     except (UserError, OSError):
         return False
     records = [v for v in values if isinstance(v, dict) and not isinstance(v, Unreadable)]
-    return bool(records) and dialect_of(records, path) is not None
+    dialect = dialect_of(records, path) if records else None
+    if dialect is None or dialect.name not in _FLAT:
+        return dialect is not None
+    named = [
+        value for value in records[0].values() if isinstance(value, str) and modality_of(value)
+    ]
+    return any((path.parent / name).is_file() for name in named)
