@@ -79,7 +79,7 @@ def _open(file: BinaryIO) -> Iterator[Sound]:
     """By whichever library reads it, which its first bytes tell."""
     size = os.fstat(file.fileno()).st_size
     if not size:
-        raise UserError("is empty (0 bytes); get it again")
+        raise UserError("is not a sound file, but empty (0 bytes); get it again")
     if file.read(len(_POINTER)) == _POINTER:
         raise UserError("is a pointer of Git LFS, and not the sound; get the sound (git lfs pull)")
     kind = recognise(file, size)

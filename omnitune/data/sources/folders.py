@@ -49,11 +49,14 @@ SHOWN = 8
 LOOKED_AT = 20  # lines by which a text is known as a list
 
 
-def layout_of_folder(folder: Path, source: str, given: str = "") -> Layout:
+def layout_of_folder(
+    folder: Path, source: str, given: str = "", unanswered: bool = False
+) -> Layout:
     """The files of records in a folder.
 
     Args:
-        given: the format that the user names.
+        given: the format that the user names, or anything where fields are named.
+        unanswered: nothing is learnt of its records.
 
     Raises:
         UserError: there are none, or it has to be said which.
@@ -64,13 +67,13 @@ def layout_of_folder(folder: Path, source: str, given: str = "") -> Layout:
         if found := marked(folder):
             return found
     files = sorted(_below(folder))
-    for of_files in (_librispeech, layout_of_spoken, _vqa, _lists, _texts):
+    apart = () if given else (layout_of_spoken,)
+    for of_files in (_librispeech, *apart, _vqa, _lists, _texts, layout_of_split_lists):
         if found := of_files(folder, files):
             return found
-    if found := layout_of_split_lists(folder, files):
-        return found
     if media_below(folder):
-        check_unread(folder, files)
+        if not unanswered:
+            check_unread(folder, files)
         return _media_only(folder)
     endings = ", ".join(s for c in CONTAINERS.values() if len(c.suffixes) < 5 for s in c.suffixes)
     raise UserError(

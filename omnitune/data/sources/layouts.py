@@ -32,10 +32,10 @@ def layout_of(source: Source) -> Layout:
     file, _, entry = source.path.partition("::")
     if Path(file).name == INFO and Path(file).is_file() and not path.with_name(STATE).exists():
         return layout_of_entry(Path(file), entry)
+    said = source.format or ("columns" if source.columns else "")
     if path.is_dir():
-        return layout_of_folder(path, source.name, source.format)
+        return layout_of_folder(path, source.name, said, source.unanswered)
     if path.exists():
-        said = source.format or source.columns
         return (None if said else layout_of_spoken_file(path)) or Layout([path])
     asked = set_name(source.path)
     if asked and not _is_slip(path):

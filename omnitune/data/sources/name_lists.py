@@ -90,6 +90,11 @@ class NameList:
         return f"{title} (field {self.words + 1} of {self.width})" if self.width > 2 else title
 
 
+def may_list(path: Path) -> bool:
+    """Whether a file is called as texts are that list something."""
+    return path.name.lower().endswith(SUFFIXES) or path.name.lower() in NAMES
+
+
 def list_of_names(path: Path, root: Path | None = None) -> NameList | None:
     """How a text lists sounds and their words; None if it does not.
 
@@ -99,8 +104,7 @@ def list_of_names(path: Path, root: Path | None = None) -> NameList | None:
     Raises:
         UserError: it lists sounds, and nobody knows which field says their words.
     """
-    name = path.name.lower()
-    if not (name.endswith(SUFFIXES) or name in NAMES):
+    if not may_list(path):
         return None
     try:
         lines = [line for _, line in islice(text_lines(path), LOOKED_AT)]

@@ -6,12 +6,12 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from functools import lru_cache, partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from omnitune.containers.address import INSIDE, MARK
 from omnitune.containers.jsonl import JsonLinesContainer
+from omnitune.containers.registry import HEAD
 from omnitune.containers.tar import KEY, TarContainer
 from omnitune.data.sources.base import Values
 from omnitune.data.sources.file_splits import splits_of
@@ -33,8 +33,10 @@ def layout_of_shards(folder: Path, files: Iterable[Path]) -> Layout | None:
         for path in files
         if path.suffix == ".tar" and (numbers := _NUMBER.findall(path.stem))
     }
+    if not tars:
+        return None
     manifests = [p for p in files if p.suffix in (".json", ".jsonl") and _is_manifest(p)]
-    if not tars or not manifests:
+    if not manifests:
         return None
     shallow = min(len(path.parts) for path in manifests)  # one of all, else those of each shard
     manifests = [path for path in manifests if len(path.parts) == shallow]
@@ -45,11 +47,11 @@ def layout_of_shards(folder: Path, files: Iterable[Path]) -> Layout | None:
 
 
 def _is_manifest(path: Path) -> bool:
-    try:
-        first = next(islice(JsonLinesContainer().scan(path), 1), None)
-    except (OSError, UserError):
-        return False
-    return first is not None and isinstance(first[2], dict) and {PATHS[0], SHARD} <= set(first[2])
+    with path.open("rb") as file:
+        head = file.read(HEAD)
+    return head.startswith(b"{") and all(
+        b'"%b"' % key.encode() in head for key in (PATHS[0], SHARD)
+    )
 
 
 def _rows(folder: Path, tars: dict[int, Path], path: Path) -> Iterator[Values]:

@@ -12,7 +12,7 @@ from omnitune.containers.registry import CONTAINERS, container_of, is_list
 from omnitune.data.sources.kaldi import SCP, layout_of_kaldi
 from omnitune.data.sources.kinds import modality_of
 from omnitune.data.sources.layout import Layout
-from omnitune.data.sources.name_lists import LOOKED_AT
+from omnitune.data.sources.name_lists import LOOKED_AT, may_list
 from omnitune.data.sources.nemo_shards import layout_of_shards
 from omnitune.data.sources.recordings import (
     layout_of_fairseq,
@@ -52,7 +52,7 @@ def layout_of_spoken(folder: Path, files: Sequence[Path]) -> Layout | None:
     if found := layout_of_sidecars(folder, files):
         return found
     stems = {PurePosixPath(path).stem for path in sounds_below(folder).paths}
-    texts = [path for path in files if path.name.partition(".")[0] not in stems]
+    texts = [p for p in files if may_list(p) and p.name.partition(".")[0] not in stems]
     return layout_of_lists(folder, [path for path in texts[:MOST] if not _is_known(path)])
 
 
@@ -67,7 +67,7 @@ def layout_of_spoken_file(path: Path) -> Layout | None:
         return found
     if found := layout_of_lhotse(path.parent, [path]):
         return found
-    return None if _is_known(path) else layout_of_list(path)
+    return None if not may_list(path) or _is_known(path) else layout_of_list(path)
 
 
 def _above(path: Path) -> Path:
