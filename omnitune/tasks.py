@@ -39,7 +39,8 @@ class Task:
         answer_limit: tokens that an answer may have; None: as the references need.
         is_default: a record of these media that names no task has this one.
         aliases: other words by which such a record may name it. They go before names.
-        question: of a record of another format that asks none; "" where none is needed.
+        question: of a record of another format that asks none; "" where none is needed. ``{noun}``
+            in it is what its medium is called.
     """
 
     name: str
@@ -170,10 +171,12 @@ _TASKS = (
     Task(
         "captioning", None, "chrf", "captions in free words", "caption_chrf",
         console="caption chrF", is_default=False, aliases=("caption",), also=_OVERLAP,
+        question="Describe the {noun}.",
     ),
     Task(
         "translation", None, "chrf", "translations", "translation_chrf",
         console="translation chrF", is_default=False, also=_OVERLAP,
+        question="Translate what is said.",
     ),
 )  # fmt: skip
 TASKS = Tasks()

@@ -33,14 +33,18 @@ class DerivedContainer(Container):
 
     def copy(self, path: Path) -> Path:
         """The copy of a file, made now if there is none; raises OSError, UserError."""
-        found = [(part.resolve(), part.stat()) for part in self.parts(path)]
-        says = [f"{part}/{stat.st_size}/{stat.st_mtime_ns}" for part, stat in found]
-        name = hashlib.sha256("/".join([self.name, *says]).encode(errors="replace")).hexdigest()
+        name = hashlib.sha256(self.key(path).encode(errors="replace")).hexdigest()
         return keep(
             cache_folder(FOLDER),
             f"{name[:24]}-{self.copy_name(path)[-100:]}",
             lambda temporary: self.write(path, temporary),
         )
+
+    def key(self, path: Path) -> str:
+        """Stands for all that the copy is made of; raises OSError."""
+        found = [(part.resolve(), part.stat()) for part in self.parts(path)]
+        says = [f"{part}/{stat.st_size}/{stat.st_mtime_ns}" for part, stat in found]
+        return "/".join([self.name, *says])
 
     def scan(self, path: Path) -> Iterator[tuple[int, int, Any]]:
         """Yields the place in the copy and the value of each record."""

@@ -36,7 +36,7 @@ class AudioMedium(Medium):
     name = "audio"
     caption_key = "transcript"
     unit = "seconds"
-    aliases = ("audios", "audio_path", "audio_url", "input_audio", "sound", "speech")
+    aliases = ("audios", "audio_path", "audio_url", "input_audio", "sound", "speech", "audio_id")
     noun, verb = "sound", "listen to"
     reader_version = 2
     projector_part = "proj_a"

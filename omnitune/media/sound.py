@@ -73,6 +73,8 @@ def of_soundfile(opened: soundfile.SoundFile) -> Sound:
     """A sound that libsndfile decodes, as long as it is open."""
 
     def decode(place: int, count: int) -> np.ndarray:
+        if not opened.seekable():  # GSM 6.10, as telephones have it
+            return opened.read(place + count, dtype="float32", always_2d=True)[place:]
         opened.seek(place)
         return opened.read(count, dtype="float32", always_2d=True)
 

@@ -33,6 +33,7 @@ UNCHECKED = ("MPEG_LAYER_I", "MPEG_LAYER_II")
 READ = "WAV, FLAC, OGG, MP3, M4A, MP4, MKV and WebM"
 UNKNOWN_LENGTH = 1 << 50  # samples; libsndfile says so of a stream that does not tell
 MAX_CHUNKS = 10_000
+_POINTER = b"version https://git-lfs"
 # A line of libsndfile's log: the bytes of sound that a header tells, and those that are there.
 _TOLD_AND_THERE = re.compile(
     r"^ *(?:data|SSND|Data Size|Riff size|riff) *: (\d+) \(should be (\d+)\)", re.MULTILINE
@@ -76,7 +77,12 @@ def open_sound(path: Path) -> Iterator[Sound]:
 @contextmanager
 def _open(file: BinaryIO) -> Iterator[Sound]:
     """By whichever library reads it, which its first bytes tell."""
-    kind = recognise(file, os.fstat(file.fileno()).st_size)
+    size = os.fstat(file.fileno()).st_size
+    if not size:
+        raise UserError("is not a sound file, but empty (0 bytes); get it again")
+    if file.read(len(_POINTER)) == _POINTER:
+        raise UserError("is a pointer of Git LFS, and not the sound; get the sound (git lfs pull)")
+    kind = recognise(file, size)
     if kind:
         with open_muxed(file, kind) as sound:
             yield sound
@@ -200,6 +206,10 @@ def _check_nist(file: BinaryIO, size: int) -> None:
     file.seek(0)
     lines = file.read(1024).split(b"\n")
     fields = {words[0]: words[-1] for line in lines if len(words := line.split()) == 3}
+    if b"embedded" in fields.get(b"sample_coding", b""):
+        raise UserError(
+            "is compressed inside (Shorten), which is not read; unpack it with sph2pipe -f wav"
+        )
     names = (b"sample_count", b"sample_n_bytes", b"channel_count")
     if all(fields.get(name, b"").isdigit() for name in names) and lines[1].strip().isdigit():
         count, width, channels = (int(fields[name]) for name in names)

@@ -274,3 +274,32 @@ def test_header_is_the_files_own_not_what_is_heard(tmp_path: Path) -> None:
     path = write_wave(tmp_path / "a.wav", 0.5, rate=44_100, channels=2)
     expected = {"sampling_rate": 44_100, "channels": 2, "duration": 0.5}
     assert MEDIA["audio"].header(path) == expected
+
+
+SHORTEN = (
+    b"NIST_1A\n   1024\nsample_count -i 16000\nsample_n_bytes -i 2\nchannel_count -i 1\n"
+    b"sample_rate -i 16000\nsample_coding -s26 pcm,embedded-shorten-v2.00\nend_head\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "but empty"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:a\nsize 9\n", "git lfs pull"),
+        (SHORTEN.ljust(1024) + b"ajkg" * 99, "sph2pipe"),
+    ],
+)
+def test_what_is_no_sound_yet_says_how_to_get_it(tmp_path: Path, content: bytes, said: str) -> None:
+    path = tmp_path / "a.wav"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=said):
+        duration(path)
+
+
+def test_sound_of_telephones_that_cannot_be_sought_is_read(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", TONE, RATE, format="WAV", subtype="GSM610")
+    whole = read_wave(tmp_path / "a.wav")
+    assert len(whole) == pytest.approx(RATE, rel=0.05)
+    part = read_wave(Path(f"{tmp_path}/a.wav::t=0.25,0.5"))
+    assert np.array_equal(part, whole[RATE // 4 : RATE // 2])

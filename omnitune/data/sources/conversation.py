@@ -47,6 +47,10 @@ _ENCODED = ("data", "base64")  # keys of a part under which its medium is base64
 _URLS = ("path", "url", "source", "file", *_ENCODED)
 
 
+# FunASR's way to name a sound in a text.
+_SPEECH = re.compile(r"<\|startofspeech\|>!?([^<>\n]+)<\|endofspeech\|>")
+
+
 @lru_cache(maxsize=8)
 def _places(names: tuple[tuple[str, str], ...]) -> re.Pattern[str]:
     """Finds a tag (``<image>``), or a path between tags (``<img>a.png</img>``)."""
@@ -193,6 +197,7 @@ class Reader:
         """A text whose tags are ours, each for the next medium of its kind."""
         if "<" not in text:
             return text
+        text = _SPEECH.sub(r"<audio>\1</audio>", text)
         names, met = dict(_tag_names()), set(self.placed)
 
         def place(found: re.Match[str]) -> str:

@@ -33,6 +33,7 @@ from omnitune.data.sources.speech_sets import LINES
 from omnitune.data.sources.unanswered import bare, completed, without_truth
 from omnitune.data.splits import by_content
 from omnitune.media.base import counted
+from omnitune.media.registry import MEDIA
 from omnitune.sample import Sample, UserError
 from omnitune.sources import AUTO, Source
 from omnitune.tasks import TASKS
@@ -137,9 +138,15 @@ class Found:
 
     def _usual_question(self, found: Values) -> tuple[str, ...]:
         """What a record of another format is asked where nobody says."""
-        task = TASKS.get(str(found.get("task")))
-        is_own = self.dialect.name == NativeDialect.name
-        return (task.question,) if task and task.question and not is_own else ()
+        if self.dialect.name == NativeDialect.name:
+            return ()
+        name, kinds = found.get("task"), [m for m in MEDIA.values() if m.name in found]
+        of_any = (t for t in TASKS.values() if t.media is None and name in (t.name, *t.aliases))
+        task = TASKS.get(str(name))
+        if task is None or (task.media or set()) != {medium.name for medium in kinds}:
+            task = next(of_any, task)
+        question = task.question if task else ""
+        return (question.format(noun=kinds[0].noun if kinds else ""),) if question else ()
 
     @property
     def note(self) -> str:

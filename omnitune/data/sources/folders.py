@@ -19,13 +19,17 @@ from omnitune.containers.compressed import COMPRESSIONS
 from omnitune.containers.media_folder import media_below
 from omnitune.containers.notes import note
 from omnitune.containers.registry import CONTAINERS, HEAD, is_list
+from omnitune.data.sources.class_folders import check_unread, layout_of_split_lists
 from omnitune.data.sources.file_splits import split_in, splits_of
 from omnitune.data.sources.layout import Layout
 from omnitune.data.sources.llama_factory import dialect_of_entry
 from omnitune.data.sources.registry import dialect_of
+from omnitune.data.sources.rows import FILE_NAME, LabelledDialect
+from omnitune.data.sources.spoken import layout_of_spoken
 from omnitune.data.splits import TRAIN
 from omnitune.sample import UserError
 
+LABELLED = LabelledDialect.name
 INFO = "dataset_info.json"  # of LLaMA-Factory; ``datasets`` has a file of this name too
 STATE, DICTIONARY = "state.json", "dataset_dict.json"  # of ``datasets``
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
@@ -45,20 +49,31 @@ SHOWN = 8
 LOOKED_AT = 20  # lines by which a text is known as a list
 
 
-def layout_of_folder(folder: Path, source: str) -> Layout:
+def layout_of_folder(
+    folder: Path, source: str, given: str = "", unanswered: bool = False
+) -> Layout:
     """The files of records in a folder.
+
+    Args:
+        given: the format that the user names, or anything where fields are named.
+        unanswered: nothing is learnt of its records.
 
     Raises:
         UserError: there are none, or it has to be said which.
     """
+    if given == LABELLED and media_below(folder):
+        return _media_only(folder)
     for marked in (_llama_factory, _saved_to_disk, _with_metadata, _common_voice):
         if found := marked(folder):
             return found
     files = sorted(_below(folder))
-    for of_files in (_librispeech, _vqa, _lists, _texts):
+    apart = () if given else (layout_of_spoken,)
+    for of_files in (_librispeech, *apart, _vqa, _lists, _texts, layout_of_split_lists):
         if found := of_files(folder, files):
             return found
     if media_below(folder):
+        if not unanswered:
+            check_unread(folder, files)
         return _media_only(folder)
     endings = ", ".join(s for c in CONTAINERS.values() if len(c.suffixes) < 5 for s in c.suffixes)
     raise UserError(
@@ -174,17 +189,30 @@ def _with_metadata(folder: Path) -> Layout | None:
     places = [folder, *(path for path in sorted(folder.iterdir()) if path.is_dir())]
     places += [p for place in places[1:] if split_in(place.name) for p in sorted(place.iterdir())]
     files = [place / name for place in places for name in METADATA if (place / name).is_file()]
+    files = [path for path in files if path.suffix != ".csv" or FILE_NAME in _first_line(path)]
     if not files:
         return None
     return Layout(files, dialect="folder", splits=splits_of(files, folder))
+
+
+def _first_line(path: Path) -> str:
+    with path.open("rb") as file:
+        return file.readline(HEAD).decode(errors="replace")
 
 
 # Speech
 
 
 def _common_voice(folder: Path) -> Layout | None:
-    if not (folder / CLIPS).is_dir():
-        return None
+    """A language of Common Voice, or a release with the folders of several."""
+    below = [path.parent for depth in ("*", "*/*") for path in folder.glob(f"{depth}/{CLIPS}")]
+    places = [place for place in (folder, *sorted(below)) if (place / CLIPS).is_dir()]
+    files = [path for place in places for path in _of_language(place)]
+    return Layout(files, "common_voice", splits=splits_of(files, folder)) if files else None
+
+
+def _of_language(folder: Path) -> list[Path]:
+    """The lists of a language; those of splits where they have rows."""
     there = {path.name: path for path in folder.glob("*.tsv")}
     for names in COMMON_VOICE:
         files = [there[name] for name in names if name in there and _has_rows(there[name])]
@@ -195,8 +223,8 @@ def _common_voice(folder: Path) -> Layout | None:
         used = ", ".join(path.name for path in files)
         if rest:
             note(f"{folder}: {used} is read; {', '.join(rest)} is passed over")
-        return Layout(files, dialect="common_voice", splits=splits_of(files, folder))
-    return None
+        return files
+    return []
 
 
 def _has_rows(path: Path) -> bool:
@@ -285,4 +313,4 @@ def _media_only(folder: Path) -> Layout:
     splits = {folder / top: split for top in tops if (split := split_in(top))}
     splits = splits if len(set(splits.values())) > 1 else {}
     container = CONTAINERS["media folder"]
-    return Layout([folder], "labelled", container, media_dir=str(folder), splits=splits)
+    return Layout([folder], LABELLED, container, media_dir=str(folder), splits=splits)

@@ -17,6 +17,7 @@ from omnitune.data.sources.patterns import (
     layout_of_pattern,
     no_such,
 )
+from omnitune.data.sources.spoken import layout_of_spoken_file
 from omnitune.sample import UserError
 from omnitune.sources import Source
 
@@ -31,10 +32,11 @@ def layout_of(source: Source) -> Layout:
     file, _, entry = source.path.partition("::")
     if Path(file).name == INFO and Path(file).is_file() and not path.with_name(STATE).exists():
         return layout_of_entry(Path(file), entry)
+    said = source.format or ("columns" if source.columns else "")
     if path.is_dir():
-        return layout_of_folder(path, source.name)
+        return layout_of_folder(path, source.name, said, source.unanswered)
     if path.exists():
-        return Layout([path])
+        return (None if said else layout_of_spoken_file(path)) or Layout([path])
     asked = set_name(source.path)
     if asked and not _is_slip(path):
         return layout_of_set(source.path, asked, source.name)

@@ -19,12 +19,13 @@ from omnitune.data.sources.parts import (
     refuse_videos,
 )
 from omnitune.data.sources.writing import Shown, Speech, tagged
-from omnitune.sample import UserError
+from omnitune.sample import LANGUAGE_CODE, UserError
 
-AUDIO, TRANSCRIPTION = "audio", "transcription"
+AUDIO, TRANSCRIPTION, TRANSLATION, CAPTION = "audio", "transcription", "translation", "caption"
 PATHS = ("audio_filepath", AUDIO, "audio_path", "audio_file", "wav", "wav_path")
 TEXTS = ("text", "sentence", "transcript", "transcription", "target_text")
 QUESTIONS, ANSWERS = ("question", "context"), ("answer",)
+_FROM, _TO = "source_lang", "target_lang"  # NeMo's: other ones make a translation
 _OFFSETS, _ENDS, _DURATION = ("offset", "start"), ("end", "stop"), "duration"
 _MARK = "::t="
 _SUPERVISIONS, _RECORDING, _SOURCES, _SOURCE = "supervisions", "recording", "sources", "source"
@@ -37,14 +38,12 @@ class ManifestDialect(ForeignDialect):
     title = "a speech manifest"
     reads = (
         *(*PATHS, *TEXTS, *QUESTIONS, *ANSWERS, *_OFFSETS, *_ENDS, _DURATION),
-        *(_SUPERVISIONS, _RECORDING),
+        *(_SUPERVISIONS, _RECORDING, _FROM, _TO),
     )
 
     def recognises(self, records: Sequence[Values], file: Path) -> bool:
         """Whether all name a sound, and how long it is or by the name that only manifests use."""
-        return all(
-            PATHS[0] in record or _has_duration(record) or _is_cut(record) for record in records
-        )
+        return all(map(is_manifest, records))
 
     def native(self, record: Values, origin: Origin) -> Values:
         """The words as a transcription, or a question about the sound."""
@@ -59,9 +58,14 @@ class ManifestDialect(ForeignDialect):
             raise origin.wrong(f'"{TEXTS[0]}" is missing or empty, expected the words of the sound')
         if question := first_filled(record, QUESTIONS):
             found["question"] = as_text(record[question])
+        told = kept(record)
         if answer in TEXTS:
-            found["task"] = TRANSCRIPTION
-        return {**found, **kept(record), "answer": as_text(record[answer])}
+            found["task"] = TRANSLATION if _is_translated(record) else TRANSCRIPTION
+            told.pop("task", None)
+        target = record.get(_TO)
+        if isinstance(target, str) and LANGUAGE_CODE.fullmatch(target):
+            told["language"] = target
+        return {**found, **told, "answer": as_text(record[answer])}
 
     def foreign(self, record: Mapping[str, Any]) -> Values:
         """A sound with its words, or with question and answer."""
@@ -79,6 +83,18 @@ class ManifestDialect(ForeignDialect):
             found[QUESTIONS[0]] = tagged(asked)
         is_words = speech.kept.get("task") == TRANSCRIPTION
         return {**found, TEXTS[0] if is_words else ANSWERS[0]: tagged(answer), **speech.kept}
+
+
+def is_manifest(record: Values) -> bool:
+    """Whether a record is one of a manifest."""
+    return PATHS[0] in record or _has_duration(record) or _is_cut(record)
+
+
+def _is_translated(record: Values) -> bool:
+    """Whether the text is of another language than the sound."""
+    languages = [record.get(key) for key in (_FROM, _TO)]
+    said, written = (str(code).partition("-")[0].lower() for code in languages)
+    return all(languages) and said != written
 
 
 def _has_duration(record: Values) -> bool:
@@ -107,7 +123,17 @@ def _of_cut(record: Values, origin: Origin) -> Values:
         )
     whole = recording.get(_DURATION) == record.get(_DURATION) and not record.get(_OFFSETS[1])
     times = {} if whole else {key: record.get(key) for key in (_OFFSETS[1], _DURATION)}
+    channels = first.get("channels")
+    if isinstance(channels, list) and len(channels) > 1:
+        raise origin.wrong(
+            "is a cut of a recording with several channels, all of which would be heard; write "
+            "each channel as a file of its own"
+        )
     words = {key: said[0].get(key) for key in ("text", "language")}
+    custom = said[0].get("custom")
+    texts = custom.get("texts") if isinstance(custom, dict) else None
+    if is_blank(words["text"]) and isinstance(texts, list) and texts:  # Libriheavy's
+        words["text"] = texts[0]
     return {**kept(record), **words, **times, PATHS[0]: first[_SOURCE]}
 
 

@@ -70,11 +70,16 @@ def _our_messages(messages: Any) -> bool:
         if not isinstance(message, dict) or not set(message) <= {*ANSWER_KEYS}:
             return False
         parts = message.get("content")
-        if message.get("role") in ("developer", "tool"):
+        if message.get("role") in ("developer", "tool") or _names_speech(parts):
             return False
         if isinstance(parts, list) and not all(map(_our_part, parts)):
             return False
     return True
+
+
+def _names_speech(text: Any) -> bool:
+    """Whether a text names a sound in FunASR's way."""
+    return isinstance(text, str) and "<|startofspeech|>" in text
 
 
 def _our_part(part: Any) -> bool:

@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from omnitune.config.settings import quoted
 from omnitune.containers.address import INSIDE
 from omnitune.data.sources.base import Dialect, Origin, Values
 from omnitune.data.sources.kinds import modality_of
-from omnitune.data.sources.parts import beside, is_blank, keys_of, refuse_videos
-from omnitune.data.sources.rows import WORDS, RowsDialect, of_row
+from omnitune.data.sources.parts import beside, first_filled, is_blank, keys_of, refuse_videos
+from omnitune.data.sources.rows import ANSWERS, QUESTIONS, WORDS, RowsDialect, of_row
 from omnitune.media.registry import MEDIA
 
 KEY, JSON = "__key__", "json"
@@ -100,7 +101,9 @@ class WebDatasetDialect(Dialect):
         if isinstance(inner, dict):
             found = self._described(inner, record, media, origin)
         else:
-            rest = {name: record[key] for key in record if (name := _meaning(key))}
+            rest = {name: _line(record[key]) for key in record if (name := _meaning(key))}
+            if not (rest and media) and not first_filled(rest, (*QUESTIONS, *ANSWERS)):
+                _refuse_alone(record, origin)
             found = of_row(rest, media, origin)
         key = record.get(KEY)
         return {"id": key, **found} if isinstance(key, str) and key.strip() else found
@@ -143,6 +146,21 @@ class WebDatasetDialect(Dialect):
                 _last(key) in read or _meaning(key) or modality_of(f"a.{key}") or is_blank(value)
             )
         ]
+
+
+def _line(value: Any) -> Any:
+    """A text without the line break that ends its file."""
+    return value.rstrip("\r\n") if isinstance(value, str) else value
+
+
+def _refuse_alone(record: Values, origin: Origin) -> None:
+    """Refuses a sample that is a medium alone, or a text alone."""
+    members = ", ".join(key for key in record if not key.startswith("__"))
+    raise origin.wrong(
+        f"has only {members or 'nothing'} under the name {quoted(record.get(KEY))}; in a tar file "
+        "of samples a text (txt, json, cls) lies beside each medium, under the same name. If this "
+        "is a packed folder, unpack it and name the folder"
+    )
 
 
 def _meaning(key: str) -> str:

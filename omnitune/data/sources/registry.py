@@ -13,6 +13,7 @@ from omnitune.data.sources.manifest import ManifestDialect
 from omnitune.data.sources.native import NativeDialect
 from omnitune.data.sources.readdressed import WebDatasetDialect
 from omnitune.data.sources.rows import FolderDialect, LabelledDialect, RowsDialect, VqaDialect
+from omnitune.data.sources.sound_rows import SoundRowsDialect
 from omnitune.data.sources.speech_sets import (
     CommonVoiceDialect,
     LibriSpeechDialect,
@@ -33,6 +34,7 @@ DIALECTS: dict[str, Dialect] = {
         AlpacaDialect(),
         VqaDialect(),
         ManifestDialect(),
+        SoundRowsDialect(),
         CommonVoiceDialect(),
         LibriSpeechDialect(),
         NamedWordsDialect(),

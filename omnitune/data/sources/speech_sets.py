@@ -9,7 +9,7 @@ from typing import Any
 
 from omnitune.config.settings import as_found
 from omnitune.data.sources.base import Origin, Values
-from omnitune.data.sources.manifest import AUDIO, TRANSCRIPTION
+from omnitune.data.sources.manifest import AUDIO, TRANSCRIPTION, TRANSLATION
 from omnitune.data.sources.parts import ForeignDialect, is_blank, kept
 from omnitune.sample import LANGUAGE_CODE
 
@@ -23,7 +23,7 @@ class CommonVoiceDialect(ForeignDialect):
 
     name = "common_voice"
     title = "Common Voice"
-    reads = ("path", "sentence", "locale")
+    reads = ("path", "sentence", "locale", TRANSLATION)
 
     def recognises(self, records: Sequence[Values], file: Path) -> bool:
         """Whether all name a sentence and a clip."""
@@ -32,8 +32,8 @@ class CommonVoiceDialect(ForeignDialect):
         )
 
     def native(self, record: Values, origin: Origin) -> Values:
-        """A transcription."""
-        path, sentence, locale = (record.get(key) for key in self.reads)
+        """A transcription; a translation where there is one, as CoVoST has them."""
+        path, sentence, locale, target = (record.get(key) for key in self.reads)
         if not isinstance(path, str) or is_blank(path):
             raise origin.wrong(f'"path" is {as_found(path)}, expected the name of a clip')
         if not isinstance(sentence, str) or is_blank(sentence):
@@ -43,6 +43,9 @@ class CommonVoiceDialect(ForeignDialect):
         found: Values = {AUDIO: path if "/" in path else f"clips/{path}"}
         if isinstance(locale, str) and LANGUAGE_CODE.fullmatch(locale):
             found["language"] = locale
+        if TRANSLATION in record:
+            found.pop("language", None)  # that of the sentence
+            return {**found, **kept(record), "answer": target or "", "task": TRANSLATION}
         return {**found, **kept(record), "answer": sentence, "task": TRANSCRIPTION}
 
 

@@ -226,6 +226,44 @@ FILES: list[tuple[str, list[Values], list[tuple[str, str]]]] = [
     ),
     ("manifest", [CUT], [("u", "[a.wav::t=1.5,3.5]"), ("a", "b")]),
     (
+        "sound_rows",
+        [
+            {
+                "key": "1",
+                "source": "a.wav",
+                "source_len": 9,
+                "target": "b",
+                "text_language": "<|zh|>",
+            }
+        ],
+        [("u", "[a.wav]"), ("a", "b")],
+    ),
+    (
+        "sound_rows",
+        [{"path": "a.flac", "text": "b", "task": "QA", "Q": "q"}],
+        [("u", "[a.flac]q"), ("a", "b")],
+    ),
+    (
+        "sound_rows",
+        [{"ID": "1", "wav": "{data_root}/a.wav", "length": 1.5, "words": "b"}],
+        [("u", "[a.wav]"), ("a", "b")],
+    ),
+    (
+        "sound_rows",
+        [{"id": "1", "caption": "b", "audio": "a.flac", "duration": 1.5}],
+        [("u", "[a.flac]"), ("a", "b")],
+    ),
+    (
+        "alpaca",
+        [{"instruction": "q", "input": "", "audio_id": "a.flac", "output": "b"}],
+        [("u", "[a.flac]q"), ("a", "b")],
+    ),
+    (
+        "openai",
+        [{"messages": said("Say: <|startofspeech|>!a.wav<|endofspeech|>", "b")}],
+        [("u", "Say: [a.wav]"), ("a", "b")],
+    ),
+    (
         "common_voice",
         [{"client_id": "", "path": "a.mp3", "sentence": "b", "up_votes": "2", "locale": "en"}],
         [("u", "[clips/a.mp3]"), ("a", "b")],
@@ -320,6 +358,27 @@ def test_the_table_has_every_dialect() -> None:
     assert {name for name, _, _ in FILES} == set(DIALECTS)
 
 
+@pytest.mark.parametrize(
+    ("name", "record", "task", "language"),
+    [
+        ("manifest", {"source_lang": "en", "target_lang": "de"}, "translation", "de"),
+        ("manifest", {"source_lang": "en", "target_lang": "en"}, "transcription", "en"),
+        ("sound_rows", {"path": "a.wav", "task": "asr"}, "transcription", ""),
+        ("sound_rows", {"path": "a.wav", "task": "audiocaption"}, "captioning", ""),
+        ("sound_rows", {"path": "a.wav", "task": "translation_ed"}, "translation", ""),
+        ("sound_rows", {"path": "a.wav", "text_language": "<|zh|>"}, "transcription", "zh"),
+        ("common_voice", {"path": "a.mp3", "sentence": "c", "translation": "b"}, "translation", ""),
+    ],
+)
+def test_the_task_is_what_the_record_means(
+    name: str, record: Values, task: str, language: str
+) -> None:
+    whole = {"audio_filepath": "a.wav"} if name == "manifest" else {}
+    found = sample(native(name, {**whole, "text": "b", **record}))
+    assert ([kind for kind, _ in found.task_counts()], found.language) == ([task], language)
+    assert found.messages[-1].text == "b"
+
+
 WRONG: list[tuple[str, Values, str]] = [
     ("llava", {"video": "a.mp4", "conversations": turns("<video>\na", "b")}, '"video" is a video'),
     ("sharegpt", {"conversations": [{"from": "tool", "value": "a"}]}, "what tools say"),
@@ -342,6 +401,12 @@ WRONG: list[tuple[str, Values, str]] = [
     ),
     ("manifest", {**CUT, "supervisions": []}, "cut the recording at its supervisions"),
     ("manifest", {**CUT, "recording": {"sources": []}}, 'with its path as "source"'),
+    (
+        "manifest",
+        {**CUT, "recording": {"sources": [{"source": "a.wav", "channels": [0, 1]}]}},
+        "several channels",
+    ),
+    ("sound_rows", {"path": "a.wav", "text": "b", "task": "speaker_id"}, "asks no question"),
     ("hf_dataset", {"audio": {"array": [0.1], "sampling_rate": 8}, "text": "b"}, "decode=False"),
     ("hf_dataset", {"image": 7, "text": "b"}, '"image" is 7'),
     ("hf_dataset", {"image": "a.png", "more": "b"}, "say which does with columns"),
