@@ -24,7 +24,7 @@ from omnitune.data.schema import Record
 from omnitune.data.sources.base import Dialect, Origin, Values
 from omnitune.data.sources.columns import ColumnsDialect
 from omnitune.data.sources.layouts import Layout, layout_of
-from omnitune.data.sources.media_dir import find_media_dir
+from omnitune.data.sources.media_dir import find_media_dir, folder_within
 from omnitune.data.sources.native import NativeDialect
 from omnitune.data.sources.patterns import is_pattern as is_pattern
 from omnitune.data.sources.readdressed import RenamedDialect
@@ -203,7 +203,8 @@ def find_files(source: Source) -> Found:
     if media_dir:
         return found
     media_dir = find_media_dir(files[0].path, found.first_media(), source.name)
-    source = replace(source, media_dir=media_dir)
+    within = folder_within(media_dir, (file.path for file in files)) if media_dir else ""
+    source = replace(source, media_dir="" if within else media_dir, media_within=within)
     return replace(found, source=source, unread=Counter())
 
 

@@ -349,7 +349,7 @@ WRONG: list[tuple[str, Values, str]] = [
     ("labelled", {"file": "a.png", "label": ""}, "no folder of a class"),
     ("labelled", {"file": "agent-pass.wav", "label": ""}, "no folder of a class"),
     ("labelled", {"file": "IMG_1000.png", "label": ""}, "no folder of a class"),
-    ("vqa", {"question": "a", "image_id": 7, "answers": ["b"]}, '"image_id" 7'),
+    ("vqa", {"question": "a", "question_type": "b", "answers": ["b"]}, '"image_id" null'),
     ("webdataset", {"__key__": "1", "mp4": "::/mp4", "txt": "b"}, "is a video"),
 ]
 
