@@ -13,6 +13,7 @@ from omnitune.media.registry import MEDIA
 
 ABOVE = 2  # folders above a file that are looked in
 MOST_BELOW = 1000  # folders below it
+OF_LISTS = ("annotations", "annotation", "questions", "captions", "labels", "json", "metadata")
 USUAL = ("media", "wavs", "wav", "clips", "recordings", "files")  # folders of media
 
 
@@ -33,7 +34,9 @@ def find_media_dir(file: Path, media: Sequence[Path], source: str) -> str:
     bases = (own, *islice(own.absolute().parents, ABOVE))
     folders = [base / name for base in bases for name in names]
     best = _fullest(folders, relative) or _fullest(_below(own), relative)
-    best = best or _fullest(islice(_in(folders), MOST_BELOW), relative)
+    if best is None and own.name.lower() in OF_LISTS:
+        beside = (own.parent / name for name in names)
+        best = _fullest(islice(_in(beside), MOST_BELOW), relative)
     if best is None:
         return ""
     note(f"{source}: its media are not beside {file}; they are taken from {best}")
@@ -60,7 +63,7 @@ def _fullest(folders: Iterable[Path], media: Sequence[Path]) -> Path | None:
 
 
 def _in(folders: Iterable[Path]) -> Iterator[Path]:
-    """Folders in some, such as ``train2017`` or ``images/train``."""
+    """Folders in some, as COCO's ``train2017`` lies beside ``annotations``."""
     for folder in folders:
         with suppress(OSError):
             yield from sorted(path for path in folder.iterdir() if path.is_dir())

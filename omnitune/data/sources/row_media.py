@@ -53,7 +53,10 @@ def names_precisely(record: Values) -> bool:
 def shows_media(record: Values) -> bool:
     """Whether a row has media under names that say so."""
     named = any(map(record.get, IDS)) or bool(_file(record)) or bool(_of_seed(record))
-    return named or any(media_key(record, m) or _numbered(record, m) for m in MEDIA.values())
+    return named or any(
+        media_key(record, m) or _numbered(record, m) or _by_suffix(record, m.name)
+        for m in MEDIA.values()
+    )
 
 
 def media_of(record: Values, origin: Origin) -> dict[str, list[str]]:
@@ -69,7 +72,7 @@ def media_of(record: Values, origin: Origin) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for name, medium in MEDIA.items():
         keys = [key] if holds_medium(record.get(key := f"decoded_{name}")) else []
-        if keys := keys or _numbered(record, medium):
+        if keys := keys or _numbered(record, medium) or _by_suffix(record, name):
             found[name] = [located(record[key], [key], origin) for key in keys]
     file = _file(record)
     found = {**media_in(record, origin), **found}
@@ -86,7 +89,8 @@ def media_keys(record: Values) -> set[str]:
     """The fields of a row that its media are told by."""
     numbered = (key for medium in MEDIA.values() for key in _numbered(record, medium))
     decoded = {f"decoded_{name}" for name in MEDIA}
-    return {*numbered, *decoded, *FILES, *IDS, _FOLDER, "file_name", "data_id"}
+    suffixes = (key for name in MEDIA for key in _by_suffix(record, name))
+    return {*numbered, *suffixes, *decoded, *FILES, *IDS, _FOLDER, "file_name", "data_id"}
 
 
 @lru_cache(maxsize=32)
@@ -103,6 +107,12 @@ def _numbered(record: Mapping[str, Any], medium: Medium) -> list[str]:
         if number and holds_medium(value):
             found[int(number[1])] = key
     return [found[number] for number in sorted(found)]
+
+
+def _by_suffix(record: Values, kind: str) -> list[str]:
+    """The column that is called by a suffix and holds a medium, such as img2dataset's ``jpg``."""
+    held = (k for k, v in record.items() if isinstance(v, dict) and not is_blank(v.get(BYTES)))
+    return [key for key in held if modality_of(f"a.{key}") == kind][:1]
 
 
 def _file(record: Values) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 from collections.abc import Mapping
 from string import ascii_uppercase
@@ -34,6 +35,9 @@ def usual(record: Values) -> Values:
     found = dict(record)
     if record.keys() >= {"question_id", "text", "label"} and not first_filled(record, QUESTIONS):
         found["question"], found["answer"] = found.pop("text"), found.pop("label")  # POPE
+    if pair := _preference(record.get("text")):  # RLHF-V
+        found |= pair
+        del found["text"]
     if "comment_number" in record:  # Flickr30k
         found["caption"] = found.pop("comment", None)
     if texts := _texts(record, "caption_str") + _texts(record, "reference_strs"):  # TextCaps
@@ -95,6 +99,18 @@ def tagged(text: str, tag: str) -> str:
         return tag if first else f"image {found[1]}"
 
     return _PLACE.sub(put, text)
+
+
+def _preference(text: Any) -> Values:
+    """Question and better answer of an object that is written into one field; empty without."""
+    if not (isinstance(text, str) and text.startswith("{") and '"rejected"' in text):
+        return {}
+    try:
+        pair = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    both = isinstance(pair, dict) and {"question", "chosen"} <= pair.keys()
+    return {"question": pair["question"], "answer": pair["chosen"]} if both else {}
 
 
 def _option_columns(record: Mapping[str, Any]) -> dict[str, str]:

@@ -18,6 +18,7 @@ from omnitune.data.sources.parts import (
     as_text,
     first_filled,
     is_blank,
+    is_web,
     kept,
     located_all,
     one_of,
@@ -100,7 +101,12 @@ class RowsDialect(ForeignDialect):
     def unread(self, record: Values) -> list[str]:
         """All that is not read, but for columns that media are told by."""
         known = media_keys(record)
-        return [key for key in super().unread(record) if key not in known]
+        shows = shows_media(record)
+        return [
+            key
+            for key in super().unread(record)
+            if not (key in known or (shows and is_web(record[key])))
+        ]
 
 
 class FolderDialect(ForeignDialect):
@@ -162,7 +168,7 @@ class LabelledDialect(ForeignDialect):
         numbered = len(path.parts) == 1 and others and others[-1].isdigit()
         if numbered and first.lower() not in _NO_CLASS:  # 3_jackson_0.wav
             label = first
-        if not isinstance(label, str) or is_blank(label):
+        if not isinstance(label, str) or is_blank(label) or label.lower().rstrip("s") in _NO_CLASS:
             raise origin.wrong(
                 f"{file} lies in no folder of a class; expected one folder a class, such as "
                 f"red/{path.name}, or names such as red_1{path.suffix}"
