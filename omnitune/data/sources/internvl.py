@@ -40,8 +40,17 @@ def layout_of_meta(file: Path, name: str) -> Layout | None:
         close = nearest(name, entries)
         meant = f"; did you mean {close}?" if close else ""
         raise UserError(f"{file}: describes no data set {quoted(name)}{meant} It has {known}")
-    records, root = (_found(file, name, entries[name][key]) for key in (RECORDS, ROOT))
-    return Layout([records], media_dir=str(root))
+    given = [entries[name][key] for key in (RECORDS, ROOT)]
+    bases = (Path(), file.parent, *islice(file.absolute().parent.parents, ABOVE))
+    for base in bases:
+        records, root = (base / path for path in given)
+        if records.is_file() and root.is_dir():
+            return Layout([records], media_dir=str(root))
+    raise UserError(
+        f"{file}: {name} names the records {given[0]} and the folder {given[1]}, and they are not "
+        f"there; both are looked for in the folder that the command is started in, in "
+        f"{file.parent}, and above that"
+    )
 
 
 def _entries(file: Path) -> dict[str, Any]:
@@ -57,14 +66,3 @@ def _entries(file: Path) -> dict[str, Any]:
         for v in values
     )
     return found if values and ours else {}
-
-
-def _found(file: Path, name: str, given: str) -> Path:
-    bases = (Path(), file.parent, *islice(file.absolute().parent.parents, ABOVE))
-    for base in bases:
-        if (base / given).exists():
-            return base / given
-    raise UserError(
-        f"{given}: no such file or folder, but {file}: {name} names it; it is looked for in the "
-        f"folder that the command is started in, in {file.parent}, and above that"
-    )
