@@ -12,7 +12,7 @@ from omnitune.data.sources.conversation import ASSISTANT, USER, Reader
 from omnitune.data.sources.parts import ForeignDialect, kept
 
 LISTS = ("conversations", "data", "dialogue", "dialog", "conversation", "turns")
-ROOT, REPLIES, PARENT = "prompt", "replies", "parent_id"
+TREE, ROOT, REPLIES, PARENT = "message_tree_id", "prompt", "replies", "parent_id"
 _ROLES = {"prompter": USER, "assistant": ASSISTANT}
 
 
@@ -48,7 +48,7 @@ class OasstDialect(ForeignDialect):
 
     def recognises(self, records: Sequence[Values], file: Path) -> bool:
         """Whether all are trees, or messages that belong to some."""
-        return all("message_tree_id" in record for record in records)
+        return all(TREE in record for record in records)
 
     def native(self, record: Values, origin: Origin) -> Values:
         """The talk along the best replies, up to the assistant's last."""
@@ -67,11 +67,12 @@ class OasstDialect(ForeignDialect):
         while turns and _ROLES.get(str(turns[-1].get("role"))) == USER:
             turns.pop()
         for n, said in enumerate(turns):
-            if said.get("role") not in _ROLES:
+            role = _ROLES.get(str(said.get("role")))
+            if role is None:
                 raise origin.wrong(f'"role" is {as_found(said.get("role"))}, expected prompter')
-            reader.add(_ROLES[said["role"]], said.get("text"), [ROOT, str(n)])
-        language = turns[0].get("lang") if turns else None
-        return {**kept({"id": record["message_tree_id"], "lang": language}), **reader.native()}
+            reader.add(role, said.get("text"), [ROOT, str(n)])
+        about = {"id": record.get(TREE), "lang": turns[0].get("lang") if turns else None}
+        return {**kept(about), **reader.native()}
 
 
 def _rank(reply: Values) -> tuple[bool, int]:

@@ -208,6 +208,26 @@ FILES: list[tuple[str, list[Values], list[tuple[str, str]]]] = [
         [{"system": "0", "conversation": [{"human": "1", "assistant": "2"}]}],
         [("s", "0"), ("u", "1"), ("a", "2")],
     ),
+    (
+        "gemini",
+        [{"contents": [{"parts": [{"text": "a"}]}, {"role": "model", "parts": [{"text": "b"}]}]}],
+        [("u", "a"), ("a", "b")],
+    ),
+    (
+        "oasst",
+        [
+            {
+                "message_tree_id": "1",
+                "prompt": {
+                    **{"role": "prompter", "text": "a"},
+                    "replies": [{"role": "assistant", "text": "b"}],
+                },
+            }
+        ],
+        [("u", "a"), ("a", "b")],
+    ),
+    ("turns", [{"conversations": ["a", "b"]}], [("u", "a"), ("a", "b")]),
+    ("text", [{"text": "a", "url": "https://b"}], [("u", ""), ("a", "a")]),
     ("manifest", [{"audio_filepath": "a.wav", "text": "b"}], [("u", "[a.wav]"), ("a", "b")]),
     (
         "manifest",

@@ -12,6 +12,7 @@ from omnitune.data.place import Place
 from omnitune.data.reading import DataPlace
 from omnitune.data.sources.finding import find_files
 from omnitune.data.sources.media_dir import folder_within
+from omnitune.data.sources.registry import DIALECTS
 from omnitune.sample import Media, Sample, UserError
 from omnitune.sources import Source
 
@@ -319,6 +320,7 @@ def test_a_record_of_a_public_set(tmp_path: Path, name: str) -> None:
     (tmp_path / "r.jsonl").write_text(rows(record, record))
     sample = read(tmp_path / "r.jsonl")[0]
     assert (sample.task, shown(sample, tmp_path)) == (task, expected)
+    assert sum(d.recognises([record], tmp_path / "r.jsonl") for d in DIALECTS.values()) == 1
 
 
 def test_all_right_answers_come_along(tmp_path: Path) -> None:
