@@ -1,6 +1,7 @@
 """Records as public sets of pictures and texts have them: which they are taken for, and read as."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ BASE64 = "iVBORw0KGgo" + "A" * 101
 Q, A = {"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}
 BAD = {"role": "assistant", "content": "B"}
 HUMAN, GPT = {"from": "human", "value": "Q"}, {"from": "gpt", "value": "A"}
-OPTIONS = "\n(A) a\n(B) b"
+OPTIONS = "\nA a\nB b"  # whatever stands around the letters
 IN_ROW = "r.jsonl::0+9/"
 
 
@@ -45,7 +46,7 @@ def shown(sample: Sample, folder: Path) -> str:
             for p in message.parts
         ]
         turns.append("".join(parts))
-    return " | ".join(turns)
+    return re.sub(r"\n\(?([A-Z])[).] ", r"\n\1 ", " | ".join(turns))
 
 
 def put_image(path: Path) -> None:
