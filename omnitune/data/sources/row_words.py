@@ -15,9 +15,9 @@ from omnitune.data.sources.parts import as_text, first_filled, is_blank
 
 QUESTIONS = ("question", "prompt", "problem", "query", "inputs", "input", "question_stem")
 ANSWERS = (
-    *("answer", "multiple_choice_answer", "answers", "response", "solution", "target"),
-    *("answerKey", "correct_choice_idx", "cop", "direct_answers", "generated_solution"),
-    *("targets", "output"),
+    *("answer", "multiple_choice_answer", "answers", "response", "target", "answerKey"),
+    *("answer_key", "correct_choice_idx", "correct_answer", "cop", "solution", "direct_answers"),
+    *("generated_solution", "targets", "output"),
 )
 CHOICES = ("choices", "options")
 LABELS = ("label", "class", "category", "cls", "fine_label")
@@ -99,6 +99,11 @@ def tagged(text: str, tag: str) -> str:
         return tag if first else f"image {found[1]}"
 
     return _PLACE.sub(put, text)
+
+
+def untagged(text: str) -> str:
+    """A text with the numbers of media in words: ``image 2`` for ``<image 2>``."""
+    return _PLACE.sub(r"image \1", text)
 
 
 def _preference(text: Any) -> Values:

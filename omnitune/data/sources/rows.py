@@ -44,6 +44,7 @@ from omnitune.data.sources.row_words import (
     is_nothing,
     places,
     tagged,
+    untagged,
     usual,
 )
 
@@ -291,7 +292,8 @@ def _with_system(record: Values, found: Values) -> Values:
 
 def _placed(found: Values, media: dict[str, list[str]]) -> Values:
     """A question in which ``<image 2>`` stands for the second picture, with our tags."""
-    question, paths = found.get("question"), media.get(PICTURE, [])
+    paths, found = media.get(PICTURE, []), _with_pictured(found)
+    question = found.get("question")
     numbers = places(question) if isinstance(question, str) else []
     numbers = [number for number in numbers if 0 < number <= len(paths)]
     if not numbers:
@@ -299,6 +301,19 @@ def _placed(found: Values, media: dict[str, list[str]]) -> Values:
     rest = [path for n, path in enumerate(paths, 1) if n not in numbers]
     order = [*(paths[number - 1] for number in numbers), *rest]
     return {**found, PICTURE: order, "question": tagged(found["question"], f"<{PICTURE}>")}
+
+
+def _with_pictured(found: Values) -> Values:
+    """A question with lines for its options, where some of them are pictures (``<image 1>``)."""
+    given, question = found.get("choices"), found.get("question")
+    pairs = dict(given if isinstance(given, dict) else lettered(given or []))
+    if not isinstance(question, str) or not any(map(places, pairs.values())):
+        return found
+    lines = [f"({key}) {text}" for key, text in pairs.items()]
+    asked = question if lines[0] in question else "\n".join([question, *lines])
+    texts = {key: untagged(text) for key, text in pairs.items()}
+    answer = untagged(found["answer"]) if isinstance(found["answer"], str) else found["answer"]
+    return {**found, "question": asked, "choices": texts, "answer": answer}
 
 
 def _answered(record: Values, question: Any, key: str, origin: Origin) -> Values:

@@ -324,6 +324,18 @@ def test_a_record_of_a_public_set(tmp_path: Path, name: str) -> None:
     assert sum(d.recognises([record], tmp_path / "r.jsonl") for d in DIALECTS.values()) == 1
 
 
+def test_options_may_be_pictures(tmp_path: Path) -> None:
+    record = {
+        **{"question": "Which?", "options": "['<image 1>', '<image 2>']", "answer": "B"},
+        **{"image_1": STRUCT, "image_2": STRUCT, "image_3": None},
+    }
+    (tmp_path / "r.jsonl").write_text(rows(record, record))
+    sample = read(tmp_path / "r.jsonl")[0]
+    pictures = [f"[{IN_ROW}image_{n}/bytes]" for n in (1, 2)]
+    assert shown(sample, tmp_path).startswith(f"Which?\nA {pictures[0]}\nB {pictures[1]}")
+    assert sample.messages[-1].choices == (("A", "image 1"), ("B", "image 2"))
+
+
 def test_all_right_answers_come_along(tmp_path: Path) -> None:
     for name, answers in {
         "textvqa": TEN,
