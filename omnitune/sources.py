@@ -27,6 +27,7 @@ class Source:
         split: that all its records are in, whatever they say.
         language: code of the language of answers whose records do not say.
         media_dir: folder that its media's paths are relative to; "" if it is found.
+        media_within: where nobody says, the folder in that of each file that its media lie in.
         allow_outside: its media's paths may leave that folder.
         seed: of the choice among ``prompts``.
         unanswered: its records may lack answers: they are only asked, never trained on.
@@ -45,6 +46,7 @@ class Source:
     split: str = ""
     language: str = ""
     media_dir: str = ""
+    media_within: str = ""
     allow_outside: bool = False
     seed: int = 0
     unanswered: bool = False

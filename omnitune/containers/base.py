@@ -62,6 +62,10 @@ class Container(ABC):
     def recognises(self, head: bytes) -> bool:
         """Whether a file that begins so is one of these, whatever its name is."""
 
+    def fits(self, head: bytes) -> bool:
+        """Whether a file that is called so, and begins so, may be one of these."""
+        return True
+
     @abstractmethod
     def scan(self, path: Path) -> Iterator[tuple[int, int, Any]]:
         """Yields the place (two numbers) and the value of each record, in the order of the file.

@@ -32,13 +32,14 @@ class CsvContainer(RowContainer):
     """Rows of text under the names of their columns; empty fields are "".
 
     Fields are quoted as RFC 4180 has it, and may hold line breaks then. A file whose header has
-    semicolons or tabs and no comma is separated by these.
+    semicolons, tabs or bars and no comma is separated by these. Around bars blanks do not count,
+    and quotes are signs like any other.
     """
 
     name = "csv"
     suffixes: ClassVar[tuple[str, ...]] = (".csv",)
     has_columns = True
-    delimiters: ClassVar[str] = ",;\t"  # the first one that the header holds
+    delimiters: ClassVar[str] = ",;\t|"  # the first one that the header holds
 
     def recognises(self, head: bytes) -> bool:
         """Never: the name tells."""
@@ -125,6 +126,9 @@ class _Lines:
 def _rows(lines: Iterator[str], header: Header) -> Iterator[list[str]]:
     """The fields of each row; reads no further than its end. Raises csv.Error."""
     csv.field_size_limit(LONGEST_FIELD)
+    if header.delimiter == "|":
+        yield from ([field.strip() for field in line.split("|")] for line in lines)
+        return
     if header.delimiter != "\t":
         yield from csv.reader(lines, delimiter=header.delimiter, strict=True)
         return

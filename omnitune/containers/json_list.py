@@ -33,6 +33,10 @@ class JsonListContainer(Container):
         """Whether a list begins."""
         return head.removeprefix(codecs.BOM_UTF8).lstrip(b" \t\r\n").startswith(b"[")
 
+    def fits(self, head: bytes) -> bool:
+        """Whether no object begins, which another container reads."""
+        return not head.removeprefix(codecs.BOM_UTF8).lstrip(b" \t\r\n").startswith(b"{")
+
     def scan(self, path: Path) -> Iterator[tuple[int, int, Any]]:
         """Yields first byte, number of bytes and value of each record of the list."""
         with path.open("rb") as file:
@@ -42,12 +46,8 @@ class JsonListContainer(Container):
                 raise UserError(f"{path}: is empty; expected a list of records")
             if first != "[":
                 value = window.value()
-                if isinstance(value, dict) and window.next() == "{":
-                    raise window.wrong(
-                        "Extra data, as in JSON Lines; put its objects into one [...] with commas "
-                        "between them, or each on a line of its own",
-                        window.position,
-                    )
+                if isinstance(value, dict):
+                    window.expect_no_object()
                 window.expect_end()
                 raise UserError(
                     f"{path}: holds a JSON {json_kind(value)}, expected a list of records"
@@ -74,11 +74,13 @@ class Window:
         text: the piece.
         position: in ``text``, of the next character.
         byte: in the file, of the next character.
+        start: of whatever its reader is in, as a byte of the file.
     """
 
     def __init__(self, path: Path, file: BinaryIO) -> None:
         self.path, self.file = path, file
         self.text, self.position, self.byte, self.line = "", 0, 0, 1
+        self.start = 0
         self._ended = False
         self._utf8 = codecs.getincrementaldecoder("utf-8")()
 
@@ -117,6 +119,15 @@ class Window:
         self.byte += len(piece.encode())
         self.line += piece.count("\n")
         self.position = end
+
+    def expect_no_object(self) -> None:
+        """Raises a UserError if another object follows."""
+        if self.next() == "{":
+            raise self.wrong(
+                "Extra data, as in JSON Lines; put its objects into one [...] with commas "
+                "between them, or each on a line of its own",
+                self.position,
+            )
 
     def expect_end(self) -> None:
         """Raises a UserError if anything but blanks follows."""

@@ -7,9 +7,11 @@ from pathlib import Path
 
 from omnitune.containers.arrow import ArrowContainer
 from omnitune.containers.base import Container
+from omnitune.containers.captions import CaptionsContainer
 from omnitune.containers.compressed import COMPRESSIONS, CompressedContainer
 from omnitune.containers.delimited import CsvContainer, TsvContainer
 from omnitune.containers.json_list import JsonListContainer
+from omnitune.containers.json_object import JsonObjectContainer
 from omnitune.containers.jsonl import JsonLinesContainer
 from omnitune.containers.lines import LinesContainer
 from omnitune.containers.media_folder import MediaFolderContainer
@@ -34,7 +36,7 @@ def container_of(path: Path) -> Container:
         if container.recognises(head):
             return container
     for container in CONTAINERS.values():
-        if path.name.lower().endswith(container.suffixes):
+        if path.name.lower().endswith(container.suffixes) and container.fits(head):
             return container
     raise UserError(f"{path}: is in none of the known formats ({', '.join(CONTAINERS)})")
 
@@ -47,7 +49,7 @@ def known_container(path: Path) -> Container:
 
 def suffixes() -> list[str]:
     """Those of all containers' files."""
-    return [suffix for container in CONTAINERS.values() for suffix in container.suffixes]
+    return list(dict.fromkeys(s for c in CONTAINERS.values() for s in c.suffixes))
 
 
 def is_list(path: Path) -> bool:
@@ -56,8 +58,10 @@ def is_list(path: Path) -> bool:
 
 
 _PLAIN: tuple[Container, ...] = (
-    VqaPairContainer(),  # an object, which the next one would refuse
+    VqaPairContainer(),
+    CaptionsContainer(),
     JsonListContainer(),
+    JsonObjectContainer(),
     JsonLinesContainer(),
     CsvContainer(),
     TsvContainer(),
@@ -67,8 +71,6 @@ _PLAIN: tuple[Container, ...] = (
     TarContainer(),
     MediaFolderContainer(),
 )
-_PACKED = tuple(
-    CompressedContainer(kind, container_of, [s for c in _PLAIN for s in c.suffixes])
-    for kind in COMPRESSIONS
-)
+_ENDINGS = list(dict.fromkeys(s for c in _PLAIN for s in c.suffixes))
+_PACKED = tuple(CompressedContainer(kind, container_of, _ENDINGS) for kind in COMPRESSIONS)
 CONTAINERS: dict[str, Container] = {c.name: c for c in (*_PLAIN, *_PACKED)}

@@ -21,6 +21,7 @@ QUESTIONS, ANNOTATIONS = "questions", "annotations"  # keys of the files' object
 ID, PICTURE_ID = "question_id", "image_id"
 PICTURE = PICTURE_ID.removesuffix("_id")  # key of a record: the path of its picture
 _LIST = re.compile(rb'"questions"\s*:\s*\[')
+_ANSWERED = re.compile(rb'"questions"\s*:\s*\[.*?"answers?"\s*:', re.DOTALL)
 _SECOND_LINE = re.compile(rb"[^\n]*\}\s*\n\s*\{")
 _SUBSET = re.compile(r"(train|val|test|dev)\w*?\d{4}")
 _FORM = re.compile("(OpenEnded|MultipleChoice)_", re.IGNORECASE)
@@ -42,10 +43,11 @@ class VqaPairContainer(DerivedContainer):
     alone: ClassVar[bool] = False
 
     def recognises(self, head: bytes) -> bool:
-        """Whether an object with a list of questions begins."""
+        """Whether an object with a list of questions begins, and these have no answers."""
         head = head.lstrip(b"\xef\xbb\xbf \t\r\n")
         lines = _SECOND_LINE.match(head)  # JSON lines may have such a key
-        return head.startswith(b"{") and bool(_LIST.search(head)) and not lines
+        listed = bool(_LIST.search(head)) and not _ANSWERED.search(head)
+        return head.startswith(b"{") and listed and not lines
 
     def parts(self, path: Path) -> list[Path]:
         """The questions and the annotations."""

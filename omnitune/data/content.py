@@ -128,7 +128,7 @@ class Content(Fields):
                 f"{at} is {quoted(given)}, a web address, and nothing is fetched for a record; "
                 "download the file and name it by a path"
             )
-        folder = Path(self.of.media_dir or self.path.parent)
+        folder = Path(self.of.media_dir or self.path.parent / self.of.media_within)
         if self.of.allow_outside:
             return folder / text
         mend = '; or give the source "allow_outside": true' if self.of.path else ""

@@ -71,9 +71,11 @@ class DataPlace:
         if isinstance(path, DataPlace):
             return path
         embedded = path.is_dir() and any(source_file(path, name).exists() for name in SOURCES)
-        if embedded or (not path.exists() and not is_pattern(path)):
+        file, _, entry = str(path).partition("::")
+        of_several = bool(entry) and Path(file).is_file()  # dataset_info.json::NAME
+        if embedded or not (path.exists() or of_several or is_pattern(path)):
             return cls(path)
-        name = path.name.partition(".")[0] or "data"
+        name = entry if of_several else path.name.partition(".")[0] or "data"
         return cls(None, {name: Source(name, path=str(path))})
 
     @classmethod

@@ -27,8 +27,11 @@ FILE = SOURCES["text_only"].file
         ("a.jsonl", " \n [\n", "json"),
         ("a.json", '{"a": 1}\n{"a": 2}\n', "jsonl"),
         ("a.txt", '\ufeff{"a": 1}\r\n\r\n{"a": 2}', "jsonl"),
-        ("a.json", '{"a": 1}', "json"),  # which says that it is no list
-        ("a.json", '{\n"a": 1\n}\n', "json"),
+        ("a.json", '{"a": 1}', "json object"),
+        ("a.json", '{\n"a": 1\n}\n', "json object"),
+        ("a.json", '{"questions": [{"question": "?"}', "vqa"),
+        ("a.json", '{"questions": [{"question": "?", "answer": "!"}', "json object"),
+        ("a.json", '{"images": [{"id": 1, "file_name": "a.jpg"}', "captions"),
         ("a.jsonl", '{"a": 1}', "jsonl"),
         ("a.NDJSON", "", "jsonl"),
         ("a.json", "", "json"),
@@ -45,7 +48,9 @@ def test_a_format_is_told_by_the_content_and_else_by_the_name(
 def test_a_file_of_no_format_is_named(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("question,answer\n")
-    with pytest.raises(UserError, match=r"a\.txt: is in none of the known formats .*json, jsonl"):
+    with pytest.raises(
+        UserError, match=r"a\.txt: is in none of the known formats .*json object, jsonl"
+    ):
         container_of(path)
 
 

@@ -10,7 +10,8 @@ from typing import Any
 
 from omnitune.data.sources.base import Origin, Values
 from omnitune.data.sources.conversation import SYSTEM, USER, Reader
-from omnitune.data.sources.parts import ForeignDialect, beside, kept
+from omnitune.data.sources.parts import ForeignDialect, beside, first_filled, kept
+from omnitune.data.sources.row_words import SYSTEMS
 from omnitune.data.sources.writing import Speech, one_or_all, tagged
 from omnitune.media.registry import MEDIA
 
@@ -47,19 +48,22 @@ class ShareGptDialect(ForeignDialect):
 
     name = "sharegpt"
     title = "ShareGPT conversations"
-    reads = (TURNS, SYSTEM)
+    reads = (TURNS, *SYSTEMS)
 
     def recognises(self, records: Sequence[Values], file: Path) -> bool:
         """Whether all have such turns, and none names its media in the singular."""
-        return all(map(has_turns, records)) and not any(map(_names_one, records))
+        chosen = any("chosen" in record for record in records)  # one of two answers to them
+        return all(map(has_turns, records)) and not any(map(_names_one, records)) and not chosen
 
     def native(self, record: Values, origin: Origin) -> Values:
         """The conversation; of a single medium only the first tag counts."""
         reader = Reader(record, origin, once=True)
-        reader.add(SYSTEM, record.get(SYSTEM), [SYSTEM])
         turns = record.get(TURNS)
         if isinstance(turns, list):
             turns = [_trimmed(turn) for turn in turns]
+        key = first_filled(record, SYSTEMS)
+        if key == SYSTEM or not _begins_with_system(turns):  # OpenHermes has both
+            reader.add(SYSTEM, record.get(key), [key])
         reader.add_all(turns, TURNS)
         return {**kept(record), **reader.native()}
 
@@ -93,6 +97,11 @@ class LlavaDialect(ShareGptDialect):
 
 def _names_one(record: Values) -> bool:
     return any(name in record for name in (*MEDIA, "video"))
+
+
+def _begins_with_system(turns: Any) -> bool:
+    first = turns[0] if isinstance(turns, list) and turns else None
+    return isinstance(first, dict) and SYSTEM in (first.get("from"), first.get("role"))
 
 
 def _trimmed(turn: Any) -> Any:

@@ -44,7 +44,8 @@ TOOLS = (
 )
 _TEXTS = ("text", "input_text", "output_text")  # types of parts
 _ENCODED = ("data", "base64")  # keys of a part under which its medium is base64 alone
-_URLS = ("path", "url", "source", "file", *_ENCODED)
+_URLS = ("path", "url", "source", "file", "inlineData", "inline_data", *_ENCODED)
+_BAD = ("label", "kto_tag")  # false of an answer that nobody should give
 
 
 # FunASR's way to name a sound in a text.
@@ -93,7 +94,13 @@ class Reader:
         once: bool = False,
     ) -> None:
         self.wrong, self.origin = origin.wrong, origin
+        if key := next((key for key in _BAD if record.get(key) is False), ""):
+            raise self.wrong(
+                f'"{key}" is false, which marks a bad answer (KTO), and those are not learnt; '
+                "leave such records out"
+            )
         self.left = media_in(record, origin) if media is None else media
+        self.listed = {name: list(paths) for name, paths in self.left.items()}
         self.single = {n for n, paths in self.left.items() if len(paths) == 1} if once else set()
         self.placed: dict[str, list[str]] = {}
         self.messages: list[Values] = []
@@ -130,7 +137,7 @@ class Reader:
             at = f'"{key}" item {n + 1}'
             if not isinstance(message, dict):
                 raise self.wrong(f"{at} is {as_found(message)}, expected an object")
-            role = self._role(message, at)
+            role = self.role(message, at)
             content = next((k for k in ("content", "value", "text") if k in message), "")
             if not content or message[content] in (None, []):
                 called = first_filled(message, ("tool_calls", "function_call"))
@@ -160,7 +167,8 @@ class Reader:
             text = [{"type": "text", "text": content}] if isinstance(content, str) else content
             self.messages[-1]["content"] = [*parts, *text]
 
-    def _role(self, message: Values, at: str) -> str:
+    def role(self, message: Values, at: str) -> str:
+        """The role of a message by our name; raises UserError."""
         given = message.get("role", message.get("from"))
         if not isinstance(given, str):
             raise self.wrong(f"{at}: its role is {as_found(given)}, expected {one_of(ROLES)}")
@@ -214,6 +222,27 @@ class Reader:
         left = self.left.get(name)
         return left.pop(0) if left else ""
 
+    def _numbered(self, name: str, index: Any) -> str:
+        """The medium that a part names by its number; "" if it names none."""
+        listed = self.listed.get(name, [])
+        if not isinstance(index, int) or not 0 <= index < len(listed):
+            return ""
+        if (path := listed[index]) in self.left.get(name, []):
+            self.left[name].remove(path)
+        return path
+
+    def join_media(self) -> None:
+        """Joins two user turns in a row of which one is media alone, as OpenAI writes them."""
+        joined: list[Values] = []
+        for turn in self.messages:
+            before = joined[-1] if joined else {"role": ""}
+            both = (before, turn)
+            if all(t["role"] == USER for t in both) and any(map(_is_media_alone, both)):
+                joined[-1] = {**before, "content": [*_as_parts(before), *_as_parts(turn)]}
+            else:
+                joined.append(turn)
+        self.messages = joined
+
     def _part(self, part: Any, keys: Sequence[str], role: str) -> Values:
         """A typed part as ours."""
         at = ".".join(keys)
@@ -239,7 +268,7 @@ class Reader:
         """Where the medium of a typed part is: in it, or the next one beside the messages."""
         key = first_filled(part, (kind, f"input_{medium.name}", *keys_of(medium), *_URLS))
         if not key:
-            if path := self._next(medium.name):
+            if path := self._numbered(medium.name, part.get("index")) or self._next(medium.name):
                 return path
             raise self.wrong(
                 f"{'.'.join(keys)} names no file, and the record lists no more media for it under "
@@ -265,3 +294,12 @@ class Reader:
             asked = {"question": question} if question.strip() else {}
             return {**found, **asked, "answer": self.messages[-1]["content"]}
         return {**found, "messages": self.messages}
+
+
+def _as_parts(turn: Values) -> list[Values]:
+    content = turn["content"]
+    return content if isinstance(content, list) else [{"type": "text", "text": content}]
+
+
+def _is_media_alone(turn: Values) -> bool:
+    return all(part["type"] != "text" for part in _as_parts(turn))

@@ -14,8 +14,9 @@ from typing import Any
 
 from omnitune.config.settings import nearest, quoted
 from omnitune.containers.address import INSIDE, parse
-from omnitune.containers.base import Unreadable
+from omnitune.containers.base import Container, Unreadable
 from omnitune.containers.chosen import ChosenContainer
+from omnitune.containers.delimited import CsvContainer
 from omnitune.containers.media_folder import MediaFolderContainer, media_below
 from omnitune.containers.registry import CONTAINERS, container_of
 from omnitune.containers.vqa_pair import VqaPairContainer, VqaQuestionsContainer
@@ -24,8 +25,9 @@ from omnitune.data.schema import Record
 from omnitune.data.sources.base import Dialect, Origin, Values
 from omnitune.data.sources.columns import ColumnsDialect
 from omnitune.data.sources.layouts import Layout, layout_of
-from omnitune.data.sources.media_dir import find_media_dir
+from omnitune.data.sources.media_dir import find_media_dir, folder_within
 from omnitune.data.sources.native import NativeDialect
+from omnitune.data.sources.parts import is_web
 from omnitune.data.sources.patterns import is_pattern as is_pattern
 from omnitune.data.sources.readdressed import RenamedDialect
 from omnitune.data.sources.registry import DIALECTS, dialect_of
@@ -38,6 +40,7 @@ from omnitune.sample import Sample, UserError
 from omnitune.sources import AUTO, Source
 from omnitune.tasks import TASKS
 
+_FETCH = "nothing is fetched for a record: fetch them (img2dataset does) and give what it writes"
 LOOKED_AT = 20  # records by which a dialect is recognised
 MEDIA_LOOKED_AT = 100  # records whose media are looked for
 
@@ -210,7 +213,8 @@ def find_files(source: Source) -> Found:
     if media_dir:
         return found
     media_dir = find_media_dir(files[0].path, found.first_media(), source.name)
-    source = replace(source, media_dir=media_dir)
+    within = folder_within(media_dir, (file.path for file in files)) if media_dir else ""
+    source = replace(source, media_dir="" if within else media_dir, media_within=within)
     return replace(found, source=source, unread=Counter())
 
 
@@ -224,15 +228,25 @@ def _data_file(path: Path, source: Source, layout: Layout) -> DataFile:
     except UserError:
         if source.format in DIALECTS and DIALECTS[source.format].container:
             return DataFile(path, CONTAINERS[DIALECTS[source.format].container])
-        # A text is made of lines: it is a list of records if a dialect knows them.
-        lines = CONTAINERS[LINES]
         if path.suffix.lower() != ".txt":
             raise
-        first = [values for _, _, values in islice(lines.scan(path), LOOKED_AT)]
+        return DataFile(path, _of_text(path, source))
+
+
+def _of_text(path: Path, source: Source) -> Container:
+    """The container of a text, which is made of lines: it is a list if a dialect knows them."""
+    for container in (CONTAINERS[LINES], CONTAINERS[CsvContainer.name]):
+        first: list[Any] = []
+        with suppress(UserError):  # of a text that is no table
+            first = [values for _, _, values in islice(container.scan(path), LOOKED_AT)]
         known = dialect_of(first, path) if first else None
-        if known is None or known.container != LINES:
-            raise
-        return DataFile(path, lines)
+        is_table = container.has_columns and bool(first) and len(first[0]) > 1
+        if known is not None and (known.container == LINES) != is_table:
+            return container
+    raise UserError(
+        f"{path}: is a text, and in none of the known formats; if each of its lines is a record to "
+        f'be learnt, give the source {source.name} "format": "text"'
+    )
 
 
 def _dialect(source: Source, files: list[DataFile], layout: Layout) -> Dialect:
@@ -274,9 +288,18 @@ def _dialect(source: Source, files: list[DataFile], layout: Layout) -> Dialect:
         return DIALECTS["native"]  # its error says what a record is
     if found := dialect_of(records, path):
         return found
-    example = f'"sources": {{{quoted(source.name)}: {{"columns": {{"answer": "..."}}}}}}'
     raise UserError(
         f"{path}: its records have the fields {', '.join(map(str, records[0]))}, which are those "
-        f"of no known format ({', '.join(DIALECTS)}); say which is which with columns, such as "
-        f"{example}"
+        f"of no known format ({', '.join(DIALECTS)}); {_mend(records[0], source)}"
     )
+
+
+def _mend(record: Values, source: Source) -> str:
+    """What to do about records of no known format."""
+    if any(map(is_web, record)):
+        return "its first line is no header, and names media by web addresses; " + _FETCH
+    words = {str(key).lower() for key in record} & {"caption", "text", "alt", "alt_text"}
+    if words and any(map(is_web, record.values())):
+        return "its media are web addresses; " + _FETCH
+    example = f'"sources": {{{quoted(source.name)}: {{"columns": {{"answer": "..."}}}}}}'
+    return f"say which is which with columns, such as {example}"

@@ -9,6 +9,7 @@ from omnitune.containers.remote import address_of, fetch_all, find, place_of
 from omnitune.data.sources.file_splits import splits_of
 from omnitune.data.sources.folders import INFO, STATE, layout_of_entry, layout_of_folder
 from omnitune.data.sources.hub_sets import layout_of_set, set_name
+from omnitune.data.sources.internvl import layout_of_meta
 from omnitune.data.sources.layout import Layout as Layout
 from omnitune.data.sources.patterns import (
     alike,
@@ -33,6 +34,8 @@ def layout_of(source: Source) -> Layout:
     if Path(file).name == INFO and Path(file).is_file() and not path.with_name(STATE).exists():
         return layout_of_entry(Path(file), entry)
     said = source.format or ("columns" if source.columns else "")
+    if found := layout_of_meta(Path(file), entry):
+        return found
     if path.is_dir():
         return layout_of_folder(path, source.name, said, source.unanswered)
     if path.exists():

@@ -14,7 +14,7 @@ from omnitune.sample import UserError
 
 # By LLaMA-Factory's name for a column, ours for it in the two formattings.
 _ALPACA = {"prompt": "instruction", "query": "input", "response": "output"}
-_BESIDE = ("system", "history", "images", "audios", "videos", "tools")
+_BESIDE = ("system", "history", "images", "audios", "videos", "tools", "kto_tag")
 _TAGS = {
     "role_tag": "from",
     "content_tag": "value",

@@ -9,6 +9,7 @@ from typing import Any
 from omnitune.config.settings import nearest
 from omnitune.data.fields import ANSWER_KEYS, FREE_KEYS, record_keys
 from omnitune.data.sources.base import Dialect, Origin, Values
+from omnitune.data.sources.row_media import FILES, IDS
 from omnitune.data.splits import SLIP
 from omnitune.media.registry import MEDIA
 from omnitune.sources import Source
@@ -49,6 +50,7 @@ def _is_slip(key: str, known: tuple[str, ...], record: Values) -> bool:
     if key.startswith("_"):
         return True
     others = [alias for medium in MEDIA.values() for alias in (f"{medium.name}s", *medium.aliases)]
+    others += [*FILES, *IDS]
     meant = nearest(key, known, SLIP)
     return bool(meant) and meant not in record and key not in others
 

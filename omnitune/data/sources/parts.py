@@ -24,7 +24,11 @@ _DECODED = ("array", "sampling_rate")
 _VIDEOS = ("video", "videos", "video_path", "video_url", "input_video")
 # Keys that are no medium, and that may still be what somebody wants to be learnt.
 _MATTERS = frozenset({"rejected", "rejected_response", "rejected_messages", "tools", "objects"})
-_BASE64 = re.compile(r"[A-Za-z0-9+/\s]{1000,}={0,2}\s*")  # no path is so long without a dot
+# No path is so long without a dot, nor is one of such a beginning: JPEG, PNG, GIF, RIFF.
+_BASE64 = re.compile(
+    r"(?:/9j/|iVBORw0KGgo|R0lGOD|UklGR|(?=.{1000}))[A-Za-z0-9+/\s]{60,}={0,2}\s*", re.DOTALL
+)
+_WEB = re.compile(r"https?://")
 _FILE = "file://"
 
 
@@ -68,7 +72,7 @@ def located(value: Any, keys: Sequence[str], origin: Origin) -> str:
         UserError: it is neither, or is decoded already.
     """
     if isinstance(value, str) and value.strip():
-        if value.startswith("data:") or (len(value) >= 1000 and _BASE64.fullmatch(value)):
+        if value.startswith("data:") or _is_base64(value):
             return inside(keys)
         return value.removeprefix(_FILE)
     at = ".".join(keys)
@@ -86,6 +90,10 @@ def located(value: Any, keys: Sequence[str], origin: Origin) -> str:
     raise origin.wrong(
         f'"{at}" is {as_found(_told(value))}, expected a path, or an object with "bytes" or "path"'
     )
+
+
+def _is_base64(text: str) -> bool:
+    return len(text) > 64 and bool(_BASE64.fullmatch(text))
 
 
 def located_all(value: Any, keys: Sequence[str], origin: Origin) -> list[str]:
@@ -145,6 +153,11 @@ def holds_medium(value: Any) -> bool:
     return known and "\n" not in value
 
 
+def is_web(value: Any) -> bool:
+    """Whether a value is a web address."""
+    return isinstance(value, str) and bool(_WEB.match(value))
+
+
 def refuse_videos(record: Values, origin: Origin) -> None:
     """Refuses a record with a video: it would be learnt without it."""
     if not record.keys().isdisjoint(_VIDEOS) and (key := first_filled(record, _VIDEOS)):
@@ -199,6 +212,7 @@ class ForeignDialect(Dialect):
             key
             for key, value in record.items()
             if not (key in read or is_blank(value) or (isinstance(value, str) and value in known))
+            and not (used and is_web(value))  # where it once was
             and (key in _MATTERS or holds_medium(value))
         ]
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from omnitune.data.sources.alpaca import AlpacaDialect
 from omnitune.data.sources.base import Dialect, Values
 from omnitune.data.sources.chats import LlavaDialect, ShareGptDialect
+from omnitune.data.sources.gemini import GeminiDialect
 from omnitune.data.sources.manifest import ManifestDialect
 from omnitune.data.sources.native import NativeDialect
 from omnitune.data.sources.readdressed import WebDatasetDialect
@@ -20,6 +21,8 @@ from omnitune.data.sources.speech_sets import (
     NamedWordsDialect,
 )
 from omnitune.data.sources.swift import SwiftDialect
+from omnitune.data.sources.texts import TextDialect
+from omnitune.data.sources.trees import OasstDialect, TurnsDialect
 from omnitune.data.sources.typed import OpenAiDialect, TrlDialect
 
 DIALECTS: dict[str, Dialect] = {
@@ -31,7 +34,10 @@ DIALECTS: dict[str, Dialect] = {
         TrlDialect(),
         SwiftDialect(),
         OpenAiDialect(),
+        GeminiDialect(),
         AlpacaDialect(),
+        OasstDialect(),
+        TurnsDialect(),
         VqaDialect(),
         ManifestDialect(),
         SoundRowsDialect(),
@@ -40,6 +46,7 @@ DIALECTS: dict[str, Dialect] = {
         NamedWordsDialect(),
         FolderDialect(),
         LabelledDialect(),
+        TextDialect(),
     )
 }
 # It reads records within a record, by any of the others.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,11 @@ from omnitune.data.sources.typed import MESSAGES, has_messages, has_parts, lists
 from omnitune.data.sources.writing import Speech, tagged
 from omnitune.media.registry import MEDIA
 
+OBJECTS = "objects"
+_FILLED = {"<ref-object>": "ref", "<bbox>": "bbox"}  # places in a text, by the lists for them
+_PLACES = re.compile("|".join(_FILLED))
 QUERY, RESPONSE, HISTORY, PAIRS = "query", "response", "history", "conversation"
+REPLIES, ASKED = (ASSISTANT, "output"), ("human", USER, "input")  # of a pair; Capybara's last
 
 
 def add_history(reader: Reader, record: Values) -> None:
@@ -42,7 +48,7 @@ class SwiftDialect(ForeignDialect):
 
     name = "swift"
     title = "ms-swift records"
-    reads = (MESSAGES, QUERY, RESPONSE, HISTORY, PAIRS, SYSTEM)
+    reads = (MESSAGES, QUERY, RESPONSE, HISTORY, PAIRS, SYSTEM, OBJECTS)
 
     def recognises(self, records: Sequence[Values], file: Path) -> bool:
         """Whether all have a query, a response alone, or messages with media in lists."""
@@ -57,7 +63,7 @@ class SwiftDialect(ForeignDialect):
         reader = Reader(record, origin)
         if MESSAGES in record:
             reader.add(SYSTEM, record.get(SYSTEM), [SYSTEM])
-            reader.add_all(record[MESSAGES], MESSAGES)
+            reader.add_all(grounded(record, origin), MESSAGES)
         elif PAIRS in record:
             reader.add(SYSTEM, record.get(SYSTEM), [SYSTEM])
             _add_pairs(reader, record[PAIRS])
@@ -81,6 +87,29 @@ class SwiftDialect(ForeignDialect):
         return {**speech.kept, MESSAGES: messages, **lists}
 
 
+def grounded(record: Values, origin: Origin) -> Any:
+    """The messages with what ``objects`` says of things and boxes, in order, as it is written."""
+    messages, objects = record[MESSAGES], record.get(OBJECTS)
+    if not isinstance(objects, dict) or not isinstance(messages, list):
+        return messages
+    left = {tag: list(objects.get(key) or []) for tag, key in _FILLED.items()}
+
+    def fill(found: re.Match[str]) -> str:
+        if not left[found[0]]:
+            raise origin.wrong(
+                f'has more places {found[0]} than "{OBJECTS}" has under "{_FILLED[found[0]]}"'
+            )
+        value = left[found[0]].pop(0)
+        return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+
+    return [
+        {**turn, "content": _PLACES.sub(fill, turn["content"])}
+        if isinstance(turn, dict) and isinstance(turn.get("content"), str)
+        else turn
+        for turn in messages
+    ]
+
+
 def _has_response(record: Values) -> bool:
     others = ("instruction", "prompt", MESSAGES)
     return (
@@ -99,16 +128,17 @@ def _others(record: Values) -> set[str]:
 def _has_pairs(record: Values) -> bool:
     pairs = record.get(PAIRS)
     first = pairs[0] if isinstance(pairs, list) and pairs else None
-    return isinstance(first, dict) and ASSISTANT in first
+    return isinstance(first, dict) and any(key in first for key in REPLIES)
 
 
 def _add_pairs(reader: Reader, pairs: Any) -> None:
     for n, pair in enumerate(pairs if isinstance(pairs, list) else [pairs]):
-        if not isinstance(pair, dict) or ASSISTANT not in pair:
+        reply = next((k for k in REPLIES if k in pair), "") if isinstance(pair, dict) else ""
+        if not reply:
             raise reader.wrong(
                 f'"{PAIRS}" item {n + 1} is {as_found(pair)}, expected an object with "human" and '
                 f'"{ASSISTANT}"'
             )
-        asked = as_text(pair.get("human", pair.get(USER)))
-        reader.add(USER, asked, [PAIRS, str(n), "human"])
-        reader.add(ASSISTANT, pair[ASSISTANT], [PAIRS, str(n), ASSISTANT])
+        asked = next((key for key in ASKED if key in pair), ASKED[0])
+        reader.add(USER, as_text(pair.get(asked)), [PAIRS, str(n), asked])
+        reader.add(ASSISTANT, pair[reply], [PAIRS, str(n), reply])

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from omnitune.data.sources.base import Origin, Values
-from omnitune.data.sources.conversation import ASSISTANT, SYSTEM, USER, Reader
+from omnitune.data.sources.conversation import ASSISTANT, ROLES, SYSTEM, USER, Reader
 from omnitune.data.sources.native import is_ours
 from omnitune.data.sources.parts import (
     ForeignDialect,
@@ -17,11 +17,14 @@ from omnitune.data.sources.parts import (
     is_blank,
     kept,
 )
+from omnitune.data.sources.row_words import SYSTEMS
+from omnitune.data.sources.texts import add_transcript, is_transcript
 from omnitune.data.sources.writing import Said, Shown, Speech, typed
 from omnitune.media.registry import MEDIA
 
 MESSAGES, PROMPT = "messages", "prompt"
 COMPLETIONS = ("completion", "chosen", "response")
+PROMPTS = (PROMPT, "question", "instruction", "query", "input", "conversations")
 _LISTS = ("videos",)
 
 
@@ -59,6 +62,7 @@ class OpenAiDialect(ForeignDialect):
         reader = Reader(record, origin)
         reader.add(SYSTEM, record.get(SYSTEM), [SYSTEM])
         reader.add_all(record.get(MESSAGES), MESSAGES)
+        reader.join_media()
         return {**kept(record), **reader.native()}
 
     def foreign(self, record: Mapping[str, Any]) -> Values:
@@ -72,7 +76,7 @@ class TrlDialect(ForeignDialect):
 
     name = "trl"
     title = "TRL prompts and completions, or messages"
-    reads = (MESSAGES, PROMPT, *COMPLETIONS)
+    reads = (MESSAGES, *PROMPTS, *COMPLETIONS, *SYSTEMS)
 
     def recognises(self, records: Sequence[Values], file: Path) -> bool:
         """Whether all have a completion, or messages with typed parts and media beside them."""
@@ -88,11 +92,22 @@ class TrlDialect(ForeignDialect):
         if MESSAGES in record:
             reader.add_all(record[MESSAGES], MESSAGES)
             return {**kept(record), **reader.native()}
-        _add(reader, record, PROMPT, USER)
         key = first_filled(record, COMPLETIONS)
         if not key:
             raise origin.wrong(f'"{COMPLETIONS[0]}" is missing or empty, expected an answer')
-        _add(reader, record, key, ASSISTANT)
+        given = record[key]
+        if isinstance(given, str) and is_transcript(given):
+            add_transcript(reader, given)
+        elif _is_whole(given):
+            reader.add_all(given, key)
+        else:
+            asked = first_filled(record, PROMPTS)
+            if not asked:
+                raise origin.wrong(f'has "{key}" and nothing that it answers; expected "{PROMPT}"')
+            if system := first_filled(record, SYSTEMS):
+                reader.add(SYSTEM, record[system], [system])
+            _add(reader, record, asked, USER)
+            _add(reader, record, key, ASSISTANT)
         return {**kept(record), **reader.native()}
 
     def foreign(self, record: Mapping[str, Any]) -> Values:
@@ -118,8 +133,17 @@ def _has_completion(record: Values) -> bool:
     return PROMPT in record and any(key in record for key in COMPLETIONS)
 
 
+def _is_whole(given: Any) -> bool:
+    """Whether an answer is a conversation that begins with its question."""
+    first = given[0] if isinstance(given, list) and given else None
+    role = first.get("role", first.get("from")) if isinstance(first, dict) else None
+    return isinstance(role, str) and role.strip().casefold() in (*ROLES[USER], *ROLES[SYSTEM])
+
+
 def _add(reader: Reader, record: Values, key: str, role: str) -> None:
     given = record.get(key)
+    if isinstance(given, dict):
+        given = [given]
     if isinstance(given, list):
         reader.add_all(given, key, context_only=role == USER)
     elif not is_blank(given):

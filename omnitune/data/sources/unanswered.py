@@ -21,7 +21,8 @@ from omnitune.data.sources.manifest import PATHS
 from omnitune.data.sources.manifest import TEXTS as SPOKEN
 from omnitune.data.sources.parts import first_filled, media_key
 from omnitune.data.sources.readdressed import JSON, KEY
-from omnitune.data.sources.rows import ANSWERS, FILE, FILE_NAME, LABEL, LABELS, QUESTIONS, WORDS
+from omnitune.data.sources.row_words import ANSWERS, LABELS, QUESTIONS
+from omnitune.data.sources.rows import FILE, FILE_NAME, LABEL, WORDS
 from omnitune.data.sources.swift import PAIRS, QUERY, RESPONSE
 from omnitune.data.sources.typed import COMPLETIONS, MESSAGES, PROMPT
 from omnitune.media.registry import MEDIA

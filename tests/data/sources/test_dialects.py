@@ -208,6 +208,26 @@ FILES: list[tuple[str, list[Values], list[tuple[str, str]]]] = [
         [{"system": "0", "conversation": [{"human": "1", "assistant": "2"}]}],
         [("s", "0"), ("u", "1"), ("a", "2")],
     ),
+    (
+        "gemini",
+        [{"contents": [{"parts": [{"text": "a"}]}, {"role": "model", "parts": [{"text": "b"}]}]}],
+        [("u", "a"), ("a", "b")],
+    ),
+    (
+        "oasst",
+        [
+            {
+                "message_tree_id": "1",
+                "prompt": {
+                    **{"role": "prompter", "text": "a"},
+                    "replies": [{"role": "assistant", "text": "b"}],
+                },
+            }
+        ],
+        [("u", "a"), ("a", "b")],
+    ),
+    ("turns", [{"conversations": ["a", "b"]}], [("u", "a"), ("a", "b")]),
+    ("text", [{"text": "a", "url": "https://b"}], [("u", ""), ("a", "a")]),
     ("manifest", [{"audio_filepath": "a.wav", "text": "b"}], [("u", "[a.wav]"), ("a", "b")]),
     (
         "manifest",
@@ -414,7 +434,7 @@ WRONG: list[tuple[str, Values, str]] = [
     ("labelled", {"file": "a.png", "label": ""}, "no folder of a class"),
     ("labelled", {"file": "agent-pass.wav", "label": ""}, "no folder of a class"),
     ("labelled", {"file": "IMG_1000.png", "label": ""}, "no folder of a class"),
-    ("vqa", {"question": "a", "image_id": 7, "answers": ["b"]}, '"image_id" 7'),
+    ("vqa", {"question": "a", "question_type": "b", "answers": ["b"]}, '"image_id" null'),
     ("webdataset", {"__key__": "1", "mp4": "::/mp4", "txt": "b"}, "is a video"),
 ]
 

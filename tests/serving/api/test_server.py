@@ -40,7 +40,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def process(folder: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """The command in a process of its own, and its address."""
     command = [sys.executable, "-m", "omnitune.cli", "serve", "--ckpt_dir", str(folder)]
-    command += ["--port", "0", "--device", "cpu", "--max-upload-seconds", "1"]
+    command += ["--port", "0", "--device", "cpu", "--max-upload-seconds", "3"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ) as found:
         assert found.stdout
         line = found.stdout.readline()
