@@ -109,6 +109,7 @@ class RowStore:
                         _write_rows(file, rows, batches())
                     temporary.replace(path)
                 finally:
+                    release()
                     with suppress(OSError):
                         temporary.unlink()
         except OSError as error:
@@ -147,6 +148,13 @@ def can_keep(kind: Any) -> bool:
         return can_keep(kind.storage_type)
     inner = range(kind.num_fields)
     return not pa.types.is_dictionary(kind) and all(can_keep(kind.field(n).type) for n in inner)
+
+
+def release() -> None:
+    """Gives what decoding took back to the system: Arrow would keep it for the next time."""
+    import pyarrow as pa
+
+    pa.default_memory_pool().release_unused()
 
 
 def _place(name: str) -> Path:

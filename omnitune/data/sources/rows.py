@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from omnitune.config.settings import as_found, quoted
-from omnitune.data.choices import MOST_CHOICES, lettered
+from omnitune.data.choices import MOST_CHOICES
+from omnitune.data.options import option_at
 from omnitune.data.sources.base import Origin, Values
 from omnitune.data.sources.conversation import ASSISTANT, SYSTEM, USER, Reader
 from omnitune.data.sources.kinds import modality_of
@@ -28,7 +30,10 @@ from omnitune.data.sources.parts import (
 from omnitune.media.registry import MEDIA
 
 QUESTIONS = ("question", "prompt", "problem", "query")
-ANSWERS = ("answer", "multiple_choice_answer", "answers", "response", "solution", "target")
+ANSWERS = (
+    *("answer", "multiple_choice_answer", "answers", "response", "target"),
+    *("answerKey", "answer_key", "correct_choice_idx", "correct_answer", "solution"),
+)
 CHOICES = ("choices", "options")
 LABELS = ("label", "class", "category", "cls")
 # By kind of medium, what its words are called, and the task that they make.
@@ -212,27 +217,36 @@ def of_row(record: Values, media: dict[str, list[str]], origin: Origin) -> Value
 
 
 def _answered(record: Values, question: Any, key: str, origin: Origin) -> Values:
-    """The answer, as one of several choices where they are given.
-
-    The model is asked the question alone, so that choices are written below it if it lacks them.
-    """
-    value, choices = record[key], record.get(first_filled(record, CHOICES))
-    if isinstance(choices, dict):  # Arrow's: {"text": [...], "label": [...]}
-        choices = choices.get("text")
+    """The answer, as one of several choices where they are given."""
+    value, choices = record[key], _choices(record.get(first_filled(record, CHOICES)))
+    if isinstance(choices, dict):
+        return {"answer": as_text(value), "choices": choices}
     if not isinstance(choices, list) or not 1 < len(choices) <= MOST_CHOICES:
         # VQAv2 names the commonest answer beside those of all people; scores are held against all.
         several = _answer(record["answers"]) if isinstance(record.get("answers"), list) else {}
         return several | _answer(value)
     if isinstance(value, int) and not isinstance(value, bool):
-        if not 0 <= value < len(choices):
+        number = option_at(value, choices, question)
+        if not 0 <= number < len(choices):
             raise origin.wrong(f'"{key}" is {value}, but there are {len(choices)} choices')
-        value = choices[value]
-    texts = [as_text(choice) for choice in choices]
-    found = {"answer": as_text(value), "choices": texts}
-    if isinstance(question, str) and not all(str(text) in question for text in texts):
-        lines = (f"({letter}) {text}" for letter, text in lettered(texts))
-        found["question"] = "\n".join([question, *lines])
-    return found
+        value = choices[number]
+    return {"answer": as_text(value), "choices": [as_text(choice) for choice in choices]}
+
+
+def _choices(given: Any) -> Any:
+    """Choices as a list, or by their labels; text that is a list in Python's words, as MMMU's."""
+    if isinstance(given, str) and given.lstrip().startswith("["):
+        try:
+            return ast.literal_eval(given.strip())
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            return None
+    if not isinstance(given, dict) or not isinstance(given.get("text"), list):
+        return given if isinstance(given, list) else None
+    texts, labels = given["text"], given.get("label")  # Arrow's form of a list of structures
+    labels = labels if isinstance(labels, list) else []
+    if len(texts) < 2 or not len({*map(str, labels)}) == len(labels) == len(texts):
+        return texts
+    return {str(label): as_text(text) for label, text in zip(labels, texts, strict=True)}
 
 
 def _answer(value: Any) -> Values:
