@@ -35,6 +35,8 @@ class DerivedContainer(Container):
         """The copy of a file, made now if there is none; raises OSError, UserError."""
         found = [(part.resolve(), part.stat()) for part in self.parts(path)]
         says = [f"{part}/{stat.st_size}/{stat.st_mtime_ns}" for part, stat in found]
+        if beside := self.beside(path):
+            says.append(beside)
         name = hashlib.sha256("/".join([self.name, *says]).encode(errors="replace")).hexdigest()
         return keep(
             cache_folder(FOLDER),
