@@ -172,6 +172,16 @@ class Sample:
         kinds = [part.modality for part in self.context_parts]
         return len(set(kinds)) < len(kinds)
 
+    @property
+    def asked_alone_only(self) -> bool:
+        """Whether its independent questions are never joined: one would not be what it was.
+
+        In a conversation a medium stands once. A question that shows it amid its own words would
+        have a gap there, and one of several media would be counted in another order.
+        """
+        asked = (m.parts for m in self.messages if m.role == "user")
+        return self.shows_several_of_a_kind or any(map(_shows_within, asked))
+
     def split_turns(self) -> list[Sample]:
         """One sample a question, each with all that it is about and without the other questions.
 
@@ -236,6 +246,13 @@ class Sample:
         if self.independent_turns:
             return [(task, 1) for task in tasks]
         return [(self.task, len(tasks))]
+
+
+def _shows_within(parts: Sequence[ContentPart]) -> bool:
+    """Whether a medium, or what is told in its place, stands between words of a message."""
+    words = [n for n, part in enumerate(parts) if type(part) is Text and part.text.strip()]
+    within = range(words[0], words[-1]) if words else ()
+    return any(isinstance(parts[n], Media | Described | BackReference) for n in within)
 
 
 def _resolved(parts: Sequence[ContentPart]) -> tuple[ContentPart, ...]:

@@ -82,7 +82,11 @@ def taking_turns(path: Path) -> Iterator[None]:
     with path.open("ab") as file:
         with suppress(OSError):
             fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+        try:
+            yield
+        finally:  # closing alone would not do: a process that was forked meanwhile has it too
+            with suppress(OSError):
+                fcntl.flock(file, fcntl.LOCK_UN)
 
 
 def sync_folder(folder: Path) -> None:

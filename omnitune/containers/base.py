@@ -115,6 +115,10 @@ class Container(ABC):
         """The files (or folder) whose change changes the records."""
         return [path]
 
+    def beside(self, path: Path) -> str:
+        """Stands for what the records depend on beside the content of these files; "" for none."""
+        return ""
+
     def read_up_to(self, start: int, length: int) -> int:
         """Bytes of the file up to the end of a record, as far as the place tells them."""
         return start + length

@@ -1,7 +1,7 @@
 """The folder for what is made of other people's files and can be made again.
 
-``OMNITUNE_CACHE``, else ``omnitune`` in the user's folder for caches. Nothing is ever written
-beside a user's own data.
+``OMNITUNE_CACHE``, else ``omnitune`` in the user's folder for caches. ``OMNITUNE_CACHE_GB`` bounds
+each kind of copies in it. Nothing is ever written beside a user's own data.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from pathlib import Path
 
 from omnitune.sample import UserError
 
-LIMIT = 32 << 30  # bytes of copies that are kept; the longest unused go first
+LIMIT_GB = 32.0  # of copies of a kind that are kept; the longest unused go first
+FORGOTTEN = 86400.0  # seconds after which a temporary file has nobody who writes it
+BESIDE = (".tmp", ".lock")  # files of the folder that are no copies
 
 
 def cache_folder(name: str) -> Path:
@@ -25,11 +27,23 @@ def cache_folder(name: str) -> Path:
     return (Path(given) if given else usual / "omnitune") / name
 
 
-def keep(folder: Path, name: str, write: Callable[[Path], None], limit: int | None = LIMIT) -> Path:
+def cache_limit() -> int:
+    """Bytes of each kind of copies that are kept; raises UserError if the user's number is none."""
+    given = os.environ.get("OMNITUNE_CACHE_GB", "").strip()
+    try:
+        limit = float(given) if given else LIMIT_GB
+    except ValueError:
+        limit = -1.0
+    if not 0 <= limit < float("inf"):
+        raise UserError(f"OMNITUNE_CACHE_GB is {given!r}, expected a number of GB, such as 32")
+    return int(limit * 1e9)
+
+
+def keep(folder: Path, name: str, write: Callable[[Path], None], trimmed_here: bool = True) -> Path:
     """A file of the cache: as it is there, or as ``write`` makes it under a temporary name.
 
     Args:
-        limit: bytes of the folder's files; None: somebody else looks after that.
+        trimmed_here: keep the folder within its limit; else somebody else looks after that.
 
     Raises:
         UserError: it cannot be written.
@@ -57,8 +71,8 @@ def keep(folder: Path, name: str, write: Callable[[Path], None], limit: int | No
     finally:
         with suppress(OSError):  # it was never there
             temporary.unlink()
-    if limit is not None:
-        trim(folder, limit, path)
+    if trimmed_here:
+        trim(folder, cache_limit(), path)
     return path
 
 
@@ -68,21 +82,28 @@ def touch(path: Path) -> None:
         os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns))
 
 
-def trim(folder: Path, limit: int, spared: Path | None = None) -> None:
-    """Deletes files of a folder, the longest unused first, until the rest has no more bytes."""
-    files = []
-    for path in _files(folder):
+def trim(folder: Path, limit: int, spared: Path | None = None, unused: float = 0.0) -> int:
+    """Deletes files of a folder, the longest unused first, until the rest has no more bytes.
+
+    Args:
+        unused: seconds that a file must not have been used for; others stay, whatever they take.
+
+    Returns:
+        The bytes of the files that are left.
+    """
+    files, now = [], time.time()
+    for path in folder.rglob("*"):
         with suppress(FileNotFoundError):  # another process trims too
             stat = path.stat()
-            files.append((stat.st_atime_ns, stat.st_size, path))
+            if path.suffix == ".tmp" and now - stat.st_mtime > FORGOTTEN:
+                path.unlink()  # its process was killed
+            elif path.is_file() and path.suffix not in BESIDE:
+                files.append((stat.st_atime_ns, stat.st_size, path))
     total = sum(size for _, size, _ in files)
-    for _, size, path in sorted(files):
-        if total <= limit:
-            return
+    for used, size, path in sorted(files):
+        if total <= limit or now - used / 1e9 < unused:
+            break
         if path != spared:
             path.unlink(missing_ok=True)
             total -= size
-
-
-def _files(folder: Path) -> list[Path]:
-    return [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".tmp"]
+    return total

@@ -53,6 +53,10 @@ class ChosenContainer(Container):
         """As the other one has it."""
         return self.inner.parts(path)
 
+    def beside(self, path: Path) -> str:
+        """As the other one has it."""
+        return self.inner.beside(path)
+
     def read_up_to(self, start: int, length: int) -> int:
         """As the other one has it."""
         return self.inner.read_up_to(start, length)

@@ -44,6 +44,8 @@ class DerivedContainer(Container):
         """Stands for all that the copy is made of; raises OSError."""
         found = [(part.resolve(), part.stat()) for part in self.parts(path)]
         says = [f"{part}/{stat.st_size}/{stat.st_mtime_ns}" for part, stat in found]
+        if beside := self.beside(path):
+            says.append(beside)
         return "/".join([self.name, *says])
 
     def scan(self, path: Path) -> Iterator[tuple[int, int, Any]]:

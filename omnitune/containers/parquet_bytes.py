@@ -25,7 +25,7 @@ def marked_batches(file: Any, group: int) -> Iterator[Any]:
     schema, rows = file.schema_arrow, file.metadata.row_group(group)
     known = _known(file, group)
     paths = [file.schema.column(n).path for n in range(rows.num_columns) if n not in known]
-    wholes = {n for n, first in enumerate(_first_leaves(schema)) if first in known}
+    wholes = {n for n, first in enumerate(first_leaves(schema)) if first in known}
     wholes = {n for n in wholes if is_binary(schema.field(n).type)}
     if paths:
         batches = file.iter_batches(BATCH, row_groups=[group], columns=paths)
@@ -35,7 +35,7 @@ def marked_batches(file: Any, group: int) -> Iterator[Any]:
         sized = ((min(BATCH, rows.num_rows - start), iter(())) for start in starts)
     for count, columns in sized:
         made = []
-        for n, first in enumerate(_first_leaves(schema)):
+        for n, first in enumerate(first_leaves(schema)):
             field = schema.field(n)
             if n in wholes:
                 made.append(_constant_bytes(known[first], count))
@@ -50,7 +50,7 @@ def _known(file: Any, group: int) -> dict[int, bool]:
     """Leaves that are bytes of which it is known, without reading, that all or none are there."""
     schema, rows = file.schema_arrow, file.metadata.row_group(group)
     found: dict[int, bool] = {}
-    for n, first in enumerate(_first_leaves(schema)):
+    for n, first in enumerate(first_leaves(schema)):
         for leaf in _bytes_leaves(schema.field(n).type, first):
             column = rows.column(leaf)
             stats = column.statistics
@@ -81,7 +81,7 @@ def _bytes_leaves(kind: Any, first: int) -> list[int]:
     return leaves if others else []
 
 
-def _first_leaves(schema: Any) -> list[int]:
+def first_leaves(schema: Any) -> list[int]:
     """The number of the first leaf of each column."""
     firsts, at = [], 0
     for field in schema:

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
-from omnitune.containers.cache import LIMIT, cache_folder, keep, touch, trim
+from omnitune.containers.cache import cache_folder, cache_limit, keep, touch, trim
 from omnitune.containers.needs import optional
 from omnitune.sample import UserError
 
@@ -142,7 +142,7 @@ def _fetch(address: str, path: Path) -> None:
     with lock:  # two threads may want one file
         folder = Path(_root())
         name = str(Path(os.path.normpath(path)).relative_to(folder))
-        keep(folder, name, lambda temporary: _write(address, temporary), limit=None)
+        keep(folder, name, lambda temporary: _write(address, temporary), trimmed_here=False)
         size = path.stat().st_size
     with _GUARD:
         _LOCKS.pop(path, None)
@@ -150,7 +150,7 @@ def _fetch(address: str, path: Path) -> None:
         if _FETCHED[0] < TRIM_EVERY:
             return
         _FETCHED[0] = 0
-    trim(folder, LIMIT, path)
+    trim(folder, cache_limit(), path)
 
 
 def _write(address: str, file: Path) -> None:

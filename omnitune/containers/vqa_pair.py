@@ -42,6 +42,10 @@ class VqaPairContainer(DerivedContainer):
     suffixes = ()
     alone: ClassVar[bool] = False
 
+    def __init__(self) -> None:
+        # By questions, the number of the first picture and where all lie, as they were found last.
+        self._pictures: dict[tuple[str, int, int], tuple[Any, _Pictures]] = {}
+
     def recognises(self, head: bytes) -> bool:
         """Whether an object with a list of questions begins, and these have no answers."""
         head = head.lstrip(b"\xef\xbb\xbf \t\r\n")
@@ -57,6 +61,24 @@ class VqaPairContainer(DerivedContainer):
             if not self.alone:
                 raise
             return [path]
+
+    def beside(self, path: Path) -> str:
+        """Where the first picture lies: a copy joined before they were moved names old places."""
+        stat = path.stat()
+        version = str(path.absolute()), stat.st_size, stat.st_mtime_ns
+        first, pictures = self._pictures.get(version, (None, None))
+        if pictures is None or not (path.parent / pictures.path(first)).is_file():
+            try:
+                _, _, question = next(scan_list(path, QUESTIONS))
+                if PICTURE_ID not in question or PICTURE in question:
+                    return ""
+                first = question[PICTURE_ID]
+                pictures = _find_pictures(path, first)
+            except (UserError, StopIteration, TypeError):  # whoever joins them tells of it
+                return ""
+            self._pictures.clear()
+            self._pictures[version] = first, pictures
+        return pictures.path(first)
 
     def copy_name(self, path: Path) -> str:
         """A file of JSON lines."""

@@ -15,6 +15,7 @@ from omnitune.config.settings import nearest, quoted
 from omnitune.console import progress_bar
 from omnitune.data.converted_media import ConvertedMedia, names_of
 from omnitune.data.fields import FREE_KEYS, record_keys
+from omnitune.data.options import with_options
 from omnitune.data.place import Place
 from omnitune.data.reading import DataPlace, read_available
 from omnitune.data.record_writers import WRITERS, RecordWriter
@@ -270,7 +271,8 @@ class NativeReader:
             UserError: a medium that has to be copied cannot be read.
         """
         place, sample = self.source.place(number), self.source.sample(number)
-        values = dict(self._values(place))
+        # Where another format has no options, the question alone tells of them.
+        values = with_options(dict(self._values(place)))
         record = self._record(place, values)
         known = (*record_keys(Source(record.source)), *FREE_KEYS)
         values = {k: v for k, v in values.items() if k in known or k.startswith("_")}

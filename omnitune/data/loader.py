@@ -365,8 +365,7 @@ def ask(
     if at_most is not None and len(numbers) > at_most:
         chosen = draw if fresh else random.Random(f"{seed}/questions/{sample.id}")
         numbers = choose_questions(sample, at_most, chosen)
-    if sample.shows_several_of_a_kind:
-        # In a conversation tags would stand for nothing, and places be those of another order.
+    if sample.asked_alone_only:
         alone = sample.split_turns()
         return [alone[number] for number in numbers], numbers
     if together:

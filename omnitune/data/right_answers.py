@@ -72,6 +72,16 @@ def choices(
     return tuple(pairs)
 
 
+def check_number(fields: Fields, values: Mapping[str, Any], at: str) -> None:
+    """Refuses a number of an option that is not there; the others are answers by now."""
+    answer, given = values["answer"], values.get("choices")
+    if isinstance(answer, int) and not isinstance(answer, bool) and isinstance(given, list):
+        raise fields.wrong(
+            f'{at}"answer" is {answer}, but there are {len(given)} choices, and their numbers '
+            "begin with 0"
+        )
+
+
 def refuse_beside(fields: Fields, form: str) -> None:
     """Refuses these keys in a record whose answers stand in objects of their own."""
     for key in KEYS:

@@ -8,7 +8,7 @@ from pathlib import Path
 from omnitune.data.place import Place
 from omnitune.data.schema import Record
 from omnitune.data.sources.base import Dialect, Origin, Values
-from omnitune.sample import Sample, Text, UserError
+from omnitune.sample import Media, Sample, Text, UserError
 from omnitune.sources import Source
 
 # Paths that lead out of the new file's folder are told elsewhere.
@@ -38,6 +38,9 @@ def difference(native: Values, written: Values, dialect: Dialect, out: Path) -> 
             return f"other {what}"
     if before.independent_turns != after.independent_turns and before.num_questions > 1:
         return INDEPENDENT
+    shown = [[_places(one) for one in sample.split_turns()] for sample in (before, after)]
+    if shown[0] != shown[1]:
+        return "media in other places of the text"
     weights = [[m.weight for m in s.messages if m.role == "assistant"] for s in (before, after)]
     return "other weights of answers" if weights[0] != weights[1] else ""
 
@@ -56,6 +59,21 @@ def asked_alone(native: Values, name: str) -> list[Values]:
 
 def _sample(native: Values, out: Path) -> Sample:
     return Record(out, BACK, 0, native, Place(0, out, 0, 0, 0)).sample()
+
+
+def _places(sample: Sample) -> list[list[str]]:
+    """What the user says and shows, in order: each medium by its kind."""
+    told = []
+    for message in sample.messages:
+        if message.role == "user":
+            words: list[str] = []
+            for part in message.parts:
+                if isinstance(part, Media):
+                    words.append(f"\0{part.modality}")
+                elif isinstance(part, Text):
+                    words += part.text.split()
+            told.append(words)
+    return told
 
 
 def _said(sample: Sample, role: str) -> list[str]:

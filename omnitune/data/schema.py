@@ -11,6 +11,7 @@ from omnitune.config.settings import as_found, quoted
 from omnitune.data import right_answers
 from omnitune.data.content import Content
 from omnitune.data.fields import ANSWER_KEYS, PAIR_KEYS, TURN_KEYS, hint, record_keys
+from omnitune.data.options import with_options
 from omnitune.data.splits import by_content, mistaken
 from omnitune.data.tags import Placing, Turn, Written
 from omnitune.media.base import with_article
@@ -89,7 +90,8 @@ class Record(Content):
                 )
 
     def _turns(self) -> list[Turn]:
-        """The record's conversation."""
+        """The record's conversation; what is asked holds the options."""
+        values = with_options(self.values)
         given = [str(key) for key in ("messages", "qa", "answer") if key in self.values]
         if "answers" in self.values and not given:
             given = ["answer"]
@@ -102,11 +104,11 @@ class Record(Content):
                 '"messages", "qa" or "question" with "answer"'
             )
         if given == ["messages"]:
-            return self._check_roles(self._list("messages"))
+            return self._check_roles(self._list("messages", values))
         if given == ["answer"]:
-            return self._pair(self.values, "")
+            return self._pair(values, "")
         turns: list[Turn] = []
-        for n, pair in enumerate(self._list("qa")):
+        for n, pair in enumerate(self._list("qa", values)):
             self.check_keys(pair, PAIR_KEYS, f"pair {n + 1}: ")
             turns += self._pair(pair, f"pair {n + 1}: ")
         return turns
@@ -116,6 +118,7 @@ class Record(Content):
         if "answer" not in pair and "answers" in pair:
             pair = {**pair, "answer": right_answers.most_common(self, pair, at)}
         answer = self.required(pair, "answer", at)
+        right_answers.check_number(self, pair, at)
         asked = self.written(pair.get("question", ""), f'{at}"question"')
         given = self.written(answer, f'{at}"answer"')
         if not answer.strip():
@@ -186,8 +189,8 @@ class Record(Content):
             )
         return int(weight)
 
-    def _list(self, key: str) -> list[dict[str, Any]]:
-        items = self.values[key]
+    def _list(self, key: str, values: Mapping[str, Any]) -> list[dict[str, Any]]:
+        items = values[key]
         if not isinstance(items, list) or not items:
             raise self.wrong(
                 f'"{key}" is {as_found(items)}, expected a list of at least one object'

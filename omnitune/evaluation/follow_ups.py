@@ -94,9 +94,9 @@ def follow_ups(
 def _of_record(reader: SampleReader, sample: Sample, number: int) -> Iterator[FollowUp]:
     """None of those that do not fit, or whose answers are not compared to the letter.
 
-    Nor of a record with several media of a kind, whose questions are never joined.
+    Nor of a record whose questions are never joined.
     """
-    if sample.shows_several_of_a_kind:
+    if sample.asked_alone_only:
         return
     count = sample.num_questions
     for place, single in enumerate(sample.split_turns()):

@@ -148,7 +148,7 @@ def test_folders_and_patterns_of_a_file_system() -> None:
 
 def test_the_cache_is_bounded(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote, "TRIM_EVERY", 1)
-    monkeypatch.setattr(remote, "LIMIT", 1)
+    monkeypatch.setenv("OMNITUNE_CACHE_GB", "1e-9")
     paths = [place_of(f"{web.address}/data/images/{n}.png") for n in range(3)]
     for path in paths:
         ensure(path)

@@ -102,3 +102,26 @@ def test_json_lines_with_such_a_key_are_json_lines(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text('{"questions": ["a"]}\n{"questions": ["b"]}\n')
     assert container_of(path).name == "jsonl"
+
+
+def test_pictures_that_were_moved_are_found_in_their_new_place(tmp_path: Path) -> None:
+    """The joined copy is kept; the places of the pictures in it are not older than these."""
+    path = write(tmp_path / "data")
+    old = tmp_path / "data" / "images"
+    for number in (42, 7):
+        picture(old / f"COCO_val2014_{number:012d}.jpg")
+    container = container_of(path)
+    before = [value["image"] for _, _, value in container.scan(path)]
+    assert before[0].startswith("images/")
+    old.rename(tmp_path / "data" / "val2014")
+    for again in (container, type(container)()):
+        found = list(again.scan_contents(path))
+        assert [value["image"] for _, _, value, _ in found] == [
+            name.replace("images/", "val2014/") for name in before
+        ]
+        for start, length, value, content in found:
+            assert again.content(path, start, length) == content
+            assert again.value(content) == value
+    moved = (tmp_path / "data").rename(tmp_path / "elsewhere")
+    names = [v["image"] for _, _, v in container.scan(moved / path.name)]
+    assert all((moved / name).is_file() for name in names)

@@ -373,3 +373,50 @@ def test_further_right_answers_that_stay_behind_are_counted(
         main(["convert", str(tmp_path / "a.json"), str(tmp_path / "c.json"), "--to", "native"]) == 0
     )
     assert "does not say" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("to", ["native", "llava", "sharegpt", "alpaca", "openai", "trl", "swift"])
+def test_tags_amid_the_words_of_independent_questions_stay_there(tmp_path: Path, to: str) -> None:
+    data = tmp_path / "data"
+    (data / "images").mkdir(parents=True)
+    write_image(data / "images" / "0.png", 16, seed=0)
+    qa = [{"question": f"is <image> {word}?", "answer": "no"} for word in ("red", "blue")]
+    write_source(data, "image_text", [{"id": "a", "image": "0.png", "qa": qa, "split": "train"}])
+    out = data / f"{to}.{'jsonl' if to in ('openai', 'trl', 'swift') else 'json'}"
+    assert main(["convert", str(data), str(out), "--to", to, "--strict"]) == 0
+    found = [form for s in samples_of(out).values() for form in s.split_turns()]
+    shown = [
+        [p.text.strip() if isinstance(p, Text) else "" for p in form.messages[0].parts]
+        for form in found
+    ]
+    assert shown == [["is", "", "red?"], ["is", "", "blue?"]]
+
+
+def test_a_copy_of_a_vqa_pair_is_whole_wherever_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pictures that were moved after a first look, and the copy itself."""
+    monkeypatch.setenv("OMNITUNE_CACHE", str(tmp_path / "cache"))
+    data, out = tmp_path / "data", tmp_path / "new" / "copy.json"
+    old, new = data / "images", data / "val2014"
+    old.mkdir(parents=True)
+    asked = [{"image_id": n, "question": "what?", "question_id": n} for n in (1, 2)]
+    told = [{"question_id": n, "answers": [{"answer": "yes"}]} for n in (1, 2)]
+    head = {"data_subtype": "val2014"}
+    path = data / "v2_OpenEnded_mscoco_val2014_questions.json"
+    path.write_text(json.dumps({**head, "questions": asked}))
+    notes = data / "v2_mscoco_val2014_annotations.json"
+    notes.write_text(json.dumps({**head, "annotations": told}))
+    for n in (1, 2):
+        write_image(old / f"COCO_val2014_{n:012d}.png", 16, seed=n).rename(
+            old / f"COCO_val2014_{n:012d}.jpg"
+        )
+    assert len(samples_of(data)) == 2  # what is joined lies in the cache now
+    old.rename(new)
+    out.parent.mkdir()
+    command = ["convert", str(data), str(out), "--to", "native", "--copy-media", "--strict"]
+    assert main(command) == 0
+    moved = out.parent.rename(tmp_path / "elsewhere")
+    data.rename(tmp_path / "gone")
+    found = samples_of(moved / out.name).values()
+    assert [Path(m.path).is_file() for sample in found for m in sample.media] == [True, True]

@@ -15,6 +15,7 @@ from omnitune.data.mixture import Mixture
 from omnitune.data.packing import Shard, pack
 from omnitune.data.rounding import round_up
 from omnitune.data.schedule import SamplingSchedule, Segment
+from omnitune.data.schema import Record
 from omnitune.models.omni import OmniConfig, OmniModel
 from omnitune.sample import Media, Message, Sample, Text, UserError
 
@@ -342,3 +343,35 @@ def test_any_question_follows_any_other_in_a_conversation(tmp_path: Path) -> Non
         assert first.parts[:-1] == sample.context_parts
         assert not any(isinstance(part, Media) for message in rest for part in message.parts)
         assert [m.parts[-1] for m in one.messages[::2]] == [m.parts[-1] for m in one.messages[1::2]]
+
+
+@pytest.mark.parametrize(
+    ("questions", "alone"),
+    [
+        (("is <image> red?", "and <image> now?"), True),
+        (("how many?", "is <image> red?"), True),
+        (("is <image> red?", "how many?"), True),
+        (("<image> red?", "how many?"), False),
+        (("how many? <image>", "red? <image>"), False),
+        (("how many?", "red?"), False),
+    ],
+)
+def test_no_question_loses_the_place_of_a_medium_amid_its_words(
+    questions: tuple[str, ...], alone: bool
+) -> None:
+    """In a conversation the medium stands once, so that another question would have a gap."""
+    qa = [{"question": text, "answer": "yes"} for text in questions]
+    sample = Record(Path("data/x.json"), "image_text", 0, {"image": "a.png", "qa": qa}).sample()
+    assert sample.asked_alone_only == alone
+    words = [" ".join(text.split()) for text in questions]
+    seen = set()
+    for k in range(20):
+        forms = as_asked(sample, k, 0, 1.0)
+        seen.add(len(forms))
+        for form in forms if alone else ():
+            told = [
+                p.text.strip() if isinstance(p, Text) else "<image>" for p in form.messages[0].parts
+            ]
+            whole = " ".join(told)
+            assert whole in words or whole.removeprefix("<image> ") in words
+    assert seen == {2 if alone else 1}

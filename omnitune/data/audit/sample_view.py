@@ -179,7 +179,7 @@ def forms_of(sample: Sample) -> Iterator[tuple[str, Sample]]:
         return
     for n, single in enumerate(singles):
         yield f"question {n + 1} of {len(singles)}, alone", single
-    if not sample.shows_several_of_a_kind:
+    if not sample.asked_alone_only:
         yield "all questions as one conversation", sample
 
 

@@ -161,7 +161,8 @@ class Found:
     def rules(self) -> str:
         """Stands for what records are read by: the source's settings, dialect and splits."""
         splits = sorted((str(path), split) for path, split in self.splits.items())
-        return repr((self.source, self.dialect.name, self.dialect.title, splits))
+        beside = [said for path, container in self.files if (said := container.beside(path))]
+        return repr((self.source, self.dialect.name, self.dialect.title, splits, *beside))
 
     @property
     def line(self) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from omnitune.config.settings import as_found, quoted
 from omnitune.data.choices import lettered
+from omnitune.data.options import option_at
 from omnitune.data.sources.base import Origin, Values
 from omnitune.data.sources.conversation import ASSISTANT, SYSTEM, USER, Reader
 from omnitune.data.sources.kinds import modality_of
@@ -317,25 +318,20 @@ def _with_pictured(found: Values) -> Values:
 
 
 def _answered(record: Values, question: Any, key: str, origin: Origin) -> Values:
-    """The answer, as one of several choices where they are given.
-
-    The model is asked the question alone, so that choices are written below it if it lacks them.
-    """
+    """The answer, as one of several choices where they are given."""
     value, choices = record[key], choices_of(record)
+    texts = list(choices.values())
     if not choices:
         # VQAv2 names the commonest answer beside those of all people; scores are held against all.
         several = _answer(record["answers"]) if isinstance(record.get("answers"), list) else {}
         return several | _answer(value)
     if isinstance(value, int) and not isinstance(value, bool):
-        if not 0 <= value < len(choices):
+        number = option_at(value, texts, question)
+        if not 0 <= number < len(choices):
             raise origin.wrong(f'"{key}" is {value}, but there are {len(choices)} choices')
-        value = [*choices.values()][value]
-    usual_names = list(choices) == [letter for letter, _ in lettered([""] * len(choices))]
-    found = {"answer": as_text(value), "choices": [*choices.values()] if usual_names else choices}
-    if isinstance(question, str) and not all(text in question for text in choices.values()):
-        lines = (f"({letter}) {text}" for letter, text in choices.items())
-        found["question"] = "\n".join([question, *lines])
-    return found
+        value = texts[number]
+    usual_names = list(choices) == [letter for letter, _ in lettered(texts)]
+    return {"answer": as_text(value), "choices": texts if usual_names else choices}
 
 
 def _independent(record: Values, key: str, media: dict[str, list[str]], origin: Origin) -> Values:

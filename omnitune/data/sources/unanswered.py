@@ -13,6 +13,7 @@ from typing import Any
 from omnitune.containers.vqa_pair import ID as QUESTION_ID
 from omnitune.containers.vqa_pair import PICTURE_ID
 from omnitune.data import right_answers
+from omnitune.data.options import options_in, shown
 from omnitune.data.sources.alpaca import INSTRUCTION, OUTPUTS
 from omnitune.data.sources.base import Values
 from omnitune.data.sources.chats import TURNS
@@ -96,9 +97,12 @@ def _is_marked(item: Any) -> bool:
 
 
 def _unmarked(values: Any) -> Any:
-    """A question without its options, where it has the mark: that is none of them."""
+    """A question that holds its options, where it has the mark: that is none of them."""
     if not _is_marked(values):
         return values
+    question, choices = values.get("question", ""), options_in(values)
+    if choices and isinstance(question, str):
+        values = {**values, "question": shown(question, choices)}
     return {key: value for key, value in values.items() if key not in right_answers.KEYS}
 
 

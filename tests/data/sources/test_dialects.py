@@ -339,7 +339,7 @@ FILES: list[tuple[str, list[Values], list[tuple[str, str]]]] = [
     (
         "hf_dataset",
         [{"image": BYTES, "question": "q", "choices": ["x", "y"], "answer": 1}],
-        [("u", "[records.json::10+20/image/bytes]q\n(A) x\n(B) y"), ("a", "y")],
+        [("u", "[records.json::10+20/image/bytes]q\nA. x\nB. y"), ("a", "y")],
     ),
     (
         "webdataset",

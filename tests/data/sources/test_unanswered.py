@@ -63,7 +63,7 @@ FORMS: dict[str, tuple[Sequence[dict[str, Any]], Found]] = {
     ),
     "choices": (
         [{"question": "A or B?", "choices": ["x", "y"]}],
-        [("A or B?", "", "")],
+        [("A or B?\nA. x\nB. y", "", "")],
     ),
     "messages": (
         [{"messages": [user("1?"), assistant("a"), user("2?")]}, {"messages": [user("3?")]}],
