@@ -12,6 +12,7 @@ from typing import Any
 
 Record = dict[str, Any]
 ROWS = 1000  # of a row group
+SHARD = 10_000  # records of a shard: a million are a hundred shards
 
 
 def _json(path: Path, records: Iterable[Record]) -> None:
@@ -41,13 +42,18 @@ def _parquet(path: Path, records: Iterable[Record]) -> None:
 
 
 def _tar(path: Path, records: Iterable[Record]) -> None:
-    with tarfile.open(path, "w") as shard:
-        for n, record in enumerate(records):
-            content = json.dumps(record).encode()
-            member = tarfile.TarInfo(f"{n:08d}.json")
-            member.size = len(content)
-            shard.addfile(member, io.BytesIO(content))
-            shard.members = []  # type: ignore[attr-defined]  # else all of them stay in memory
+    """Shards beside each other, as people have them: ``name-000.tar`` and so on."""
+    rest = enumerate(records)
+    number = 0
+    while some := list(islice(rest, SHARD)):
+        with tarfile.open(path.with_name(f"{path.stem}-{number:03d}.tar"), "w") as shard:
+            for n, record in some:
+                content = json.dumps(record).encode()
+                member = tarfile.TarInfo(f"{n:08d}.json")
+                member.size = len(content)
+                shard.addfile(member, io.BytesIO(content))
+                shard.members = []  # type: ignore[attr-defined]  # else all stay in memory
+        number += 1
 
 
 WRITERS: dict[str, Callable[[Path, Iterable[Record]], None]] = {

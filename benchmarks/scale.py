@@ -122,11 +122,13 @@ def save_parts(folder: Path) -> None:
 def settings(folder: Path) -> SftConfig:
     """The run of a folder; samples of shards are none of the embedded layout."""
     shards = {f"{name}_shards": folder / SOURCES[name].file for name in WEIGHTS}
-    shards = {name: path.with_suffix(".tar") for name, path in shards.items()}
     own = {
-        name: {"path": str(path), "weight": WEIGHTS[name.removesuffix("_shards")]}
+        name: {
+            "path": str(path.with_name(f"{path.stem}-*.tar")),
+            "weight": WEIGHTS[name.removesuffix("_shards")],
+        }
         for name, path in shards.items()
-        if path.exists()
+        if any(path.parent.glob(f"{path.stem}-*.tar"))
     }
     where: dict[str, Any] = {"sources": own} if own else {"data_mix": DataMix(**WEIGHTS)}
     return SftConfig(

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from omnitune.config.commands import ConvertConfig
@@ -93,6 +93,7 @@ def test_an_answer_that_is_no_option_is_named(answer: Any, words: str) -> None:
         read({"question": "which?", "choices": COLORS, "answer": answer})
 
 
+@settings(deadline=None)
 @given(
     question=st.text(),
     options=st.lists(st.text(min_size=1).filter(str.strip), min_size=2, max_size=5),

@@ -40,6 +40,7 @@ class Checked:
         asked_N, said_N: hash of what the user says, and of all that is said.
         answers: how often each answer is given. given: how many there are.
         rates: number of a record, and the sampling rate that it says its media have.
+        asked_only: no record has an answer.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Checked:
     answers: Counter[str] = field(default_factory=Counter)
     given: int = 0
     rates: list[tuple[int, int]] = field(default_factory=list)
+    asked_only: bool = False
 
     @property
     def source(self) -> IndexedSource:

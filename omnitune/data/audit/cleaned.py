@@ -12,6 +12,7 @@ from omnitune.data.audit.validate import Checks, Validation, validate
 from omnitune.data.convert import NativeReader
 from omnitune.data.converted_media import ConvertedMedia
 from omnitune.data.reading import DataPlace
+from omnitune.data.sources.unanswered import without_marks
 from omnitune.sample import Media, UserError
 from omnitune.sources import SOURCES, Source
 from omnitune.storage import write_json, write_json_lines
@@ -104,7 +105,9 @@ def _records(own: Checked, left_out: set[Where], places: list[Where]) -> Iterato
         where = own.name, str(place.file), place.within + 1
         if where not in left_out:
             places.append(where)
-            yield {**reader.native(number, media), "id": source.sample(number).id}
+            record = reader.native(number, media)
+            record = without_marks(record) if own.asked_only else record
+            yield {**record, "id": source.sample(number).id}
 
 
 class _InPlace(ConvertedMedia):

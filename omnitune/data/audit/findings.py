@@ -18,6 +18,7 @@ REMARKS: Mapping[str, str] = {
     "maybe-long-media": "longer than --max-seconds; a model may refuse it",
     "other-script": "the answer has no letter of its language's script, only Latin ones",
     "empty-question": "the user says nothing and shows nothing",
+    "questions-only": "no record has an answer: the source can be answered, not trained",
     "split": "a split was set aside, or its name looks like a slip",
 }
 
@@ -81,6 +82,11 @@ class Findings:
         """Takes in a problem, unless it is passed over."""
         if problem.reason not in self.ignored:
             self.problems.append(problem)
+
+    def take(self, other: Findings) -> None:
+        """Takes in those of one source."""
+        self.problems += other.problems
+        self.records |= other.records
 
     @property
     def errors(self) -> list[Problem]:

@@ -21,11 +21,14 @@ from omnitune.data.audit.fingerprints import decode
 from omnitune.data.audit.looking import Looker
 from omnitune.data.audit.text_checks import TextChecks
 from omnitune.data.audit.truncation import ReadLimits, audit_source
-from omnitune.data.reading import DataPlace, locate_source, read_available, source_file
+from omnitune.data.reading import DataPlace, Located, locate_source, read_available, source_file
 from omnitune.data.reasons import media_reason, reason_of
 from omnitune.data.samples import IndexedSource
 from omnitune.sample import UserError
 from omnitune.sources import SOURCES
+
+# What means nothing where nothing is trained.
+PASSED_OVER = frozenset({"split", "unknown-split", "empty-answer"})
 
 
 @dataclass(frozen=True)
@@ -85,12 +88,13 @@ def validate(
     look = look or Looker(_key(held), checks.workers)
     fingerprints, broken, remarks = decode({c.name: c.held for c in held if c.held}, look)
     findings.media = sum(len(one.source.index.media_M3) for one in held)
+    trained = [one for one in held if not one.asked_only]
     rounds = [
         media_problems(held, broken, remarks),
         rate_problems(held),
-        repeated(held, fingerprints),
-        constant_answers(held),
-        overlaps(held, fingerprints),
+        repeated(trained, fingerprints),
+        constant_answers(trained),
+        overlaps(trained, fingerprints),
     ]
     if not checks.reading:
         rounds.append(long_problems(held, fingerprints, checks.max_seconds))
@@ -110,26 +114,68 @@ def _read(
 ) -> list[Checked]:
     """Reads the sources one by one."""
     texts = TextChecks(checks.reading.renderer if checks.reading else None)
-    located = {}
+    located: dict[str, Located] = {}
+    found: list[Checked] = []
     names = list(sources) if sources is not None else _present(data)
     if not names:
         read_available(data)  # says what is expected
+    refused: dict[str, UserError] = {}
     for name in names:
         findings.records[name] = 0
-        own, language = data.own.get(name, name), checks.languages.get(name, "")
         try:
-            located[name] = found = locate_source(data.folder, own, language=language)
-            if found.found:
-                findings.formats[name] = found.found.read_as
+            located[name] = _locate(data, checks, name)
         except UserError as error:
-            path = data.own[name].path if name in data.own else str(data.folder)
-            findings.add(Problem(name, _file_reason(str(error)), str(error), path))
+            refused[name] = error
     size = sum(file.path.stat().st_size for one in located.values() for file in one.files)
     with progress_bar("reading records (MB)", -(-size // 10**6)) as advance:
-        return [
-            read_checked(name, one, texts, findings, lambda n: advance(n / 1e6))
-            for name, one in located.items()
-        ]
+        for name in names:
+            own = Findings(findings.ignored)
+            one = None
+            if name in located:
+                try:
+                    one = read_checked(name, located[name], texts, own, lambda n: advance(n / 1e6))
+                except UserError as error:
+                    refused[name] = error
+            # A run's own sources are there to be trained, and answers that are empty were meant.
+            empty = any(problem.reason == "empty-answer" for problem in own.problems)
+            may_be_asked = sources is None and not (one and one.held) and not empty
+            asked = _read_questions(data, checks, name, texts) if may_be_asked else None
+            if asked:
+                one, own = asked
+            elif name in refused:
+                told = str(refused[name])
+                path = data.own[name].path if name in data.own else str(data.folder)
+                own.add(Problem(name, _file_reason(told), told, path))
+            findings.take(own)
+            if one:
+                found.append(one)
+                if one.located.found:
+                    findings.formats[name] = one.located.found.read_as
+    return found
+
+
+def _locate(data: DataPlace, checks: Checks, name: str, unanswered: bool = False) -> Located:
+    own, language = data.own.get(name, name), checks.languages.get(name, "")
+    return locate_source(data.folder, own, language=language, unanswered=unanswered)
+
+
+def _read_questions(
+    data: DataPlace, checks: Checks, name: str, texts: TextChecks
+) -> tuple[Checked, Findings] | None:
+    """A source as ``omnitune answer`` takes it, where no record that can be read has an answer."""
+    own = Findings(checks.ignored | PASSED_OVER)
+    try:
+        located = _locate(data, checks, name, unanswered=True)
+        found = read_checked(name, located, texts, own, lambda n: None)
+    except UserError:
+        return None
+    if found.held is None or {*found.answers} - {""}:
+        return None
+    found.asked_only = True
+    file = str(located.files[0].path)
+    told = f"{file}: questions only: can be answered (`omnitune answer`), not trained"
+    own.add(Problem(name, "questions-only", told, file))
+    return found, own
 
 
 def _file_reason(sentence: str) -> str:

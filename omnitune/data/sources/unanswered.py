@@ -84,6 +84,17 @@ def without_truth(native: Values) -> Values:
     return {**native, "messages": [*before, turns[-1]]}
 
 
+def without_marks(native: Values) -> Values:
+    """A record in our keys as its owner would write it: without any answer that is not there."""
+    found = {key: value for key, value in native.items() if key != "answer" or value != MARK}
+    if isinstance(found.get("qa"), list):
+        found["qa"] = [without_marks(pair) if _is_marked(pair) else pair for pair in found["qa"]]
+    turns = found.get("messages")
+    if isinstance(turns, list) and turns and _is_marked(turns[-1]):
+        found["messages"] = turns[:-1]
+    return found
+
+
 def bare(sample: Sample) -> Sample:
     """A sample without the mark: such an answer is empty."""
     if all(message.text != MARK for message in sample.messages):

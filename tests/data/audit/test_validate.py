@@ -468,3 +468,38 @@ def test_what_a_source_is_read_as_is_told(tmp_path: Path) -> None:
     findings = check(path).findings
     assert findings.as_json()["formats"] == {"a": "OpenAI messages (1 file, json)"}
     assert "a: 1 record, OpenAI messages (1 file, json)" in findings.lines()
+
+
+ASKED: dict[str, list[dict[str, Any]]] = {
+    "ours": [{"question": "1?"}, {"question": "2?"}],
+    "a row": [{"image": "a.png", "question": "1?"}],
+    "messages": [{"messages": [{"role": "user", "content": "1?"}]}],
+    "choices": [{"question": "1?", "choices": ["x", "y"]}] * 2,
+}
+
+
+@pytest.mark.parametrize("name", ASKED)
+def test_questions_alone_are_a_remark(tmp_path: Path, name: str) -> None:
+    """What `omnitune answer` takes is no error; its copy holds no answer either."""
+    write_image(tmp_path / "a.png", 16, seed=0)
+    path = tmp_path / "ask.jsonl"
+    path.write_text("".join(json.dumps(record) + "\n" for record in ASKED[name]))
+    found = check(path)
+    assert [one.reason for one in found.findings.problems] == ["questions-only"]
+    assert "can be answered" in found.findings.problems[0].what
+    write_clean(found, Checks(), tmp_path / "clean")
+    copy = (tmp_path / "clean" / "ask.jsonl").read_text()
+    assert copy.count("\n") == len(ASKED[name])
+    assert "answer" not in copy
+    assert main(["validate", str(path)]) == 0
+    assert main(["validate", str(path), "--strict"]) == 1
+    config = tmp_path / "run.json"
+    config.write_text(json.dumps({"sources": {"ask": {"path": str(path)}}}))
+    assert main(["validate", str(config)]) == 1  # it is there to be trained
+
+
+def test_some_answers_that_are_missing_stay_errors(tmp_path: Path) -> None:
+    path = tmp_path / "some.jsonl"
+    path.write_text(json.dumps(record(1)) + "\n" + json.dumps({"question": "?"}) + "\n")
+    [one] = check(path).findings.errors
+    assert one.record == 2
