@@ -19,7 +19,7 @@ from omnitune.sample import UserError
 
 # Keys that others put a list of records under.
 LISTS = (
-    *("data", "questions", "annotations", "images", "records", "samples", "examples", "items"),
+    *("data", "questions", "annotations", "annotation", "images", "records", "samples", "examples", "items"),
     *("rows", "entries", "instances"),
 )
 LOOKED_AT = 3  # values by which an object of records is known
