@@ -54,7 +54,7 @@ class SoundRowsDialect(ForeignDialect):
 
     name = "sound_rows"
     title = "rows of a sound and words"
-    reads = (*_FILES, *_WORDS, CAPTION, *_ASKED, _LANGUAGE, "task", "start", "end")
+    reads = (*_FILES, *_WORDS, CAPTION, *_ASKED, _LANGUAGE, "task", "id", "key")
 
     def recognises(self, records: Sequence[Values], file: Path) -> bool:
         """Whether all name a file of a sound, have words, and no other dialect's keys."""
