@@ -91,7 +91,7 @@ def check_unread(folder: Path, files: Iterable[Path]) -> None:
         UserError: a text names sounds and something of each, in no form that is known.
     """
     stems = {PurePosixPath(path).stem for path in sounds_below(folder).paths}
-    texts = (path for path in files if path.name.lower().endswith(TEXTS))
+    texts = (path for path in files if stems and path.name.lower().endswith(TEXTS))
     for path in islice(texts, MOST):
         if path.name.partition(".")[0] in stems or _says_more(path, stems):
             raise UserError(

@@ -24,6 +24,7 @@ from omnitune.data.splits import SPLIT
 from omnitune.sample import UserError
 
 LOOKED_AT = 20  # lines by which a list is known
+SEVERAL = 4  # lines from which one value again and again is noticed
 ENOUGH = 0.5  # share of them whose sounds have to be there
 ALIKE = 0.5  # of two columns of words, above which the second is the first, normalised
 SUFFIXES = (".txt", ".csv", ".tsv", ".trn", ".data", ".lst", ".list")
@@ -165,6 +166,12 @@ def _words(path: Path, rows: list[list[str]], name: int) -> int:
                 f"{path}: its fields {first + 1} and {column + 1} both hold words, and other ones "
                 f"({shown}, ...); write a table with the columns file_name and text"
             )
+    if _repeated(columns[told[-1]]):
+        raise UserError(
+            f"{path}: its field {told[-1] + 1} holds the same for many sounds "
+            f"({quoted(rows[0][told[-1]])}), so that it may be a class, and no words; write a "
+            "table with the columns file_name and label, or text"
+        )
     if _interleaved(columns[told[-1]]):
         raise UserError(
             f"{path}: its words stand between their pinyin ({quoted(rows[0][told[-1]])}); write a "
@@ -180,6 +187,12 @@ def _is_words(column: Sequence[str]) -> bool:
     spelt = all(" | " in value or value.endswith(" |") for value in filled)
     others = all(_NUMBER.fullmatch(value) or "://" in value for value in filled)
     return letters and not persons and not spelt and not others
+
+
+def _repeated(column: Sequence[str]) -> bool:
+    """Whether a field holds few values again and again, as classes are."""
+    single = all(len(value.split()) == 1 for value in column if value)
+    return single and len(column) >= SEVERAL and 2 * len(set(column)) <= len(column)
 
 
 def _interleaved(column: Sequence[str]) -> bool:

@@ -41,8 +41,7 @@ class Beside(NamedTuple):
 def layout_of_sidecars(folder: Path, files: Iterable[Path]) -> Layout | None:
     """The layout of sounds with texts beside them; None if most have none."""
     sounds = sounds_below(folder)
-    texts = _texts(files)
-    if not sounds.paths or not texts:
+    if not sounds.paths or not (texts := _texts(files)):
         return None
     found = _pairs(folder, sounds, texts)
     alone = len(sounds.paths) - len(found)

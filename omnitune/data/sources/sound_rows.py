@@ -25,9 +25,11 @@ from omnitune.data.sources.parts import (
     first_filled,
     kept,
     located,
+    media_key,
     one_of,
     refuse_videos,
 )
+from omnitune.media.registry import MEDIA
 
 # Keys that name a sound if its file's name says so; of words; and of others beside them.
 _FILES = (*PATHS, "path", "wav_filename", "source")
@@ -54,7 +56,7 @@ class SoundRowsDialect(ForeignDialect):
 
     name = "sound_rows"
     title = "rows of a sound and words"
-    reads = (*_FILES, *_WORDS, CAPTION, *_ASKED, _LANGUAGE, "task", "start", "end")
+    reads = (*_FILES, *_WORDS, CAPTION, *_ASKED, _LANGUAGE, "task", "id", "key")
 
     def recognises(self, records: Sequence[Values], file: Path) -> bool:
         """Whether all name a file of a sound, have words, and no other dialect's keys."""
@@ -114,7 +116,8 @@ def _words(file: str) -> tuple[str, ...]:
 def _is_ours(record: Values) -> bool:
     key = _file(record)
     held = not isinstance(record.get(AUDIO, ""), str)  # the sound itself, and no path
-    if not key or held or is_manifest(record) or not _OTHERS.isdisjoint(record):
+    more = any(media_key(record, medium) for medium in MEDIA.values() if medium.name != AUDIO)
+    if not key or held or more or is_manifest(record) or not _OTHERS.isdisjoint(record):
         return False
     told: Any = first_filled(record, (*_words(key), CAPTION))
     return bool(told) and isinstance(as_text(record[told]), str)

@@ -77,7 +77,7 @@ def table_of_sounds(path: Path, root: Path | None = None) -> SoundTable | None:
         if not delimiter:
             return None
         rows = list(islice(_rows(path, delimiter), LOOKED_AT))
-    except (UserError, OSError, csv.Error):
+    except (UserError, OSError, csv.Error, UnicodeDecodeError):
         return None
     told = _told(rows[0]) if rows else {}
     if not told.keys() & {"answer", CAPTION}:
@@ -112,23 +112,28 @@ def _rows(path: Path, delimiter: str) -> Iterator[dict[str, str]]:
 
     Raises:
         OSError, csv.Error: it cannot be read.
-        UserError: it is no UTF-8 text, or a row has another number of fields.
+        UnicodeDecodeError: it is no UTF-8 text.
+        UserError: a row has another number of fields.
     """
-    lines = (line + "\n" for _, line in text_lines(path))
     # Where tabs or bars part the fields, a quote is a sign like any other.
     plain = delimiter not in ",;"
-    reader = csv.reader(lines, delimiter=delimiter, quotechar=None if plain else '"', strict=True)
     names: list[str] = []
-    for row in reader:
-        if not names:
-            names = [name.strip() or f"column {n}" for n, name in enumerate(row, 1)]
-            continue
-        if len(row) != len(names):
-            raise UserError(
-                f"{path}: a row has {len(row)} fields and the header {len(names)} (near line "
-                f"{reader.line_num}: {', '.join(row)[:60]}); give every row all its fields"
-            )
-        yield dict(zip(names, row, strict=True))
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(
+            file, delimiter=delimiter, quotechar=None if plain else '"', strict=True
+        )
+        for row in reader:
+            if not any(row):
+                continue
+            if not names:
+                names = [name.strip() or f"column {n}" for n, name in enumerate(row, 1)]
+                continue
+            if len(row) != len(names):
+                raise UserError(
+                    f"{path}: line {reader.line_num} has {len(row)} fields and the header "
+                    f"{len(names)} ({', '.join(row)[:60]}); give every row all its fields"
+                )
+            yield dict(zip(names, row, strict=True))
 
 
 def _told(row: Mapping[str, str]) -> dict[str, Sequence[str]]:
@@ -169,8 +174,8 @@ def records_of_table(form: SoundTable, folder: str, path: Path) -> Iterator[Valu
             if SPLIT not in record and (split := form.sounds.splits.get(found)):
                 record[SPLIT] = split
             yield record | _learnt(row, form.told)
-    except csv.Error as error:
-        raise UserError(f"{path}: is no table ({error}); write it anew as CSV") from None
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: is no table ({error}); write it anew as CSV in UTF-8") from None
 
 
 def _learnt(row: Mapping[str, str], told: Mapping[str, Sequence[str]]) -> Values:

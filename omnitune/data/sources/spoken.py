@@ -29,6 +29,7 @@ from omnitune.data.sources.sounds import sounds_below
 from omnitune.sample import UserError
 
 MOST = 2_000  # texts of a folder that are looked at
+FEW = 20  # those of one without sounds, which may lie beside it
 
 
 def layout_of_spoken(folder: Path, files: Sequence[Path]) -> Layout | None:
@@ -46,14 +47,16 @@ def layout_of_spoken(folder: Path, files: Sequence[Path]) -> Layout | None:
             return found
     if found := layout_of_fairseq(files):
         return found
-    segments = [found for path in files if (found := layout_of_segments(path))]
+    stems = {PurePosixPath(path).stem for path in sounds_below(folder).paths}
+    objects = [path for path in files if path.suffix == ".json" and path.stem not in stems]
+    segments = [found for path in objects[:MOST] if (found := layout_of_segments(path))]
     if len(segments) == 1:
         return segments[0]
     if found := layout_of_sidecars(folder, files):
         return found
-    stems = {PurePosixPath(path).stem for path in sounds_below(folder).paths}
     texts = [p for p in files if may_list(p) and p.name.partition(".")[0] not in stems]
-    return layout_of_lists(folder, [path for path in texts[:MOST] if not _is_known(path)])
+    texts = texts[: MOST if stems else FEW]
+    return layout_of_lists(folder, [path for path in texts if not _is_known(path)])
 
 
 def layout_of_spoken_file(path: Path) -> Layout | None:

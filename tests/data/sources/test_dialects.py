@@ -274,6 +274,11 @@ FILES: list[tuple[str, list[Values], list[tuple[str, str]]]] = [
         [("u", "[a.flac]"), ("a", "b")],
     ),
     (
+        "hf_dataset",
+        [{"image": "a.png", "path": "a.wav", "text": "b"}],
+        [("u", "[a.png]"), ("a", "b")],
+    ),
+    (
         "alpaca",
         [{"instruction": "q", "input": "", "audio_id": "a.flac", "output": "b"}],
         [("u", "[a.flac]q"), ("a", "b")],

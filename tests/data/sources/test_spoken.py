@@ -334,6 +334,13 @@ REFUSED: dict[str, tuple[dict[str, str], str]] = {
         {"a1.wav": "", "transcript.txt": "a1.wav|医者は探り|isha wa|1.0\n"},
         "both hold words, and other ones",
     ),
+    "classes in a list": (
+        {
+            **{f"audio/b{n}.wav": "" for n in range(4)},
+            "meta.txt": "".join(f"audio/b{n}.wav\tbeach\n" for n in range(4)),
+        },
+        "may be a class, and no words",
+    ),
     "sounds without words": (
         {"1/a.flac": "", "1/a.json": '{"speaker": "1", "snr": 3}'},
         "has no words of its sound",
@@ -384,6 +391,12 @@ def test_folders_are_classes_if_the_user_says_so(tmp_path: Path) -> None:
 def test_a_sound_that_is_not_there_is_not_left_out(tmp_path: Path) -> None:
     put(tmp_path, {"wavs/L1.wav": "", "metadata.csv": "L1|one|one\nL2|two|two\n"})
     assert [Path(path).name for path, *_ in read(tmp_path)] == ["L1.wav", "L2.wav"]
+
+
+def test_the_last_field_of_a_table_may_be_empty(tmp_path: Path) -> None:
+    rows = 'id\ttext\taccent\nx1\tsaid "so\t\n'
+    [(_, answer, _, _)] = read(put(tmp_path, {"a/x1.ogg": "", "asr_dev.tsv": rows}))
+    assert answer == 'said "so'
 
 
 def test_a_header_is_no_sound(tmp_path: Path) -> None:
