@@ -19,8 +19,8 @@ from omnitune.sample import UserError
 
 # Keys that others put a list of records under.
 LISTS = (
-    *("data", "questions", "annotations", "annotation", "images", "records", "samples", "examples", "items"),
-    *("rows", "entries", "instances"),
+    *("data", "questions", "annotations", "annotation", "images", "records", "samples"),
+    *("examples", "items", "rows", "entries", "instances"),
 )
 LOOKED_AT = 3  # values by which an object of records is known
 SHOWN = 8  # keys in an error
