@@ -39,6 +39,11 @@ def read_part(path: Path, kind: str) -> dict[str, Any]:
     """Reads a checkpoint and checks that it is of the kind that is asked for."""
     values = read_checkpoint(path, MADE_BY.get(kind, ""))
     if values.get("kind") != kind:
+        if kind == "omni" and {"optimizer", "step"} <= values.keys():
+            raise UserError(
+                f"{path}: is the state of a run at step {values['step']}, from which only "
+                "`--resume` goes on; the model is in the omni.pt that the run writes at its end"
+            )
         found = values.get("kind", "no kind of omnitune's")
         raise UserError(f"{path}: is a checkpoint of kind {found!r}, expected {kind!r}")
     return values

@@ -64,6 +64,8 @@ def answer_data(config: AnswerConfig) -> int:
     require_model(config.ckpt_dir)
     if config.out.is_dir():
         raise UserError(f"{config.out}: is a folder; give --out a file")
+    if config.out.exists() and config.data.exists() and config.out.samefile(config.data):
+        raise UserError(f"{config.out}: holds the questions; give --out another file")
     if is_batch(config.data):
         return _answer_batch(config)
     available = read_available(DataPlace.to_answer(config.data, config.prompt))

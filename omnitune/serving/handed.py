@@ -156,6 +156,7 @@ def check_sampling(sampling: Sampling) -> None:
     ):
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         if not is_number or not least <= value <= most:
-            raise UserError(f"{name} is {value!r}, expected a number from {least:g} to {most:g}")
+            up_to = "" if most == float("inf") else f" to {most:g}"
+            raise UserError(f"{name} is {value!r}, expected a number from {least:g}{up_to}")
     if not isinstance(sampling.seed, int | str | None):
         raise UserError(f"seed is {sampling.seed!r}, expected a whole number")

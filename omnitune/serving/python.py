@@ -157,7 +157,12 @@ class ChatModel:
         Args:
             sound: path, bytes, or samples at 16 kHz.
             prompt: the request; by default the one that the model was taught.
+
+        Raises:
+            UserError: there is no sound, or it cannot be read.
         """
+        if sound is None:  # a chat would go on without it, and the model make up words
+            raise UserError("sound is None, expected a path, the bytes of a file, or samples")
         kind = min(task_of_model(TRANSCRIPTION, self.media).media or ())
         return self.chat(
             prompt or self.transcription_prompt, max_new_tokens=max_new_tokens, **{kind: sound}
@@ -190,8 +195,8 @@ def load_model(ckpt_dir: str | os.PathLike[str], device: str | torch.device = "a
     """Loads a model to talk to.
 
     Args:
-        ckpt_dir: output folder of a run, ``omni.pt``, the checkpoint of a step, or a folder that
-            ``omnitune export`` wrote.
+        ckpt_dir: output folder of a run, its ``omni.pt``, or a folder that ``omnitune export``
+            wrote.
         device: ``cpu``, ``cuda``, ``cuda:1``, or ``auto``: a GPU if there is one.
 
     Raises:
@@ -211,6 +216,8 @@ def _device(name: str | torch.device) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
+        if device.type not in ("cpu", "cuda"):
+            raise TypeError(name)
     except (RuntimeError, TypeError):
         raise UserError(f'device is {name!r}, expected "auto", "cpu" or "cuda"') from None
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():

@@ -216,6 +216,11 @@ def test_other_formats(folder: Path, tmp_path: Path) -> None:
 def test_mistakes(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(folder, tmp_path / "a.jsonl", "--split", "nothing") == 2
     assert "no samples in the split 'nothing'; there: test, train" in capsys.readouterr().err
+    data = folder / "lines.jsonl"
+    before = data.read_bytes()
+    assert run(folder, data, "--overwrite", data=str(data)) == 2
+    assert "holds the questions; give --out another file" in capsys.readouterr().err
+    assert data.read_bytes() == before
     assert run(folder, tmp_path) == 2
     assert "is a folder; give --out a file" in capsys.readouterr().err
     assert run(folder, tmp_path / "a.jsonl", data="gone.json") == 2

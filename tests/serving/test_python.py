@@ -211,16 +211,29 @@ def test_what_is_no_model(folder: Path, tmp_path: Path) -> None:
     for path, said in given:
         with pytest.raises(UserError, match=said):
             load_model(path)
-    for device in ("tpu", "cuda:99"):
+    for device in ("tpu", "cuda:99", "mps"):
         with pytest.raises(UserError, match="device is"):
             load_model(folder, device)
 
 
-def test_one_step_of_a_run(model: ChatModel, folder: Path, tmp_path: Path) -> None:
-    step = tmp_path / "omni_step_5.pt"
-    step.write_bytes((folder / "omni.pt").read_bytes())
-    answer = load_model(str(step), torch.device("cpu")).chat("hello", stop=None, max_new_tokens=9)
+def test_the_file_of_a_model(model: ChatModel, folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "other.pt"
+    path.write_bytes((folder / "omni.pt").read_bytes())
+    answer = load_model(str(path), torch.device("cpu")).chat("hello", stop=None, max_new_tokens=9)
     assert answer == model.chat("hello", max_new_tokens=9)
+
+
+def test_one_step_of_a_run_is_no_model(tmp_path: Path) -> None:
+    torch.save({"step": 5, "optimizer": {}, "model": {}}, tmp_path / "omni_step_5.pt")
+    with pytest.raises(UserError, match=r"a run at step 5.*the model is in the omni\.pt"):
+        load_model(tmp_path / "omni_step_5.pt")
+
+
+def test_a_transcript_needs_a_sound(model: ChatModel) -> None:
+    with pytest.raises(UserError, match="sound is None, expected a path"):
+        model.transcribe(None)
+    with pytest.raises(UserError, match=r"max_new_tokens is 0, expected a number from 1$"):
+        model.chat("hello", max_new_tokens=0)
 
 
 def test_the_package_names_them() -> None:
