@@ -58,12 +58,18 @@ def _room(device: torch.device) -> float:
 
 
 def shard(
-    model: nn.Module, device: torch.device, sizes: tuple[int, int], cpu_offload: bool = False
+    model: nn.Module,
+    device: torch.device,
+    sizes: tuple[int, int],
+    cpu_offload: bool = False,
+    fill: Callable[[], None] = lambda: None,
 ) -> None:
     """Divides a model's weights in place.
 
     Args:
         sizes: ranks that share the weights once, and how often they are held.
+        fill: called when all is divided, and before a weight is used: gives values to those that
+            have none.
     """
     count, copies = sizes
     shape, names = (
@@ -89,6 +95,7 @@ def shard(
     cast(FSDPModule, model).set_reduce_scatter_unused_params(True)
     setattr(model, _TOUCH, lambda: None)
     register_fsdp_forward_method(model, _TOUCH)
+    fill()
     # Memory of gathered weights is made at first use, which must not be where nothing is recorded
     # for a backward pass.
     with gathered_root(model):

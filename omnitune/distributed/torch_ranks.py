@@ -24,7 +24,7 @@ from torch.nn.parallel import DistributedDataParallel
 from omnitune.config.dealing import dealing
 from omnitune.config.parallel import OfFirstRank, ParallelSettings, own_rank, world_size
 from omnitune.data.packing import Shard
-from omnitune.distributed import sharding
+from omnitune.distributed import filling, sharding
 from omnitune.distributed.meeting import meet
 from omnitune.distributed.protocol import Share, Sums
 from omnitune.distributed.watch import HangError, Watch, store
@@ -34,6 +34,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 PATIENCE = timedelta(days=7)
 FIRST_MEETING = timedelta(minutes=5)
+THINKER = "thinker"  # the part of a model that rank 0 alone may hold
 
 
 class TorchRanks:
@@ -95,14 +96,26 @@ class TorchRanks:
         return self.rank == 0 or self.sharded
 
     def prepare(self, model: nn.Module) -> None:
-        """Divides the model among the ranks, where that was asked for or it does not fit."""
-        mode = self.settings.mode
+        """Divides the model among the ranks, where that was asked for or it does not fit.
+
+        Weights that rank 0 alone holds come to the others, of a divided model the share of each.
+        """
+        mode, offload = self.settings.mode, self.settings.cpu_offload
         if mode == "auto":
             mode = self.share("ddp" if sharding.fits(model, self.device) else "fsdp")
+        hollow = self.any(filling.is_hollow(model))
         if mode == "fsdp":
             sizes = self.settings.grid(self.world_size)
-            sharding.shard(model, self.device, sizes, self.settings.cpu_offload)
+            values = filling.take_out(model.get_submodule(THINKER)) if hollow else {}
+            kept_on = torch.device("cpu") if offload else self.device
+
+            def fill() -> None:
+                filling.fill_divided(model, THINKER, values, self.device, kept_on, self.send)
+
+            sharding.shard(model, self.device, sizes, offload, fill if hollow else lambda: None)
             self.sharded, self.shards = True, sizes[0]
+        elif hollow:
+            filling.fill_whole(model.get_submodule(THINKER), self.device, self.send)
 
     def begin(self, step: int) -> None:
         """Notes that a step begins."""
@@ -275,8 +288,8 @@ class TorchRanks:
     @torch.no_grad()
     def send(self, tensors: Sequence[Tensor]) -> None:
         """Writes rank 0's values into the others' tensors."""
-        group = self._steps if self.device.type == "cuda" else self._patient
         for tensor in tensors:
+            group = self._steps if tensor.is_cuda else self._patient
             sent = tensor.contiguous()
             with self.watch("weights of rank 0", patient=True):
                 dist.broadcast(sent, src=0, group=group)
