@@ -100,7 +100,8 @@ class TorchRanks:
 
         Weights that rank 0 alone holds come to the others, of a divided model the share of each.
         """
-        mode, offload = self.settings.mode, self.settings.cpu_offload
+        mode, gpu = self.settings.mode, self.device.type == "cuda"
+        offload = self.settings.cpu_offload and gpu  # a processor's weights are there already
         if mode == "auto":
             mode = self.share("ddp" if sharding.fits(model, self.device) else "fsdp")
         hollow = self.any(filling.is_hollow(model))
