@@ -298,14 +298,21 @@ class TorchRanks:
                 tensor.copy_(sent)
 
     def make_whole(self, model: nn.Module) -> bool:
-        """Gathers a divided model, on each rank that has room for it."""
+        """Gathers a divided model, on each rank that has room for it.
+
+        Where rank 0's device has none either it is gathered in the machine's memory, and scored
+        there: slowly, but the run ends.
+        """
         self._replica = None
         if not self.sharded:
             return True
         everywhere = self.share(sharding.fits_whole(model, self.device))
-        sharding.gather_for_good(model, keep=everywhere or self.rank == 0)
-        if everywhere or self.rank == 0:
-            nn.Module.to(model, self.device)
+        keep, device = everywhere or self.rank == 0, self.device
+        if not everywhere and not sharding.fits_whole(model, device, sharding.ALONE):
+            device = torch.device("cpu")
+        sharding.gather_for_good(model, keep, device)
+        if keep:
+            nn.Module.to(model, device)
         self.sharded, self.shards = False, 1
         return everywhere
 
