@@ -32,7 +32,7 @@ import torch
 
 from benchmarks import chaos_disk
 from benchmarks.chaos_home import config_of, make_home
-from benchmarks.chaos_outcome import damage, newest_step, outcome, read_step, same
+from benchmarks.chaos_outcome import damage, difference, newest_step, outcome, read_step
 from benchmarks.chaos_ranks import TORCHRUN, ChaosError, Job, start
 from omnitune.config.parallel import Mode
 from omnitune.data import index
@@ -195,9 +195,8 @@ class Chaos:
     def compare(self, run: Disturbed) -> None:
         """Raises a ChaosError where a run's end differs from the undisturbed one's."""
         one, other = outcome(self.home / f"straight-{run.mode}"), outcome(run.out)
-        for key, value in one.items():
-            if not same(value, other[key]):
-                raise ChaosError(f"{run.name}: {key} differs from the undisturbed run's")
+        if found := difference(other, one):
+            raise ChaosError(f"{run.name} does not end as the undisturbed run: {found}")
         self.finished[run.mode] += 1
         print(f"{run.name}: ended bit for bit as the undisturbed run", flush=True)
 

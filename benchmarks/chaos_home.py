@@ -125,6 +125,9 @@ def config_of(
         bad_samples="skip",
         max_bad_samples=0.5,
         keep_best=None if mode == "fsdp" else "loss",
+        # A run that goes on without room for its best checkpoint does not keep it, so it ends
+        # otherwise than an undisturbed one; one that stops scores again, and keeps it then.
+        on_full_disk="go_on" if mode == "fsdp" else "stop",
         probe_questions=1,
         epoch_questions=2,
         parallel={"mode": mode, "timeout": timeout},

@@ -75,12 +75,21 @@ def without_clock(value: Any) -> Any:
     return [without_clock(v) for v in value] if isinstance(value, list) else value
 
 
+def difference(one: Any, other: Any, place: str = "") -> str:
+    """Where nested values first differ, and how; "" where they are equal, tensors bit for bit."""
+    if isinstance(one, dict) and isinstance(other, dict) and one.keys() == other.keys():
+        places = ((f"{place}.{key}", value, other[key]) for key, value in one.items())
+    elif isinstance(one, list | tuple) and isinstance(other, list | tuple):
+        if len(one) != len(other):
+            return f"{place}: {len(one)} entries, not {len(other)}"
+        places = ((f"{place}[{n}]", *pair) for n, pair in enumerate(zip(one, other, strict=True)))
+    elif isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
+        return "" if torch.equal(one, other) else f"{place}: tensors of {tuple(one.shape)}"
+    else:
+        return "" if one == other else f"{place}: {str(one)[:200]}, not {str(other)[:200]}"
+    return next((found for p, a, b in places if (found := difference(a, b, p))), "")
+
+
 def same(one: Any, other: Any) -> bool:
     """Whether nested values are equal, tensors bit for bit."""
-    if isinstance(one, torch.Tensor):
-        return isinstance(other, torch.Tensor) and torch.equal(one, other)
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(same(v, other[k]) for k, v in one.items())
-    if isinstance(one, list | tuple):
-        return len(one) == len(other) and all(map(same, one, other))
-    return bool(one == other)
+    return not difference(one, other)

@@ -14,10 +14,14 @@ from omnitune.training.progress import BEST_FILE
 from omnitune.training.run import Run
 
 
-def keep_best(run: Run, scores: dict[str, Any], epoch_ended: bool) -> None:
+def keep_best(run: Run, scores: dict[str, Any], epoch_ended: bool) -> str:
     """Keeps the weights of this moment if their score is the best so far.
 
-    Only scores after an epoch and at the end count: those between are of fewer questions.
+    Only scores after an epoch and at the end count: those between are of fewer questions. It may
+    be broken off anywhere, and done again.
+
+    Returns:
+        what to say of it, or "".
 
     Raises:
         UserError: the run's held-out data have no such score; or the disk is full, and
@@ -25,7 +29,7 @@ def keep_best(run: Run, scores: dict[str, Any], epoch_ended: bool) -> None:
     """
     name = getattr(run.config, "keep_best", None)
     if name is None:
-        return
+        return ""
     if name not in scores:
         found = ", ".join(key for key in ["loss", *headlines()] if key in scores)
         raise UserError(
@@ -34,7 +38,7 @@ def keep_best(run: Run, scores: dict[str, Any], epoch_ended: bool) -> None:
         )
     best = run.state.get("best")
     if not epoch_ended or (best and not _is_better(name, scores[name], best["value"])):
-        return
+        return ""
     path = run.config.out / BEST_FILE
     values = {
         "step": run.step,
@@ -45,9 +49,9 @@ def keep_best(run: Run, scores: dict[str, Any], epoch_ended: bool) -> None:
     }
     if problem := run.ranks.on_first(lambda: _problem_of_writing(run, path, values)):
         run.log.warn(problem)
-        return
+        return ""
     run.state["best"] = values["best"]
-    run.log.say(f"best {name} so far: {scores[name]:.4g}, kept in {path}")
+    return f"best {name} so far: {scores[name]:.4g}, kept in {path}"
 
 
 def _problem_of_writing(run: Run, path: Path, values: dict[str, Any]) -> str:

@@ -199,9 +199,13 @@ def _score_if_due(run: Run) -> None:
         scores = run.ranks.scores(run.model, lambda: run.score(run.step, epoch_ended))
     run.model.train()
     seconds = time.perf_counter() - started
+    told = keep_best(run, scores, epoch_ended) if scores or run.step else ""
+    run.updating = True  # a run that breaks off within this would draw its mix twice
     if scores or run.step:
         notes = run.strategy.notes(run.step, scores) if run.strategy and run.step else {}
         notes |= notes_of(run.state)
         run.log.scores(run.step, run.plan.epoch(run.step), scores, epoch_ended, seconds, notes)
-        keep_best(run, scores, epoch_ended)
     run.state["scored"] = run.step
+    run.updating = False
+    if told:
+        run.log.say(told)

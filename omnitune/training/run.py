@@ -98,7 +98,8 @@ class Run:
         ranks: the processes that share the steps.
         compare: takes the seconds of each step; what it returns is printed.
         state: JSON-able values that are saved and restored with the run.
-        updating: between the first changed weight and the counting of the step.
+        updating: between the first changed weight and the counting of the step, or while scores
+            are written down: what there is now must not be saved.
         rng: state of torch's generator before the step under way, whose draws are thrown away if
             it is not finished.
         saved: step of the newest checkpoint, -1 for none of this process.

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.chaos_outcome import damage, same
+from benchmarks.chaos_outcome import damage, difference, same
 from omnitune.sample import UserError
 from omnitune.storage import read_checkpoint, write_checkpoint
 
@@ -75,3 +75,4 @@ def test_what_differs_in_a_bit_is_not_the_same() -> None:
     assert not same(one, {"a": [torch.zeros(3) + 1e-45, {"b": 1.0}]})
     assert not same(one, {"a": [torch.zeros(3), {"b": 1.0, "c": 0}]})
     assert not same(one, {"a": [torch.zeros(3)]})
+    assert difference(one, {"a": [torch.zeros(3), {"b": 2.0}]}) == ".a[1].b: 1.0, not 2.0"

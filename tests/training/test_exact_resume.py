@@ -10,7 +10,10 @@ import torch
 from helpers import sft_settings, shorten_answers
 
 from benchmarks.chaos_outcome import same
+from omnitune.storage import read_checkpoint
+from omnitune.training import loop
 from omnitune.training.loop import train
+from omnitune.training.progress import BEST_FILE
 from omnitune.training.sft import TrainingSetup, build_training
 
 PHASES = [{"until": 0.5}, {"train": ["thinker", "audio_encoder"], "learning_rate": 1e-4}]
@@ -102,3 +105,43 @@ def test_a_cache_that_is_there_or_gone_changes_nothing(home: Path, warm: bool) -
     train(again.run)
     one, other = everything(straight), everything(again)
     assert [key for key, value in one.items() if not same(value, other[key])] == []
+
+
+@pytest.mark.parametrize("within", ["keep_best", "notes", "log"])
+def test_broken_off_while_scores_are_written_down(
+    home: Path, monkeypatch: pytest.MonkeyPatch, within: str
+) -> None:
+    rest = {"adaptive_mix": "loss", "keep_best": "loss", "max_steps": 6}
+    straight = built(home, "straight", **rest)
+    train(straight.run)
+    expected = everything(straight)
+    setup = built(home, f"broken {within}", **rest)
+    owner, name = {
+        "keep_best": (loop, "keep_best"),
+        "notes": (setup.strategy, "notes"),
+        "log": (setup.run.log, "scores"),
+    }[within]
+    real = getattr(owner, name)
+
+    def broken(*arguments: Any) -> Any:
+        if setup.run.step == 3:
+            if within != "keep_best":
+                real(*arguments)
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, broken)
+        with pytest.raises(KeyboardInterrupt):
+            train(setup.run)
+    again = built(home, f"broken {within}", **rest)
+    train(again.run)
+    assert same(everything(again), expected)
+    assert_best(straight, again)
+
+
+def assert_best(one: TrainingSetup, other: TrainingSetup) -> None:
+    """Both have kept the same best checkpoint."""
+    kept = [read_checkpoint(setup.run.config.out / BEST_FILE) for setup in (one, other)]
+    assert same(*[values["model"] for values in kept])
+    assert same(*[values["best"] for values in kept])
