@@ -68,9 +68,8 @@ def make(parts: Path, data_dir: Path, steps: int) -> Bench:
     add_adapters(model, config.lora)
     model.freeze_encoders()
     bf16 = precision.has_bf16_units()
-    precision.set_formats(
-        config.model_copy(update={"precision": "auto" if bf16 else "fp32"}), model
-    )
+    formats = config.model_copy(update={"precision": "auto" if bf16 else "fp32"})
+    precision.set_formats(formats, model, model.device)
     found = read_available(data_dir, config.source_names)
     training = {name: split_of(samples, "train") for name, samples in found.items()}
     sizes = {name: len(samples) for name, samples in training.items()}

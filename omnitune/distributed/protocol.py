@@ -59,7 +59,10 @@ class Distributed(Protocol):
         """Whether this rank takes part in writing checkpoints."""
 
     def prepare(self, model: nn.Module) -> None:
-        """Readies a whole model for training; before its optimiser is made."""
+        """Readies a model for training, before its optimiser is made; brings it to the device.
+
+        The thinker's weights may be on rank 0 alone, in the machine's memory.
+        """
 
     def begin(self, step: int) -> None:
         """Notes that the step after ``step`` steps begins, for what is said of a hang."""

@@ -30,6 +30,7 @@ from omnitune.storage import machine_memory, usable_cores
 # Bytes up to which a frozen encoder stays whole: to gather it in each pass would take longer than
 # the memory is worth.
 SMALL = 1 << 30
+ALONE = 0.9  # of a device's memory, for a model that rank 0 alone computes with in the end
 # Share of a device's memory that weights, gradients and optimiser may take where each rank holds
 # all of them; activations need the rest.
 ROOM = 0.6
@@ -46,24 +47,34 @@ def fits(model: nn.Module, device: torch.device) -> bool:
     return needed < _room(device)
 
 
-def fits_whole(model: nn.Module, device: torch.device) -> bool:
-    """Whether each rank can hold the whole model once, to compute with it only."""
-    return sum(p.numel() * p.element_size() for p in model.parameters()) < _room(device)
+def fits_whole(model: nn.Module, device: torch.device, room: float = ROOM) -> bool:
+    """Whether each rank can hold the whole model once, to compute with it only.
+
+    Args:
+        room: share of the device's memory that it may take.
+    """
+    return sum(p.numel() * p.element_size() for p in model.parameters()) < _room(device, room)
 
 
-def _room(device: torch.device) -> float:
+def _room(device: torch.device, share: float = ROOM) -> float:
     if device.type == "cuda":
-        return ROOM * torch.cuda.get_device_properties(device).total_memory
-    return ROOM * machine_memory() / max(1, usable_cores())
+        return share * torch.cuda.get_device_properties(device).total_memory
+    return share * machine_memory() / max(1, usable_cores())
 
 
 def shard(
-    model: nn.Module, device: torch.device, sizes: tuple[int, int], cpu_offload: bool = False
+    model: nn.Module,
+    device: torch.device,
+    sizes: tuple[int, int],
+    cpu_offload: bool = False,
+    fill: Callable[[], None] = lambda: None,
 ) -> None:
     """Divides a model's weights in place.
 
     Args:
         sizes: ranks that share the weights once, and how often they are held.
+        fill: called when all is divided, and before a weight is used: gives values to those that
+            have none.
     """
     count, copies = sizes
     shape, names = (
@@ -89,6 +100,7 @@ def shard(
     cast(FSDPModule, model).set_reduce_scatter_unused_params(True)
     setattr(model, _TOUCH, lambda: None)
     register_fsdp_forward_method(model, _TOUCH)
+    fill()
     # Memory of gathered weights is made at first use, which must not be where nothing is recorded
     # for a backward pass.
     with gathered_root(model):
@@ -185,13 +197,14 @@ def _like(part: Tensor, divided: DTensor) -> DTensor:
 
 
 @torch.no_grad()
-def gather_for_good(model: nn.Module, keep: bool) -> None:
+def gather_for_good(model: nn.Module, keep: bool, device: torch.device) -> None:
     """Makes a divided model whole again, in place, one tensor after the other.
 
     Each part of this rank is let go when the whole is there, so that no rank holds the model twice.
 
     Args:
         keep: on this rank; the others take part only, and have no model afterwards.
+        device: where it is kept.
     """
     for group in _groups(model):
         group.reshard()
@@ -209,7 +222,7 @@ def gather_for_good(model: nn.Module, keep: bool) -> None:
                 if keep and whole.untyped_storage().data_ptr() == own.untyped_storage().data_ptr():
                     whole = whole.clone()  # one rank alone
                 own.untyped_storage().resize_(0)
-                whole = whole if keep else whole.new_empty(0)
+                whole = whole.to(device) if keep else whole.new_empty(0)
                 wholes[id(parameter)] = nn.Parameter(whole, requires_grad=parameter.requires_grad)
                 held.append(parameter)
             module._parameters[name] = wholes[id(parameter)]

@@ -24,7 +24,7 @@ from torch.nn.parallel import DistributedDataParallel
 from omnitune.config.dealing import dealing
 from omnitune.config.parallel import OfFirstRank, ParallelSettings, own_rank, world_size
 from omnitune.data.packing import Shard
-from omnitune.distributed import sharding
+from omnitune.distributed import filling, sharding
 from omnitune.distributed.meeting import meet
 from omnitune.distributed.protocol import Share, Sums
 from omnitune.distributed.watch import HangError, Watch, store
@@ -34,6 +34,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 PATIENCE = timedelta(days=7)
 FIRST_MEETING = timedelta(minutes=5)
+THINKER = "thinker"  # the part of a model that rank 0 alone may hold
 
 
 class TorchRanks:
@@ -96,14 +97,27 @@ class TorchRanks:
         return self.rank == 0 or self.sharded
 
     def prepare(self, model: nn.Module) -> None:
-        """Divides the model among the ranks, where that was asked for or it does not fit."""
-        mode = self.settings.mode
+        """Divides the model among the ranks, where that was asked for or it does not fit.
+
+        Weights that rank 0 alone holds come to the others, of a divided model the share of each.
+        """
+        mode, gpu = self.settings.mode, self.device.type == "cuda"
+        offload = self.settings.cpu_offload and gpu  # a processor's weights are there already
         if mode == "auto":
             mode = self.share("ddp" if sharding.fits(model, self.device) else "fsdp")
+        hollow = self.any(filling.is_hollow(model))
         if mode == "fsdp":
             sizes = self.settings.grid(self.world_size)
-            sharding.shard(model, self.device, sizes, self.settings.cpu_offload)
+            values = filling.take_out(model.get_submodule(THINKER)) if hollow else {}
+            kept_on = torch.device("cpu") if offload else self.device
+
+            def fill() -> None:
+                filling.fill_divided(model, THINKER, values, self.device, kept_on, self.send)
+
+            sharding.shard(model, self.device, sizes, offload, fill if hollow else lambda: None)
             self.sharded, self.shards = True, sizes[0]
+        elif hollow:
+            filling.fill_whole(model.get_submodule(THINKER), self.device, self.send)
 
     def begin(self, step: int) -> None:
         """Notes that a step begins."""
@@ -276,8 +290,8 @@ class TorchRanks:
     @torch.no_grad()
     def send(self, tensors: Sequence[Tensor]) -> None:
         """Writes rank 0's values into the others' tensors."""
-        group = self._steps if self.device.type == "cuda" else self._patient
         for tensor in tensors:
+            group = self._steps if tensor.is_cuda else self._patient
             sent = tensor.contiguous()
             with self.watch("weights of rank 0", patient=True):
                 dist.broadcast(sent, src=0, group=group)
@@ -285,14 +299,21 @@ class TorchRanks:
                 tensor.copy_(sent)
 
     def make_whole(self, model: nn.Module) -> bool:
-        """Gathers a divided model, on each rank that has room for it."""
+        """Gathers a divided model, on each rank that has room for it.
+
+        Where rank 0's device has none either it is gathered in the machine's memory, and scored
+        there: slowly, but the run ends.
+        """
         self._replica = None
         if not self.sharded:
             return True
         everywhere = self.share(sharding.fits_whole(model, self.device))
-        sharding.gather_for_good(model, keep=everywhere or self.rank == 0)
-        if everywhere or self.rank == 0:
-            nn.Module.to(model, self.device)
+        keep, device = everywhere or self.rank == 0, self.device
+        if not everywhere and not sharding.fits_whole(model, device, sharding.ALONE):
+            device = torch.device("cpu")
+        sharding.gather_for_good(model, keep, device)
+        if keep:
+            nn.Module.to(model, device)
         self.sharded, self.shards = False, 1
         return everywhere
 

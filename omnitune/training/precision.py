@@ -76,13 +76,13 @@ def choose_precision(run: Run) -> tuple[str, str]:
     return "fp32", f"a small model, and {samples} samples a batch: bf16 would be no faster"
 
 
-def set_formats(config: SftConfig, model: OmniModel) -> None:
+def set_formats(config: SftConfig, model: OmniModel, device: torch.device) -> None:
     """Brings the weights of thinker and encoders into the formats that the run keeps them in.
 
     Those that are trained in any phase are fp32: under autocast they are the master copies. So is
     everything where the run computes in fp32.
     """
-    on_gpu = model.device.type == "cuda"
+    on_gpu = device.type == "cuda"
     bf16 = config.precision != "fp32" and (on_gpu or has_bf16_units())
     for name, module in model.trunks().items():
         asked = config.thinker_dtype if name == "thinker" else config.encoder_dtype

@@ -24,6 +24,7 @@ WITHIN, BETWEEN = 450e9, 50e9
 REACHED = 0.7
 # Bytes of a weight that is trained: itself, its gradient, two moments.
 TRAINED = 16
+READ = 4  # bytes of a weight where rank 0 holds the whole in its machine's memory, to hand it out
 ROOM = 0.9  # of a device's memory that may be planned with
 
 
@@ -75,7 +76,8 @@ def share_out(
             max(computing, seconds) * plan["steps"] / 3600,
             (computing + seconds) * plan["steps"] / 3600,
         ],
-        "largest": _largest(terms, room, shards),
+        "reading": weight_bytes(model),
+        "largest": _largest(terms, room, shards, gathered_bytes(model), together),
     }
 
 
@@ -116,11 +118,20 @@ def _trained_bytes(model: nn.Module) -> int:
     return sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
 
 
-def _largest(terms: Mapping[str, int], room: float, shards: int) -> dict[str, float]:
-    """Weights of the largest model that could be trained whole, with batches as they are."""
+def _largest(
+    terms: Mapping[str, int], room: float, shards: int, gathered: int, together: int
+) -> dict[str, float]:
+    """Weights of the largest model that could be trained whole, with batches as they are.
+
+    Args:
+        room: bytes of a rank. gathered: what it holds whole at a time; of this model.
+        together: ranks that share their memory with the one that reads the model; 1 if their own.
+    """
     left = room - sum(terms.get(name, 0) for name in ("activations", "logits", "allocator"))
-    left = max(0.0, left)
-    return {"ddp": left / (TRAINED + 4), "fsdp": left * shards / TRAINED}
+    divided = max(0.0, left - gathered) * shards / TRAINED
+    if together > 1:  # where it is read, the whole lies beside their shares
+        divided = min(divided, room * together / READ / (1 + together / shards))
+    return {"ddp": max(0.0, left) / (TRAINED + 4), "fsdp": divided}
 
 
 def rank_lines(found: Mapping[str, Any]) -> list[str]:
@@ -138,4 +149,6 @@ def rank_lines(found: Mapping[str, Any]) -> list[str]:
         f"  {low} hours{spread if high != low else ''}",
         f"  largest model that would fit, trained whole: {found['largest']['ddp'] / 1e9:.2f} "
         f"billion weights under ddp, {found['largest']['fsdp'] / 1e9:.2f} under fsdp",
+        "  rank 0 reads the model for all: its machine's memory holds "
+        f"{found['reading'] / gib:.3f} GiB of weights at the start, and under fsdp at the end",
     ]

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from omnitune.config.parallel import restarted
 from omnitune.config.sft import SftConfig
@@ -29,11 +29,12 @@ from omnitune.evaluation.console_summary import score_lines
 from omnitune.evaluation.guard import language_lost
 from omnitune.media.base import counted
 from omnitune.models import adapters
-from omnitune.models.loading import assemble, save_omni
+from omnitune.models.loading import save_omni
 from omnitune.models.omni import OmniModel
 from omnitune.sample import UserError
 from omnitune.storage import usable_cores, write_json
 from omnitune.training import checkpoint, precision
+from omnitune.training.assembling import assemble_once, bring_to_device
 from omnitune.training.best import take_best
 from omnitune.training.caching import encode_media
 from omnitune.training.checks import check_batch, compare_with_plan, log_memory_estimate
@@ -223,23 +224,16 @@ def build_training(
     index_together(place, weights_of(config), config.languages, ranks)
     with ranks.in_turn():
         samples = read_samples(config, place)
-    model, renderer = assemble(
-        config.thinker_ckpt,
-        config.encoders,
-        config.encoder_settings,
-        config.projectors,
-        config.chat_template,
-    )
-    if config.lora is not None:
-        adapters.add_adapters(model, config.lora)
+    model, renderer = assemble_once(config, ranks)
     describe_parts(model)
     config = within_context(config, model)
     measure_together(samples, model.modalities, config.bad_samples == "skip", ranks)
     with ranks.in_turn():
         samples, truncation, bad = log_truncation(config, samples, renderer, model)
-    nn.Module.to(model, precision.pick_device(config.device))
+    device = precision.pick_device(config.device)
+    bring_to_device(model, device, ranks)
     Phases(config, model.parts(), model.modalities).set_trainable()
-    precision.set_formats(config, model)
+    precision.set_formats(config, model, device)
     kept = config.max_interpolation and ranks.rank == 0  # which alone interpolates
     start = starting_weights(model) if kept else {}
     if config.activation_checkpointing:

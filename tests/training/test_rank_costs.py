@@ -55,6 +55,9 @@ def test_ranks_of_one_machine_share_its_processor(home: Path) -> None:
     plan = plan_run(sft_settings(home), "cpu", ranks=4, per_machine=2)
     assert plan["ranks"]["machines"] == 2
     assert plan["ranks"]["computing_seconds"] == pytest.approx(plan["step_seconds"] / 2)
+    # Where the model is read, four bytes of each weight lie beside the shares of two ranks in four.
+    assert plan["ranks"]["largest"]["fsdp"] <= 0.9 * plan["device_memory"] / (4 * 1.5)
+    assert any("rank 0 reads the model" in line for line in plan_lines(plan))
 
 
 def test_a_grid_that_does_not_fit_is_refused(home: Path) -> None:

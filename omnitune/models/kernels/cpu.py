@@ -95,10 +95,10 @@ def install_cpu_kernels(thinker: nn.Module) -> None:
     """Puts these operators in the place of a thinker's own, for every model of its kind.
 
     In its classes, not its modules: what is compiled for one layer then serves the next. An
-    operator of the thinker's that gives another result on random inputs is left as it is, and so is
-    a thinker without values (on torch's meta device), which computes nothing.
+    operator of the thinker's that gives another result on random inputs is left as it is, and so
+    are all where nothing is computed (torch's meta device is the default).
     """
-    if any(weight.is_meta for weight in thinker.parameters()):
+    if torch.get_default_device().type == "meta":
         return
     others = set()  # classes whose first norm was another; the next hundred would be too
     for module in thinker.modules():
