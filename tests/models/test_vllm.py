@@ -10,6 +10,7 @@ import importlib.util
 import io
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -32,6 +33,21 @@ from omnitune.models.standard import OmniForConditionalGeneration
 if importlib.util.find_spec("vllm") is None:
     pytest.skip("vLLM is not installed", allow_module_level=True)
 
+# What is used of vLLM, and where it is.
+USED = {
+    "Attention": "model_executor.layers.attention",
+    "ChatParams": "renderers.params",
+    "EngineArgs": "engine.arg_utils",
+    "MULTIMODAL_REGISTRY": "multimodal",
+    "ProcessorInputs": "multimodal.processing",
+    "TimingContext": "multimodal.processing.context",
+    "get_model": "model_executor.model_loader",
+    "group_and_batch_mm_kwargs": "multimodal.utils",
+    "parallel_state": "distributed",
+    "renderer_from_config": "renderers.registry",
+    "set_current_vllm_config": "config",
+    "set_forward_context": "forward_context",
+}
 MOST = {"image": 4, "audio": 4}
 
 
@@ -68,14 +84,14 @@ def vllm() -> Iterator[Any]:
         patch.setenv("VLLM_TARGET_DEVICE", "cpu")
         if not torch.cuda.is_available():
             patch.setitem(sys.modules, "cutlass", None)  # of a GPU's driver; it cannot be imported
-        from vllm import distributed
-        from vllm.model_executor.layers.attention import Attention
-
+        found = {
+            name: getattr(import_module(f"vllm.{place}"), name) for name, place in USED.items()
+        }
         register_for_engines()
-        patch.setattr(Attention, "forward", attend)
-        yield SimpleNamespace(**locals())
-        distributed.destroy_model_parallel()
-        distributed.destroy_distributed_environment()
+        patch.setattr(found["Attention"], "forward", attend)
+        yield SimpleNamespace(**found)
+        found["parallel_state"].destroy_model_parallel()
+        found["parallel_state"].destroy_distributed_environment()
 
 
 def attend(self: Any, query: Any, key: Any, value: Any, output_shape: Any = None) -> torch.Tensor:
@@ -111,8 +127,8 @@ class Engine:
         with vllm.set_current_vllm_config(self.config):
             if not torch.distributed.is_initialized():
                 place = f"file://{folder}/group"
-                vllm.distributed.init_distributed_environment(1, 0, place, 0, "gloo")
-                vllm.distributed.initialize_model_parallel(1, 1)
+                vllm.parallel_state.init_distributed_environment(1, 0, place, 0, "gloo")
+                vllm.parallel_state.initialize_model_parallel(1, 1)
             self.model = vllm.get_model(vllm_config=self.config)
         self.plain = OmniForConditionalGeneration.from_pretrained(
             folder, dtype=getattr(torch, dtype)
