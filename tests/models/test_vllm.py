@@ -130,9 +130,10 @@ class Engine:
                 vllm.parallel_state.init_distributed_environment(1, 0, place, 0, "gloo")
                 vllm.parallel_state.initialize_model_parallel(1, 1)
             self.model = vllm.get_model(vllm_config=self.config)
-        self.plain = OmniForConditionalGeneration.from_pretrained(
-            folder, dtype=getattr(torch, dtype)
-        ).eval()
+            # Here too: vLLM changes the library's class of the decoder so that it asks for this.
+            self.plain = OmniForConditionalGeneration.from_pretrained(
+                folder, dtype=getattr(torch, dtype)
+            ).eval()
 
     def prepare(self, text: str, media: dict[str, Any]) -> Any:
         """What vLLM's own processor makes of a prompt."""
