@@ -202,11 +202,12 @@ def test_logits_are_those_of_transformers(engine: Engine, name: str) -> None:
     compare(engine, *PROMPTS[name], tolerance=1e-4)
 
 
-@pytest.mark.parametrize("name", ["text", "all"])
-def test_batch_norms_in_half_precision(vllm: Any, tmp_path: Path, name: str) -> None:
+def test_batch_norms_in_half_precision(vllm: Any, tmp_path: Path) -> None:
     """vLLM makes a model in fp32 one in bf16 unless it is told otherwise."""
     write_standard(tmp_path / "out", tiny_model(max_positions=512), tiny_renderer())
-    compare(Engine(vllm, tmp_path / "out", "bfloat16"), *PROMPTS[name], tolerance=0.1)
+    engine = Engine(vllm, tmp_path / "out", "bfloat16")
+    for name in ("text", "all"):
+        compare(engine, *PROMPTS[name], tolerance=0.1)
 
 
 def compare(
@@ -252,7 +253,8 @@ def test_requests_in_the_form_of_openai_have_the_models_own_prompt(engine: Engin
     ]
     renderer = engine.vllm.renderer_from_config(engine.config)
     message = {"role": "user", "content": parts}
-    _, [made] = renderer.render_chat([[message]], engine.vllm.ChatParams())
+    params = engine.vllm.ChatParams(chat_template_kwargs={"add_generation_prompt": True})
+    _, [made] = renderer.render_chat([[message]], params)
     own = AutoProcessor.from_pretrained(engine.folder).apply_chat_template(
         [{"role": "user", "content": ours}],
         add_generation_prompt=True,
