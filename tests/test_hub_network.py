@@ -70,6 +70,7 @@ print("the same")
 """
 
 
+@pytest.mark.slow
 def test_a_thinker_is_fetched_once_and_then_needs_no_network(hub: Hub, tmp_path: Path) -> None:
     """In a process of its own, as a user has it: the address is in the environment."""
     hub.models[NAME].revisions["v1"].joinpath("other.png").write_bytes(b"surplus")
