@@ -22,8 +22,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.chaos import newest_step, outcome, same
 from benchmarks.chaos_home import config_of, make_home
+from benchmarks.chaos_outcome import newest_step, outcome, same
 from benchmarks.host_network import HostsError, Network, stop_in_order
 from benchmarks.slurm_cluster import Slurm, can_start, until
 

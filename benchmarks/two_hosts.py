@@ -25,8 +25,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.chaos import newest_step, outcome, same
 from benchmarks.chaos_home import config_of, make_home
+from benchmarks.chaos_outcome import newest_step, outcome, same
 from benchmarks.host_network import HostsError, Network, can_make, stop_in_order
 
 ROOT = Path(__file__).resolve().parent.parent
