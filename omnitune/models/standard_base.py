@@ -8,6 +8,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any, cast
 
+import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
@@ -28,6 +29,20 @@ class OmniPreTrainedModel(PreTrainedModel):
     _supports_flex_attn = True
     _supports_attention_backend = True
     _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012  # as the library has it
+
+    @classmethod
+    def _from_config(cls, config: OmniConfig, **kwargs: Any) -> Any:
+        """A new model; a ``dtype`` that is asked for holds in all its parts.
+
+        Parts have formats of their own only as they were saved. Engines ask for one: they replace
+        some layers by theirs in that format and others in the layer's own, and two do not meet.
+        """
+        dtype: torch.dtype | str | None = kwargs.get("dtype")
+        if dtype is not None:
+            name = str(dtype).removeprefix("torch.")
+            for part in config.encoders.values():
+                part.precision = [name, name]
+        return super()._from_config(config, **kwargs)
 
     def init_weights(self) -> None:
         """Draws nothing: each part has the weights that it was built with."""

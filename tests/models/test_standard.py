@@ -1,5 +1,6 @@
 """The standard model computes what the packed one does, and loads as models of transformers do."""
 
+import copy
 import json
 import subprocess
 import sys
@@ -359,6 +360,28 @@ def test_a_thinker_in_half_precision_before_fresh_projectors(
         found = back(**batch).logits[:, :-1][labels[:, 1:] != -100]
     assert found.dtype == torch.bfloat16
     assert relative_difference(expected.float(), found.float()) < 5e-2
+
+
+@pytest.mark.parametrize("saved", [torch.float32, torch.bfloat16])
+def test_a_format_that_is_asked_for_holds_in_all_parts(
+    saved: torch.dtype, processor: Any, samples: list[Sample]
+) -> None:
+    """As engines ask: they rebuild some layers in that format, and others in the layer's own."""
+    model = tiny_model()
+    cast_(model.thinker, saved)
+    standard = to_standard(model, tiny_renderer()).eval()
+    config = copy.deepcopy(standard.config)
+    half: Any = OmniForConditionalGeneration._from_config(config, dtype=torch.bfloat16).eval()
+    kept = beside_statistics(half)
+    assert kept
+    for name, weight in half.named_parameters():
+        assert weight.dtype == (torch.float32 if name in kept else torch.bfloat16), name
+    half.load_state_dict(standard.state_dict())
+    batch = whole(processor, samples)
+    batch.pop("labels")
+    with torch.no_grad():
+        found, expected = half(**batch).logits.float(), standard(**batch).logits.float()
+    assert relative_difference(expected, found) < 5e-2
 
 
 def test_media_features_by_name(standard: Any, processor: Any, samples: list[Sample]) -> None:

@@ -202,9 +202,6 @@ def test_logits_are_those_of_transformers(engine: Engine, name: str) -> None:
     compare(engine, *PROMPTS[name], tolerance=1e-4)
 
 
-@pytest.mark.xfail(
-    reason="vLLM builds convolutions in the encoder's own format, and the rest in bf16"
-)
 def test_batch_norms_in_half_precision(vllm: Any, tmp_path: Path) -> None:
     """vLLM makes a model in fp32 one in bf16 unless it is told otherwise."""
     write_standard(tmp_path / "out", tiny_model(max_positions=512), tiny_renderer())
