@@ -25,6 +25,7 @@ from PIL import Image
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AutoProcessor
 
+from omnitune.models.bases import cast_
 from omnitune.models.export import write_standard
 from omnitune.models.loading import assemble
 from omnitune.models.registration import register_for_engines
@@ -132,7 +133,7 @@ class Engine:
             self.model = vllm.get_model(vllm_config=self.config)
             # Here too: vLLM changes the library's class of the decoder so that it asks for this.
             self.plain = OmniForConditionalGeneration.from_pretrained(
-                folder, dtype=getattr(torch, dtype)
+                folder, dtype=self.config.model_config.dtype
             ).eval()
 
     def prepare(self, text: str, media: dict[str, Any]) -> Any:
@@ -202,12 +203,17 @@ def test_logits_are_those_of_transformers(engine: Engine, name: str) -> None:
     compare(engine, *PROMPTS[name], tolerance=1e-4)
 
 
-def test_batch_norms_in_half_precision(vllm: Any, tmp_path: Path) -> None:
-    """vLLM makes a model in fp32 one in bf16 unless it is told otherwise."""
-    write_standard(tmp_path / "out", tiny_model(max_positions=512), tiny_renderer())
-    engine = Engine(vllm, tmp_path / "out", "bfloat16")
-    for name in ("text", "all"):
-        compare(engine, *PROMPTS[name], tolerance=0.1)
+def test_encoders_in_fp32_run_in_half_precision(vllm: Any, tmp_path: Path) -> None:
+    """vLLM takes the thinker's format, or bf16 for fp32, and builds all parts in that one."""
+    model = tiny_model(max_positions=512)
+    for saved in (torch.float32, torch.bfloat16):
+        cast_(model.thinker, saved)
+        write_standard(tmp_path / str(saved), model, tiny_renderer())
+    for folder in sorted(tmp_path.iterdir()):
+        engine = Engine(vllm, folder, "auto")
+        assert engine.config.model_config.dtype == torch.bfloat16
+        for name in ("text", "all"):
+            compare(engine, *PROMPTS[name], tolerance=0.1)
 
 
 def compare(
