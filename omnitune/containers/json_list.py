@@ -22,8 +22,6 @@ LONGEST_TOKEN = 16  # characters; longer than any literal or escape that the end
 _BLANK = re.compile(r"[ \t\n\r]*")
 _DECODER = json.JSONDecoder(object_pairs_hook=object_of_pairs)
 
-CONFIGURED = {"sources", "data_mix"}  # keys that tell a configuration from data
-
 
 class JsonListContainer(Container):
     """Records in one JSON list; a byte order mark in front is skipped."""
@@ -51,11 +49,6 @@ class JsonListContainer(Container):
                 if isinstance(value, dict):
                     window.expect_no_object()
                 window.expect_end()
-                if isinstance(value, dict) and CONFIGURED & value.keys():
-                    raise UserError(
-                        f"{path}: is a configuration, expected a list of records; name one of its "
-                        "sources, or check them all by `omnitune validate`"
-                    )
                 raise UserError(
                     f"{path}: holds a JSON {json_kind(value)}, expected a list of records"
                 )
