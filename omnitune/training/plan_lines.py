@@ -63,7 +63,7 @@ def plan_lines(plan: Mapping[str, Any]) -> list[str]:
 def _time(hours: float) -> str:
     """A time in the unit in which it has digits to show."""
     if hours < 1 / 60:
-        return f"{hours * 3600:.0f} seconds"
+        return f"{hours * 3600:.0f} s"
     return f"{hours * 60:.0f} minutes" if hours < 1 else f"{hours:.2f} hours"
 
 
