@@ -24,6 +24,7 @@ LISTS = (
 )
 LOOKED_AT = 3  # values by which an object of records is known
 SHOWN = 8  # keys in an error
+CONFIGURED = ("sources", "data_mix")  # keys that tell a configuration from data
 
 
 class JsonObjectContainer(Container):
@@ -61,7 +62,13 @@ class JsonObjectContainer(Container):
                 f"of records, or one such list under {quoted(LISTS[0])}; write the records into a "
                 "file of their own"
             )
-        told = ", ".join(quoted(key) for _, _, key, _ in islice(_entries(path), SHOWN))
+        keys = [key for _, _, key, _ in islice(_entries(path), SHOWN)]
+        if any(key in CONFIGURED for key in keys):
+            raise UserError(
+                f"{path}: is a configuration, expected a list of records; name the path of one of "
+                "its sources, or check all of them by `omnitune validate`"
+            )
+        told = ", ".join(map(quoted, keys))
         raise UserError(
             f"{path}: holds a JSON object{f' with the keys {told}' if told else ''}, expected a "
             "list of records"

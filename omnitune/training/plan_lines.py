@@ -51,13 +51,20 @@ def plan_lines(plan: Mapping[str, Any]) -> list[str]:
     parts = ", ".join(f"{name} {count / 1e12:.3g}" for name, count in flops.items())
     lines.append(f"A step: {sum(flops.values()) / 1e12:.3g} TFLOP ({parts})")
     lines.append(
-        f"{plan['steps']:,} steps on {plan['device']}: {plan['hours']:.2f} hours, at "
+        f"{plan['steps']:,} steps on {plan['device']}: {_time(plan['hours'])}, at "
         f"{plan['step_seconds']:.3g} s a step; assumed are {plan['flops_per_second'] / 1e12:.3g} "
         f"TFLOP/s, {plan['utilisation']:.0%} of its peak. Scores and encoding come on top."
     )
     if "ranks" in plan:
         lines += rank_lines(plan["ranks"])
     return lines
+
+
+def _time(hours: float) -> str:
+    """A time in the unit in which it has digits to show."""
+    if hours < 1 / 60:
+        return f"{hours * 3600:.0f} s"
+    return f"{hours * 60:.0f} minutes" if hours < 1 else f"{hours:.2f} hours"
 
 
 def resident() -> int:

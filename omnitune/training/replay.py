@@ -12,6 +12,7 @@ from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 import torch
@@ -288,7 +289,8 @@ def replay_lines(found: Mapping[str, Any]) -> list[str]:
             lines.append(f"  {record} of {sample['file']}: {amounts}")
             lines += [f"    {media}" for media in sample["media"]]
             for turn in sample["asked"]:
-                lines.append(f"    {turn['question'] or '(no words)'} -> {turn['answer']}")
+                asked = f"{turn['question'] or '(no words)'} -> {turn['answer']}"
+                lines.append(indent(asked, "    "))  # options stand below their question
     return [*lines, verdict(found)]
 
 

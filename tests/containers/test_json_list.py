@@ -9,6 +9,7 @@ import pytest
 from omnitune.config.settings import Repeated
 from omnitune.containers import json_list as scanning
 from omnitune.containers.json_list import JsonListContainer
+from omnitune.containers.json_object import JsonObjectContainer
 from omnitune.sample import UserError
 
 scan = JsonListContainer().scan
@@ -131,3 +132,9 @@ def test_never_holds_the_whole_file(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(scanning.Window, "take", watched)
     assert len(list(scan(write(tmp_path, json.dumps(["x" * 40] * 1000))))) == 1000
     assert longest < 300
+
+
+def test_a_configuration_in_place_of_data_is_named(tmp_path: Path) -> None:
+    path = write(tmp_path, '{"sources": {"mine": {"path": "a.json"}}, "num_epochs": 2}')
+    with pytest.raises(UserError, match="is a configuration, expected a list of records; name the"):
+        list(JsonObjectContainer().scan(path))

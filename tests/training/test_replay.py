@@ -179,3 +179,13 @@ def test_the_command_prints_writes_and_judges(
     finally:
         metrics.write_text(before)
     assert "differs at step 1" in capsys.readouterr().out
+
+
+def test_lines_of_a_question_stand_below_its_sample() -> None:
+    asked = [{"question": "which?\nA. red\nB. blue", "answer": "red"}]
+    sample = {"source": "a", "record": 1, "id": "a/0", "file": "a.json", "tokens": 9}
+    sample |= {"supervised": 2, "media": [], "asked": asked}
+    found = {"notes": [], "step": 1, "samples": [sample], "update_left_out": False, "steps": 1}
+    found |= {"same": True, "differs_at": None, "hash": "0"}
+    told = "\n".join(replay_lines(found))
+    assert "    which?\n    A. red\n    B. blue -> red\n" in told
