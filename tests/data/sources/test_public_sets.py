@@ -365,6 +365,11 @@ BESIDE: dict[str, tuple[Values, str, str]] = {
         "captioning",
         "[a.png]Describe the picture. | c",
     ),
+    "a file and its words": (
+        {"file_path": "a.png", "text": "c"},
+        "captioning",
+        "[a.png]Describe the picture. | c",
+    ),
     "turns of a sound": (
         {"audio_filepath": "a.wav", "duration": 1.0, "text": "hi", "turns": ["A", "B"]},
         "transcription",
@@ -407,6 +412,7 @@ REFUSED: dict[str, tuple[Values, str]] = {
         "of no known format",
     ),
     "web addresses": ({"url": "https://a/b.jpg", "caption": "c"}, "img2dataset"),
+    "a web address and words": ({"url": "https://a/b.jpg", "text": "c"}, "img2dataset"),
     "a region": (
         {"sentences": [{"raw": "the lady"}], "file_name": "a.jpg", "bbox": [1], "image_id": 1},
         "none that holds an answer",
