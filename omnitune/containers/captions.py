@@ -12,6 +12,7 @@ from omnitune.containers.base import Container
 from omnitune.containers.derived import DerivedContainer
 from omnitune.containers.json_object import scan_list
 from omnitune.containers.jsonl import JsonLinesContainer
+from omnitune.containers.notes import note
 from omnitune.sample import UserError
 
 FILES, ANNOTATIONS = "images", "annotations"  # keys of the file's object
@@ -51,11 +52,16 @@ class CaptionsContainer(DerivedContainer):
                     "masks and the like are not read"
                 )
             words.setdefault(value[OF], []).append(value[WORDS])
+        bare = 0
         with copy.open("wb") as joined:
             for picture in _pictures(path):
-                if texts := words.pop(picture[ID], None):
+                texts = words.pop(picture[ID], None)
+                bare += not texts
+                if texts:
                     record = {FILE: picture[FILE], ID: str(picture[ID]), f"{WORDS}s": texts}
                     joined.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
+        if bare:
+            note(f"{path}: {bare:,} of its pictures have no caption and are passed over")
         if words:
             raise UserError(
                 f'{path}: {len(words):,} pictures have captions, and "{FILES}" does not name them, '

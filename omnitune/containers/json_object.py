@@ -46,8 +46,7 @@ class JsonObjectContainer(Container):
 
     def scan(self, path: Path) -> Iterator[tuple[int, int, Any]]:
         """Yields first byte, number of bytes and value of each record."""
-        first = list(islice(_entries(path), LOOKED_AT))
-        if first and all(isinstance(value, dict) for _, _, _, value in first):
+        if _holds_records(path):
             for start, length, key, value in _entries(path):
                 yield start, length, _with_id(key, value)
             return
@@ -95,7 +94,7 @@ def scan_list(path: Path, key: str) -> Iterator[tuple[int, int, Any]]:
             found = True
             yield from _items(window)
         else:
-            window.value()
+            _pass(window)
     if not found:
         raise UserError(f'{path}: expected a JSON object with a list "{key}"')
 
@@ -124,6 +123,26 @@ def _entries(path: Path) -> Iterator[tuple[int, int, str, Any]]:
         window.next()
         start, value = window.start, window.value()
         yield start, window.byte - start, key, value
+
+
+def _holds_records(path: Path) -> bool:
+    """Whether the first values are objects; a list that is none of them is not read for that."""
+    found = 0
+    for _, window in islice(_keys(path), LOOKED_AT):
+        if window.next() != "{":
+            return False
+        window.value()
+        found += 1
+    return found > 0
+
+
+def _pass(window: Window) -> None:
+    """Goes past a value, a list item by item, so that memory holds one of them."""
+    if window.next() != "[":
+        window.value()
+        return
+    for _ in _items(window):
+        pass
 
 
 def _lists(path: Path) -> list[str]:

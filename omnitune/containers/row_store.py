@@ -13,7 +13,7 @@ import struct
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -106,7 +106,7 @@ class RowStore:
                     return self._none("OMNITUNE_CACHE_GB or the disk is full")
                 try:
                     with temporary.open("wb") as file:
-                        _write_rows(file, rows, batches())
+                        _write_rows(file, rows, _theirs(batches))
                     temporary.replace(path)
                 finally:
                     release()
@@ -179,6 +179,14 @@ def _write_rows(file: BinaryIO, rows: int, batches: Iterable[Any]) -> None:
         raise _DamagedError(f"{len(table) // _ENTRY.size} rows in place of {rows}")
     file.seek(_HEAD.size + len(schema))
     file.write(table)
+
+
+def _theirs(batches: Batches) -> Iterator[Any]:
+    """The batches; an error of reading them is that of the user's file, and not of the cache."""
+    try:
+        yield from batches()
+    except OSError as error:
+        raise _DamagedError(str(error)) from None
 
 
 def _read(file: Any, number: int) -> Any:

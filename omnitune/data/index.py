@@ -51,7 +51,7 @@ from omnitune.data.tally import difficulties as difficulties
 from omnitune.sample import UserError
 from omnitune.storage import write_json
 
-VERSION = 10
+VERSION = 11
 INDEX_FOLDER = ".index"  # within the data folder
 # Below so many bytes a file is read again sooner than its index is looked up and kept.
 KEEP_FROM = 2 << 20

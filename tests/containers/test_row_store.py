@@ -238,6 +238,23 @@ def test_a_file_that_lies_about_its_rows_ends_in_a_sentence_or_its_rows(
     assert not list(folder.rglob("*.tmp"))
 
 
+def test_a_damaged_file_is_no_fault_of_the_cache(
+    tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad, good = tmp_path / "bad.parquet", tmp_path / "good.parquet"
+    held = shard(good)
+    shard(bad)
+    content = bytearray(bad.read_bytes())
+    content[4:2000] = bytes(1996)
+    bad.write_bytes(content)
+    container = ParquetContainer()
+    with pytest.raises(UserError, match=r"bad\.parquet: is not Parquet, or not whole"):
+        container.stored(bad, 0, 0, ["n"])
+    assert container.stored(good, 0, 1, ["image", "bytes"]) == held[1]
+    assert len(files(folder)) == 1
+    assert "no more rows are kept" not in capsys.readouterr().err
+
+
 def test_what_killed_processes_left_goes(tmp_path: Path, folder: Path) -> None:
     folder.mkdir(parents=True)
     old, new = folder / "a.1-1.tmp", folder / "b.1-1.tmp"

@@ -38,7 +38,7 @@ def usual(record: Values) -> Values:
     if pair := _preference(record.get("text")):  # RLHF-V
         found |= pair
         del found["text"]
-    if "comment_number" in record:  # Flickr30k
+    if {"comment", "comment_number"} <= record.keys():  # Flickr30k
         found["caption"] = found.pop("comment", None)
     if texts := _texts(record, "caption_str") + _texts(record, "reference_strs"):  # TextCaps
         found["captions"] = list(dict.fromkeys(texts))
@@ -46,7 +46,9 @@ def usual(record: Values) -> Values:
         found["captions"] = texts
     if record.get("split") == "restval":  # his name for more of the training split
         found["split"] = "train"
-    for key in (*CHOICES, "answers", "direct_answers", "answer"):
+    # Without options beside it, an answer may be a list as somebody is to write it.
+    answer = ("answer",) if first_filled(record, CHOICES) else ()
+    for key in (*CHOICES, "answers", "direct_answers", *answer):
         if isinstance(value := found.get(key), str):
             found[key] = listed(value)
     if options := _option_columns(record):

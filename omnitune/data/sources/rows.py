@@ -66,7 +66,7 @@ VQA = "vqa"  # the task, too
 ANLS = "anls"
 # Fields by which sets of questions about documents are known (DocVQA, InfographicVQA, ST-VQA).
 _OF_DOCUMENTS = frozenset(
-    ("ucsf_document_id", "ocr_output_file", "operation/reasoning", "file_path", "image_local_name")
+    ("ucsf_document_id", "ocr_output_file", "operation/reasoning", "image_local_name")
 )
 FILE_NAME, FILE, LABEL = "file_name", "file", "label"
 # Keys by which the records of other dialects are known.
@@ -247,7 +247,7 @@ def of_row(record: Values, media: dict[str, list[str]], origin: Origin) -> Value
         found["question"] = _in_context(record, as_text(record[question]), origin)
     if answer:
         found |= _answered(record, found.get("question"), answer, origin)
-        if not _OF_DOCUMENTS.isdisjoint(record) and "choices" not in found:
+        if _is_of_document(record) and "choices" not in found:
             found.setdefault("task", ANLS)
         return _with_system(record, _placed(found, media))
     words, task = WORDS.get(next(iter(media)), ((), "")) if len(media) == 1 else (("text",), "")
@@ -262,6 +262,10 @@ def of_row(record: Values, media: dict[str, list[str]], origin: Origin) -> Value
         f"has the fields {one_of(record)}, and none that holds an answer ({known}, ...); say "
         "which does with columns"
     )
+
+
+def _is_of_document(record: Values) -> bool:
+    return names_precisely(record) or not _OF_DOCUMENTS.isdisjoint(record)
 
 
 def _in_context(record: Values, question: Any, origin: Origin) -> Any:

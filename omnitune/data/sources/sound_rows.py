@@ -39,6 +39,7 @@ _ASKED, _LANGUAGE = ("Q", "question"), "text_language"
 _OTHERS = frozenset(
     ("messages", "conversations", "instruction", "choices", "options", "completion", "chosen")
     + ("audio_filepath", "file_name", "line", "response", "query", "locale", "translation")
+    + ("answer", "answers", "prompt", "problem", "solution")
 )
 # What SALMONN's tasks are here. Of all others a record has to say what it asks.
 _TASKS = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from functools import cached_property, lru_cache
@@ -31,12 +32,12 @@ class Sounds:
 
     @cached_property
     def _by_name(self) -> dict[str, list[str]]:
-        """By the ends of its path, with and without its suffix, each sound of that name."""
+        """By its name, with and without its suffix, composed, each sound that is called so."""
         found: dict[str, list[str]] = {}
         for path in self.paths:
             pure = PurePosixPath(path)
             for name in {pure.name, pure.stem}:
-                found.setdefault(name, []).append(path)
+                found.setdefault(_composed(name), []).append(path)
         return found
 
     @cached_property
@@ -52,8 +53,9 @@ class Sounds:
         name = name.removeprefix("./")
         if name in self._all:
             return name
+        name = _composed(name)
         last = name.rpartition("/")[2]
-        found = [p for p in self._by_name.get(last, ()) if _ends(p, name)]
+        found = [p for p in self._by_name.get(last, ()) if _ends(_composed(p), name)]
         if len(found) > 1:
             raise UserError(
                 f"{self.folder}: {len(found)} sounds are called {name} ({found[0]}, {found[1]}); "
@@ -80,6 +82,11 @@ class Sounds:
         """By path, the split that the name of a folder stands for; empty if all are training."""
         found = {path: split_of_path(Path(path).parent / "x", Path()) for path in self.paths}
         return {} if set(found.values()) <= {"", TRAIN} else found
+
+
+def _composed(name: str) -> str:
+    """A name with each letter and its accent as one sign: macOS writes two, most lists one."""
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
 def _ends(path: str, name: str) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 from omnitune.containers.lines import LINE
 from omnitune.data.sources.base import Origin, Values
 from omnitune.data.sources.conversation import ASSISTANT, USER, Reader
+from omnitune.data.sources.kinds import modality_of
 from omnitune.data.sources.parts import ForeignDialect, is_blank, kept
 
 TEXT = "text"
@@ -34,10 +35,7 @@ class TextDialect(ForeignDialect):
 
     def recognises(self, records: Sequence[Values], file: Path) -> bool:
         """Whether all have a text, and nothing that it may belong to."""
-        return all(
-            isinstance(record.get(TEXT), str) and record.keys() - {TEXT} <= ABOUT
-            for record in records
-        )
+        return all(map(_is_document, records))
 
     def passes_over(self, record: Any) -> bool:
         """Blank texts, such as those between WikiText's paragraphs."""
@@ -51,6 +49,13 @@ class TextDialect(ForeignDialect):
             add_transcript(reader, text)
             return {**kept(record), **reader.native()}
         return {**kept(record), "answer": text}
+
+
+def _is_document(record: Values) -> bool:
+    others = record.keys() - {TEXT}
+    # The words of a picture or a sound are no document: nobody would show it.
+    shows = any(isinstance(record[key], str) and modality_of(record[key]) for key in others)
+    return isinstance(record.get(TEXT), str) and others <= ABOUT and not shows
 
 
 def is_transcript(text: str) -> bool:

@@ -12,6 +12,11 @@ from omnitune.data.sources.conversation import ASSISTANT, USER, Reader
 from omnitune.data.sources.parts import ForeignDialect, kept
 
 LISTS = ("conversations", "data", "dialogue", "dialog", "conversation", "turns")
+# Beside any of these such a list is something else, and no talk.
+_OTHERS = frozenset(
+    ("messages", "question", "answer", "answers", "text", "sentence", "transcript", "caption")
+    + ("label",)
+)
 TREE, ROOT, REPLIES, PARENT = "message_tree_id", "prompt", "replies", "parent_id"
 _ROLES = {"prompter": USER, "assistant": ASSISTANT}
 
@@ -24,8 +29,8 @@ class TurnsDialect(ForeignDialect):
     reads = LISTS
 
     def recognises(self, records: Sequence[Values], file: Path) -> bool:
-        """Whether all have one list of texts."""
-        return all(len(_lists(record)) == 1 for record in records)
+        """Whether all have one list of texts, and no words of their own."""
+        return all(len(_lists(r)) == 1 and _OTHERS.isdisjoint(r) for r in records)
 
     def native(self, record: Values, origin: Origin) -> Values:
         """The user speaks first."""

@@ -347,6 +347,60 @@ def test_all_right_answers_come_along(tmp_path: Path) -> None:
         assert list(read(tmp_path / "r.jsonl")[0].messages[-1].references) == answers
 
 
+# Beside fields of a public set's name a record is what it is without them.
+BESIDE: dict[str, tuple[Values, str, str]] = {
+    "a list to be written": (
+        {"prompt": "Sort b, a.", "answer": "['a', 'b']"},
+        "text",
+        "Sort b, a. | ['a', 'b']",
+    ),
+    "no list to be written": ({"prompt": "Empty?", "answer": "[]"}, "text", "Empty? | []"),
+    "where a file was": (
+        {"image": "a.png", "question": "Q?", "answer": "b", "file_path": "x/b.png"},
+        "image_qa",
+        "[a.png]Q? | b",
+    ),
+    "a number of a comment": (
+        {"image": "a.png", "caption": "c", "comment_number": 1},
+        "captioning",
+        "[a.png]Describe the picture. | c",
+    ),
+    "a file and its words": (
+        {"file_path": "a.png", "text": "c"},
+        "captioning",
+        "[a.png]Describe the picture. | c",
+    ),
+    "turns of a sound": (
+        {"audio_filepath": "a.wav", "duration": 1.0, "text": "hi", "turns": ["A", "B"]},
+        "transcription",
+        "[a.wav]Transcribe the speech. | hi",
+    ),
+    "turns of a question": (
+        {"image": "a.png", "question": "Q?", "answer": "b", "turns": ["A", "B"]},
+        "image_qa",
+        "[a.png]Q? | b",
+    ),
+    "a prompt for words": (
+        {"audio": "a.wav", "sentence": "hi", "prompt": "Write small letters."},
+        "audio_qa",
+        "[a.wav]Write small letters. | hi",
+    ),
+    "words beside an answer": (
+        {"audio": "a.wav", "task": "transcription", "answer": "hi", "text": "HI"},
+        "transcription",
+        "[a.wav]Transcribe the speech. | hi",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BESIDE)
+def test_fields_of_public_sets_change_no_other_record(tmp_path: Path, name: str) -> None:
+    record, task, expected = BESIDE[name]
+    (tmp_path / "r.jsonl").write_text(rows(record, record))
+    sample = read(tmp_path / "r.jsonl")[0]
+    assert (sample.task, shown(sample, tmp_path)) == (task, expected)
+
+
 REFUSED: dict[str, tuple[Values, str]] = {
     "kto": ({"messages": [Q, A], "label": False}, "marks a bad answer"),
     "kto by trl": ({"prompt": "Q", "completion": "A", "label": False}, "marks a bad answer"),
@@ -358,6 +412,7 @@ REFUSED: dict[str, tuple[Values, str]] = {
         "of no known format",
     ),
     "web addresses": ({"url": "https://a/b.jpg", "caption": "c"}, "img2dataset"),
+    "a web address and words": ({"url": "https://a/b.jpg", "text": "c"}, "img2dataset"),
     "a region": (
         {"sentences": [{"raw": "the lady"}], "file_name": "a.jpg", "bbox": [1], "image_id": 1},
         "none that holds an answer",

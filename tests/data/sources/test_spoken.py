@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 import tarfile
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -440,3 +441,10 @@ def test_a_packed_folder_is_no_shard(tmp_path: Path) -> None:
             tar.addfile(member, io.BytesIO(b"abcd"))
     with pytest.raises(UserError, match="packed folder, unpack it and name the folder"):
         read(tmp_path / "dev.tar")
+
+
+def test_accents_are_written_in_two_ways(tmp_path: Path) -> None:
+    """Names that macOS wrote have a letter and its accent apart."""
+    apart = unicodedata.normalize("NFD", "caf\u00e91.wav")
+    put(tmp_path, {f"wavs/{apart}": "", "metadata.csv": "caf\u00e91|one|one\n"})
+    assert [Path(path).name for path, *_ in read(tmp_path)] == [apart]
