@@ -162,11 +162,11 @@ def read_checkpoint(path: Path, command: str = "") -> dict[str, Any]:
         raise UserError(f"{path}: is not a checkpoint that can be read, or is damaged") from None
     if not isinstance(values, dict):
         raise UserError(f"{path}: holds a {type(values).__name__}, expected a dictionary")
-    _require_finite(path, values)
+    require_finite(path, values)
     return values
 
 
-def _require_finite(path: Path, value: Any, name: str = "", depth: int = 0) -> None:
+def require_finite(path: Path, value: Any, name: str = "", depth: int = 0) -> None:
     """Raises a UserError if any tensor of a checkpoint holds what is no finite number.
 
     Or if it is no plain one: a tensor that claims more numbers than the file holds would fill the
@@ -188,10 +188,10 @@ def _require_finite(path: Path, value: Any, name: str = "", depth: int = 0) -> N
             )
     elif isinstance(value, Mapping):
         for key, inner in value.items():
-            _require_finite(path, inner, f"{name}.{key}".lstrip("."), depth + 1)
+            require_finite(path, inner, f"{name}.{key}".lstrip("."), depth + 1)
     elif isinstance(value, list | tuple):
         for inner in value:
-            _require_finite(path, inner, name, depth + 1)
+            require_finite(path, inner, name, depth + 1)
 
 
 def _require_own_size(path: Path) -> None:

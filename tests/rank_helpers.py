@@ -8,13 +8,17 @@ import socket
 import sys
 import time
 import traceback
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection, wait
-from typing import Any
+from typing import Any, Self
 
 import pytest
 import torch
+from torch.distributed.tensor import DTensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from omnitune.training import checkpoint
 
@@ -110,3 +114,45 @@ def _be_a_rank(
         pipe.close()
         sys.stdout.flush()
         os._exit(0)  # what gloo does at the end of a process is its own affair
+
+
+class Held(TorchDispatchMode):
+    """Counts the bytes of all tensors that are there at a time, whatever the allocator does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now, self.most = 0, 0
+        self.sizes: dict[int, int] = {}
+        self.patch = pytest.MonkeyPatch()
+
+    def __enter__(self) -> Self:
+        resize = torch.UntypedStorage.resize_  # by which torch lets go of what it has gathered
+
+        def noted(memory: torch.UntypedStorage, size: int) -> None:
+            resize(memory, size)
+            self._note(memory)
+
+        self.patch.setattr(torch.UntypedStorage, "resize_", noted)
+        return super().__enter__()
+
+    def __exit__(self, *of_error: Any) -> None:
+        self.patch.undo()
+        super().__exit__(*of_error)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves((found, args, kwargs)):
+            if isinstance(tensor, torch.Tensor) and not tensor.is_meta:
+                own = tensor._local_tensor if isinstance(tensor, DTensor) else tensor
+                self._note(own.untyped_storage())
+        return found
+
+    def _note(self, memory: torch.UntypedStorage) -> None:
+        if id(memory) not in self.sizes:
+            weakref.finalize(memory, self._forget, id(memory))
+        self.now += memory.nbytes() - self.sizes.get(id(memory), 0)
+        self.sizes[id(memory)] = memory.nbytes()
+        self.most = max(self.most, self.now)
+
+    def _forget(self, key: int) -> None:
+        self.now -= self.sizes.pop(key)

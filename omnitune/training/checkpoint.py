@@ -198,19 +198,15 @@ def restore(run: Run) -> bool:
     Raises:
         UserError: it is of a run that trains other weights, or beside other frozen ones.
     """
-    for path in reversed(step_files(run.config.out)):
+    # Of a divided model all ranks have to try the same ones, whatever each of them sees.
+    for path in reversed(run.ranks.share(step_files(run.config.out))):
         try:
-            is_folder = path.suffix == sharded_checkpoint.ENDING
-            values = (sharded_checkpoint.read if is_folder else read_checkpoint)(path)
+            fill, values = _opened(run, path)
         except UserError as error:
             run.log.warn(f"{error}; trying the one before")
             continue
         _check_weights(path, run, values)
-        if run.ranks.sharded:
-            sharded_checkpoint.put_values(run, values)
-        else:
-            run.model.load_state_dict(values["model"], strict=False)
-            run.optimizer.load_state_dict(values["optimizer"])
+        fill()
         torch.set_rng_state(values["torch_rng"])
         if run.device.type == "cuda" and values.get("gpu_rng") is not None:
             torch.cuda.set_rng_state(values["gpu_rng"])
@@ -224,6 +220,28 @@ def restore(run: Run) -> bool:
     run.log.truncate(-1)
     cut_log(run.config.out / BAD_STEPS_FILE, 0)
     return False
+
+
+def _opened(run: Run, path: Path) -> tuple[Callable[[], None], dict[str, Any]]:
+    """What brings a checkpoint's tensors into a run, and what the checkpoint holds.
+
+    Of a divided run it has of the tensors their sizes only.
+
+    Raises:
+        UserError: it is damaged; on all ranks of a divided run.
+    """
+    if run.ranks.sharded:
+        from omnitune.training import sharded_resume  # one process needs none of it
+
+        return sharded_resume.open_together(run, path)
+    is_folder = path.suffix == sharded_checkpoint.ENDING
+    values = (sharded_checkpoint.read if is_folder else read_checkpoint)(path)
+
+    def fill() -> None:
+        run.model.load_state_dict(values["model"], strict=False)
+        run.optimizer.load_state_dict(values["optimizer"])
+
+    return fill, values
 
 
 def _check_weights(path: Path, run: Run, values: dict[str, Any]) -> None:

@@ -13,10 +13,11 @@ import warnings
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed.checkpoint as dcp
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceStorageWriter
 from torch.distributed.checkpoint.api import CheckpointException
@@ -29,12 +30,14 @@ from omnitune.storage import (
     edit_manifest,
     read_checkpoint,
     read_manifest,
+    require_finite,
     sha256,
     sync_folder,
     write_checkpoint,
 )
 from omnitune.training.run import Run
 
+T = TypeVar("T")
 ENDING = ".dcp"
 REST = "run.pt"
 MODEL, OPTIMISER = "model/", "optimiser/"  # before the names of tensors
@@ -68,7 +71,7 @@ def begin_save(
 
         return refuse
     tensors: dict[str, Any] = {MODEL + name: tensor for name, tensor in model.items()}
-    names = _optimised(run)
+    names = optimised(run)
     for name, parameter in names.items():
         for key, value in run.optimizer.state[parameter].items():
             tensors[f"{OPTIMISER}{key}/{name}"] = value
@@ -96,11 +99,15 @@ def _unwritten(path: Path, told: str) -> UserError:
     for number in NO_ROOM:
         if (reason := os.strerror(number)) in told:
             return NoRoomError(f"{path}: cannot be written ({reason}); make room and go on")
-    reason = told.strip().rpartition("\n")[2]  # of a traceback
-    return UserError(f"{path}: cannot be written ({reason})")
+    return UserError(f"{path}: cannot be written ({reason_of(told)})")
 
 
-def _optimised(run: Run) -> dict[str, nn.Parameter]:
+def reason_of(told: object) -> str:
+    """The last line of an error, which of a traceback is what went wrong."""
+    return str(told).strip().rpartition("\n")[2]
+
+
+def optimised(run: Run) -> dict[str, nn.Parameter]:
     """The optimiser's weights by name, in its order."""
     names = {id(p): name for name, p in run.model.named_parameters()}
     order = [p for group in run.optimizer.param_groups for p in group["params"]]
@@ -123,53 +130,122 @@ def read(path: Path) -> dict[str, Any]:
     Raises:
         UserError: a file is missing or damaged.
     """
+    rest = read_rest(path)
+    for file in tensor_files(path):
+        check_file(file)
+    tensors: dict[str, Tensor] = {
+        name: torch.empty(size, dtype=dtype) for name, (size, dtype) in tensor_sizes(path).items()
+    }
+    load_into(path, tensors)
+    model, state = sorted_out(path, tensors, rest.pop("optimizer_names"))
+    groups = rest.pop("optimizer_groups")
+    return rest | {"model": model, "optimizer": {"state": state, "param_groups": groups}}
+
+
+def read_rest(path: Path) -> dict[str, Any]:
+    """What a folder holds beside the tensors; raises UserError."""
     rest = read_checkpoint(path / REST)
-    manifest = read_manifest(path)
+    for key in ("optimizer_names", "optimizer_groups"):
+        if key not in rest:
+            raise UserError(f"{path / REST}: holds no {key}, so it is of no divided checkpoint")
+    return rest
+
+
+def tensor_files(path: Path) -> list[Path]:
+    """The files of a folder's tensors, as its manifest names them, sorted.
+
+    Raises:
+        UserError: one is missing, or is there that the manifest does not know.
+    """
     files = {file.name for file in path.glob("*.safetensors")}
-    wanted = {name for name in manifest if name.endswith(".safetensors")}
+    wanted = {name for name in read_manifest(path) if name.endswith(".safetensors")}
     if not wanted or wanted - files:
         name = min(wanted - files, default=MANIFEST)
         raise UserError(f"{path}: is damaged ({name} is missing)")
-    for name in sorted(wanted):
-        if sha256(path / name) != manifest[name]:
-            raise UserError(f"{path / name}: is damaged (its SHA-256 is not that in {MANIFEST})")
+    if unknown := files - wanted:
+        raise UserError(f"{path}: is damaged ({min(unknown)} is not in {MANIFEST})")
+    return [path / name for name in sorted(wanted)]
+
+
+def check_file(file: Path) -> None:
+    """Whether a file of tensors is as it was written, and each of its numbers is finite.
+
+    One tensor is in memory at a time.
+
+    Raises:
+        UserError: it is not.
+    """
+    try:
+        if sha256(file) != read_manifest(file.parent).get(file.name):
+            raise UserError(f"{file}: is damaged (its SHA-256 is not that in {MANIFEST})")
+        with safe_open(file, framework="pt") as opened:
+            for name in opened.keys():  # noqa: SIM118 (it is no dictionary)
+                require_finite(file, opened.get_tensor(name), name)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{file}: cannot be read ({reason_of(error)})") from None
+
+
+def tensor_sizes(path: Path) -> dict[str, tuple[torch.Size, torch.dtype]]:
+    """The size and format of each tensor that a folder's files hold together, by its full name.
+
+    Raises:
+        UserError: a piece of one is missing.
+    """
+    found = {}
+    try:
+        stored = HuggingFaceStorageReader(str(path)).read_metadata().state_dict_metadata
+    except (OSError, ValueError, LookupError, TypeError, SafetensorError) as error:
+        raise UserError(f"{path}: cannot be read ({reason_of(error)})") from None
+    for name, one in cast("dict[str, Any]", stored).items():
+        if sum(chunk.sizes.numel() for chunk in one.chunks) != one.size.numel():
+            raise UserError(f"{path}: is damaged (a piece of {name} is missing)")
+        found[name] = one.size, one.properties.dtype
+    return found
+
+
+def load_into(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Reads a folder's files into tensors; of each divided one what this rank holds of it.
+
+    No rank waits for another.
+
+    Args:
+        tensors: by full name; all of them are in the folder, in these sizes.
+
+    Raises:
+        UserError: a file cannot be read.
+    """
     reader = HuggingFaceStorageReader(str(path))
-    tensors: dict[str, Tensor] = {
-        name: torch.empty(cast(Any, found).size, dtype=cast(Any, found).properties.dtype)
-        for name, found in reader.read_metadata().state_dict_metadata.items()
-    }
-    with warnings.catch_warnings():  # that there is no process group is as it should be
-        warnings.simplefilter("ignore", UserWarning)
-        dcp.load(tensors, storage_reader=reader, no_dist=True)
-    names = rest.pop("optimizer_names")
-    state: dict[int, dict[str, Tensor]] = {}
-    for full, tensor in tensors.items():
+    try:
+        with warnings.catch_warnings():  # that ranks do not talk is as it should be
+            warnings.simplefilter("ignore", UserWarning)
+            dcp.load(tensors, storage_reader=reader, no_dist=True)
+    except (Exception, CheckpointException) as error:  # which is no Exception
+        raise UserError(f"{path}: cannot be read ({reason_of(error)})") from None
+
+
+def sorted_out(
+    path: Path, tensors: Mapping[str, T], names: list[str]
+) -> tuple[dict[str, T], dict[int, dict[str, T]]]:
+    """What is there of each full name, as a model's state and an optimiser's state by number.
+
+    Args:
+        names: those of the optimiser's weights, in its order.
+
+    Raises:
+        UserError: there is state of another weight.
+    """
+    numbers = {name: number for number, name in enumerate(names)}
+    model: dict[str, T] = {}
+    state: dict[int, dict[str, T]] = {}
+    for full, found in tensors.items():
         if full.startswith(OPTIMISER):
             key, _, name = full.removeprefix(OPTIMISER).partition("/")
-            state.setdefault(names.index(name), {})[key] = tensor
-    model = {n.removeprefix(MODEL): t for n, t in tensors.items() if n.startswith(MODEL)}
-    return rest | {
-        "model": model,
-        "optimizer": {"state": state, "param_groups": rest.pop("optimizer_groups")},
-    }
-
-
-def put_values(run: Run, values: Mapping[str, Any]) -> None:
-    """Writes the whole weights and optimiser's state of a checkpoint into a divided run."""
-    from omnitune.distributed.sharding import divided_like, put
-
-    own = run.model.state_dict()
-    for name, tensor in values["model"].items():
-        put(own[name], tensor)
-    parameters = list(_optimised(run).values())
-    state = {
-        number: {
-            key: divided_like(parameters[number], value) if value.dim() else value
-            for key, value in found.items()
-        }
-        for number, found in values["optimizer"]["state"].items()
-    }
-    run.optimizer.load_state_dict(values["optimizer"] | {"state": state})
+            if name not in numbers:
+                raise UserError(f"{path}: is damaged ({name} is not in the order of {REST})")
+            state.setdefault(numbers[name], {})[key] = found
+        else:
+            model[full.removeprefix(MODEL)] = found
+    return model, state
 
 
 def consolidate_newest(folder: Path) -> Path:

@@ -1,18 +1,14 @@
 """Ranks of a run whose parts only one reads: the same weights, and none holds too many."""
 
-import weakref
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import pytest
 import torch
 from helpers import sft_settings
 from miniatures import save_thinker_folder
-from rank_helpers import needs_fork, on_ranks, whole
-from torch.distributed.tensor import DTensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from rank_helpers import Held, needs_fork, on_ranks, whole
 
 from omnitune.config.sft import SftConfig
 from omnitune.distributed.opening import open_ranks
@@ -99,48 +95,6 @@ def test_ranks_begin_with_the_weights_of_one_process(
         for name, weight in alone["weights"].items():
             assert one["weights"][name].dtype == weight.dtype, name
             assert torch.equal(one["weights"][name], weight), name
-
-
-class Held(TorchDispatchMode):
-    """Counts the bytes of all tensors that are there at a time, whatever the allocator does."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now, self.most = 0, 0
-        self.sizes: dict[int, int] = {}
-        self.patch = pytest.MonkeyPatch()
-
-    def __enter__(self) -> Self:
-        resize = torch.UntypedStorage.resize_  # by which torch lets go of what it has gathered
-
-        def noted(memory: torch.UntypedStorage, size: int) -> None:
-            resize(memory, size)
-            self._note(memory)
-
-        self.patch.setattr(torch.UntypedStorage, "resize_", noted)
-        return super().__enter__()
-
-    def __exit__(self, *of_error: Any) -> None:
-        self.patch.undo()
-        super().__exit__(*of_error)
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        found = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(found):
-            if isinstance(tensor, torch.Tensor) and not tensor.is_meta:
-                own = tensor._local_tensor if isinstance(tensor, DTensor) else tensor
-                self._note(own.untyped_storage())
-        return found
-
-    def _note(self, memory: torch.UntypedStorage) -> None:
-        if id(memory) not in self.sizes:
-            weakref.finalize(memory, self._forget, id(memory))
-        self.now += memory.nbytes() - self.sizes.get(id(memory), 0)
-        self.sizes[id(memory)] = memory.nbytes()
-        self.most = max(self.most, self.now)
-
-    def _forget(self, key: int) -> None:
-        self.now -= self.sizes.pop(key)
 
 
 def held_on(rank: int, config: SftConfig) -> tuple[int, int]:
