@@ -6,7 +6,6 @@ And what the machine gives: how many cores.
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -16,7 +15,7 @@ import threading
 import time
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -63,30 +62,6 @@ def replacing(path: Path, ending: str = ".tmp") -> Iterator[BinaryIO]:
     ):  # Ctrl-C too leaves no half file, which would keep the room that is missing
         temporary.unlink(missing_ok=True)
         raise
-
-
-@contextmanager
-def taking_turns(path: Path) -> Iterator[None]:
-    """Lets one process at a time do what follows; the others wait.
-
-    The lock is the system's own and ends with its process. A file system that knows none lets all
-    through.
-
-    Args:
-        path: of the lock, a file of its own.
-
-    Raises:
-        OSError: it cannot be made.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab") as file:
-        with suppress(OSError):
-            fcntl.flock(file, fcntl.LOCK_EX)
-        try:
-            yield
-        finally:  # closing alone would not do: a process that was forked meanwhile has it too
-            with suppress(OSError):
-                fcntl.flock(file, fcntl.LOCK_UN)
 
 
 def sync_folder(folder: Path) -> None:

@@ -6,11 +6,12 @@ each kind of copies in it. Nothing is ever written beside a user's own data.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from omnitune.sample import UserError
@@ -107,3 +108,27 @@ def trim(folder: Path, limit: int, spared: Path | None = None, unused: float = 0
             path.unlink(missing_ok=True)
             total -= size
     return total
+
+
+@contextmanager
+def taking_turns(path: Path) -> Iterator[None]:
+    """Lets one process at a time do what follows; the others wait.
+
+    The lock is the system's own and ends with its process. A file system that knows none lets all
+    through.
+
+    Args:
+        path: of the lock, a file of its own.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab") as file:
+        with suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:  # closing alone would not do: a process that was forked meanwhile has it too
+            with suppress(OSError):
+                fcntl.flock(file, fcntl.LOCK_UN)

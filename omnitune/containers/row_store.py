@@ -18,9 +18,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from omnitune.containers.cache import cache_folder, cache_limit, touch, trim
+from omnitune.containers.cache import cache_folder, cache_limit, taking_turns, touch, trim
 from omnitune.containers.notes import note
-from omnitune.storage import taking_turns
 
 FOLDER = "rows"  # in the cache
 LOCKS = 64  # of which a file has one; two files with the same one wait for each other at most

@@ -21,13 +21,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from omnitune.containers.cache import taking_turns
 from omnitune.data.feature_table import Table
 from omnitune.data.packing import of_like_length
 from omnitune.encoders.base import Encoder
 from omnitune.media.base import open_file
 from omnitune.media.segments import file_of, split_time
 from omnitune.sample import UserError
-from omnitune.storage import file_state, taking_turns, usable_cores
+from omnitune.storage import file_state, usable_cores
 
 FEATURES_FOLDER = ".features"
 ENCODE_BATCH = 64

@@ -21,9 +21,9 @@ ENCODE = """
 import sys, time
 from pathlib import Path
 from helpers import tiny_model
+from omnitune.containers.cache import taking_turns
 from omnitune.data import feature_cache
 from omnitune.data.feature_cache import FeatureStore
-from omnitune.storage import taking_turns
 feature_cache.KEEP_EVERY = 0.0
 folder, first, step = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 model = tiny_model()

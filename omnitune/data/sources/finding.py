@@ -245,7 +245,7 @@ def _of_text(path: Path, source: Source) -> Container:
         if known is not None and (known.container == LINES) != is_table:
             return container
     raise UserError(
-        f"{path}: is a text, and in none of the known formats; if each of its lines is a record to "
+        f"{path}: is in none of the known formats; if each of its lines is a record to "
         f'be learnt, give the source {source.name} "format": "text"'
     )
 
