@@ -19,13 +19,13 @@ from omnitune.containers.compressed import COMPRESSIONS
 from omnitune.containers.media_folder import media_below
 from omnitune.containers.notes import note
 from omnitune.containers.registry import CONTAINERS, HEAD, is_list
-from omnitune.data.sources.class_folders import check_unread, layout_of_split_lists
 from omnitune.data.sources.file_splits import split_in, splits_of
 from omnitune.data.sources.layout import Layout
 from omnitune.data.sources.llama_factory import dialect_of_entry
 from omnitune.data.sources.registry import dialect_of
 from omnitune.data.sources.rows import FILE_NAME, LabelledDialect
-from omnitune.data.sources.spoken import layout_of_spoken
+from omnitune.data.sources.spoken_sets.class_folders import check_unread, layout_of_split_lists
+from omnitune.data.sources.spoken_sets.layouts import layout_of_spoken
 from omnitune.data.splits import TRAIN
 from omnitune.sample import UserError
 

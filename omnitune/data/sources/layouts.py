@@ -18,7 +18,7 @@ from omnitune.data.sources.patterns import (
     layout_of_pattern,
     no_such,
 )
-from omnitune.data.sources.spoken import layout_of_spoken_file
+from omnitune.data.sources.spoken_sets.layouts import layout_of_spoken_file
 from omnitune.sample import UserError
 from omnitune.sources import Source
 

@@ -15,9 +15,9 @@ from omnitune.containers.registry import HEAD
 from omnitune.containers.tar import KEY, TarContainer
 from omnitune.data.sources.base import Values
 from omnitune.data.sources.file_splits import splits_of
-from omnitune.data.sources.joined import JoinedContainer
 from omnitune.data.sources.layout import Layout
 from omnitune.data.sources.manifest import PATHS, ManifestDialect
+from omnitune.data.sources.spoken_sets.joined import JoinedContainer
 from omnitune.sample import UserError
 
 SHARD = "shard_id"

@@ -9,10 +9,14 @@ from pathlib import Path
 
 from omnitune.data.sources.base import Values
 from omnitune.data.sources.file_splits import split_in, splits_of
-from omnitune.data.sources.joined import joined
 from omnitune.data.sources.layout import Layout
-from omnitune.data.sources.name_lists import NameList, list_of_names, records_of_list
-from omnitune.data.sources.sound_tables import SoundTable, records_of_table, table_of_sounds
+from omnitune.data.sources.spoken_sets.joined import joined
+from omnitune.data.sources.spoken_sets.name_lists import NameList, list_of_names, records_of_list
+from omnitune.data.sources.spoken_sets.sound_tables import (
+    SoundTable,
+    records_of_table,
+    table_of_sounds,
+)
 from omnitune.sample import UserError
 
 SHOWN = 8

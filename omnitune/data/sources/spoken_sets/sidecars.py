@@ -11,12 +11,12 @@ from typing import NamedTuple
 
 from omnitune.containers.notes import note
 from omnitune.data.sources.base import Values
-from omnitune.data.sources.joined import joined, spoken
 from omnitune.data.sources.layout import Layout
 from omnitune.data.sources.manifest import TEXTS
 from omnitune.data.sources.parts import kept
-from omnitune.data.sources.sounds import Sounds, sounds_below
-from omnitune.data.sources.timed_texts import READERS, read_text
+from omnitune.data.sources.spoken_sets.joined import joined, spoken
+from omnitune.data.sources.spoken_sets.sounds import Sounds, sounds_below
+from omnitune.data.sources.spoken_sets.timed_texts import READERS, read_text
 from omnitune.media.base import counted
 from omnitune.media.segments import with_time
 from omnitune.sample import LANGUAGE_CODE, UserError

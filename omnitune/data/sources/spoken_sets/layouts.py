@@ -9,23 +9,23 @@ from pathlib import Path, PurePosixPath
 from omnitune.containers.base import Unreadable
 from omnitune.containers.lines import LinesContainer
 from omnitune.containers.registry import CONTAINERS, container_of, is_list
-from omnitune.data.sources.kaldi import SCP, layout_of_kaldi
 from omnitune.data.sources.kinds import modality_of
 from omnitune.data.sources.layout import Layout
-from omnitune.data.sources.name_lists import LOOKED_AT, may_list
-from omnitune.data.sources.nemo_shards import layout_of_shards
-from omnitune.data.sources.recordings import (
+from omnitune.data.sources.registry import dialect_of
+from omnitune.data.sources.rows import FolderDialect, RowsDialect
+from omnitune.data.sources.sound_rows import SoundRowsDialect
+from omnitune.data.sources.spoken_sets.kaldi import SCP, layout_of_kaldi
+from omnitune.data.sources.spoken_sets.name_lists import LOOKED_AT, may_list
+from omnitune.data.sources.spoken_sets.nemo_shards import layout_of_shards
+from omnitune.data.sources.spoken_sets.recordings import (
     layout_of_fairseq,
     layout_of_lhotse,
     layout_of_segments,
     layout_of_stm,
 )
-from omnitune.data.sources.registry import dialect_of
-from omnitune.data.sources.rows import FolderDialect, RowsDialect
-from omnitune.data.sources.sidecars import layout_of_sidecars
-from omnitune.data.sources.sound_lists import layout_of_list, layout_of_lists
-from omnitune.data.sources.sound_rows import SoundRowsDialect
-from omnitune.data.sources.sounds import sounds_below
+from omnitune.data.sources.spoken_sets.sidecars import layout_of_sidecars
+from omnitune.data.sources.spoken_sets.sound_lists import layout_of_list, layout_of_lists
+from omnitune.data.sources.spoken_sets.sounds import sounds_below
 from omnitune.sample import UserError
 
 MOST = 2_000  # texts of a folder that are looked at

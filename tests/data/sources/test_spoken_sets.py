@@ -12,7 +12,7 @@ from helpers import write_wave
 
 from omnitune.data.reading import DataPlace, read_available
 from omnitune.data.sources.finding import find_files
-from omnitune.data.sources.name_lists import list_of_names
+from omnitune.data.sources.spoken_sets.name_lists import list_of_names
 from omnitune.media.audio import duration
 from omnitune.sample import UserError
 from omnitune.sources import Source

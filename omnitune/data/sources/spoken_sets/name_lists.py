@@ -16,10 +16,10 @@ from pathlib import Path
 from omnitune.config.settings import quoted
 from omnitune.containers.base import lines_of
 from omnitune.data.sources.base import Values
-from omnitune.data.sources.joined import spoken
 from omnitune.data.sources.manifest import TEXTS
 from omnitune.data.sources.parts import kept
-from omnitune.data.sources.sounds import Sounds, around, known
+from omnitune.data.sources.spoken_sets.joined import spoken
+from omnitune.data.sources.spoken_sets.sounds import Sounds, around, known
 from omnitune.data.splits import SPLIT
 from omnitune.sample import UserError
 

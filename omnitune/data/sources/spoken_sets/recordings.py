@@ -16,11 +16,11 @@ from omnitune.containers.json_object import scan_list
 from omnitune.containers.notes import note
 from omnitune.data.sources.base import Values
 from omnitune.data.sources.file_splits import splits_of
-from omnitune.data.sources.joined import joined, spoken
 from omnitune.data.sources.layout import Layout
-from omnitune.data.sources.name_lists import text_lines
-from omnitune.data.sources.sounds import sounds_below
-from omnitune.data.sources.timed_texts import marked
+from omnitune.data.sources.spoken_sets.joined import joined, spoken
+from omnitune.data.sources.spoken_sets.name_lists import text_lines
+from omnitune.data.sources.spoken_sets.sounds import sounds_below
+from omnitune.data.sources.spoken_sets.timed_texts import marked
 from omnitune.data.splits import TEST, TRAIN, VALIDATION
 from omnitune.media.base import counted
 from omnitune.media.segments import with_time

@@ -15,9 +15,9 @@ from pathlib import Path
 from omnitune.data.sources.base import Values
 from omnitune.data.sources.kinds import modality_of
 from omnitune.data.sources.manifest import AUDIO, CAPTION, TEXTS, TRANSCRIPTION, TRANSLATION
-from omnitune.data.sources.name_lists import text_lines
 from omnitune.data.sources.parts import is_blank, kept
-from omnitune.data.sources.sounds import Sounds, around, known
+from omnitune.data.sources.spoken_sets.name_lists import text_lines
+from omnitune.data.sources.spoken_sets.sounds import Sounds, around, known
 from omnitune.data.splits import SPLIT
 from omnitune.sample import UserError
 

@@ -13,11 +13,11 @@ from omnitune.config.settings import quoted
 from omnitune.containers.notes import note
 from omnitune.data.sources.base import Values
 from omnitune.data.sources.file_splits import splits_of
-from omnitune.data.sources.joined import joined, spoken
 from omnitune.data.sources.kinds import modality_of
 from omnitune.data.sources.layout import Layout
 from omnitune.data.sources.manifest import AUDIO
-from omnitune.data.sources.name_lists import text_lines
+from omnitune.data.sources.spoken_sets.joined import joined, spoken
+from omnitune.data.sources.spoken_sets.name_lists import text_lines
 from omnitune.media.base import counted
 from omnitune.media.registry import MEDIA
 from omnitune.media.segments import with_time

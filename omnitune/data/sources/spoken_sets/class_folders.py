@@ -12,11 +12,11 @@ from omnitune.config.settings import quoted
 from omnitune.containers.notes import note
 from omnitune.data.sources.base import Values
 from omnitune.data.sources.file_splits import split_in
-from omnitune.data.sources.joined import joined
 from omnitune.data.sources.layout import Layout
 from omnitune.data.sources.manifest import AUDIO
-from omnitune.data.sources.name_lists import text_lines
-from omnitune.data.sources.sounds import Sounds, sounds_below
+from omnitune.data.sources.spoken_sets.joined import joined
+from omnitune.data.sources.spoken_sets.name_lists import text_lines
+from omnitune.data.sources.spoken_sets.sounds import Sounds, sounds_below
 from omnitune.data.splits import SPLIT, TRAIN
 from omnitune.media.base import counted
 from omnitune.sample import UserError

@@ -1,0 +1,1 @@
+"""Sets of speech and sounds whose words lie in other files than the sounds."""
