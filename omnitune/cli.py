@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import tempfile
@@ -50,6 +51,9 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     name = arguments[0] if arguments else "--help"
     stopping.begin()
+    if world_size() > 1:
+        # Once a rank, torch would tell that a step used all weights, which a mixed batch may not.
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # it reads this when it is imported
     runs = name in RESUMABLE and not asks_for_help(arguments)
     # A polite kill is a Ctrl-C: what was trained is saved first.
     signal.signal(signal.SIGTERM, stopping.stop_now)

@@ -37,7 +37,8 @@ class InspectConfig(Config):
     positional: ClassVar[str] = "data"
 
     data: Path = Field(Path("data/multimodal"), title="DATA")
-    """folder or file of the data; --data DATA is the same"""
+    """folder or file of the data, or configuration file, whose sources are shown as a run reads
+    them; --data DATA is the same"""
     sample: str = Field("", title="N")
     """show one sample as the model sees it: its number (from 0), its id, or SOURCE/N"""
     html: Path | None = None

@@ -65,7 +65,7 @@ class JsonObjectContainer(Container):
         if any(key in CONFIGURED for key in keys):
             raise UserError(
                 f"{path}: is a configuration, expected a list of records; name the path of one of "
-                "its sources, or check all of them by `omnitune validate`"
+                "its sources; `omnitune validate` and `omnitune inspect` take configurations, too"
             )
         told = ", ".join(map(quoted, keys))
         raise UserError(

@@ -11,6 +11,7 @@ from omnitune.data.audit.sample_view import find_sample, view_sample
 from omnitune.data.audit.truncation import ReadLimits
 from omnitune.models.loading import read_reading
 from omnitune.models.parts_reading import reading_of_parts
+from omnitune.reporting.given import given_data
 from omnitune.reporting.histogram_charts import histogram_lines, write_histogram_page
 from omnitune.reporting.sample_lines import print_sample
 from omnitune.reporting.sample_page import write_sample_page
@@ -31,7 +32,9 @@ def inspect_data(config: InspectConfig) -> int:
         return _inspect_sample(config)
     reading = read_reading(config.ckpt_dir, config.max_tokens) if config.ckpt_dir else None
     counting, note = (reading, "") if reading else _stand_in(config)
-    found = inspect_folder(config.data, reading, counting)
+    given = given_data(config.data)
+    found = inspect_folder(given.data, reading, counting, given.sources)
+    found["data_dir"] = str(config.data)
     if config.as_json:
         write_json(config.as_json, found)
     print("\n".join([*account_lines(found), "", *histogram_lines(found["histograms"], note)]))
@@ -43,7 +46,8 @@ def inspect_data(config: InspectConfig) -> int:
 def _inspect_sample(config: InspectConfig) -> int:
     if config.as_json:
         raise UserError("--json holds the account of all data; leave it out with --sample")
-    samples, number = find_sample(config.data, config.sample)
+    given = given_data(config.data)
+    samples, number = find_sample(given.data, config.sample, given.sources, config.data)
     if config.ckpt_dir:
         reading: ReadLimits | None = read_reading(config.ckpt_dir, config.max_tokens)
         note = ""

@@ -1,6 +1,7 @@
 """`omnitune inspect`: one sample and histograms, in the terminal and as pages."""
 
 import io
+import json
 import re
 from pathlib import Path
 
@@ -188,3 +189,22 @@ def test_mistakes(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "leave it out with --sample" in error("--sample", "0", "--json", str(tmp_path / "a"))
     assert "say which one: image_text/0, audio_text/0" in error("--sample", "0")
     assert "is a folder, expected a file to write" in error("--html", str(tmp_path))
+
+
+def test_sources_of_a_configuration_are_shown_as_a_run_reads_them(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rows.csv").write_text("what,is\nred?,yes\nblue?,no\n", encoding="utf-8")
+    columns = {"question": "what", "answer": "is"}
+    sources = {"mine": {"path": "rows.csv", "columns": columns, "limit": 1}}
+    values = {"data_dir": str(data), "sources": sources}
+    (tmp_path / "run.json").write_text(json.dumps(values), encoding="utf-8")
+    assert main(["inspect", "run.json", "--sample", "mine/0"]) == 0
+    assert "red?" in capsys.readouterr().out
+    assert main(["inspect", "run.json"]) == 0
+    out = capsys.readouterr().out
+    assert "mine" in out
+    assert "1 record" in out
+    assert main(["inspect", "run.json", "--sample", "mine/1"]) == 2
+    assert "run.json holds no sample of this number" in capsys.readouterr().err

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -33,13 +33,14 @@ def inspect_folder(
     data_dir: Path | DataPlace,
     reading: ReadLimits | None = None,
     counting: ReadLimits | None = None,
+    names: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """Reads every record and decodes every medium of a folder, with progress bars.
 
     Args:
         reading: of a model, to count tokens and what would be lost.
-        counting: what the histograms count tokens and slots by, where there is no ``reading``;
-            None: words.
+        counting: what histograms count tokens and slots by without a ``reading``; None: words.
+        names: of the sources; None: all that are there.
 
     Returns:
         ``sources``: by source and split ``records``, ``questions``, ``kinds``, ``media``,
@@ -57,7 +58,7 @@ def inspect_folder(
     Raises:
         UserError: there is no such folder, or a record of it is wrong.
     """
-    samples = read_available(data_dir)
+    samples = read_available(data_dir, names)
     spreads = {name: Spread(reading or counting) for name in samples}
     sources, pairs, leaks = read_texts(samples, reading, spreads)
     fingerprints, broken, remarked = decode(samples)

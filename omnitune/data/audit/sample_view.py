@@ -97,12 +97,19 @@ class SampleView:
     notes: tuple[str, ...]
 
 
-def find_sample(data: Path | DataPlace, name: str) -> tuple[Samples, int]:
+def find_sample(
+    data: Path | DataPlace,
+    name: str,
+    sources: Sequence[str] | None = None,
+    said: Path | None = None,
+) -> tuple[Samples, int]:
     """The source that holds a sample, and the sample's number in it.
 
     Args:
         name: a number (the first is 0, as in the names that samples without an id have), an id,
             or either of them behind ``SOURCE/``.
+        sources: names of those to look in; None: all that are there.
+        said: what the user has named the data by.
 
     Raises:
         UserError: there is none, or several sources hold it.
@@ -110,23 +117,24 @@ def find_sample(data: Path | DataPlace, name: str) -> tuple[Samples, int]:
     place = DataPlace.of(data)
     source, _, rest = name.partition("/")
     known = rest and (source in place.own or (place.folder and source in SOURCES))
-    sources = read_available(place, [source] if known else None)
-    if source in sources and rest:
-        if (number := _number(sources[source], rest)) is not None:
-            return sources[source], number
-    elif len(sources) > 1 and name.isdecimal():
-        examples = ", ".join(f"{one}/{name}" for one in sources)
+    by_name = read_available(place, [source] if known else sources)
+    if source in by_name and rest:
+        if (number := _number(by_name[source], rest)) is not None:
+            return by_name[source], number
+    elif len(by_name) > 1 and name.isdecimal():
+        examples = ", ".join(f"{one}/{name}" for one in by_name)
         raise UserError(f"--sample {name}: there are several sources; say which one: {examples}")
-    found = [(held, n) for held in sources.values() if (n := _number(held, name)) is not None]
+    found = [(held, n) for held in by_name.values() if (n := _number(held, name)) is not None]
     if len(found) == 1:
         return found[0]
     if found:
         examples = ", ".join(f"{held[n].source}/{name}" for held, n in found)
         raise UserError(f"--sample {name}: several sources hold it; say which one: {examples}")
-    held_by = ", ".join(f"{one} (0 to {len(held) - 1})" for one, held in sources.items())
+    held_by = ", ".join(f"{one} (0 to {len(held) - 1})" for one, held in by_name.items())
     raise UserError(
-        f"--sample {name}: {data} holds no sample of this number or id; expected a number, an id, "
-        f"or one of them behind its source, as in {next(iter(sources))}/0; there are: {held_by}"
+        f"--sample {name}: {said or data} holds no sample of this number or id; expected a number, "
+        f"an id, or one of them behind its source, as in {next(iter(by_name))}/0; there are: "
+        f"{held_by}"
     )
 
 
@@ -187,7 +195,8 @@ def look(medium: Media, modalities: Mapping[str, Encoder]) -> Seen:
     """A medium with its slots."""
     kind = MEDIA[medium.modality]
     try:
-        amount = f"{kind.fingerprint(medium.path).amount:,.4g} {kind.unit}"
+        count = f"{kind.fingerprint(medium.path).amount:,.4g}"
+        amount = f"{count} {kind.unit.removesuffix('s') if count == '1' else kind.unit}"
         if not (encoder := modalities.get(medium.modality)):
             return Seen(medium, None, amount)
         rows = encoder.num_slots(encoder.read(medium.path))

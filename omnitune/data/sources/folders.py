@@ -75,7 +75,8 @@ def layout_of_folder(
         if not unanswered:
             check_unread(folder, files)
         return _media_only(folder)
-    endings = ", ".join(s for c in CONTAINERS.values() if len(c.suffixes) < 5 for s in c.suffixes)
+    few = [s for c in CONTAINERS.values() if len(c.suffixes) < 5 for s in c.suffixes]
+    endings = ", ".join(dict.fromkeys(few))
     raise UserError(
         f"{folder}: holds no file of records ({endings}) and no media; the source {source} needs "
         "some"

@@ -34,7 +34,7 @@ from omnitune.encoders.registry import build_encoder
 from omnitune.media.audio import AudioMedium
 from omnitune.media.registry import MEDIA
 from omnitune.models.loading import save_omni
-from omnitune.reporting.validation import given_data
+from omnitune.reporting.given import given_data
 from omnitune.sample import Media, UserError
 from omnitune.sources import Source
 
