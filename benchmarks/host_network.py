@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -128,6 +129,20 @@ def stop_in_order() -> None:
     """Whatever stops this process, what it made is removed: signals raise a KeyboardInterrupt."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, _stop)
+
+
+def in_order(work: Callable[[], None]) -> int:
+    """Does work with hosts, whatever stops it; tells how it ended, and returns the exit status."""
+    stop_in_order()
+    try:
+        work()
+    except HostsError as error:
+        print(f"broken promise: {error}")
+        return 1
+    except KeyboardInterrupt:
+        print("stopped")
+        return 130
+    return 0
 
 
 def _stop(*_: object) -> None:

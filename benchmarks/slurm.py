@@ -23,8 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.chaos_home import config_of, make_home
-from benchmarks.chaos_outcome import newest_step, outcome, same
-from benchmarks.host_network import HostsError, Network, stop_in_order
+from benchmarks.chaos_outcome import difference, newest_step, outcome
+from benchmarks.host_network import HostsError, Network, in_order
 from benchmarks.slurm_cluster import Slurm, can_start, until
 
 RANK, TORCHRUN = r"python\S* -u sft_omni", r"python\S* \S*torchrun"
@@ -81,8 +81,8 @@ class Trial:
         if self.name == "undisturbed":
             return
         one, other = outcome(self.home / "undisturbed"), outcome(self.home / self.name)
-        if wrong := [key for key, value in one.items() if not same(value, other[key])]:
-            raise HostsError(f"{self.name}: differs from the undisturbed run in {wrong}")
+        if found := difference(other, one):
+            raise HostsError(f"{self.name} does not end as the undisturbed run: {found}")
 
     def expect(self, words: str) -> None:
         """Raises HostsError where the job has not printed something."""
@@ -186,20 +186,15 @@ def main(arguments: list[str] | None = None) -> int:
     if not can_start():
         print("this needs Linux, root, ip (iproute2), slurm-wlm and munge")
         return 2
-    stop_in_order()
-    try:
+
+    def work() -> None:
         with tempfile.TemporaryDirectory(prefix="omnitune-slurm-") as folder, Network() as network:
             home = make_home(Path(folder))
             with Slurm(home, network) as slurm:
                 for name in ("undisturbed", *options.trials):
                     run(slurm, home, name, options.steps)
-    except HostsError as error:
-        print(f"broken promise: {error}")
-        return 1
-    except KeyboardInterrupt:
-        print("stopped")
-        return 130
-    return 0
+
+    return in_order(work)
 
 
 if __name__ == "__main__":

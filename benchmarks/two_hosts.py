@@ -26,8 +26,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.chaos_home import config_of, make_home
-from benchmarks.chaos_outcome import newest_step, outcome, same
-from benchmarks.host_network import HostsError, Network, can_make, stop_in_order
+from benchmarks.chaos_outcome import difference, newest_step, outcome
+from benchmarks.host_network import HostsError, Network, can_make, in_order
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = ROOT / "examples" / "launch" / "two_machines.sh"
@@ -145,8 +145,8 @@ class Cluster:
     def compare(self, name: str) -> None:
         """Raises HostsError where a run's end is not the undisturbed one's."""
         one, other = outcome(self.home / "undisturbed"), outcome(self.home / name)
-        if wrong := [key for key, value in one.items() if not same(value, other[key])]:
-            raise HostsError(f"{name}: differs from the undisturbed run in {', '.join(wrong)}")
+        if found := difference(other, one):
+            raise HostsError(f"{name} does not end as the undisturbed run: {found}")
         print(f"{name}: ended bit for bit as the undisturbed run", flush=True)
 
 
@@ -208,8 +208,8 @@ def main(arguments: list[str] | None = None) -> int:
     if not can_make():
         print("two hosts need Linux, root and the command ip (iproute2)")
         return 2
-    stop_in_order()
-    try:
+
+    def work() -> None:
         with tempfile.TemporaryDirectory(prefix="omnitune-hosts-") as folder, Network() as network:
             cluster = Cluster(make_home(Path(folder)), network, options.steps, options.mode)
             try:
@@ -217,13 +217,8 @@ def main(arguments: list[str] | None = None) -> int:
                     cluster.run(name, FAULTS[name])
             finally:
                 cluster.clear()
-    except HostsError as error:
-        print(f"broken promise: {error}")
-        return 1
-    except KeyboardInterrupt:
-        print("stopped")
-        return 130
-    return 0
+
+    return in_order(work)
 
 
 if __name__ == "__main__":

@@ -207,6 +207,11 @@ def lines_of(path: Path, stretch: Stretch = WHOLE_FILE) -> Iterator[tuple[int, i
                 return
 
 
+def without_lead(head: bytes) -> bytes:
+    """The head of a text file from its first sign on: no byte order mark, no blanks."""
+    return head.removeprefix(codecs.BOM_UTF8).lstrip(BLANK)
+
+
 def skip_byte_order_mark(path: Path, file: BinaryIO) -> int:
     """Goes past the mark that some editors write; returns the place of the first byte after it.
 

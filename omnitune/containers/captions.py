@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from omnitune.containers.base import Container
+from omnitune.containers.base import Container, without_lead
 from omnitune.containers.derived import DerivedContainer
 from omnitune.containers.json_object import scan_list
 from omnitune.containers.jsonl import JsonLinesContainer
@@ -31,7 +31,7 @@ class CaptionsContainer(DerivedContainer):
 
     def recognises(self, head: bytes) -> bool:
         """Whether an object with a list of pictures' files or of captions begins."""
-        return head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{") and bool(_LISTS.search(head))
+        return without_lead(head).startswith(b"{") and bool(_LISTS.search(head))
 
     def copy_name(self, path: Path) -> str:
         """A file of JSON lines."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from omnitune.config.settings import json_kind, object_of_pairs
-from omnitune.containers.base import Container, skip_byte_order_mark
+from omnitune.containers.base import Container, skip_byte_order_mark, without_lead
 from omnitune.sample import UserError
 
 CHUNK = 1 << 20  # bytes read at once
@@ -31,11 +31,11 @@ class JsonListContainer(Container):
 
     def recognises(self, head: bytes) -> bool:
         """Whether a list begins."""
-        return head.removeprefix(codecs.BOM_UTF8).lstrip(b" \t\r\n").startswith(b"[")
+        return without_lead(head).startswith(b"[")
 
     def fits(self, head: bytes) -> bool:
         """Whether no object begins, which another container reads."""
-        return not head.removeprefix(codecs.BOM_UTF8).lstrip(b" \t\r\n").startswith(b"{")
+        return not without_lead(head).startswith(b"{")
 
     def scan(self, path: Path) -> Iterator[tuple[int, int, Any]]:
         """Yields first byte, number of bytes and value of each record of the list."""

@@ -5,7 +5,6 @@ It is read piece by piece, as a list is.
 
 from __future__ import annotations
 
-import codecs
 import json
 from collections.abc import Iterator
 from itertools import islice
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from omnitune.config.settings import quoted
-from omnitune.containers.base import Container, skip_byte_order_mark
+from omnitune.containers.base import Container, skip_byte_order_mark, without_lead
 from omnitune.containers.json_list import Window
 from omnitune.sample import UserError
 
@@ -42,7 +41,7 @@ class JsonObjectContainer(Container):
 
     def fits(self, head: bytes) -> bool:
         """Whether an object begins."""
-        return head.removeprefix(codecs.BOM_UTF8).lstrip(b" \t\r\n").startswith(b"{")
+        return without_lead(head).startswith(b"{")
 
     def scan(self, path: Path) -> Iterator[tuple[int, int, Any]]:
         """Yields first byte, number of bytes and value of each record."""

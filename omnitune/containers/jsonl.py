@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-import codecs
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from omnitune.config.settings import object_of_pairs
-from omnitune.containers.base import BLANK, WHOLE_FILE, Container, Stretch, Unreadable, lines_of
+from omnitune.containers.base import (
+    BLANK,
+    WHOLE_FILE,
+    Container,
+    Stretch,
+    Unreadable,
+    lines_of,
+    without_lead,
+)
 from omnitune.sample import UserError
 
 _DECODER = json.JSONDecoder(object_pairs_hook=object_of_pairs)
@@ -23,7 +30,7 @@ class JsonLinesContainer(Container):
 
     def recognises(self, head: bytes) -> bool:
         """Whether the first line is a whole object, and another one begins on the next line."""
-        first, _, rest = head.removeprefix(codecs.BOM_UTF8).lstrip(BLANK).partition(b"\n")
+        first, _, rest = without_lead(head).partition(b"\n")
         if not first.startswith(b"{") or not rest.lstrip(BLANK).startswith(b"{"):
             return False
         try:

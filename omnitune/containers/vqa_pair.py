@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
-from omnitune.containers.base import Container
+from omnitune.containers.base import Container, without_lead
 from omnitune.containers.derived import DerivedContainer
 from omnitune.containers.json_object import scan_list
 from omnitune.containers.jsonl import JsonLinesContainer
@@ -48,7 +48,7 @@ class VqaPairContainer(DerivedContainer):
 
     def recognises(self, head: bytes) -> bool:
         """Whether an object with a list of questions begins, and these have no answers."""
-        head = head.lstrip(b"\xef\xbb\xbf \t\r\n")
+        head = without_lead(head)
         lines = _SECOND_LINE.match(head)  # JSON lines may have such a key
         listed = bool(_LIST.search(head)) and not _ANSWERED.search(head)
         return head.startswith(b"{") and listed and not lines

@@ -14,13 +14,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from omnitune.config.settings import nearest, quoted
 from omnitune.containers.compressed import COMPRESSIONS
 from omnitune.containers.media_folder import media_below
 from omnitune.containers.notes import note
 from omnitune.containers.registry import CONTAINERS, HEAD, is_list
 from omnitune.data.sources.file_splits import split_in, splits_of
-from omnitune.data.sources.layout import Layout
+from omnitune.data.sources.layout import Layout, entry_named
 from omnitune.data.sources.llama_factory import dialect_of_entry
 from omnitune.data.sources.registry import dialect_of
 from omnitune.data.sources.rows import FILE_NAME, LabelledDialect
@@ -103,17 +102,7 @@ def layout_of_entry(file: Path, name: str) -> Layout:
         UserError: there is no such entry, or it names no local file.
     """
     entries = _entries(file)
-    known = ", ".join([*entries][:SHOWN]) + (", ..." if len(entries) > SHOWN else "")
-    if not name and len(entries) != 1:
-        raise UserError(
-            f"{file}: describes {len(entries)} data sets ({known}); name one, such as "
-            f"{file}::{next(iter(entries), 'NAME')}"
-        )
-    name = name or next(iter(entries))
-    if name not in entries:
-        close = nearest(name, entries)
-        meant = f"; did you mean {close}?" if close else ""
-        raise UserError(f"{file}: describes no data set {quoted(name)}{meant} It has {known}")
+    name = entry_named(file, name, entries)
     entry, where = entries[name], f"{file}: {name}"
     given = entry.get("file_name") if isinstance(entry, dict) else None
     if not isinstance(given, str) or not given:

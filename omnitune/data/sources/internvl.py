@@ -7,14 +7,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from omnitune.config.settings import nearest, quoted
-from omnitune.data.sources.layout import Layout
+from omnitune.data.sources.layout import Layout, entry_named
 from omnitune.sample import UserError
 
 RECORDS, ROOT = "annotation", "root"  # keys of an entry
 LARGEST = 1 << 22  # bytes of a file that is looked into
 ABOVE = 2  # folders above the file that its paths may be relative to
-SHOWN = 8
 
 
 def layout_of_meta(file: Path, name: str) -> Layout | None:
@@ -29,17 +27,7 @@ def layout_of_meta(file: Path, name: str) -> Layout | None:
     entries = _entries(file)
     if not entries:
         return None
-    known = ", ".join([*entries][:SHOWN]) + (", ..." if len(entries) > SHOWN else "")
-    if not name and len(entries) > 1:
-        raise UserError(
-            f"{file}: describes {len(entries)} data sets ({known}); name one, such as "
-            f"{file}::{next(iter(entries))}"
-        )
-    name = name or next(iter(entries))
-    if name not in entries:
-        close = nearest(name, entries)
-        meant = f"; did you mean {close}?" if close else ""
-        raise UserError(f"{file}: describes no data set {quoted(name)}{meant} It has {known}")
+    name = entry_named(file, name, entries)
     given = [entries[name][key] for key in (RECORDS, ROOT)]
     bases = (Path(), file.parent, *islice(file.absolute().parent.parents, ABOVE))
     for base in bases:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from omnitune.config.settings import as_found
+from omnitune.containers.base import without_lead
 from omnitune.containers.json_object import scan_list
 from omnitune.containers.notes import note
 from omnitune.data.sources.base import Values
@@ -44,7 +45,7 @@ def layout_of_segments(path: Path) -> Layout | None:
         return None
     with path.open("rb") as file:
         head = file.read(HEAD)
-    if not (head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{") and _AUDIOS.search(head)):
+    if not (without_lead(head).startswith(b"{") and _AUDIOS.search(head)):
         return None
     title = "recordings with segments (GigaSpeech, WenetSpeech)"
     return joined(title, {path: []}, path.parent, _segments)
