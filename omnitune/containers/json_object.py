@@ -23,7 +23,7 @@ LISTS = (
 )
 LOOKED_AT = 3  # values by which an object of records is known
 SHOWN = 8  # keys in an error
-CONFIGURED = ("sources", "data_mix")  # keys that tell a configuration from data
+CONFIGURED = ("sources", "data_mix", "data_dir")  # keys that tell a configuration from data
 
 
 class JsonObjectContainer(Container):

@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 from omnitune.config.settings import load_config
 from omnitune.config.sft import SftConfig
+from omnitune.containers.base import without_lead
+from omnitune.containers.json_object import CONFIGURED
 from omnitune.data.audit.cleaned import SETTINGS_FILE
 from omnitune.data.reading import DataPlace
 from omnitune.training.sources import data_place
-
-OF_A_RUN = ("sources", "data_mix", "data_dir")  # keys by which a configuration is known
 
 
 class Given(NamedTuple):
@@ -48,9 +48,9 @@ def _is_config(path: Path) -> bool:
         return False
     try:
         with path.open("rb") as file:
-            if not file.read(64).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{"):
+            if not without_lead(file.read(64)).startswith(b"{"):
                 return False
         values = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError):
         return False
-    return isinstance(values, dict) and any(key in values for key in OF_A_RUN)
+    return isinstance(values, dict) and any(key in values for key in CONFIGURED)
