@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from omnitune.containers.base import Container, without_lead
-from omnitune.containers.derived import DerivedContainer
+from omnitune.containers.base import without_lead
+from omnitune.containers.derived import JoinedLines
 from omnitune.containers.json_object import scan_list
-from omnitune.containers.jsonl import JsonLinesContainer
 from omnitune.containers.notes import note
 from omnitune.sample import UserError
 
@@ -20,10 +18,9 @@ ID, OF, FILE, WORDS = "id", "image_id", "file_name", "caption"
 _LISTS = re.compile(
     rb'"images"\s*:\s*\[\s*\{[^{}\[\]]*"file_name"|"annotations"\s*:\s*\[\s*\{[^{}\[\]]*"caption"'
 )
-_JSONL = JsonLinesContainer()
 
 
-class CaptionsContainer(DerivedContainer):
+class CaptionsContainer(JoinedLines):
     """Each picture with all of its captions. A joined copy, one record a line, is made once."""
 
     name = "captions"
@@ -33,16 +30,8 @@ class CaptionsContainer(DerivedContainer):
         """Whether an object with a list of pictures' files or of captions begins."""
         return without_lead(head).startswith(b"{") and bool(_LISTS.search(head))
 
-    def copy_name(self, path: Path) -> str:
-        """A file of JSON lines."""
-        return f"{path.stem}.jsonl"
-
-    def inner(self, copy: Path) -> Container:
-        """JSON lines."""
-        return _JSONL
-
-    def write(self, path: Path, copy: Path) -> None:
-        """Joins the two lists."""
+    def join(self, path: Path) -> Iterator[dict[str, Any]]:
+        """The two lists, joined."""
         words: dict[Any, list[Any]] = {}
         for number, (_, _, value) in enumerate(scan_list(path, ANNOTATIONS), 1):
             if not isinstance(value, dict) or not {OF, WORDS} <= value.keys():
@@ -53,13 +42,11 @@ class CaptionsContainer(DerivedContainer):
                 )
             words.setdefault(value[OF], []).append(value[WORDS])
         bare = 0
-        with copy.open("wb") as joined:
-            for picture in _pictures(path):
-                texts = words.pop(picture[ID], None)
-                bare += not texts
-                if texts:
-                    record = {FILE: picture[FILE], ID: str(picture[ID]), f"{WORDS}s": texts}
-                    joined.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
+        for picture in _pictures(path):
+            texts = words.pop(picture[ID], None)
+            bare += not texts
+            if texts:
+                yield {FILE: picture[FILE], ID: str(picture[ID]), f"{WORDS}s": texts}
         if bare:
             note(f"{path}: {bare:,} of its pictures have no caption and are passed over")
         if words:

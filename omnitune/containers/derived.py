@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from omnitune.containers.base import WHOLE_FILE, Container, Stretch, Unreadable
 from omnitune.containers.cache import cache_folder, keep
+from omnitune.containers.jsonl import JsonLinesContainer
 from omnitune.sample import UserError
 
 FOLDER = "copies"  # in the cache
+_JSONL = JsonLinesContainer()
 
 
 class DerivedContainer(Container):
@@ -95,6 +98,28 @@ class DerivedContainer(Container):
             yield copy, self.inner(copy)
         except UserError as error:
             raise _renamed(error, copy, path) from None
+
+
+class JoinedLines(DerivedContainer):
+    """Records that are joined from several places, into a copy with one a line."""
+
+    @abstractmethod
+    def join(self, path: Path) -> Iterator[Mapping[str, Any]]:
+        """Yields the records; raises OSError, UserError."""
+
+    def copy_name(self, path: Path) -> str:
+        """A file of JSON lines."""
+        return f"{path.stem}.jsonl"
+
+    def inner(self, copy: Path) -> Container:
+        """JSON lines."""
+        return _JSONL
+
+    def write(self, path: Path, copy: Path) -> None:
+        """Joins them."""
+        with copy.open("wb") as joined:
+            for record in self.join(path):
+                joined.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
 
 
 def _renamed(error: UserError, copy: Path, path: Path) -> UserError:

@@ -10,10 +10,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
-from omnitune.containers.base import Container, without_lead
-from omnitune.containers.derived import DerivedContainer
+from omnitune.containers.base import without_lead
+from omnitune.containers.derived import JoinedLines
 from omnitune.containers.json_object import scan_list
-from omnitune.containers.jsonl import JsonLinesContainer
 from omnitune.containers.media_folder import media_below
 from omnitune.sample import UserError
 
@@ -29,7 +28,7 @@ _NUMBER = re.compile(r"(\d+)\.\w+$")
 _FOLDERS = ("", "images")  # in which pictures lie, or folders of their subsets
 
 
-class VqaPairContainer(DerivedContainer):
+class VqaPairContainer(JoinedLines):
     """Questions joined with their annotations and the paths of their pictures.
 
     The path is that of the questions. A joined copy, one record a line, is made once.
@@ -80,24 +79,15 @@ class VqaPairContainer(DerivedContainer):
             self._pictures[version] = first, pictures
         return pictures.path(first)
 
-    def copy_name(self, path: Path) -> str:
-        """A file of JSON lines."""
-        return f"{path.stem}.jsonl"
-
-    def inner(self, copy: Path) -> Container:
-        """JSON lines."""
-        return _JSONL
-
-    def write(self, path: Path, copy: Path) -> None:
-        """Joins the two files."""
+    def join(self, path: Path) -> Iterator[dict[str, Any]]:
+        """The two files, joined."""
         questions, *annotations = self.parts(path)
         pictures: _Pictures | None = None
-        with copy.open("wb") as joined:
-            for record in _joined(questions, annotations[0]) if annotations else _alone(questions):
-                if PICTURE_ID in record and PICTURE not in record:
-                    pictures = pictures or _find_pictures(questions, record[PICTURE_ID])
-                    record[PICTURE] = pictures.path(record[PICTURE_ID])
-                joined.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
+        for record in _joined(questions, annotations[0]) if annotations else _alone(questions):
+            if PICTURE_ID in record and PICTURE not in record:
+                pictures = pictures or _find_pictures(questions, record[PICTURE_ID])
+                record[PICTURE] = pictures.path(record[PICTURE_ID])
+            yield record
 
 
 class VqaQuestionsContainer(VqaPairContainer):
@@ -127,9 +117,6 @@ def _alone(questions: Path) -> Iterator[dict[str, Any]]:
         if not isinstance(question, dict):
             raise UserError(f"{questions}: question {number} is no object")
         yield dict(question)
-
-
-_JSONL = JsonLinesContainer()
 
 
 def _has_id(value: Any) -> bool:

@@ -6,24 +6,20 @@ file of records is.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from omnitune.containers.base import Container
-from omnitune.containers.derived import DerivedContainer
-from omnitune.containers.jsonl import JsonLinesContainer
+from omnitune.containers.derived import JoinedLines
 from omnitune.data.sources.base import Dialect, Origin, Values
 from omnitune.data.sources.layout import Layout
 from omnitune.data.sources.manifest import AUDIO, TRANSCRIPTION
 from omnitune.sample import UserError
 
 VERSION = 1  # raised whenever the same files are joined differently
-_JSONL = JsonLinesContainer()
 Join = Callable[[Path], Iterator[Values]]
 
 
-class JoinedContainer(DerivedContainer):
+class JoinedContainer(JoinedLines):
     """Records that a function makes of several files.
 
     Args:
@@ -51,20 +47,11 @@ class JoinedContainer(DerivedContainer):
         """The set, and where it lies: its paths are relative to that."""
         return f"{super().key(path)}/{self._title}/{path.absolute()}"
 
-    def copy_name(self, path: Path) -> str:
-        """A file of JSON lines."""
-        return f"{path.stem}.jsonl"
-
-    def inner(self, copy: Path) -> Container:
-        """JSON lines."""
-        return _JSONL
-
-    def write(self, path: Path, copy: Path) -> None:
-        """Joins the files."""
+    def join(self, path: Path) -> Iterator[Values]:
+        """The files, joined."""
         count = 0
-        with copy.open("wb") as joined:
-            for count, record in enumerate(self._join(path), 1):  # noqa: B007
-                joined.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
+        for count, record in enumerate(self._join(path), 1):  # noqa: B007
+            yield record
         if not count:
             raise UserError(f"{path}: no sound of it has words; expected some")
 
